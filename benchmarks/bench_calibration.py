@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pararev_hw.calibrate.residuals import held_out_errors
-from pararev_hw.costmodels.features import family
+from pararev_hw.calibration.residuals import held_out_errors
+from pararev_hw.costmodels.calibrated.features import family
 from pararev_hw.devices.profiles import read_profile
 from pararev_hw.types import Profile
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pararev_hw import running
+from pararev_hw import execution
+from pararev_hw.importers.targets import Options
 from pararev_hw.models import IF
 from pararev_hw.models.networks import SpikingResNet, Stem, reversible_stage
-from pararev_hw.targets import Options
 
 # mode, pairs, batch, steps
 CASES = {
@@ -49,10 +49,10 @@ def stack(timesteps: int = 4, pairs: int = 6, channels: int = 64) -> nn.Module:
 def case(name: str, scheduler: str, lanes: int) -> None:
     """One line of the table."""
     mode, _, batch, steps = CASES[name]
-    hardware = running.this_machine("cpu", lanes)
+    hardware = execution.this_machine("cpu", lanes)
     options = Options(batch=batch, timesteps=4, input_shape=(3, 32, 32))
-    job = running.prepare(f"{Path(__file__).resolve()}:stack", options, mode=mode)
-    found = running.document(running.execute(job, hardware, scheduler, lanes=lanes, steps=steps, warm_up=1))
+    job = execution.prepare(f"{Path(__file__).resolve()}:stack", options, mode=mode)
+    found = execution.document(execution.execute(job, hardware, scheduler, lanes=lanes, steps=steps, warm_up=1))
     said, seen = found["predicted"], found["measured"]
 
     def shown(what: str) -> str:
@@ -94,10 +94,10 @@ def tiny(batch: int = 1) -> tuple[nn.Module, torch.Tensor]:
 
 def overhead(lanes: int) -> None:
     """Microseconds per op of a step of ops that do next to nothing."""
-    hardware = running.this_machine("cpu", lanes)
-    job = running.prepare(f"{Path(__file__).resolve()}:tiny", Options(), granularity="op", optimizer="sgd-plain")
+    hardware = execution.this_machine("cpu", lanes)
+    job = execution.prepare(f"{Path(__file__).resolve()}:tiny", Options(), granularity="op", optimizer="sgd-plain")
     ops = len(job.graph.ops)
-    found = running.document(running.execute(job, hardware, "asap", lanes=lanes, steps=30))
+    found = execution.document(execution.execute(job, hardware, "asap", lanes=lanes, steps=30))
     per_op = {n: found["measured"][f"{n}_s"]["median"] / ops * 1e6 for n in ("sequential", "parallel", "loop")}
     print(f"overhead     {ops} ops, each a task: " + ", ".join(f"{n} {t:.2f} us per op" for n, t in per_op.items()))
 
@@ -112,7 +112,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     if not arguments.give_back:
-        running.keep_memory()
+        execution.keep_memory()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{platform.processor() or platform.machine()}, {cores} cores, torch {torch.__version__}")
     for name in arguments.cases:

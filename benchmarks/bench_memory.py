@@ -21,10 +21,10 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pararev_hw import models
-from pararev_hw.costmodels.workspace import eager_peak_bytes
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.tracing import OPTIMIZERS, trace_step
-from tests.memory_networks import NETWORKS, ResNet, Transformer, UNet, batch_of
-from tests.recorded_memory import SIMD_BYTES, Setting, recorded_peak_bytes
+from tests.helpers.memory_networks import NETWORKS, ResNet, Transformer, UNet, batch_of
+from tests.helpers.recorded_memory import SIMD_BYTES, Setting, recorded_peak_bytes
 
 SGD = Setting(OPTIMIZERS["sgd"])
 SETTINGS: Mapping[str, Setting] = {

@@ -20,13 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from pararev_hw.check import check_schedule
-from pararev_hw.problems import read_problem
 from pararev_hw.schedulers import run
-from pararev_hw.schedulers.bounds import lower_bound
+from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.simulate import play
+from pararev_hw.task_graph_files import read_problem
 from pararev_hw.types import CommEdge, Cost, Costs, Schedule
 
-INSTANCES = Path(__file__).parents[1] / "tests" / "data" / "instances"
+INSTANCES = Path(__file__).parents[1] / "tests" / "golden" / "instances"
 LISTS = ("sequential", "asap", "heft", "forward-backward")
 SEARCHES: tuple[tuple[str, dict[str, float]], ...] = (
     *(("heft", {}), ("forward-backward", {}), ("local-search", {})),

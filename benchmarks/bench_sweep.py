@@ -33,8 +33,8 @@ import numpy as np
 from bench_zigzag import zigzag
 
 from pararev_hw import pipeline
-from pararev_hw.sweep.chips import configured
-from pararev_hw.sweep.engine import Engine
+from pararev_hw.sweeps.chips import configured
+from pararev_hw.sweeps.engine import Engine
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Write the pages of docs/reference that come from the code: `python docs/make_reference.py`.
 
 `cli.md` from the commands of the command line, `devices.md` from the schema of device figures and the device files,
-`json.md` from the JSON Schemas in `schemas/`, which the tests hold real output to. tests/test_docs.py makes all three
+`json.md` from the JSON Schemas in `schemas/`, which the tests hold real output to. tests/project/test_docs.py makes all three
 again and compares, so none can go stale.
 """
 

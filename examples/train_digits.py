@@ -16,8 +16,8 @@ import torch
 
 from pararev_hw.errors import PararevError
 from pararev_hw.models import create
-from pararev_hw.models.data import digits
-from pararev_hw.models.training import Epoch, TrainingRun, train
+from pararev_hw.training.data import digits
+from pararev_hw.training.training import Epoch, TrainingRun, train
 
 NETWORKS = {"ParaRevSNN": "pararevsnn37", "RevSNN": "revsresnet37"}  # title -> zoo name
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pararev_hw import models
-from pararev_hw.models.data import digits
+from pararev_hw.training.data import digits
 
 SMALL = {
     "revsformer_2_384": {"width": 1 / 8, "timesteps": 2, "size": 16},

@@ -31,7 +31,7 @@ def trace(
         device = options.pop("device", None)
         return pipeline.build_graph(model, device=load_device(device) if isinstance(device, str) else device, **options)
     from pararev_hw.errors import BadInput
-    from pararev_hw.targets import Target
+    from pararev_hw.importers.targets import Target
     from pararev_hw.tracing import trace_step
 
     if inputs is None:

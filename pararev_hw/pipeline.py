@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pararev_hw import graph as graphs
-from pararev_hw.costmodels import fitted, roofline, workspace
+from pararev_hw.costmodels import roofline
+from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.buffers import buffers
+from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, PararevError
 from pararev_hw.prediction import predict as predict_schedule
-from pararev_hw.problems import MAX_LANES
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
-from pararev_hw.schedulers.finishing import finish
+from pararev_hw.schedulers.evaluate import finish
+from pararev_hw.task_graph_files import MAX_LANES
 from pararev_hw.types import BlockGraph, Comparison, Costs, Device, Hardware, Prediction, Profile, Schedule, Study
 
 if TYPE_CHECKING:
@@ -76,9 +78,9 @@ def build_graph(
     before its step; `zero_grad` "zero" keeps the gradients' memory from one step to the next, "none" lets it go.
     `spikes` says where firing rates come from: "auto" (the target's own inputs, else the digits, else an assumed
     rate), "digits", "none", a rate such as "0.15", or a `.npy` file of inputs `[B, ...]`.
-    `rework` changes the traced step before its graph is given back: `pararev_hw.choosing.take` does.
+    `rework` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
     """
-    from pararev_hw.targets import Options, resolve
+    from pararev_hw.importers.targets import Options, resolve
     from pararev_hw.tracing import optimizer_named, trace_step
 
     options = Options(batch, timesteps, num_classes, width, form, input_shape, seed)
@@ -175,7 +177,7 @@ def _samples(graph: BlockGraph) -> int:
 
 def _digits(graph: BlockGraph, target: Any, spikes: str) -> Any:
     """Digits as inputs, or, where that cannot be and nobody insists, the sentence that says what is assumed."""
-    from pararev_hw.models.data import digits
+    from pararev_hw.training.data import digits
 
     shape = tuple(target.inputs[0].shape[1:])
     fits = not target.event and len(target.inputs) == 1 and len(shape) == 3 and shape[1] == shape[2] and shape[1] >= 8
@@ -251,7 +253,7 @@ def plan(
     if scheduler in MEMORY_SCHEDULERS or (room is not None and sum(s.bytes for s in graph.storages) > room):
         costs = replace(costs, memory_limit_bytes=room, buffers=buffers(graph))
     seconds = (
-        fitted.op_seconds(graph, device, how)
+        op_times.op_seconds(graph, device, how)
         if isinstance(device, Profile)
         else roofline.op_seconds(graph, device, how)
     )
@@ -293,7 +295,7 @@ def costs_of(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str
 def _costs(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str) -> Costs:
     """The fitted model where the device was calibrated, the roofline of its figures where it was not."""
     if isinstance(device, Profile):
-        return fitted.costs(graph, device, lanes=lanes, launch=launch)
+        return op_times.costs(graph, device, lanes=lanes, launch=launch)
     return roofline.costs(graph, device, lanes=lanes, launch=launch)
 
 
@@ -404,7 +406,7 @@ def find_device(name: str, *, cache: Path | None = None, progress: Progress = _s
     """
     if name != "cpu":
         return load_hardware(name)
-    from pararev_hw.measure import cache_name, quick_cpu_device, read_cached, write_cached
+    from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
 
     kept = None if cache is None else read_cached(cache / cache_name())
     if kept is not None:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw.errors import BadInput
-from pararev_hw.graph.whole_tasks import lives_throughout as lives_throughout
-from pararev_hw.graph.whole_tasks import own_at_peak, owned_by
+from pararev_hw.graph.liveness import lives_throughout as lives_throughout
+from pararev_hw.graph.liveness import own_at_peak, owned_by
 from pararev_hw.types import (
     PHASES,
     ROLES,

@@ -56,11 +56,11 @@ class OpType:
 
     `flops` counts convolutions and matrix products as torch's `FlopCounterMode` does (a MAC is two flops) and is 0 for
     every other kind; `vector_flops` counts the elementwise, normalisation, pooling and reduction work by
-    `pararev_hw.formulas`, and is None for an op that has no formula. A view moves no bytes.
+    `pararev_hw.tracing.formulas`, and is None for an op that has no formula. A view moves no bytes.
     """
 
     name: str  # "aten.convolution.default"
-    kind: str  # "conv", "conv_backward", "gemm", "elementwise", "neuron", "norm", ... : see pararev_hw.formulas.KINDS
+    kind: str  # "conv", "conv_backward", "gemm", "elementwise", ... : see pararev_hw.tracing.formulas.KINDS
     dtype: str  # "float32": of the first output (of the first input for ops that only mutate)
     input_shapes: tuple[tuple[int, ...], ...]
     output_shapes: tuple[tuple[int, ...], ...]
@@ -388,7 +388,7 @@ class OpSample:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The fitted time of one group of ops; pararev_hw.costmodels.fitted says what each coefficient does.
+    """The fitted time of one group of ops; pararev_hw.costmodels.calibrated.op_times says what each coefficient does.
 
     `group` is an op's name ("aten.convolution.default"), or a kind ("elementwise"), which stands in for the ops of
     that kind that were not measured. Residuals are |predicted / measured - 1| over the held-out samples; `bias` is

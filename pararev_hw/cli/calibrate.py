@@ -27,8 +27,8 @@ def calibrate(
     json_: JsonOpt = False,
 ) -> None:
     """Measure this machine and fit a profile: a device whose predictions come from measurement."""
-    from pararev_hw import calibrate as calibration
-    from pararev_hw.calibrate.locks import locked
+    from pararev_hw import calibration
+    from pararev_hw.calibration.locks import locked
     from pararev_hw.devices.profiles import profile_document, profile_to_json
 
     check_output(output)
@@ -37,7 +37,7 @@ def calibrate(
         profile, interrupted = calibration.calibrate(device, minutes, progress=tell)
         write_text(output, profile_to_json(profile))
     if plots is not None:
-        from pararev_hw.calibrate.plots import write_plots  # draws with matplotlib: heavy, and only asked for here
+        from pararev_hw.calibration.plots import write_plots  # draws with matplotlib: heavy, and only asked for here
 
         for path in write_plots(profile, plots):
             say(f"wrote {path}")
@@ -54,7 +54,7 @@ def calibrate(
 
 
 def _print(profile: Profile) -> None:
-    from pararev_hw.calibrate.residuals import kind_residuals, step_residuals
+    from pararev_hw.calibration.residuals import kind_residuals, step_residuals
 
     table = columns("kind", "datatype", "shapes", "held out", "median error", "90 %", "bias")
     table.title = f"{profile.device.title}: error on shapes that no fit saw"

@@ -66,8 +66,9 @@ def compare(
     json_: JsonOpt = False,
 ) -> None:
     """Compare networks on one device: latency, memory and energy per step, sequential and parallel."""
-    from pararev_hw import choosing, pipeline, reports
+    from pararev_hw import pipeline, reports
     from pararev_hw.overview import overview
+    from pararev_hw.rewrites import select
 
     unheard = option_given(context, _PER_NETWORK) if every else None
     if every and targets:
@@ -90,7 +91,7 @@ def compare(
                 launch=launch,
                 progress=tell,
                 **step_options(context),
-                rework=choosing.rework(choices, hardware, lanes=lanes, launch=launch, progress=tell),
+                rework=select.rework(choices, hardware, lanes=lanes, launch=launch, progress=tell),
             )
         )
         written = () if output is None else reports.write_comparison(comparison, output)

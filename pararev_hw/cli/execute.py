@@ -69,9 +69,10 @@ def execute(
     json_: JsonOpt = False,
 ) -> None:
     """Run a schedule for real, step after step, and print what was measured beside what was predicted."""
-    from pararev_hw import choosing, running
+    from pararev_hw import execution
+    from pararev_hw.importers.targets import Options
+    from pararev_hw.rewrites import select
     from pararev_hw.schedulers import describe
-    from pararev_hw.targets import Options
 
     if lanes < 1:
         raise BadInput(f"a schedule needs at least one lane, not {lanes}")
@@ -84,13 +85,13 @@ def execute(
         named = profile or device
         hardware = None if named in ("cpu", "cuda") else hardware_named(named, tell)
         torch_device = device if hardware is None or profile else {"gpu": "cuda"}.get(hardware.kind, hardware.kind)
-        running.check_device(torch_device)
+        execution.check_device(torch_device)
         if keep_memory and torch_device == "cpu":
-            running.keep_memory()
+            execution.keep_memory()
         if hardware is None:
-            hardware = running.this_machine(torch_device, lanes, cache=cache_folder(), progress=tell)
+            hardware = execution.this_machine(torch_device, lanes, cache=cache_folder(), progress=tell)
         tell(f"building and tracing {target}")
-        job = running.prepare(
+        job = execution.prepare(
             target,
             Options(batch, timesteps, num_classes, width, form, parsed_shape(input_shape), seed),
             mode=checked_mode(mode),
@@ -100,9 +101,9 @@ def execute(
             blocks=tuple(blocks or ()),
             device=torch_device,
         )
-        rework = choosing.rework(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell)
-        document = running.document(
-            running.execute(
+        rework = select.rework(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell)
+        document = execution.document(
+            execution.execute(
                 job,
                 hardware,
                 scheduler,

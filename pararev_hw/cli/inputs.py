@@ -27,7 +27,7 @@ def hardware_named(name: str, tell: Callable[[str], None]) -> Hardware:
 
 def format_of(source: str, format_: str | None) -> str | None:
     """The format of a graph file, None where `source` names a network."""
-    from pararev_hw.problems import FORMATS
+    from pararev_hw.task_graph_files import FORMATS
 
     if format_ is not None and format_ not in FORMATS:
         raise unknown_name("format", format_, FORMATS)

@@ -71,7 +71,8 @@ def report(
     json_: JsonOpt = False,
 ) -> None:
     """Trace TARGET, schedule it on a device, and write a report: report.html and its figures."""
-    from pararev_hw import choosing, pipeline, reports
+    from pararev_hw import pipeline, reports
+    from pararev_hw.rewrites import select
 
     writable(output)
     with progress() as tell:
@@ -87,7 +88,7 @@ def report(
             graph = pipeline.build_graph(
                 target,
                 device=hardware,
-                rework=choosing.rework(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell),
+                rework=select.rework(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell),
                 progress=tell,
                 **step_options(context),
             )

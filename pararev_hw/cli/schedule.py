@@ -86,9 +86,10 @@ def schedule(
     json_: JsonOpt = False,
 ) -> None:
     """Schedule a graph or a target on a device, or a bare task graph on --lanes N."""
-    from pararev_hw import choosing, pipeline
-    from pararev_hw.problems import read_problem
+    from pararev_hw import pipeline
+    from pararev_hw.rewrites import select
     from pararev_hw.schedulers import run
+    from pararev_hw.task_graph_files import read_problem
 
     path = output or (None if json_ else Path("schedule.json"))
     if path is not None:
@@ -124,7 +125,7 @@ def schedule(
                 graph = pipeline.build_graph(
                     source,
                     device=hardware,
-                    rework=choosing.rework(
+                    rework=select.rework(
                         choices,
                         hardware,
                         scheduler=scheduler,

@@ -24,8 +24,7 @@ def sweep(
     json_: JsonOpt = False,
 ) -> None:
     """Evaluate many configurations of a device and a network: the Pareto front and what matters."""
-    from pararev_hw import reports
-    from pararev_hw import sweep as sweeps
+    from pararev_hw import reports, sweeps
 
     asked = sweeps.load(file)
     writable(output)

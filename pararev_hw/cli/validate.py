@@ -62,8 +62,7 @@ def _against_training(
     seed: int,
     json_: bool,
 ) -> None:
-    from pararev_hw import reports
-    from pararev_hw import validate as validation
+    from pararev_hw import reports, validation
 
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise BadInput(f"tolerance is {tolerance}: it is a share of one, such as 0.1")
@@ -106,8 +105,7 @@ def _check_choice(context: typer.Context, paper: bool) -> None:
 
 
 def _against_paper(device: str, output: Path | None, json_: bool) -> None:
-    from pararev_hw import reports
-    from pararev_hw import validate as validation
+    from pararev_hw import reports, validation
 
     with progress() as tell:
         found = validation.paper_check(hardware_named(device, tell), tell)

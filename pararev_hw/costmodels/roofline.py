@@ -31,7 +31,7 @@ import numpy as np
 
 from pararev_hw.costmodels import accelerator
 from pararev_hw.costmodels.datatypes import figure_for
-from pararev_hw.costmodels.events import event_costs
+from pararev_hw.costmodels.neuromorphic import event_costs
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes, traffic

@@ -1,8 +1,5 @@
 """Devices: what a GPU, a CPU or an accelerator can do, each number with its source. `figures.py` is the schema."""
 
-from pararev_hw.devices.figures import FIGURES as FIGURES
-from pararev_hw.devices.figures import FigureInfo as FigureInfo
-from pararev_hw.devices.figures import needed_figures as needed_figures
 from pararev_hw.devices.files import describe as describe
 from pararev_hw.devices.files import device_from_dict as device_from_dict
 from pararev_hw.devices.files import device_from_json as device_from_json
@@ -12,6 +9,9 @@ from pararev_hw.devices.files import device_to_dict as device_to_dict
 from pararev_hw.devices.files import device_to_json as device_to_json
 from pararev_hw.devices.files import device_to_yaml as device_to_yaml
 from pararev_hw.devices.files import load_device as load_device
+from pararev_hw.devices.parameters import FIGURES as FIGURES
+from pararev_hw.devices.parameters import FigureInfo as FigureInfo
+from pararev_hw.devices.parameters import needed_figures as needed_figures
 from pararev_hw.devices.profiles import is_profile as is_profile
 from pararev_hw.devices.profiles import load_hardware as load_hardware
 from pararev_hw.devices.profiles import profile_document as profile_document

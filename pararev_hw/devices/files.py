@@ -25,7 +25,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from pararev_hw.devices.figures import FIGURES, needed_figures
+from pararev_hw.devices.parameters import FIGURES, needed_figures
 from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, Figure, Standing
 
@@ -88,7 +88,7 @@ def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Devic
     """The device of that name, or the one described by a `.yaml`, `.yml` or `.json` file.
 
     `cpu` is what the name "cpu" stands for: the measured device of this machine, see
-    `pararev_hw.measure.quick_cpu_device`. Raises UnknownName, BadInput or BadFile.
+    `pararev_hw.measurement.quick_cpu_device`. Raises UnknownName, BadInput or BadFile.
     """
     name = str(name_or_path)
     if name == "cpu":

@@ -14,16 +14,13 @@ import importlib.util
 import math
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pararev_hw.errors import BadInput
 from pararev_hw.models.surrogates import ATan, Sigmoid, Surrogate, Triangle
-
-if TYPE_CHECKING:
-    from pararev_hw.models.neurons import Neuron
 
 INTEGRATE, LEAK_INPUT, LEAK, LEARN_INPUT, LEARN = range(5)
 _SURROGATES: tuple[type[Any], ...] = (ATan, Sigmoid, Triangle)
@@ -94,7 +91,19 @@ class _Spiking(torch.autograd.Function):
         return dx, None if v is None else dv, None if rate is None else drate.reshape(rate.shape), *(None,) * 7
 
 
-def run_fused(neuron: Neuron, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
+class FusableNeuron(Protocol):
+    """What the fused operation reads of a neuron."""
+
+    surrogate: Surrogate
+    v_threshold: float
+    v_reset: float | None
+    detach_reset: bool
+
+    def charging_code(self) -> tuple[int, float, Tensor | None]:
+        """The kind of charging, τ, and the learnt rate of a parametric neuron."""
+
+
+def run_fused(neuron: FusableNeuron, x: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor]:
     """Spikes `[T, ...]` and the state after the last step `[...]` of a neuron, as one operation."""
     if x.dim() < 2 or x.shape[0] == 0:
         raise BadInput(f"a neuron's input has shape {tuple(x.shape)}: it must be [T, ...] with T >= 1")
@@ -215,7 +224,7 @@ def _after(h: Tensor, threshold: float, v_reset: float | None) -> Tensor:
 def _launch_forward(
     x: Tensor, v: Tensor | None, rate: Tensor | None, charge: int, tau: float, threshold: float, v_reset: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from pararev_hw.models import triton_kernels as kernels  # Triton is optional
+    from pararev_hw.kernels import triton_neurons as kernels  # Triton is optional
 
     # steps may lie anywhere, one image shown T times included; within a step the kernel wants elements in a row
     x = x if x[0].is_contiguous() else x.contiguous()
@@ -248,7 +257,7 @@ def _launch_backward(
     surrogate: int,
     alpha: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from pararev_hw.models import triton_kernels as kernels  # Triton is optional
+    from pararev_hw.kernels import triton_neurons as kernels  # Triton is optional
 
     g = g.contiguous()
     count = h[0].numel()
@@ -275,7 +284,7 @@ def _launch_backward(
 
 
 def _grid(count: int) -> tuple[int]:
-    from pararev_hw.models import triton_kernels as kernels  # Triton is optional
+    from pararev_hw.kernels import triton_neurons as kernels  # Triton is optional
 
     return (max(1, -(-count // kernels.BLOCK)),)
 

@@ -13,6 +13,7 @@ from pararev_hw.reports.paper import paper_document as paper_document
 from pararev_hw.reports.paper import paper_table as paper_table
 from pararev_hw.reports.paper import write_paper as write_paper
 from pararev_hw.reports.perfetto import trace_document as trace_document
+from pararev_hw.reports.phrasing import answer as answer
 from pararev_hw.reports.sweep import sweep_answer as sweep_answer
 from pararev_hw.reports.sweep import sweep_document as sweep_document
 from pararev_hw.reports.sweep import sweep_table as sweep_table
@@ -26,5 +27,4 @@ from pararev_hw.reports.validation import validation_answer as validation_answer
 from pararev_hw.reports.validation import validation_document as validation_document
 from pararev_hw.reports.validation_page import validation_html as validation_html
 from pararev_hw.reports.validation_page import write_validation as write_validation
-from pararev_hw.reports.words import answer as answer
 from pararev_hw.reports.write import write_report as write_report

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pararev_hw.reports import svg, units, words
+from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
 from pararev_hw.reports.files import write_files
 from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
@@ -42,11 +42,11 @@ def _network(study: Study) -> dict[str, Any]:
         "parameters": graph.parameters,
         "flops": sum(t.flops for t in graph.tasks),
         "sops": total_sops(graph),
-        "answer": words.answer(study),
+        "answer": phrasing.answer(study),
         "sequential": _cost(study.sequential),
         "parallel": _cost(study.chosen),
-        "speedup": words.ratio(study.sequential.latency_s, study.chosen.latency_s),
-        "parallel_limit": words.parallel_limit(study),
+        "speedup": phrasing.ratio(study.sequential.latency_s, study.chosen.latency_s),
+        "parallel_limit": phrasing.parallel_limit(study),
         "assumptions": assumptions(study),
         "not_modelled": not_modelled(study),
     }
@@ -56,7 +56,7 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
     return {
         "scheduler": prediction.scheduler,
         "launch": prediction.launch,
-        "lanes": words.lanes_used(prediction),
+        "lanes": phrasing.lanes_used(prediction),
         "latency_s": prediction.latency_s,
         "peak_bytes": prediction.peak_bytes,
         "energy_j": dict(prediction.energy_j),
@@ -112,7 +112,7 @@ def comparison_html(comparison: Comparison) -> str:
         picture_svg=markup(compare_svg(comparison)),
         heads=heads,
         rows=[_row(study) for study in comparison.studies],
-        answers=[(s.graph.model, words.answer(s)) for s in comparison.studies],
+        answers=[(s.graph.model, phrasing.answer(s)) for s in comparison.studies],
         assumptions=list(dict.fromkeys(a for s in comparison.studies for a in assumptions(s))),
         not_modelled=list(dict.fromkeys(a for s in comparison.studies for a in not_modelled(s))),
     )
@@ -130,10 +130,10 @@ def verdict(comparison: Comparison) -> str:
     best = min(comparison.studies, key=cost)
     rest = [s for s in comparison.studies if s is not best]
     each = "for each sample" if per_sample else "per step"
-    origin = words.standing(best.chosen, comparison.device)
+    origin = phrasing.standing(best.chosen, comparison.device)
     opening = (
         f"On {comparison.device.title} ({origin}), {best.graph.model} takes the least "
-        f"time {each}: {units.seconds(cost(best))} {words.way(best.chosen, comparison.device)}"
+        f"time {each}: {units.seconds(cost(best))} {phrasing.way(best.chosen, comparison.device)}"
     )
     others = [f"{s.graph.model} takes {units.seconds(cost(s))}" for s in rest]
     return opening + (f"; {', '.join(others)}." if others else ".")
@@ -141,7 +141,7 @@ def verdict(comparison: Comparison) -> str:
 
 def _row(study: Study) -> Row:
     before, after = study.sequential, study.chosen
-    gain = words.ratio(before.latency_s, after.latency_s)
+    gain = phrasing.ratio(before.latency_s, after.latency_s)
     cells: list[Cell] = [words_cell(study.graph.model), (str(study.graph.batch), study.graph.batch)]
     for name, value_of, show in _QUANTITIES:
         cells += [(show(value_of(p)), value_of(p)) for p in (before, after)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pararev_hw.reports.words import answer, parallel_limit, ratio
+from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
 from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Prediction, Study
 
 # Accumulate in 45 nm, FP32 add: Horowitz, ISSCC 2014; the figure that papers on spiking networks multiply SOPs with.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
-from pararev_hw.reports import naming, svg, units, words
+from pararev_hw.reports import naming, phrasing, svg, units
 from pararev_hw.reports.axis import TimeAxis
 from pararev_hw.types import PHASES, Placement, Prediction, Study, Task
 
@@ -46,7 +46,7 @@ def gantt_svg(study: Study) -> str:
         {t.id: t for t in study.graph.tasks},
         naming.sections(t.block for t in study.graph.tasks),
         frozenset(study.critical_path.tasks),
-        words.lane_noun(study.device),
+        phrasing.lane_noun(study.device),
     )
     shown = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
     end_s = max(max(p.latency_s, p.schedule.makespan_s, _last_end(p)) for p in shown)
@@ -78,9 +78,9 @@ def _last_end(prediction: Prediction) -> float:
 
 def _heading(prediction: Prediction, study: Study) -> str:
     if prediction is study.sequential:
-        way = words.sequential_way(study)
+        way = phrasing.sequential_way(study)
     else:
-        way = f"recommended: {prediction.scheduler} {words.way(prediction, study.device)}"
+        way = f"recommended: {prediction.scheduler} {phrasing.way(prediction, study.device)}"
     return f"{way[:1].upper()}{way[1:]}, {units.seconds(prediction.latency_s)}"
 
 

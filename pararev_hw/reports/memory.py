@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pararev_hw.reports import svg, units, words
+from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.axis import TimeAxis
 from pararev_hw.reports.curve import Steps, steps, thin
 from pararev_hw.types import Study
@@ -36,7 +36,7 @@ def memory_svg(study: Study) -> str:
     parts.append(_peak(chosen, axis, per_byte, bottom))
     if before:
         line = _outline(before.starts_s, before.total, before.end_s, axis, per_byte, bottom)
-        said = f"{words.sequential_way(study)}: peak {units.size(max(before.total))}"
+        said = f"{phrasing.sequential_way(study)}: peak {units.size(max(before.total))}"
         parts.append(svg.element("path", svg.title(said), d=line, class_="critical", stroke_width=1.2))
     label = f"Live memory over time of {study.graph.model}: peak {units.size(max(chosen.total))}"
     return svg.figure(bottom + 30, label, parts, "memory")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from pararev_hw.reports import units, words
+from pararev_hw.reports import phrasing, units
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import COMPUTE_ONLY_J_PER_SOP, assumptions, not_modelled, total_sops
 from pararev_hw.reports.gantt import gantt_svg
@@ -43,7 +43,7 @@ def report_html(study: Study) -> str:
         "page.html.j2",
         title=f"{study.graph.model} on {study.device.title}",
         study=study,
-        answer=words.answer(study),
+        answer=phrasing.answer(study),
         tiles=_tiles(study),
         schedules=_schedules(study),
         gantt=markup(gantt_svg(study)),
@@ -98,13 +98,13 @@ def markup(text: str) -> str:
 def _tiles(study: Study) -> list[tuple[str, str, str]]:
     """Name, value, and a note beneath."""
     graph, before, after = study.graph, study.sequential, study.chosen
-    gain = words.ratio(before.latency_s, after.latency_s)
-    limit = words.parallel_limit(study)
+    gain = phrasing.ratio(before.latency_s, after.latency_s)
+    limit = phrasing.parallel_limit(study)
     unknown = sum(graph.unknown_ops.values())
     phases = [p for p in PHASES if any(t.phase == p for t in graph.tasks)]
-    recommended = words.way(after, study.device).removeprefix("with ")
+    recommended = phrasing.way(after, study.device).removeprefix("with ")
     return [
-        ("Latency now", units.seconds(before.latency_s), words.sequential_way(study)),
+        ("Latency now", units.seconds(before.latency_s), phrasing.sequential_way(study)),
         ("Latency recommended", units.seconds(after.latency_s), recommended),
         (
             "Gain",
@@ -144,16 +144,16 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
 
 
 def _schedules(study: Study) -> Mapping[str, Any]:
-    noun = words.lane_noun(study.device) + "s"
+    noun = phrasing.lane_noun(study.device) + "s"
     rows = []
     for k, p in enumerate(study.predictions):
-        gain = words.ratio(study.sequential.latency_s, p.latency_s)
+        gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         energy = p.energy_j.get("total")
         bound = f"{units.seconds(p.schedule.lower_bound_s)} ({p.schedule.bound_by})"
         cells: tuple[Cell, ...] = (
             words_cell(p.scheduler),
-            words_cell(words.launch(p, study.device) or "-"),
-            (str(words.lanes_used(p)), words.lanes_used(p)),
+            words_cell(phrasing.launch(p, study.device) or "-"),
+            (str(phrasing.lanes_used(p)), phrasing.lanes_used(p)),
             (units.seconds(p.latency_s), p.latency_s),
             ("-" if gain is None else units.times(gain), gain),
             (bound, p.schedule.lower_bound_s),
@@ -189,12 +189,12 @@ def _critical(study: Study) -> Mapping[str, Any]:
     tasks = {t.id: t for t in study.graph.tasks}
     took = {p.task: p.end_s - p.start_s for p in study.chosen.schedule.placements}
     phase_of = {name: tasks[name].phase if name in tasks else "other" for name in path.tasks}
-    limit = words.parallel_limit(study)
+    limit = phrasing.parallel_limit(study)
     share = units.percent(1 / limit) if limit else units.UNKNOWN
     measured = units.seconds(path.length) if path.weight == "time_s" else f"{units.count(path.length)} operations"
     summary = (
         f"{len(path.tasks)} of {len(tasks)} tasks must follow one another: {measured}, {share} of all the work. "
-        f"No number of {words.lane_noun(study.device)}s makes the step shorter than that."
+        f"No number of {phrasing.lane_noun(study.device)}s makes the step shorter than that."
         if path.tasks
         else "Not known: the study holds no path."
     )
@@ -278,7 +278,8 @@ def _tasks(study: Study) -> Mapping[str, Any]:
         )
         rows.append((-(took or 0.0), t.id, Row(cells)))
     rows.sort(key=lambda row: row[:2])
-    heads = [("task", False), ("phase", False), (words.lane_noun(study.device), True), ("start", True), ("time", True),
+    lane = phrasing.lane_noun(study.device)
+    heads = [("task", False), ("phase", False), (lane, True), ("start", True), ("time", True),
              ("operations", True), ("bytes moved", True), ("synaptic ops", True), ("critical", False)]  # fmt: skip
     shown = [row for _, _, row in rows[:MOST_ROWS]]
     return {"heads": heads, "rows": shown, "left_out": len(rows) - len(shown), "sorted": 4}
@@ -290,7 +291,7 @@ def _figures(study: Study) -> Mapping[str, Any]:
     named = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
     said = ", ".join(f"{counts[standing]} {name}" for standing, name in named)
     summary = (
-        f"The prediction rests on {words.standing(study.chosen, study.device)}. "
+        f"The prediction rests on {phrasing.standing(study.chosen, study.device)}. "
         f"Of the device's {len(figures)} figures: {said}."
     )
     rows = [

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pararev_hw.reports import words
+from pararev_hw.reports import phrasing
 from pararev_hw.reports.curve import steps, thin
 from pararev_hw.types import Placement, Prediction, Study, Task
 
@@ -24,8 +24,8 @@ def trace_document(study: Study) -> dict[str, Any]:
     tasks = {t.id: t for t in study.graph.tasks}
     events: list[dict[str, Any]] = []
     for pid, prediction in enumerate(shown, start=1):
-        name = f"{prediction.scheduler}, {words.way(prediction, study.device)}"
-        events += _names(pid, name, prediction, words.lane_noun(study.device))
+        name = f"{prediction.scheduler}, {phrasing.way(prediction, study.device)}"
+        events += _names(pid, name, prediction, phrasing.lane_noun(study.device))
         critical = frozenset(study.critical_path.tasks)
         events += [_slice(pid, p, tasks.get(p.task), p.task in critical) for p in prediction.schedule.placements]
         events += _flows(pid, prediction, study)
@@ -33,7 +33,7 @@ def trace_document(study: Study) -> dict[str, Any]:
     return {
         "traceEvents": events,
         "displayTimeUnit": "ns",
-        "otherData": {"model": study.graph.model, "device": study.device.title, "answer": words.answer(study)},
+        "otherData": {"model": study.graph.model, "device": study.device.title, "answer": phrasing.answer(study)},
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pararev_hw.reports import sweep_svg, sweep_words, units
+from pararev_hw.reports import sweep_phrasing, sweep_svg, units
 from pararev_hw.reports.files import write_files
 from pararev_hw.reports.page import Cell, Row, markup, render
 from pararev_hw.reports.text import columns_of, plain_table
@@ -30,7 +30,7 @@ MEANING = (
 
 def sweep_answer(result: SweepResult) -> str:
     """The sweep in a sentence: which configuration to take."""
-    return sweep_words.answer(result)
+    return sweep_phrasing.answer(result)
 
 
 def sweep_document(result: SweepResult) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         "scheduler": result.scheduler,
         "method": result.method,
         "combinations": result.combinations,
-        "answer": sweep_words.answer(result),
+        "answer": sweep_phrasing.answer(result),
         "evaluated": result.evaluated,
         "failed": result.failed,
         "reasons": dict(result.reasons),
@@ -54,7 +54,7 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         "parameters": [{"name": a.name, "unit": a.unit} for a in result.parameters],
         "fixed": dict(result.fixed),
         "sensitivity": {o: dict(found) for o, found in result.sensitivity.items()},
-        "recommended": _point(sweep_words.recommended(result)),
+        "recommended": _point(sweep_phrasing.recommended(result)),
         "pareto": [_point(p) for p in result.pareto],
     }
 
@@ -87,17 +87,19 @@ def pareto_csv(result: SweepResult) -> str:
 
 def sweep_table(result: SweepResult) -> Table:
     """The front, the recommended configuration in bold, no more rows than a terminal shows."""
-    table = plain_table(sweep_words.counts(result))
-    named = sweep_words.telling(result)
+    table = plain_table(sweep_phrasing.counts(result))
+    named = sweep_phrasing.telling(result)
     columns_of(
-        table, (), (*(sweep_words.short(a) for a in named), *(sweep_words.objective(o) for o in result.objectives))
+        table,
+        (),
+        (*(sweep_phrasing.short(a) for a in named), *(sweep_phrasing.objective(o) for o in result.objectives)),
     )
-    chosen = sweep_words.recommended(result)
+    chosen = sweep_phrasing.recommended(result)
     step = -(-len(result.pareto) // SHOWN)
     shown = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row == chosen.row]
     for p in shown:
-        cells = [sweep_words.value(p.parameters[a.name], a.unit) for a in named]
-        cells += [sweep_words.value(p.objectives[o.name], o.unit) for o in result.objectives]
+        cells = [sweep_phrasing.value(p.parameters[a.name], a.unit) for a in named]
+        cells += [sweep_phrasing.value(p.objectives[o.name], o.unit) for o in result.objectives]
         table.add_row(*map(Text, cells), style="bold" if p.row == chosen.row else None)
     return table
 
@@ -109,7 +111,7 @@ def sweep_html(result: SweepResult) -> str:
         title=f"{result.name}: {result.evaluated:,} configurations of {result.device}",
         name=result.name,
         device=result.device,
-        answer=sweep_words.answer(result),
+        answer=sweep_phrasing.answer(result),
         tiles=_tiles(result),
         pareto_svg=markup(sweep_svg.pareto_svg(result)),
         parallel_svg=markup(sweep_svg.parallel_svg(result)),
@@ -119,7 +121,7 @@ def sweep_html(result: SweepResult) -> str:
         hidden=max(0, len(result.pareto) - MOST_ROWS),
         reasons=[(reason, f"{count:,}") for reason, count in result.reasons.items()],
         failed=f"{result.failed:,}",
-        fixed=[(name, sweep_words.value(v, "")) for name, v in result.fixed.items()],
+        fixed=[(name, sweep_phrasing.value(v, "")) for name, v in result.fixed.items()],
         meaning=MEANING,
         scheduler=result.scheduler,
         method=result.method,
@@ -127,13 +129,17 @@ def sweep_html(result: SweepResult) -> str:
 
 
 def _tiles(result: SweepResult) -> list[tuple[str, str, str]]:
-    chosen, best = sweep_words.recommended(result), result.pareto[0]
+    chosen, best = sweep_phrasing.recommended(result), result.pareto[0]
     tiles = []
     for o in result.objectives[:4]:
-        at_best = sweep_words.value(best.objectives[o.name], o.unit)
-        note = f"{at_best} at the best {sweep_words.objective(result.objectives[0])}"
+        at_best = sweep_phrasing.value(best.objectives[o.name], o.unit)
+        note = f"{at_best} at the best {sweep_phrasing.objective(result.objectives[0])}"
         tiles.append(
-            (f"{sweep_words.objective(o)}, recommended", sweep_words.value(chosen.objectives[o.name], o.unit), note)
+            (
+                f"{sweep_phrasing.objective(o)}, recommended",
+                sweep_phrasing.value(chosen.objectives[o.name], o.unit),
+                note,
+            )
         )
     rate = result.configs_per_s
     note = "kept from before" if rate is None else f"{units.count(rate)} per second"
@@ -145,20 +151,20 @@ def _tiles(result: SweepResult) -> list[tuple[str, str, str]]:
 def _heads(result: SweepResult) -> list[tuple[str, bool]]:
     return [
         ("row", True),
-        *((sweep_words.objective(o), True) for o in result.objectives),
+        *((sweep_phrasing.objective(o), True) for o in result.objectives),
         *((a.name, True) for a in result.parameters),
     ]
 
 
 def _rows(result: SweepResult) -> list[Row]:
-    chosen = sweep_words.recommended(result)
+    chosen = sweep_phrasing.recommended(result)
     rows = []
     for p in result.pareto[:MOST_ROWS]:
         cells: list[Cell] = [(str(p.row), p.row)]
-        cells += [(sweep_words.value(p.objectives[o.name], o.unit), p.objectives[o.name]) for o in result.objectives]
+        cells += [(sweep_phrasing.value(p.objectives[o.name], o.unit), p.objectives[o.name]) for o in result.objectives]
         for a in result.parameters:
             found = p.parameters[a.name]
-            cells.append((sweep_words.value(found, a.unit), None if isinstance(found, str) else found))
+            cells.append((sweep_phrasing.value(found, a.unit), None if isinstance(found, str) else found))
         rows.append(Row(tuple(cells), strong=p.row == chosen.row))
     return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pararev_hw.reports import sweep_words
+from pararev_hw.reports import sweep_phrasing
 
 MOST_TICKS = 6
 APART = 0.06  # between two ticks, a share of the axis
@@ -58,7 +58,7 @@ class Axis:
         found: list[tuple[float, str]] = []
         for v in self._round():
             if not found or self.share(v) - found[-1][0] >= APART:
-                found.append((self.share(v), sweep_words.value(v, self.unit)))
+                found.append((self.share(v), sweep_phrasing.value(v, self.unit)))
         return tuple(found)
 
     def _round(self) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pararev_hw.reports import svg, sweep_words
+from pararev_hw.reports import svg, sweep_phrasing
 from pararev_hw.reports.sweep_axis import Axis
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
@@ -31,7 +31,7 @@ def pareto_svg(result: SweepResult) -> str:
     parts = [_legend(result)]
     for k, (x, y) in enumerate(pairs):
         parts.append(_panel(result, x, y, LEFT + k * (PANEL + GAP), width))
-    names = " and ".join(f"{sweep_words.objective(y)} over {sweep_words.objective(x)}" for x, y in pairs)
+    names = " and ".join(f"{sweep_phrasing.objective(y)} over {sweep_phrasing.objective(x)}" for x, y in pairs)
     label = f"{names} of {result.evaluated} configurations, {len(result.pareto)} on the Pareto front"
     return svg.figure(TOP + PANEL + 64, label, parts, "pareto")
 
@@ -55,8 +55,8 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
         at = bottom - share * PANEL
         parts.append(svg.element("line", x1=left, x2=left + width, y1=at, y2=at, class_="grid"))
         parts.append(svg.text(left - 8, at + 4, label, "quiet end"))
-    parts.append(svg.text(left + width / 2, bottom + 42, sweep_words.objective(x), "strong mid"))
-    parts.append(svg.text(left, TOP - 10, sweep_words.objective(y), "strong"))
+    parts.append(svg.text(left + width / 2, bottom + 42, sweep_phrasing.objective(x), "strong mid"))
+    parts.append(svg.text(left, TOP - 10, sweep_phrasing.objective(y), "strong"))
 
     def dot(p: SweepPoint, radius: float, colour: str, opacity: float) -> str:
         place = {"cx": left + across.share(_of(p, x)) * width, "cy": bottom - up.share(_of(p, y)) * PANEL}
@@ -66,16 +66,16 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
     parts += [dot(p, 2.2, _OTHER, 0.45) for p in others]
     parts += [dot(p, 3.6, _ACCENT, 0.9) for p in front]
     if result.pareto:
-        parts.append(dot(sweep_words.recommended(result), 6.5, _CHOSEN, 1.0))
+        parts.append(dot(sweep_phrasing.recommended(result), 6.5, _CHOSEN, 1.0))
     return "".join(parts)
 
 
 def said(result: SweepResult, p: SweepPoint) -> str:
     """A configuration and its objectives, for a tooltip."""
     values = ", ".join(
-        f"{sweep_words.objective(o)} {sweep_words.value(p.objectives[o.name], o.unit)}" for o in result.objectives
+        f"{sweep_phrasing.objective(o)} {sweep_phrasing.value(p.objectives[o.name], o.unit)}" for o in result.objectives
     )
-    named = ", ".join(f"{a.name} {sweep_words.value(p.parameters[a.name], a.unit)}" for a in result.parameters)
+    named = ", ".join(f"{a.name} {sweep_phrasing.value(p.parameters[a.name], a.unit)}" for a in result.parameters)
     return f"row {p.row}: {values} ({named})"
 
 
@@ -121,11 +121,11 @@ def parallel_svg(result: SweepResult) -> str:
     parts = [line(p, _OTHER, 0.7, 0.25) for p in others]
     parts += [line(p, _ACCENT, 1.2, 0.55) for p in front]
     if result.pareto:
-        parts.append(line(sweep_words.recommended(result), _CHOSEN, 3.0, 1.0))
+        parts.append(line(sweep_phrasing.recommended(result), _CHOSEN, 3.0, 1.0))
     for k, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
         at = left + k * step
         parts.append(svg.element("line", x1=at, x2=at, y1=top, y2=top + height, class_="rule"))
-        name = svg.shorten(sweep_words.short(axis), max(60.0, 2 * step - 16))
+        name = svg.shorten(sweep_phrasing.short(axis), max(60.0, 2 * step - 16))
         place = "mid" if 0 < k < len(axes) - 1 else "end" if k else ""
         end = at + 66 if k == len(axes) - 1 and k else at - 48 if not k else at
         parts.append(
@@ -149,7 +149,7 @@ def sensitivity_svg(result: SweepResult) -> str:
     parts = []
     for k, o in enumerate(result.objectives):
         x = left + k * column
-        parts.append(svg.text(x, 24, svg.shorten(sweep_words.objective(o), column - 12), "strong"))
+        parts.append(svg.text(x, 24, svg.shorten(sweep_phrasing.objective(o), column - 12), "strong"))
         room = column - 64.0
         for j, a in enumerate(rows):
             share, y = result.sensitivity[o.name].get(a.name), top + j * row

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from pararev_hw.reports import units, words
+from pararev_hw.reports import phrasing, units
 from pararev_hw.types import Comparison, Study
 
 
@@ -17,15 +17,15 @@ def study_table(study: Study) -> Table:
     table = plain_table(f"{study.graph.model} on {study.device.title}")
     columns_of(
         table,
-        ("schedule", "launch", words.lane_noun(study.device) + "s"),
+        ("schedule", "launch", phrasing.lane_noun(study.device) + "s"),
         ("latency", "gain", "memory", "energy", "over bound"),
     )
     for k, p in enumerate(study.predictions):
-        gain = words.ratio(study.sequential.latency_s, p.latency_s)
+        gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         cells = (
             p.scheduler,
             p.launch or "-",
-            str(words.lanes_used(p)),
+            str(phrasing.lanes_used(p)),
             units.seconds(p.latency_s),
             "-" if gain is None else units.times(gain),
             units.size(p.peak_bytes),
@@ -46,13 +46,13 @@ def comparison_table(comparison: Comparison) -> Table:
     table = plain_table(f"One step on {comparison.device.title}")
     columns_of(table, ("network", "schedule"), ("latency", "gain", "memory", "energy"))
     for s in comparison.studies:
-        gain = words.ratio(s.sequential.latency_s, s.chosen.latency_s)
+        gain = phrasing.ratio(s.sequential.latency_s, s.chosen.latency_s)
         shown = "-" if gain is None else units.times(gain)
         named = f"{s.graph.model} (batch {s.graph.batch})"
         for name, p, gained in ((named, s.sequential, ""), ("", s.chosen, shown)):
             cells = (
                 name,
-                f"{p.scheduler}, {words.lanes(p, comparison.device)}",
+                f"{p.scheduler}, {phrasing.lanes(p, comparison.device)}",
                 units.seconds(p.latency_s),
                 gained,
                 units.size(p.peak_bytes),

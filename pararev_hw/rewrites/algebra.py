@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from pararev_hw import formulas
 from pararev_hw.rewrites.values import written_in_place
+from pararev_hw.tracing import formulas
 from pararev_hw.tracing.recorder import Entry, Info
 from pararev_hw.tracing.tape import Line, Tape
 

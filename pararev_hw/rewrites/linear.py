@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pararev_hw import formulas
 from pararev_hw.rewrites.values import Values, number_values
+from pararev_hw.tracing import formulas
 from pararev_hw.tracing.recorder import Info
 from pararev_hw.tracing.tape import Tape
 

@@ -1,7 +1,7 @@
 """Schedulers by name: who runs where and in which order.
 
 A scheduler is one file with `schedule(costs) -> Schedule` and one line in the table below. It makes lane orders and
-hands them to `finishing.finish`; the conformance tests in `tests/test_schedulers.py` pick it up by themselves.
+hands them to `evaluate.finish`; the conformance tests (`tests/schedulers/test_schedulers.py`) pick it up by themselves.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pararev_hw.schedulers.finishing import finish
+from pararev_hw.schedulers.evaluate import finish
 from pararev_hw.types import Costs, Schedule
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import local_search
-from pararev_hw.schedulers.bounds import lower_bound
+from pararev_hw.schedulers.alternatives import Expanded, expand, settle
+from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.buffer_table import holding, waits_that_keep
 from pararev_hw.schedulers.dispatch import lane_orders
-from pararev_hw.schedulers.expanded import Expanded, expand, settle
-from pararev_hw.schedulers.finishing import finish, with_bound
+from pararev_hw.schedulers.evaluate import finish, with_bound
 from pararev_hw.schedulers.forward_backward import is_plain
-from pararev_hw.schedulers.holding import holding, waits_that_keep
 from pararev_hw.schedulers.ticks import Ticks, ticks_for
 from pararev_hw.schedulers.warm_start import warm_start
 from pararev_hw.types import Alternative, Costs, Placement, Schedule

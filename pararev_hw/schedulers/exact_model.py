@@ -20,7 +20,7 @@ from typing import Any
 
 from ortools.sat.python import cp_model
 
-from pararev_hw.schedulers.expanded import Expanded
+from pararev_hw.schedulers.alternatives import Expanded
 from pararev_hw.schedulers.ticks import Ticks
 
 LARGEST = 2**62  # CP-SAT computes in 64 bits: a sum of bytes times ticks must stay below

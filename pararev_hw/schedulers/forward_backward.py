@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from pararev_hw.schedulers.bounds import lower_bound
+from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.dispatch import dispatch, lane_orders, lanes_are_alike
-from pararev_hw.schedulers.finishing import PROVED, finish, makespan_of
+from pararev_hw.schedulers.evaluate import PROVED, finish, makespan_of
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.insertion import place
 from pararev_hw.types import Costs, Schedule

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pararev_hw.schedulers.finishing import finish
+from pararev_hw.schedulers.evaluate import finish
 from pararev_hw.schedulers.insertion import place
 from pararev_hw.types import Costs, Schedule
 

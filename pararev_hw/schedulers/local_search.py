@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import forward_backward, heft, memory_list
-from pararev_hw.schedulers.finishing import finish, makespan
-from pararev_hw.schedulers.holding import holding
+from pararev_hw.schedulers.buffer_table import holding
+from pararev_hw.schedulers.evaluate import finish, makespan
 from pararev_hw.schedulers.memory_list import SafeSearch
 from pararev_hw.schedulers.safe_dispatch import Planned
 from pararev_hw.simulate import play

@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pararev_hw.schedulers.bounds import lower_bound
-from pararev_hw.schedulers.finishing import PROVED, finish, makespan
+from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.buffer_table import holding, peak_along, waits_that_keep
+from pararev_hw.schedulers.evaluate import PROVED, finish, makespan
 from pararev_hw.schedulers.heft import upward_ranks
-from pararev_hw.schedulers.holding import holding, peak_along, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.schedulers.safe_dispatch import Planned, SafeDispatch
 from pararev_hw.simulate import placements, play

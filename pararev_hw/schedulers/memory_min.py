@@ -6,8 +6,8 @@ import math
 from dataclasses import replace
 
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.schedulers.limits import least_known, unhurried, within
-from pararev_hw.schedulers.memory_bounds import least_memory
+from pararev_hw.schedulers.bounds.memory import least_memory
+from pararev_hw.schedulers.memory_sweep import least_known, unhurried, within
 from pararev_hw.types import Costs, Schedule
 
 NAME = "memory-min"

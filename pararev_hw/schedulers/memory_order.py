@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from pararev_hw.schedulers.holding import Holding, holding, peak_along
+from pararev_hw.schedulers.buffer_table import Holding, holding, peak_along
 from pararev_hw.types import Costs
 
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds

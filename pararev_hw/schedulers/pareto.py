@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pararev_hw.errors import BadInput
-from pararev_hw.schedulers.limits import least_known, unhurried, within
+from pararev_hw.schedulers.memory_sweep import least_known, unhurried, within
 from pararev_hw.types import Costs, Schedule
 
 NAME = "pareto"

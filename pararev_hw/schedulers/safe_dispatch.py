@@ -19,8 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pararev_hw.schedulers.buffer_table import Holding
 from pararev_hw.schedulers.dispatch import lanes_are_alike
-from pararev_hw.schedulers.holding import Holding
 from pararev_hw.types import Costs
 
 WINDOW = 48  # ready tasks that are looked at before the scheduler waits; the first of the safe order always is one

@@ -12,11 +12,11 @@ from torch import nn
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.tracing.blocks import BlockFinder
 from pararev_hw.tracing.build import GRANULARITIES, build
-from pararev_hw.tracing.loop import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
-from pararev_hw.tracing.loop import optimizer_named as optimizer_named
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import no_gc, record
 from pararev_hw.tracing.tape import Tape, written_down
+from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
+from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import BlockGraph, Program
 
 
@@ -53,7 +53,7 @@ def trace_step(
     `inputs`: tensors of which only shape and dtype count; they may be on device "meta". `dtype` "bfloat16" and
     "float16" trace under autocast, "float64" with weights and inputs in double. `blocks` are patterns of module paths
     ("encoder.layers.*") that name the blocks by hand; `granularity` is "op", "module" or "block". `optimizer`, `step`,
-    `loss`, `accumulate` and `zero_grad` say how a training step goes: see `pararev_hw.tracing.loop.Loop`. With
+    `loss`, `accumulate` and `zero_grad` say how a training step goes: see `pararev_hw.training.step.Loop`. With
     `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all.
 
     Raises TraceError where the step cannot be traced, and says which module and line.

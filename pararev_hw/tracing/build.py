@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from pararev_hw import graph as graphs
+from pararev_hw.tracing.dependencies import Access, Flow, dependencies
+from pararev_hw.tracing.grouping import Group, Key, Member, each_alone, group
 from pararev_hw.tracing.recorder import Alias, Entry, Fresh
 from pararev_hw.tracing.tape import Line, Tape
 from pararev_hw.types import (
@@ -38,11 +39,11 @@ class Built:
 def build(tape: Tape) -> Built:
     """The step on a tape as data."""
     lines, entries = tape.lines, tape.entries
-    after, flows = graphs.dependencies(_accesses(lines, entries))
+    after, flows = dependencies(_accesses(lines, entries))
     if tape.waits:
         after = _waiting(after, tape.waits)
     members = [_member(line, entries[line.entry], follow, tape) for line, follow in zip(lines, after, strict=True)]
-    groups, group_of = graphs.each_alone(members) if tape.granularity == "op" else graphs.group(members)
+    groups, group_of = each_alone(members) if tape.granularity == "op" else group(members)
     types, type_of = _op_types(tape)
     ops = tuple(
         [
@@ -92,9 +93,9 @@ def _touched(line: Line, entry: Entry) -> tuple[tuple[int, ...], tuple[int, ...]
     return tuple(sorted(reads)), tuple(sorted(writes))
 
 
-def _accesses(lines: Sequence[Line], entries: Sequence[Entry]) -> list[graphs.Access]:
+def _accesses(lines: Sequence[Line], entries: Sequence[Entry]) -> list[Access]:
     maker: dict[int, int] = {}
-    found: list[graphs.Access] = []
+    found: list[Access] = []
     for k, line in enumerate(lines):
         entry = entries[line.entry]
         inputs = line.inputs
@@ -107,17 +108,17 @@ def _accesses(lines: Sequence[Line], entries: Sequence[Entry]) -> list[graphs.Ac
             maker[out.slot] = k
             if not isinstance(spec, Alias):
                 writes.append((out.storage, out.lo, out.hi))
-        found.append(graphs.Access(makers, reads, tuple(writes)))
+        found.append(Access(makers, reads, tuple(writes)))
     return found
 
 
-def _member(line: Line, entry: Entry, after: tuple[int, ...], tape: Tape) -> graphs.Member:
+def _member(line: Line, entry: Entry, after: tuple[int, ...], tape: Tape) -> Member:
     home = line.home
     if tape.granularity == "op":
-        key = graphs.Key(f"{home.block}.{entry.op_type.name}", home.branch, home.phase)
-        return graphs.Member(key, after, view=entry.view)
-    key = graphs.Key(home.block, home.branch, home.phase, home.call)
-    return graphs.Member(key, after, glue=home.glue, view=entry.view)
+        key = Key(f"{home.block}.{entry.op_type.name}", home.branch, home.phase)
+        return Member(key, after, view=entry.view)
+    key = Key(home.block, home.branch, home.phase, home.call)
+    return Member(key, after, glue=home.glue, view=entry.view)
 
 
 def _op_types(tape: Tape) -> tuple[tuple[OpType, ...], tuple[int, ...]]:
@@ -138,7 +139,7 @@ def _op_types(tape: Tape) -> tuple[tuple[OpType, ...], tuple[int, ...]]:
     return tuple(index), tuple(found)
 
 
-def _tasks(groups: Sequence[graphs.Group], ops: Sequence[Op], types: Sequence[OpType]) -> tuple[Task, ...]:
+def _tasks(groups: Sequence[Group], ops: Sequence[Op], types: Sequence[OpType]) -> tuple[Task, ...]:
     tasks: list[Task] = []
     for g in groups:
         name = ".".join(part for part in (g.key.block, g.key.branch) if part)
@@ -160,7 +161,7 @@ def _tasks(groups: Sequence[graphs.Group], ops: Sequence[Op], types: Sequence[Op
     return tuple(tasks)
 
 
-def _edges(after: Sequence[tuple[int, ...]], flows: Sequence[graphs.Flow], group_of: Sequence[int]) -> tuple[Edge, ...]:
+def _edges(after: Sequence[tuple[int, ...]], flows: Sequence[Flow], group_of: Sequence[int]) -> tuple[Edge, ...]:
     moved: dict[tuple[int, int, int], int] = {}
     for f in flows:
         src, dst = group_of[f.src], group_of[f.dst]

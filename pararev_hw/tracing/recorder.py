@@ -28,8 +28,8 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pararev_hw import formulas
 from pararev_hw.errors import TraceError
+from pararev_hw.tracing import formulas
 from pararev_hw.types import Call, Hole, OpType
 
 # Mutated although their schema does not say so: argument positions of the running statistics, if arg 5 (training).

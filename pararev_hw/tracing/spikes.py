@@ -16,8 +16,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pararev_hw import formulas
 from pararev_hw.errors import BadInput
+from pararev_hw.tracing import formulas
 from pararev_hw.types import LayerSpikes, Spikes
 
 

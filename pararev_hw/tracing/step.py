@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pararev_hw.errors import BadInput, PararevError, TraceError, unknown_name
-from pararev_hw.tracing.loop import Loop, MakeOptimizer, Turned, tensors_in, turn
 from pararev_hw.tracing.recorder import Recorder
+from pararev_hw.training.step import Loop, MakeOptimizer, Turned, tensors_in, turn
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,

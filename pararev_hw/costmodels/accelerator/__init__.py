@@ -23,7 +23,7 @@ from pararev_hw.costmodels.accelerator.configs import ConfigTable as ConfigTable
 from pararev_hw.costmodels.accelerator.configs import config_table as config_table
 from pararev_hw.costmodels.accelerator.costs import LayerCosts as LayerCosts
 from pararev_hw.costmodels.accelerator.costs import layer_costs as layer_costs
-from pararev_hw.costmodels.accelerator.kinds import core_kinds as core_kinds
+from pararev_hw.costmodels.accelerator.heterogeneous import core_kinds as core_kinds
 from pararev_hw.costmodels.accelerator.layers import LayerTable as LayerTable
 from pararev_hw.costmodels.accelerator.layers import layer_table as layer_table
 from pararev_hw.costmodels.accelerator.network import TOPOLOGIES as TOPOLOGIES

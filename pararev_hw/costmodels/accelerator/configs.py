@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pararev_hw.costmodels.accelerator.layers import WORDS
 from pararev_hw.costmodels.datatypes import figure_for
 from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.devices.figures import FIGURES
+from pararev_hw.devices.parameters import FIGURES
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.types import Device
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pararev_hw.costmodels.accelerator.configs import ConfigTable, by_datatype, word_bytes
-from pararev_hw.costmodels.accelerator.joules import Amount, Joules
+from pararev_hw.costmodels.accelerator.energy_terms import Amount, Joules
 from pararev_hw.costmodels.accelerator.layers import LayerTable
 from pararev_hw.costmodels.accelerator.network import message_j_per_byte
 from pararev_hw.costmodels.accelerator.precision import Prepared, prepared

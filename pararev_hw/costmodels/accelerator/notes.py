@@ -9,7 +9,7 @@ import numpy as np
 from pararev_hw.costmodels.accelerator.configs import ConfigTable, word_bytes
 from pararev_hw.costmodels.accelerator.layers import LayerTable
 from pararev_hw.costmodels.accelerator.precision import Distinct, Prepared, prepared
-from pararev_hw.costmodels.accelerator.staying import thresholds
+from pararev_hw.costmodels.accelerator.residency import thresholds
 from pararev_hw.costmodels.accelerator.tilings import Widths, staircase
 
 _WAYS = ("samples and time steps", "rows of an image", "output channels", "input channels")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pararev_hw.costmodels.accelerator.arrays import Loops
 from pararev_hw.costmodels.accelerator.layers import Layer, LayerTable, LocalStorage, Matrix
-from pararev_hw.costmodels.accelerator.staying import thresholds
+from pararev_hw.costmodels.accelerator.residency import thresholds
 from pararev_hw.costmodels.accelerator.tilings import Widths
 from pararev_hw.costmodels.traffic import Floats, Ints
 

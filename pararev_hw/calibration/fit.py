@@ -1,0 +1,124 @@
+"""Prices of work from measured ops: robust, never negative, each with its uncertainty, judged on held-out shapes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.optimize import least_squares, nnls
+
+from pararev_hw.costmodels.calibrated.design_matrix import (
+    Rows,
+    clean_s,
+    corrected,
+    measured_rows,
+    smoothness_estimates,
+    smoothness_of,
+)
+from pararev_hw.costmodels.calibrated.features import branches, family, group
+from pararev_hw.costmodels.calibrated.gaussian_process import smoothness
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.types import Estimate, Fit, OpSample
+
+Key = tuple[str, str]
+_FEWEST = 4  # samples without which a group has no fit
+_OUTLIER = 0.15  # a logarithm: residuals beyond it count less and less
+
+
+def fits(samples: Sequence[OpSample], capacities: tuple[float, float], fault_s_per_byte: float) -> tuple[Fit, ...]:
+    """A fit for each group of ops, and one for each kind, which stands in for ops that were not measured."""
+    by_group: dict[Key, list[OpSample]] = defaultdict(list)
+    by_kind: dict[Key, list[OpSample]] = defaultdict(list)
+    for s in samples:
+        by_group[group(s.op), s.op.dtype].append(s)
+        if not branches(s.op):
+            by_kind[family(s.op), s.op.dtype].append(s)
+    found = [
+        _fit(name, dtype, members, capacities, fault_s_per_byte, smooth=smooth)
+        for table, smooth in ((by_group, True), (by_kind, False))
+        for (name, dtype), members in sorted(table.items())
+    ]
+    return tuple(f for f in found if f is not None)
+
+
+def _fit(
+    name: str,
+    dtype: str,
+    samples: Sequence[OpSample],
+    capacities: tuple[float, float],
+    fault_s_per_byte: float,
+    *,
+    smooth: bool,
+) -> Fit | None:
+    known = [s for s in samples if not s.held_out]
+    unseen = [s for s in samples if s.held_out]
+    if len(known) < _FEWEST:
+        return None
+    table, taken = measured_rows(known, capacities), clean_s(known, fault_s_per_byte)
+    coefficients = dict(priced(table, taken))
+    residual = np.log(taken / table.priced(coefficients))
+    if smooth:
+        how = smoothness(table.at, residual)
+        if how is not None:
+            coefficients |= smoothness_estimates(how)
+    draft = Fit(name, dtype, coefficients, len(known), len(unseen), None, None, None)
+    if not unseen:
+        return draft
+    rest = measured_rows(unseen, capacities)
+    factor = corrected(table, residual, smoothness_of(draft), rest)
+    error = rest.priced(coefficients) * factor / clean_s(unseen, fault_s_per_byte) - 1.0
+    return Fit(
+        name,
+        dtype,
+        coefficients,
+        len(known),
+        len(unseen),
+        residual_median=float(np.median(np.abs(error))),
+        residual_p90=float(np.quantile(np.abs(error), 0.9)),
+        bias=float(np.median(error)),
+    )
+
+
+def priced(table: Rows, taken_s: Floats) -> Mapping[str, Estimate]:
+    """Prices under which the amounts of `table` explain the measured seconds, in relative terms.
+
+    Start: non-negative least squares of relative errors. Then the logarithms of times under a soft-L1 loss, which
+    outliers move little. Sigma from the curvature at the solution, None for a price at its bound of 0.
+    """
+    scaled = table.amounts / taken_s[:, None]
+    size = scaled.max(0)
+    used = np.flatnonzero(size > 0)
+    columns = scaled[:, used] / size[used]
+    start, _ = nnls(columns, np.ones(len(taken_s)), maxiter=200 * columns.shape[1])
+    solution = least_squares(
+        lambda c: np.log(np.maximum(columns @ c, 1e-6)),
+        np.maximum(start, 1e-6),
+        bounds=(0.0, np.inf),
+        loss="soft_l1",
+        f_scale=_OUTLIER,
+        max_nfev=200,
+    )
+    price, sigma = solution.x, _sigmas(solution.jac, solution.fun, solution.x)
+    return {
+        table.names[k]: Estimate(float(price[j] / size[k]), None if sigma[j] is None else float(sigma[j] / size[k]))
+        for j, k in enumerate(used.tolist())
+    }
+
+
+def _sigmas(jacobian: Floats, residual: Floats, at: Floats) -> list[float | None]:
+    """Standard deviations of the coefficients that are not at their bound."""
+    free = np.flatnonzero(at > 1e-5)
+    found: list[float | None] = [None] * len(at)
+    spare = len(residual) - len(free)
+    if spare < 1 or not len(free):
+        return found
+    try:
+        covariance = np.linalg.inv(jacobian[:, free].T @ jacobian[:, free])
+    except np.linalg.LinAlgError:
+        return found  # amounts that always go together: their prices are not told apart
+    variance = np.diag(covariance) * float(residual @ residual) / spare
+    for j, v in zip(free.tolist(), variance.tolist(), strict=True):
+        if 0 <= v < np.inf:
+            found[j] = float(np.sqrt(v))
+    return found

@@ -1,0 +1,99 @@
+"""Measuring the ops of the suite, one after the other, warm and cold, until the time is over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pararev_hw.calibration.cases import Case
+from pararev_hw.calibration.failures import Lost, failure
+from pararev_hw.calibration.suite import SEED, Entry, in_turn
+from pararev_hw.measurement import Clock, Timing, measure
+from pararev_hw.types import OpSample
+
+FLUSH_BYTES = 64 << 20  # twice a large last cache
+WARM_LIMIT_S, COLD_LIMIT_S = 0.04, 0.06
+COLD_SAMPLES = 4
+_UNTOUCHED = ("view", "host")  # kinds whose time does not depend on where their data are
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """A case that was not measured, with its reason."""
+
+    what: str
+    reason: str
+
+
+def measured_ops(
+    entries: Sequence[Entry], device: str, clock: Clock, until: Callable[[], bool]
+) -> Iterator[OpSample | Missed]:
+    """Samples of the suite's cases in turn, while `until` does not say that the time is over.
+
+    A case that raises is missed and the rest go on; Lost is raised where the device itself is gone.
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    flush = _flush(device)
+    for entry, case, held_out in in_turn(entries):
+        if until():
+            return
+        try:
+            yield from _measured(case, held_out, device, clock, generator, flush)
+        except Exception as error:
+            # a library may refuse a shape with any error; what it said goes into the profile
+            reason = failure(error)
+            if reason is None:
+                raise Lost(str(error).splitlines()[0]) from error
+            yield Missed(entry.name, reason)
+
+
+def _measured(
+    case: Case, held_out: bool, device: str, clock: Clock, generator: torch.Generator, flush: Callable[[], object]
+) -> Iterator[OpSample]:
+    kind = case.op_type()
+    run = case.call(device, generator)
+    with torch.no_grad():
+        timings = [(False, measure(run, clock, limit_s=WARM_LIMIT_S))]
+        if kind.kind not in _UNTOUCHED:
+            cold = measure(run, clock, limit_s=COLD_LIMIT_S, before=flush, min_samples=COLD_SAMPLES)
+            timings.append((True, cold))
+    for cold_, timing in timings:
+        yield OpSample(
+            op=kind,
+            cold=cold_,
+            held_out=held_out,
+            noisy=timing.noisy,
+            seconds=rounded(timing),
+            faulted_bytes=timing.faulted_bytes,
+            density=case.density,
+        )
+
+
+def rounded(timing: Timing) -> tuple[float, ...]:
+    """Samples to four digits: the fifth is noise, and profiles are files."""
+    return tuple(float(f"{s:.4g}") for s in timing.seconds)
+
+
+def _flush(device: str) -> Callable[[], object]:
+    """What empties the caches of what was there before."""
+    filler = torch.zeros(FLUSH_BYTES // 4, device=device)
+    return lambda: filler.add_(1.0)
+
+
+class Budget:
+    """Seconds that are left, and who may use how much of them."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.perf_counter() + seconds
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self._end - time.perf_counter())
+
+    def share(self, part: float) -> Callable[[], bool]:
+        """Says when that part of what is left now is over."""
+        end = time.perf_counter() + part * self.left_s
+        return lambda: time.perf_counter() >= end

@@ -1,0 +1,78 @@
+"""How far a fitted profile is from what was measured: on held-out shapes by kind of op, and on held-in steps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pararev_hw.costmodels.calibrated.design_matrix import capacities, clean_s, corrected, measured_rows, smoothness_of
+from pararev_hw.costmodels.calibrated.features import family, group
+from pararev_hw.types import OpSample, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Errors (predicted over measured, minus 1) of the ops of one kind and datatype, on held-out shapes run warm."""
+
+    kind: str
+    dtype: str
+    shapes: int  # that entered the fits
+    held_out: int
+    median: float  # of |error|
+    p90: float
+    bias: float  # median of the error
+
+
+def held_out_errors(profile: Profile) -> Iterator[tuple[OpSample, float]]:
+    """Each held-out sample that has a fit, with predicted / measured - 1."""
+    faults = profile.host["fault_s_per_byte"].value if "fault_s_per_byte" in profile.host else 0.0
+    limits = capacities(profile)
+    known: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
+    unseen: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
+    for s in profile.samples:
+        (unseen if s.held_out else known)[group(s.op), s.op.dtype].append(s)
+    for fit in profile.fits:
+        key = (fit.group, fit.dtype)
+        if not known[key] or not unseen[key]:
+            continue
+        table, rest = measured_rows(known[key], limits), measured_rows(unseen[key], limits)
+        residual = np.log(clean_s(known[key], faults) / table.priced(fit.coefficients))
+        factor = corrected(table, residual, smoothness_of(fit), rest)
+        errors = rest.priced(fit.coefficients) * factor / clean_s(unseen[key], faults) - 1.0
+        yield from zip(unseen[key], errors.tolist(), strict=True)
+
+
+def kind_residuals(profile: Profile) -> tuple[Residual, ...]:
+    """A line per kind and datatype."""
+    errors: dict[tuple[str, str], list[float]] = defaultdict(list)
+    shapes: dict[tuple[str, str], int] = defaultdict(int)
+    for s in profile.samples:
+        if not s.held_out and not s.cold:
+            shapes[family(s.op), s.op.dtype] += 1
+    for s, error in held_out_errors(profile):
+        if not s.cold:
+            errors[family(s.op), s.op.dtype].append(error)
+    return tuple(
+        Residual(
+            kind,
+            dtype,
+            shapes[kind, dtype],
+            len(found),
+            float(np.median(np.abs(found))),
+            float(np.quantile(np.abs(found), 0.9)),
+            float(np.median(found)),
+        )
+        for (kind, dtype), found in sorted(errors.items())
+    )
+
+
+def step_residuals(profile: Profile) -> tuple[tuple[str, float, float], ...]:
+    """Held-in steps: name, median seconds, and what the ops alone were predicted to take over that."""
+    found = []
+    for s in profile.steps:
+        seconds = sorted(s.seconds)[len(s.seconds) // 2]
+        found.append((s.network, seconds, s.ops_s / seconds))
+    return tuple(found)

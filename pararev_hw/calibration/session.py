@@ -1,0 +1,186 @@
+"""A calibration from start to end: what is measured in which share of the time, and what is kept if it stops early."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from pararev_hw.calibration import held_in, host_overheads
+from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_power
+from pararev_hw.calibration.failures import Lost, failure
+from pararev_hw.calibration.fit import fits
+from pararev_hw.calibration.measured_device import measured_device
+from pararev_hw.calibration.ops import Budget, Missed, measured_ops
+from pararev_hw.calibration.pairs import measured_pairs, with_sharing
+from pararev_hw.calibration.steps import Seen, corrections, measured_steps
+from pararev_hw.calibration.suite import SEED, entries
+from pararev_hw.errors import BadInput
+from pararev_hw.measurement import computing_threads, cpu_clock, cuda_clock
+from pararev_hw.measurement.environment import environment
+from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
+
+DEVICES = ("cpu", "cuda")
+LEAST_MINUTES = 0.02
+_STEPS_SHARE, _PAIRS_SHARE = 0.2, 0.05  # of the time; the ops have the rest
+_CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
+
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Measured:
+    """What has been measured so far."""
+
+    device: str
+    base: Device
+    overheads: Mapping[str, Estimate] = field(default_factory=dict)
+    curves: dict[str, host_overheads.Points] = field(default_factory=dict)
+    samples: list[OpSample] = field(default_factory=list)
+    pairs: list[PairSample] = field(default_factory=list)
+    steps: list[Seen] = field(default_factory=list)
+    power: list[PowerSample] = field(default_factory=list)
+    missed: list[Missed] = field(default_factory=list)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not have here. Raises BadInput."""
+    if device not in DEVICES:
+        raise BadInput(f"device is {device!r}: a calibration runs on one of {', '.join(DEVICES)}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BadInput("device 'cuda': torch finds no GPU here: calibrate where there is one, or --device cpu")
+
+
+def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda _: None) -> tuple[Profile, bool]:
+    """This machine's device, measured for about `minutes` and fitted; and whether it was interrupted.
+
+    An interruption (Ctrl-C), a device that goes away or a time that runs out end the measuring, not the calibration:
+    the profile holds what there is, and its `missing` says what there is not. Raises BadInput for a device that is not
+    here or a time that is none, and KeyboardInterrupt where it came before anything could be fitted.
+    """
+    check_device(device)
+    if not LEAST_MINUTES <= minutes < float("inf"):
+        raise BadInput(f"minutes is {minutes:g}: at least {LEAST_MINUTES:g} are needed")
+    with computing_threads(1):
+        budget = Budget(60 * minutes)
+        progress(f"measuring the {device}: overheads and figures")
+        found = Measured(device, measured_device(device))
+        interrupted = False
+        try:
+            for what in _measuring(found, budget):
+                progress(what)
+        except KeyboardInterrupt:
+            interrupted = True
+            found.missed.append(Missed("the rest", "interrupted"))
+        except Lost as gone:
+            found.missed.append(Missed("the rest", f"the device is gone: {gone}"))
+        if not found.samples:
+            if interrupted:
+                raise KeyboardInterrupt
+            raise BadInput(f"nothing could be measured on {device!r}: {_first(found.missed)}")
+        progress("fitting")
+        return assembled(found), interrupted
+
+
+def _measuring(found: Measured, budget: Budget) -> Iterator[str]:
+    """Measures into `found`, and says what it is at."""
+    device = found.device
+    clock = cuda_clock if device == "cuda" else cpu_clock
+    with _kept(found, "overheads"):
+        found.overheads = dict(host_overheads.overheads(device, clock))
+        warm, cold = host_overheads.copy_curve(device, clock)
+        found.curves |= {"copy_bytes_per_s": warm, "copy_cold_bytes_per_s": cold}
+        found.overheads = {**found.overheads, **host_overheads.capacities(warm, _CACHES[device])}
+        if device == "cpu":
+            found.overheads = {**found.overheads, "fault_s_per_byte": host_overheads.fault_s_per_byte()}
+    with _kept(found, "matmul peaks"):
+        found.curves |= host_overheads.matmul_peaks(device, clock)
+
+    part = 1.0 - _STEPS_SHARE - _PAIRS_SHARE
+    ended = budget.share(part)
+    todo = entries(device)
+    cases = sum(e.count for e in todo)
+    last: OpSample | None = None
+    seen = 0
+    for sample in measured_ops(todo, device, clock, ended):
+        if isinstance(sample, Missed):
+            found.missed.append(sample)
+        else:
+            found.samples.append(sample)
+            seen += last is None or sample.op is not last.op
+            last = sample
+            yield f"measuring ops: {seen} of {cases}"
+    if ended():
+        found.missed.append(Missed(f"{cases - seen} of {cases} ops", "the time was over"))
+
+    yield "measuring pairs"
+    ended = budget.share(_PAIRS_SHARE / (_STEPS_SHARE + _PAIRS_SHARE))
+    with _kept(found, "pairs"):
+        for pair in measured_pairs(device, clock, ended):
+            (found.missed if isinstance(pair, Missed) else found.pairs).append(pair)  # type: ignore[arg-type]
+    which = held_in.CUDA if device == "cuda" else held_in.CPU
+    ended = budget.share(1.0)
+    for step in measured_steps(which, device, 1, SEED, ended):
+        if isinstance(step, Missed):
+            found.missed.append(step)
+        else:
+            found.steps.append(step)
+            yield f"measured step {step.sample.network}"
+    if len(found.steps) < len(which) and ended():
+        found.missed.append(Missed(f"{len(which) - len(found.steps)} of {len(which)} steps", "the time was over"))
+    if device == "cuda":
+        yield "measuring power"
+        with _kept(found, "energy"):
+            for power in measured_power():
+                (found.missed if isinstance(power, Missed) else found.power).append(power)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def _kept(found: Measured, what: str) -> Iterator[None]:
+    """A part that fails is missed, and the rest goes on; a device that is gone ends it all."""
+    try:
+        yield
+    except Exception as error:
+        # whatever a library raises here costs this part alone, and is written into the profile
+        reason = failure(error)
+        if reason is None:
+            raise Lost(str(error).splitlines()[0]) from error
+        found.missed.append(Missed(what, reason))
+
+
+def assembled(found: Measured) -> Profile:
+    """The profile of what was measured."""
+    overheads = dict(found.overheads)
+    for name, start in zip(("l2_capacity_bytes", "last_capacity_bytes"), _CACHES[found.device], strict=True):
+        overheads.setdefault(name, Estimate(float(start)))
+    limits = overheads["l2_capacity_bytes"].value, overheads["last_capacity_bytes"].value
+    faults = overheads["fault_s_per_byte"].value if "fault_s_per_byte" in overheads else 0.0
+    profile = Profile(
+        device=with_sharing(found.base, found.pairs, limits[1]),
+        environment=environment(found.device, 1),
+        host=overheads,
+        fits=fits(found.samples, limits, faults),
+        corrections={},
+        curves=dict(found.curves),
+        samples=tuple(found.samples),
+        pairs=tuple(found.pairs),
+        steps=(),
+        held_in=tuple(dict.fromkeys(s.sample.network.split()[0] for s in found.steps)),
+        missing=_missing(found),
+        seed=SEED,
+    )
+    corrected, steps = corrections(profile, found.steps)
+    return replace(profile, corrections=corrected, steps=steps, device=fitted_power(profile.device, found.power))
+
+
+def _missing(found: Measured) -> tuple[str, ...]:
+    """What was not measured, each with its reason; cases of one entry that failed alike in one line."""
+    counts = Counter((m.what, m.reason) for m in found.missed)
+    return tuple(f"{what}: {reason}" + (f" ({n} times)" if n > 1 else "") for (what, reason), n in counts.items())
+
+
+def _first(missed: list[Missed]) -> str:
+    return f"{missed[0].what}: {missed[0].reason}" if missed else "the time was too short: give more --minutes"

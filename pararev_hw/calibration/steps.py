@@ -1,0 +1,135 @@
+"""The second level: what whole steps of held-in networks show that ops alone do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from pararev_hw.calibration import held_in
+from pararev_hw.calibration.failures import Lost, failure
+from pararev_hw.calibration.held_in import HeldIn
+from pararev_hw.calibration.ops import Missed, rounded
+from pararev_hw.calibration.subprocess_steps import Timed, timed_apart, timed_here
+from pararev_hw.costmodels.calibrated import op_times
+from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
+from pararev_hw.costmodels.traffic import Floats, traffic
+from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
+
+STEP_LIMIT_S = 4.0
+_USUAL_S = 3e-6  # of a correction per op
+_WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and factors
+_OUTLIER = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A measured step, and the same step traced."""
+
+    sample: StepSample
+    graph: BlockGraph
+
+
+def measured_steps(
+    which: Sequence[HeldIn], device: str, threads: int, seed: int, until: Callable[[], bool]
+) -> Iterator[Seen | Missed]:
+    """Steps in turn while the time lasts; one that raises is missed. Raises Lost where the device is gone."""
+    graphs = (held_in.traced(one, device) for one in which)
+    timings = timed_apart(which, threads, seed, STEP_LIMIT_S, until) if device == "cpu" else _on_gpu(which, seed, until)
+    for one, graph, found in zip(which, graphs, timings, strict=False):
+        if found.timing is None:
+            yield Missed(one.name, found.failed)
+            continue
+        flops = sum(t.flops for t in graph.tasks)
+        yield Seen(StepSample(one.name, rounded(found.timing), 0.0, found.timing.faulted_bytes, flops), graph)
+
+
+def _on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool]) -> Iterator[Timed]:
+    """Timings in this process: a GPU's allocator keeps what it has, whoever had it before."""
+    for one in which:
+        if until():
+            return
+        try:
+            yield Timed(timed_here(one, "cuda", 1, seed, STEP_LIMIT_S))
+        except Exception as error:
+            # a step may fail in as many ways as a network: the other steps still count
+            reason = failure(error)
+            if reason is None:
+                raise Lost(str(error).splitlines()[0]) from error
+            yield Timed(None, reason)
+
+
+def corrections(profile: Profile, seen: Sequence[Seen]) -> tuple[Mapping[str, Estimate], tuple[StepSample, ...]]:
+    """What steps spend beyond their ops: seconds per op by phase, a factor by mode, and what fresh memory costs.
+
+    Least squares of log(predicted / measured) over the held-in steps under a loss that outliers move little, each
+    correction drawn weakly to none. The steps come back with what their ops alone were predicted to take.
+    """
+    if not seen:
+        return {}, ()
+    on_cpu = profile.kind == "cpu"
+    bare = replace(profile, corrections={})
+    ops_s = np.array([sum(op_times.op_seconds(s.graph, bare)) for s in seen])
+    samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(seen, ops_s.tolist(), strict=True))
+    taken = np.array([_median(s.sample.seconds) for s in seen])
+    shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in seen for op in s.graph.ops})
+    counts = np.array([[_count(s.graph, name) for name in shifts] for s in seen], np.float64)
+    factors = sorted({op_times.factor_name(s.graph) for s in seen})
+    modes = np.array([[op_times.factor_name(s.graph) == name for name in factors] for s in seen], np.float64)
+    host_s = np.zeros(len(seen)) if on_cpu else np.array([_host_s(s.graph, bare) for s in seen])
+    price = profile.host["fault_s_per_byte"].value if on_cpu and "fault_s_per_byte" in profile.host else 0.0
+    faults_s = price * np.array([float(s.sample.faulted_bytes) for s in seen])
+    n, m = len(shifts), len(factors)
+
+    def residual(p: Floats) -> Floats:
+        device = ops_s * np.exp(modes @ p[n : n + m]) + faults_s * np.exp(p[-1])
+        launched = counts @ (p[:n] * _USUAL_S) + host_s
+        # a CPU does both one after the other; a GPU's host runs ahead of it
+        said = device + launched if on_cpu else np.maximum(device, launched)
+        weak = np.concatenate((_WEAK * p[:n], _FIRM * p[n:]))
+        misses: Floats = np.concatenate((np.log(np.maximum(said, 0.05 * taken) / taken), weak))
+        return misses
+
+    solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=_OUTLIER)
+    curvature = np.linalg.inv(solution.jac.T @ solution.jac)
+    scale = float(np.sqrt(2 * solution.cost / max(1, len(seen) - 1)))
+    sigmas = (scale * np.sqrt(np.diag(curvature))).tolist()
+    values = solution.x.tolist()
+    found = {
+        name: Estimate(float(np.clip(x * _USUAL_S, -1e-3, 1e-2)), sigma * _USUAL_S)
+        for name, x, sigma in zip(shifts, values, sigmas, strict=False)
+    }
+    logs = dict(zip((*factors, "fault_factor"), zip(values[n:], sigmas[n:], strict=True), strict=True))
+    if price == 0:
+        logs.pop("fault_factor")
+    for name, (x, sigma) in logs.items():
+        value = float(np.exp(np.clip(x, -3.0, 3.0)))
+        found[name] = Estimate(value, value * sigma)
+    if on_cpu:
+        found["kept_bytes"] = kept_bytes(seen)
+    return found, samples
+
+
+def kept_bytes(seen: Sequence[Seen]) -> Estimate:
+    """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen."""
+    candidates = (1 << 20) * np.geomspace(4, 256, 49)
+
+    def misfit(kept: float) -> float:
+        said = (float(mapped_bytes(s.graph, kept).sum()) for s in seen)
+        return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(said, seen, strict=True))
+
+    return Estimate(float(min(candidates, key=misfit)))
+
+
+def _host_s(graph: BlockGraph, profile: Profile) -> float:
+    return float(op_times.op_costs(graph, profile, traffic(graph), "eager").host_s.sum())
+
+
+def _count(graph: BlockGraph, name: str) -> int:
+    return sum(op_times.shift_name(graph, op.phase) == name for op in graph.ops)
+
+
+def _median(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]

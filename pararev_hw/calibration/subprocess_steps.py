@@ -1,0 +1,87 @@
+"""Held-in steps of a CPU, measured in a process of their own.
+
+Measuring ops leaves this process's allocator unlike that of a user who trains one network: what it keeps and what it
+gives back depends on the largest block that it ever let go. So `python -m pararev_hw.calibration.subprocess_steps`
+measures steps in a fresh process: it reads a JSON list of steps, and writes one JSON line for each as soon as it is
+known.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pararev_hw.calibration import held_in
+from pararev_hw.calibration.failures import failure
+from pararev_hw.calibration.held_in import HeldIn
+from pararev_hw.measurement import Timing, computing_threads, measure_step, step_clock
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What came of a step: its timing, or why there is none."""
+
+    timing: Timing | None
+    failed: str = ""
+
+
+def timed_here(one: HeldIn, device: str, threads: int, seed: int, limit_s: float) -> Timing:
+    """The step's timing in this process. Raises what the step raises."""
+    with computing_threads(threads):
+        return measure_step(held_in.step(one, device, seed), step_clock(device, threads), limit_s=limit_s)
+
+
+def timed_apart(
+    which: Sequence[HeldIn], threads: int, seed: int, limit_s: float, until: Callable[[], bool]
+) -> Iterator[Timed]:
+    """Timings in turn, measured on the CPU in a process of their own, which ends with the time or with this one."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pararev_hw.calibration.subprocess_steps"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        request = {"steps": [asdict(one) for one in which], "threads": threads, "seed": seed, "limit_s": limit_s}
+        json.dump(request, child.stdin)
+        child.stdin.close()
+        for line in child.stdout:
+            yield _timed(json.loads(line))
+            if until():
+                return
+        if child.wait() != 0:
+            yield Timed(None, f"the process that measured it ended with status {child.returncode}")
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+
+
+def _timed(said: dict[str, Any]) -> Timed:
+    if "failed" in said:
+        return Timed(None, said["failed"])
+    return Timed(Timing(tuple(said["seconds"]), said["noisy"], said["disturbed"], said["faulted_bytes"]))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
+    asked = json.load(sys.stdin)
+    for entry in asked["steps"]:
+        said: dict[str, Any]
+        try:
+            said = asdict(timed_here(HeldIn(**entry), "cpu", asked["threads"], asked["seed"], asked["limit_s"]))
+        except Exception as error:
+            # a step may fail in as many ways as a network: the others still count
+            said = {"failed": failure(error) or str(error)}
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What PyTorch's allocator counts beside the traced tensors: what libraries allocate inside an operation."""

@@ -1,0 +1,94 @@
+"""Memory inside the CPU kernels that are a whole layer: oneDNN's LSTM, and the transformer layer of inference.
+
+oneDNN's LSTM keeps gates and states of every time step in a workspace that the trace shows as an empty tensor: it is
+made by the forward op and lives until the backward op has read it. With T steps, B samples, H features, rows padded to
+a SIMD register, and every part rounded up to pages:
+
+    gates T x B x 4H, hidden T x B x H, and for T + 1 steps, twice (input and output of the layer):
+    states of layer and iteration, cell states, and in float32 the gradients of both states
+
+The transformer layer's attention holds queries, keys and values twice while it rescales them, then the scores.
+Found with torch 2.13 by watching the profiler's memory events.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pararev_hw.costmodels.allocator.convolution import ITEM_BYTES
+from pararev_hw.types import OpType
+
+_REGISTER_BYTES = 64
+_PAGE_BYTES = 4096
+_LSTM_SCRATCH = 12856  # beside the gates
+
+
+def hidden_output_bytes(op: OpType, base: str) -> int:
+    """Bytes of the op's output that the trace shows as an empty tensor; 0 for every other op."""
+    if base != "mkldnn_rnn_layer" or op.dtype not in ITEM_BYTES or not _trains(op) or not _is_lstm(op):
+        return 0
+    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], ITEM_BYTES[op.dtype]
+    wide, narrow = max(inputs, units), units
+    parts = [
+        steps * batch * _row(4 * units, item) * item,
+        steps * batch * _row(narrow, item) * item,
+        2 * (steps + 1) * batch * _row(wide, item) * item,
+        2 * (steps + 1) * batch * _row(narrow, item) * item,
+        2 * (steps + 1) * batch * _row(narrow, 4) * 4,
+        *[2 * (steps + 1) * batch * _row(wide, 4) * 4] * 2,
+    ]
+    return sum(-(-p // _PAGE_BYTES) * _PAGE_BYTES for p in parts)
+
+
+def fused_bytes(op: OpType, base: str) -> int:
+    """The most that such an op holds at once beside its inputs and outputs; 0 for every other op."""
+    if op.dtype not in ITEM_BYTES:
+        return 0
+    if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
+        return _lstm(op, back=base.endswith("backward")) if _is_lstm(op) else 0
+    return _transformer_layer(op) if base == "_transformer_encoder_layer_fwd" else 0
+
+
+def _row(count: int, item: int) -> int:
+    """Elements of a row in memory: whole registers, one more where rows would fall on the same cache lines."""
+    per = _REGISTER_BYTES // item
+    padded = -(-count // per) * per
+    return padded + per if padded % 256 == 0 else padded
+
+
+def _is_lstm(op: OpType) -> bool:
+    """Whether the shapes are those of an LSTM: of a graph that somebody wrote by hand they may be anything."""
+    return len(op.input_shapes) > 2 and [len(s) for s in op.input_shapes[:3]] == [3, 2, 2]
+
+
+def _trains(op: OpType) -> bool:
+    return dict(op.attributes).get("train", (1,)) != (0,)
+
+
+def _lstm(op: OpType, back: bool) -> int:
+    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], ITEM_BYTES[op.dtype]
+    if not back and not _trains(op):
+        block = -(-4 * units // 128) * 128
+        return (inputs + units) * block * item + (steps + 2) * batch * 4 * units * 4 + _LSTM_SCRATCH
+    row = _row(4 * units, item)
+    gates = (steps if item == 4 else 1) * batch * row * 4
+    if not back:
+        return (inputs + units) * row * item + gates + _LSTM_SCRATCH
+    weights = 4 * units * (_row(inputs, item) + _row(units, item)) * item
+    cotangents = (steps + 2) * batch * units * item  # of the output, copied, and of both states
+    return weights + cotangents + gates + _LSTM_SCRATCH
+
+
+def _transformer_layer(op: OpType) -> int:
+    x, item = (op.input_shapes or ((),))[0], ITEM_BYTES[op.dtype]
+    if len(x) != 3 or len(op.input_shapes) < 11 or not op.input_shapes[9]:
+        return 0
+    attributes = dict(op.attributes)
+    heads = (attributes.get("num_heads") or (1,))[0]
+    first = (attributes.get("norm_first") or (0,))[0]
+    batch, steps, _ = x
+    tensor, scores = math.prod(x) * item, batch * heads * steps * steps * item
+    inner = batch * steps * op.input_shapes[9][0] * item
+    attention = first * tensor + max(6 * tensor, 3 * tensor + scores)
+    feed_forward = (1 + first) * tensor + inner + tensor
+    return max(attention, feed_forward) - tensor

@@ -1,0 +1,1 @@
+"""The calibrated cost model: what ops cost on a machine that was measured."""

@@ -1,0 +1,45 @@
+"""How often the mask of an op is set: the firing rate of the neuron whose spikes it holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pararev_hw.costmodels.calibrated.features import branches
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.types import BlockGraph
+
+ASSUMED_DENSITY = 0.2  # where the graph knows no spikes, as everywhere else in the toolkit
+
+_CARRIES = ("_to_copy", "stack", "cat", "clone", "copy_")  # hand spikes on as they are
+
+
+def mask_densities(graph: BlockGraph) -> Floats:
+    """For each op that branches on a mask, the share of the mask that is set: that of the layer which reads the same
+    spikes, else the mean over spiking layers, else assumed. Zero for all other ops."""
+    found = np.zeros(len(graph.ops))
+    asked = [k for k, op in enumerate(graph.ops) if branches(graph.op_types[op.type])]
+    if not asked:
+        return found
+    mean = graph.spikes.rate if graph.spikes is not None else ASSUMED_DENSITY
+    known = _spike_storages(graph)
+    for k in asked:
+        here = [known[s] for s in graph.ops[k].reads if s in known]
+        found[k] = here[0] if here else mean
+    return found
+
+
+def _spike_storages(graph: BlockGraph) -> dict[int, float]:
+    """Density of the storages that hold spikes: what a layer of known input density reads, and what that came from."""
+    if graph.spikes is None:
+        return {}
+    layers = {layer.module: layer.density for layer in graph.spikes.layers if layer.spiking}
+    known: dict[int, float] = {}
+    for op in graph.ops:
+        if op.module in layers and graph.op_types[op.type].kind in ("conv", "gemm") and op.reads:
+            known.setdefault(op.reads[0], layers[op.module])
+    for op in reversed(graph.ops):
+        density = next((known[s] for s in op.writes if s in known), None)
+        if density is not None and graph.op_types[op.type].name.split(".")[1] in _CARRIES:
+            for s in op.reads:
+                known.setdefault(s, density)
+    return known

@@ -1,0 +1,103 @@
+"""Ops as rows of amounts: what a fit is made from, and what it is applied to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pararev_hw.costmodels.calibrated import gaussian_process
+from pararev_hw.costmodels.calibrated.cache_model import lost
+from pararev_hw.costmodels.calibrated.features import amounts, branches, coordinates, prices
+from pararev_hw.costmodels.calibrated.gaussian_process import Smoothness
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.types import Estimate, Fit, OpSample, OpType, Profile
+
+_ENDLESS_BYTES = float(1 << 60)
+_CACHE_WEIGHT = 2.0  # of where the bytes were, among the logarithms of sizes
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Ops of one group: amounts [n, prices], coordinates [n, d]."""
+
+    names: tuple[str, ...]
+    amounts: Floats
+    at: Floats
+
+    def priced(self, coefficients: Mapping[str, Estimate]) -> Floats:
+        """Seconds by the prices alone; an amount without a price costs nothing."""
+        price = [coefficients[n].value if n in coefficients else 0.0 for n in self.names]
+        return np.asarray(self.amounts @ np.array(price), np.float64)
+
+
+def rows(types: Sequence[OpType], l2: Floats, dram: Floats, density: Floats, cold: Floats | None = None) -> Rows:
+    """Rows of ops of one group: `l2` and `dram` are bytes fetched from beyond the caches, `density` shares of masks,
+    `cold` 1 where the caches had been emptied."""
+    first = types[0]
+    seen: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    for t in types:
+        if id(t) not in seen:
+            seen[id(t)] = amounts(t), coordinates(t)
+    own = np.array([seen[id(t)][0] for t in types], np.float64)
+    moved = np.maximum(own[:, 1] + own[:, 2], 1.0)
+    columns = [own, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
+    if branches(first):
+        elements = own[:, 2] / {"bfloat16": 2, "float16": 2, "float64": 8}.get(first.dtype, 4)
+        columns.append((elements * np.minimum(density, 1 - density))[:, None])
+    where = _CACHE_WEIGHT * np.stack((l2 / moved, dram / moved), 1)
+    at = np.concatenate((np.array([seen[id(t)][1] for t in types], np.float64), where), 1)
+    return Rows(prices(first), np.concatenate(columns, 1), at)
+
+
+def measured_rows(samples: Sequence[OpSample], capacities: tuple[float, float]) -> Rows:
+    """Rows of measured ops: one that ran warm last touched its memory one run before, a cold one never."""
+    moved = np.array([float(s.op.read_bytes + s.op.write_bytes) for s in samples])
+    cold = np.array([s.cold for s in samples])
+    l2, dram = (np.where(cold, moved, moved * lost(moved, c)) for c in capacities)
+    density = np.array([0.0 if s.density is None else s.density for s in samples])
+    return rows([s.op for s in samples], l2, dram, density, cold.astype(np.float64))
+
+
+def clean_s(samples: Sequence[OpSample], fault_s_per_byte: float) -> Floats:
+    """Measured medians without what the operating system took to map memory in: in a step that is counted apart."""
+    median = np.array([s.median_s for s in samples])
+    faults = fault_s_per_byte * np.array([float(s.faulted_bytes) for s in samples])
+    return np.maximum(median - faults, 0.3 * median)
+
+
+def capacities(profile: Profile) -> tuple[float, float]:
+    """Bytes of the second-level and of the last cache; endless where the profile does not say."""
+
+    def bytes_of(name: str) -> float:
+        return profile.host[name].value if name in profile.host else _ENDLESS_BYTES
+
+    return bytes_of("l2_capacity_bytes"), bytes_of("last_capacity_bytes")
+
+
+def smoothness_of(fit: Fit) -> Smoothness | None:
+    """How the residuals of a fit are smoothed, None where they are not."""
+    c = fit.coefficients
+    if "residual_share" not in c:
+        return None
+    lengths = tuple(c[length_name(d)].value for d in range(len(c)) if length_name(d) in c)
+    return Smoothness(c["residual_share"].value, lengths, c["noise_share"].value)
+
+
+def smoothness_estimates(how: Smoothness) -> Mapping[str, Estimate]:
+    """The same as coefficients of a fit."""
+    lengths = {length_name(d): Estimate(length) for d, length in enumerate(how.lengths)}
+    return {"residual_share": Estimate(how.deviation), "noise_share": Estimate(how.noise), **lengths}
+
+
+def length_name(coordinate: int) -> str:
+    """Name of the coefficient that says how far a residual reaches along a coordinate."""
+    return f"length{coordinate}_factor"
+
+
+def corrected(known: Rows, residual: Floats, how: Smoothness | None, unknown: Rows) -> Floats:
+    """Factors on the priced times of `unknown`, from the residuals of `known`."""
+    if how is None or not len(residual):
+        return np.ones(len(unknown.at))
+    return gaussian_process.correction(known.at, residual, how, unknown.at)

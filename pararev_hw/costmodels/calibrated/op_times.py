@@ -1,0 +1,158 @@
+"""The fitted model: an op takes what ops of its group were measured to take on the device of a profile.
+
+    seconds(op) = priced(amounts of work) x correction(nearby measured shapes) + mapped memory + host
+
+The prices and the correction come from ops measured alone (`.features`, `.gaussian_process`), where the bytes were from
+the traffic of the step (`.cache_model`), and the last two from whole steps of held-in networks. An op whose group was
+not measured is priced by its kind; one whose kind was not measured costs what the roofline says.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from pararev_hw.costmodels import roofline
+from pararev_hw.costmodels.calibrated.branch_density import mask_densities
+from pararev_hw.costmodels.calibrated.cache_model import lost_bytes
+from pararev_hw.costmodels.calibrated.design_matrix import (
+    capacities,
+    clean_s,
+    corrected,
+    measured_rows,
+    rows,
+    smoothness_of,
+)
+from pararev_hw.costmodels.calibrated.features import branches, family, group
+from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
+from pararev_hw.costmodels.opcosts import OpCosts
+from pararev_hw.costmodels.traffic import Floats, Traffic, traffic
+from pararev_hw.types import BlockGraph, Costs, Fit, OpSample, OpType, Profile
+
+Key = tuple[str, str]  # group or kind, and datatype
+_LEAST_S = 1e-8  # that an op takes, whatever was fitted
+
+
+def op_seconds(graph: BlockGraph, profile: Profile, launch: str = "eager") -> tuple[float, ...]:
+    """Seconds of each op alone on one lane, in the order of `graph.ops`."""
+    return tuple(op_costs(graph, profile, traffic(graph), launch).seconds.tolist())
+
+
+def costs(graph: BlockGraph, profile: Profile, *, lanes: int | None = None, launch: str = "eager") -> Costs:
+    """The scheduling problem of a graph on a profile's device with `lanes` lanes (default: all that it has)."""
+    flow = traffic(graph)
+    return roofline.problem(graph, profile.device, flow, op_costs(graph, profile, flow, launch), lanes)
+
+
+def op_costs(graph: BlockGraph, profile: Profile, flow: Traffic, launch: str) -> OpCosts:
+    """What each op costs; ops of a kind that was not fitted cost what the roofline of the device says."""
+    plain = roofline.op_costs(graph, profile.device, flow, launch)
+    l2, dram = lost_bytes(graph, flow, capacities(profile))
+    alone = alone_s(graph, profile, l2, dram)
+    seconds = np.where(np.isnan(alone), plain.seconds, alone) * step_factor(graph, profile)
+    shift = host_shift_s(graph, profile)
+    if profile.kind == "gpu":
+        host = np.maximum(plain.host_s + shift, 0.0) if launch == "eager" else plain.host_s
+        return replace(plain, seconds=seconds, dram_bytes=dram, host_s=host)
+    seconds = np.maximum(seconds + shift + fault_s(graph, profile), _LEAST_S)
+    # threads share the interpreter's lock: an op asks for it while it is dispatched
+    held_s = profile.device.get("host_overhead_s", 0.0) + np.maximum(shift, 0.0)
+    return replace(
+        plain,
+        seconds=seconds,
+        overhead_s=np.zeros(len(graph.ops)),
+        occupancy=np.minimum(held_s / seconds, 1.0),
+        dram_bytes=np.minimum(dram, plain.dram_bytes),
+    )
+
+
+def step_factor(graph: BlockGraph, profile: Profile) -> float:
+    """How much longer ops take among others than alone: they share caches, and a branch or a page is never the same."""
+    name = factor_name(graph)
+    return profile.corrections[name].value if name in profile.corrections else 1.0
+
+
+def factor_name(graph: BlockGraph) -> str:
+    """Name of the correction that all ops of a step share."""
+    return f"{graph.mode}_factor"
+
+
+def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
+    """Seconds that each op waits for memory to be mapped in; none where no step has shown when that happens."""
+    if "kept_bytes" not in profile.corrections:
+        return np.zeros(len(graph.ops))
+    dearer = profile.corrections["fault_factor"].value if "fault_factor" in profile.corrections else 1.0
+    price = _fault_s_per_byte(profile) * dearer
+    return price * mapped_bytes(graph, profile.corrections["kept_bytes"].value)
+
+
+def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Floats:
+    """Seconds of each op as if it ran alone with its data where the step leaves them; NaN for kinds without a fit."""
+    fits = {(f.group, f.dtype): f for f in profile.fits}
+    members: dict[tuple[Key, str], list[int]] = defaultdict(list)
+    for k, t in enumerate(graph.op_types):
+        key = fit_key(t, fits)
+        if key is not None:
+            members[key, family(t)].append(k)
+    type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
+    density = mask_densities(graph)
+    measured = _measured(profile, {key for key, _ in members})
+    limits = capacities(profile)
+    seconds = np.full(len(graph.ops), np.nan)
+    for (key, _), which in sorted(members.items()):
+        fit = fits[key]
+        at = np.flatnonzero(np.isin(type_of, which))
+        if not len(at):
+            continue
+        unknown = rows([graph.op_types[k] for k in type_of[at]], l2[at], dram[at], density[at])
+        factor: Floats = np.ones(len(at))
+        how, samples = smoothness_of(fit), measured.get(key, [])
+        if how is not None and samples:
+            known = measured_rows(samples, limits)
+            if known.at.shape[1] == unknown.at.shape[1]:
+                taken = clean_s(samples, _fault_s_per_byte(profile))
+                factor = corrected(known, np.log(taken / known.priced(fit.coefficients)), how, unknown)
+        seconds[at] = np.maximum(unknown.priced(fit.coefficients) * factor, _LEAST_S)
+    return seconds
+
+
+def fit_key(t: OpType, fits: Mapping[Key, Fit]) -> Key | None:
+    """The fit that gives an op's time: its group's, its kind's, or its kind's in float32; None where there is none."""
+    branching = branches(t)
+    for key in ((group(t), t.dtype), (family(t), t.dtype), (family(t), "float32")):
+        if key in fits and (not branching or key[0] == group(t)):
+            return key
+    return None
+
+
+def host_shift_s(graph: BlockGraph, profile: Profile) -> Floats:
+    """Seconds per op that a step spends beyond the ops themselves (less than none where calling an op alone costs
+    more than in the step): Python, autograd, the optimizer's loop."""
+    shifts = [
+        profile.corrections[name].value if name in profile.corrections else 0.0
+        for name in (shift_name(graph, op.phase) for op in graph.ops)
+    ]
+    return np.array(shifts, np.float64)
+
+
+def shift_name(graph: BlockGraph, phase: str) -> str:
+    """Name of the correction for the ops of a phase."""
+    return "infer_shift_s" if graph.mode == "infer" else f"{phase}_shift_s"
+
+
+def _fault_s_per_byte(profile: Profile) -> float:
+    return profile.host["fault_s_per_byte"].value if "fault_s_per_byte" in profile.host else 0.0
+
+
+def _measured(profile: Profile, keys: set[Key]) -> dict[Key, list[OpSample]]:
+    """The samples of each group that entered its fit."""
+    found: dict[Key, list[OpSample]] = defaultdict(list)
+    for s in profile.samples:
+        if not s.held_out:
+            key = (group(s.op), s.op.dtype)
+            if key in keys:
+                found[key].append(s)
+    return found

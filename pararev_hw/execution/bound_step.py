@@ -1,0 +1,155 @@
+"""A traced step made ready to run: its functions, bound to the tensors that exist before it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pararev_hw.check.replay import filled
+from pararev_hw.errors import BadInput, Infeasible, StepFailed
+from pararev_hw.execution.lane_order import Turn, turns
+from pararev_hw.execution.program import scalars_of, task_name, write_source
+from pararev_hw.execution.random_numbers import Draws
+from pararev_hw.execution.state import bound
+from pararev_hw.types import BlockGraph, Program
+
+_FILE = "<traced step>"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """When a task really ran, in seconds from the start of the step."""
+
+    task: int  # index into BlockGraph.tasks
+    lane: int
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """One step that really ran."""
+
+    latency_s: float
+    tasks: tuple[TaskRun, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundStep:
+    """The step's functions by task, bound to tensors: `run_task[i]()` runs the ops of task i.
+
+    `begin` must be called before the tasks of each step run.
+    """
+
+    graph: BlockGraph
+    program: Program
+    turns: tuple[tuple[Turn, ...], ...]
+    run_task: Mapping[int, Callable[[], None]]
+    static: Mapping[int, torch.Tensor]
+    _cells: tuple[list[Any], ...]
+    _results: Mapping[str, tuple[int, int]]
+    _op_of_line: Mapping[int, int]
+    _draws: Draws
+    _now: list[Any]
+
+    def begin(self, step_seed: int | None = None, scalars_now: Sequence[Any] | None = None) -> None:
+        """Let go of what the last step left. Draws of the coming one follow from the seed; None: torch's own stream."""
+        for cells in self._cells:
+            cells[:] = [None] * len(cells)
+        self._draws.begin(step_seed)
+        if scalars_now is not None:
+            self._now[:] = scalars_now
+
+    @property
+    def draws_again(self) -> bool:
+        """Whether two random ops draw the same numbers."""
+        return self._draws.again
+
+    @property
+    def scalars_vary(self) -> bool:
+        """Whether scalars change from step to step."""
+        return bool(self._now)
+
+    def results(self) -> dict[str, torch.Tensor]:
+        """What the step left, by name: gradients, outputs, loss. Gone when the next one begins."""
+        return {
+            name: self.static[at] if lane < 0 else self._cells[lane][at] for name, (lane, at) in self._results.items()
+        }
+
+    def explained(self, error: BaseException) -> StepFailed | Infeasible:
+        """The error in one line that names the op and its module; Infeasible where memory ran out."""
+        line, trace = -1, error.__traceback__
+        while trace is not None:
+            if trace.tb_frame.f_code.co_filename == _FILE:
+                line = trace.tb_lineno
+            trace = trace.tb_next
+        said = (str(error).strip().splitlines() or [""])[0][:300]
+        where = ""
+        if line in self._op_of_line:
+            k = self._op_of_line[line]
+            function = self.program.calls[self.program.instructions[k].call].function
+            where = f" in {function} of {self.graph.ops[k].module or 'the network itself'}"
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
+            return Infeasible(
+                f"{self.graph.model}: memory ran out{where}: {said}: lower the batch, the width or the lanes"
+            )
+        return StepFailed(f"{self.graph.model}: {type(error).__name__} while its step ran{where}: {said}")
+
+
+def bind(
+    graph: BlockGraph,
+    program: Program,
+    state: Mapping[str, torch.Tensor],
+    orders: Sequence[Sequence[int]],
+    *,
+    varying: Sequence[int] = (),
+    note: Callable[[torch.Tensor], None] | None = None,
+    streams: Sequence[torch.cuda.Stream] = (),
+) -> BoundStep:
+    """The step of a graph and its program on these lane orders, bound to the tensors in `state` by name.
+
+    `varying` are calls whose scalars are given anew for each step, in this order, as `scalars_of` lists them. `note` is
+    shown every tensor that the step makes; `streams` are those of the lanes on a GPU. Raises BadInput where the state
+    lacks a tensor, IllegalSchedule where the orders are not legal.
+    """
+    in_turn = turns(graph, orders)
+    static = bound(program, state)
+    _make_views(graph, program, static)
+    places: dict[int, range] = {}
+    now: list[Any] = []
+    for call in varying:
+        own = scalars_of(program.calls[call])
+        places[call] = range(len(now), len(now) + len(own))
+        now += own
+    source = write_source(
+        graph, program, orders, frozenset(static), places, noting=note is not None, streams=bool(streams)
+    )
+    cells = tuple([None] * n for n in source.cells)
+    tokens = Counter(i.rng for i in program.instructions)
+    draws = Draws({t.device for t in static.values()}, (t for t, count in tokens.items() if count > 1 and t >= 0))
+    names: dict[str, Any] = {**source.names, "draw": draws, "now": now, "note": note}
+    names |= {f"v{lane}": own for lane, own in enumerate(cells)}
+    names |= {f"stream{lane}": own for lane, own in enumerate(streams)}
+    names |= {f"s{slot}": tensor for slot, tensor in static.items()}
+    exec(compile(source.text, _FILE, "exec"), names)
+    run_task = {t: names[task_name(t)] for order in orders for t in order}
+    return BoundStep(graph, program, in_turn, run_task, static, cells, source.results, source.op_of_line, draws, now)
+
+
+def _make_views(graph: BlockGraph, program: Program, static: dict[int, torch.Tensor]) -> None:
+    """Ops of no task are views of what is there before the step: they are made once, and stay."""
+    held = {k for t in graph.tasks for k in t.ops}
+    for k, instruction in enumerate(program.instructions):
+        if k in held:
+            continue
+        if any(s not in static for s in instruction.inputs):
+            raise BadInput(f"op {k} of {graph.model} belongs to no task, but needs what other ops make")
+        call = program.calls[instruction.call]
+        tensors = [static[s] for s in instruction.inputs]
+        out = call.function(*filled(call.args, tensors), **{n: filled(v, tensors) for n, v in call.kwargs.items()})
+        made = out if isinstance(out, list | tuple) else (out,)
+        static.update((s, t) for s, t in zip(instruction.outputs, made, strict=True) if s is not None)

@@ -1,0 +1,221 @@
+"""A network made ready to train by its trace: built for real, traced, with batches to feed it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from pararev_hw import models
+from pararev_hw.errors import BadInput, PararevError, StepFailed
+from pararev_hw.execution import fresh_optimizer_state, network_state
+from pararev_hw.importers.targets import Options, Target, resolve
+from pararev_hw.tracing import Traced, optimizer_named, trace_step
+from pararev_hw.types import BlockGraph
+
+Batch = dict[str, torch.Tensor]  # by the names of a program's externals: "input:0", "target:0"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A step to run: the traced one, the network that it starts from, and what a plain loop would do instead."""
+
+    target: Target
+    traced: Traced
+    model: nn.Module
+    mode: Literal["train", "infer"]
+    dtype: str
+    optimizer: str
+    device: str  # of torch: "cpu", "cuda"
+    seed: int
+
+    @property
+    def graph(self) -> BlockGraph:
+        return self.traced.graph
+
+
+def prepare(
+    target: str,
+    options: Options,
+    *,
+    mode: Literal["train", "infer"] = "train",
+    dtype: str = "float32",
+    optimizer: str = "sgd",
+    granularity: str = "block",
+    blocks: Sequence[str] = (),
+    device: str = "cpu",
+) -> Job:
+    """Build the network that `target` names, with real weights on the torch device, and trace its step there."""
+    make = optimizer_named(optimizer)
+    found = resolve(target, options)
+    own = found.step is not None and mode == "train"
+    model = _realised(found, dtype, device)
+    traced = trace_step(
+        model,
+        (*found.inputs, *found.targets) if own else found.inputs,
+        name=found.name,
+        mode=mode,
+        batch=found.batch,
+        timesteps=found.timesteps,
+        dtype=dtype,
+        granularity=granularity,
+        blocks=blocks,
+        optimizer=make,
+        step=found.step if own else None,
+        assumptions=found.assumptions,
+    )
+    return Job(found, traced, model.train(mode == "train"), mode, dtype, optimizer, device, options.seed)
+
+
+def _realised(found: Target, dtype: str, device: str) -> nn.Module:
+    try:
+        model = found.realise().to(device)
+    except PararevError:
+        raise
+    except Exception as error:
+        # a user's factory may raise anything
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput(f"{found.name} cannot be built on {device}: {type(error).__name__}: {first}") from error
+    return model.double() if dtype == "float64" else model
+
+
+def start(job: Job) -> tuple[nn.Module, Batch]:
+    """A copy of the network and all that its step starts from, by name, with the first batch in tensors of its own."""
+    model = copy.deepcopy(job.model)
+    state = network_state(model)
+    if job.mode == "train":
+        state |= fresh_optimizer_state(model, optimizer_named(job.optimizer))
+    return model, state | next(batches(job))
+
+
+def batches(job: Job) -> Iterator[Batch]:
+    """New batches for ever, the same for the same seed: images uniform in [0, 1), labels and tokens drawn evenly.
+
+    A target that brings real inputs is fed those, its samples in another order each time, where it takes any batch.
+    """
+    generator = torch.Generator().manual_seed(job.seed)
+    names = sorted(job.traced.program.externals.values())
+    shapes = [*job.target.inputs, *(job.target.targets if job.target.step is not None and job.mode == "train" else ())]
+    classes = _classes(job)
+    while True:
+        batch: Batch = {}
+        for k, x in enumerate(shapes):
+            if f"input:{k}" in names:
+                batch[f"input:{k}"] = _drawn(x, job, k, classes, generator).to(job.device)
+        if "target:0" in names:
+            batch["target:0"] = torch.randint(0, classes, (_samples(job),), generator=generator).to(job.device)
+        yield batch
+
+
+def _drawn(x: torch.Tensor, job: Job, k: int, classes: int, generator: torch.Generator) -> torch.Tensor:
+    real = job.target.real_inputs and k < len(job.target.inputs)
+    dtype = torch.float64 if job.dtype == "float64" and x.is_floating_point() else x.dtype
+    if real:
+        order = torch.randperm(x.shape[0], generator=generator) if x.dim() else None
+        return (x if order is None else x[order]).to(dtype).contiguous()
+    if x.is_floating_point():
+        return torch.rand(x.shape, generator=generator, dtype=dtype)
+    return torch.randint(0, classes, tuple(x.shape), generator=generator, dtype=dtype)
+
+
+def _output_shape(job: Job) -> tuple[int, ...]:
+    """The shape of the network's first output."""
+    slot = job.traced.program.results.get("output:0")
+    for k, instruction in enumerate(job.traced.program.instructions):
+        if slot is not None and slot in instruction.outputs:
+            return job.graph.op_types[job.graph.ops[k].type].output_shapes[instruction.outputs.index(slot)]
+    return ()
+
+
+def _samples(job: Job) -> int:
+    shape = _output_shape(job)
+    return shape[0] if shape else job.graph.batch
+
+
+def _classes(job: Job) -> int:
+    shape = _output_shape(job)
+    if len(shape) == 2:
+        return shape[1]
+    return models.spec(job.target.name).classes if job.target.name in models.names() else 2
+
+
+def plain_loop(job: Job) -> tuple[nn.Module, Callable[[Batch], torch.Tensor]]:
+    """A copy of the network and its step as PyTorch's own loop runs it; the step gives the loss (or the output).
+
+    Raises StepFailed where the network raises.
+    """
+    model = copy.deepcopy(job.model)
+    cast = _autocast(job)
+    count = len(job.target.inputs)
+
+    def inputs(batch: Batch) -> tuple[torch.Tensor, ...]:
+        return tuple(batch[n] for n in (f"input:{k}" for k in range(len(batch))) if n in batch)
+
+    if job.mode == "infer":
+
+        def infer(batch: Batch) -> torch.Tensor:
+            with torch.no_grad(), cast():
+                return _first(model(*inputs(batch)))
+
+        return model, _guarded(infer, job)
+    optimizer = optimizer_named(job.optimizer)([p for p in model.parameters() if p.requires_grad])
+    own = job.target.step
+
+    def train(batch: Batch) -> torch.Tensor:
+        if own is not None:
+            with cast():
+                value = own(model, inputs(batch), optimizer)
+            return value.detach() if isinstance(value, torch.Tensor) else torch.zeros(())
+        optimizer.zero_grad(set_to_none=True)
+        with cast():
+            out = model(*inputs(batch)[:count])
+            loss = _loss(out, batch.get("target:0"))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return loss.detach()
+
+    return model, _guarded(train, job)
+
+
+def _guarded(step: Callable[[Batch], torch.Tensor], job: Job) -> Callable[[Batch], torch.Tensor]:
+    def run(batch: Batch) -> torch.Tensor:
+        try:
+            return step(batch)
+        except Exception as error:
+            # a network may raise anything
+            first = (str(error).strip().splitlines() or [""])[0][:200]
+            raise StepFailed(f"{job.graph.model}: {type(error).__name__} while it ran: {first}") from error
+
+    return run
+
+
+def _loss(out: Any, target: torch.Tensor | None) -> torch.Tensor:
+    """The loss that the tracer takes where a network brings none."""
+    tensors = [t for t in _tensors(out) if t.is_floating_point() and t.requires_grad]
+    if target is not None:
+        return nn.functional.cross_entropy(tensors[0], target)
+    return sum((t.float().square().mean() for t in tensors[1:]), tensors[0].float().square().mean())
+
+
+def _tensors(out: Any) -> list[torch.Tensor]:
+    if isinstance(out, torch.Tensor):
+        return [out]
+    found = list(out.values()) if isinstance(out, dict) else out if isinstance(out, list | tuple) else []
+    return [t for v in found for t in _tensors(v)]
+
+
+def _first(out: Any) -> torch.Tensor:
+    return _tensors(out)[0]
+
+
+def _autocast(job: Job) -> Callable[[], Any]:
+    lowered = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(job.dtype)
+    kind = torch.device(job.device).type
+    if lowered is None:
+        return contextlib.nullcontext
+    return lambda: torch.autocast(kind, lowered)

@@ -1,0 +1,216 @@
+"""A schedule run for real, and what was measured beside what was predicted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pararev_hw import pipeline, schedulers
+from pararev_hw.costmodels.calibrated.intra_op_threads import wide_op_seconds
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.execution import lane_orders, side_by_side
+from pararev_hw.execution.contention import shared_costs, sharing_of_calls, threaded_seconds
+from pararev_hw.execution.harness import Rounds, Spread, take_turns
+from pararev_hw.execution.job import Job, batches
+from pararev_hw.execution.machine import available_bytes
+from pararev_hw.execution.profiled import profiled_overlap
+from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
+from pararev_hw.reports import units
+from pararev_hw.tracing import Traced
+from pararev_hw.types import Costs, Hardware, Prediction, Schedule
+
+Progress = Callable[[str], None]
+SEQUENTIAL, PARALLEL, THREADS, LOOP = "sequential", "parallel", "threads", "loop"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where `lanes` threads of a CPU do best: on lanes of one thread each, or all inside every operation."""
+
+    predicted: str  # PARALLEL or THREADS
+    measured: str
+    predicted_ratio: float  # seconds with threads over seconds on lanes
+    measured_ratio: Spread
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A schedule that ran for real. Seconds per step, bytes at the peak."""
+
+    job: Job
+    hardware: Hardware
+    sequential: Prediction
+    parallel: Prediction
+    threads_s: float | None  # predicted, all threads inside operations; None where that is no choice
+    rounds: Rounds
+    peak_bytes: Mapping[str, int]  # measured, by runner
+    difference: float  # largest, between parameters and buffers of the sequential and the parallel run
+    loop_difference: float
+    profiled_overlap: float | None = None  # from the profiler's trace, where one was asked for
+
+    @property
+    def choice(self) -> Choice | None:
+        """What was chosen beforehand, and what would have been right."""
+        if self.threads_s is None or THREADS not in self.rounds.runs:
+            return None
+        predicted = self.threads_s / self.parallel.latency_s
+        measured = self.rounds.ratio(THREADS, PARALLEL)
+        return Choice(
+            PARALLEL if predicted >= 1 else THREADS,
+            PARALLEL if measured.median >= 1 else THREADS,
+            predicted,
+            measured,
+        )
+
+
+def execute(
+    job: Job,
+    hardware: Hardware,
+    scheduler: str = "heft",
+    *,
+    reworked: Traced | None = None,
+    lanes: int = 2,
+    launch: Literal["eager", "graph"] | None = None,
+    steps: int = 10,
+    warm_up: int = 2,
+    trace: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> Execution:
+    """Run the job's step for `steps` training steps: on one lane, on the scheduler's lanes, with as many threads inside
+    operations as there are lanes, and as PyTorch's own loop, in turns, on one network each.
+
+    `reworked` is the step that the lanes run, where choices were taken: the others run the step as it was traced.
+    `launch` is how a GPU is given its work (None: eagerly), on all lanes alike. With `trace`, one more step of the
+    lanes runs under torch's profiler, whose trace goes into that file.
+
+    Raises Infeasible where the memory does not hold it, StepFailed where the network raises.
+    """
+    if steps < 1:
+        raise BadInput(f"steps is {steps}: at least 1 is needed")
+    if hardware.kind != {"cuda": "gpu"}.get(job.device, job.device):
+        raise BadInput(f"{hardware.name} is a {hardware.kind}, the step runs on {job.device}: name a device like it")
+    how: Literal["eager", "graph"] = launch or "eager"
+    if job.device == "cpu" and how == "graph":
+        raise BadInput("launch 'graph' needs a GPU: leave it out")
+    work = job if reworked is None else replace(job, traced=reworked)
+    progress(f"scheduling {job.graph.model}")
+    one = pipeline.plan(job.graph, hardware, "sequential", lanes=1, launch=how)
+    many = pipeline.plan(work.graph, hardware, scheduler, lanes=lanes, launch=how)
+    sequential, parallel = pipeline.predict(one), pipeline.predict(many)
+    _check_room(job, sequential, parallel)
+    threads_s = None
+    if lanes > 1 and job.device == "cpu":
+        sharing = sharing_of_calls(job, one.op_seconds, lanes, next(batches(job)), progress)
+        wide = wide_op_seconds(job.graph, many.device, lanes, one.op_seconds)
+        threads_s = threaded_seconds(job, one.op_seconds, wide, sharing)
+        if reworked is not None:
+            sharing = sharing_of_calls(work, many.op_seconds, lanes, next(batches(job)), progress)
+        many = _replanned(many, shared_costs(work, many.costs, many.op_seconds, sharing, lanes))
+        parallel = pipeline.predict(many)
+    orders = {SEQUENTIAL: lane_orders(job.graph, one.schedule), PARALLEL: lane_orders(work.graph, many.schedule)}
+    jobs = {SEQUENTIAL: job, PARALLEL: work}
+    with ExitStack() as stack:
+        runners: dict[str, Runner] = {
+            name: stack.enter_context(LaneRunner(jobs[name], own, launch=how)) for name, own in orders.items()
+        }
+        if threads_s is not None:
+            runners[THREADS] = stack.enter_context(LaneRunner(job, orders[SEQUENTIAL], intra_op=lanes))
+        runners[LOOP] = stack.enter_context(LoopRunner(job))
+        rounds = take_turns(runners, batches(job), steps, warm_up=warm_up, progress=progress)
+        apart = difference(runners[SEQUENTIAL], runners[PARALLEL])
+        loop_apart = difference(runners[SEQUENTIAL], runners[LOOP])
+        seen = None
+        if trace is not None:
+            batch = next(batches(job))
+            on_gpu = job.device == "cuda"
+            seen = profiled_overlap(lambda: runners[PARALLEL].step(batch), trace, on_gpu=on_gpu)
+    progress("counting live bytes")
+    batch = next(batches(job))
+    peaks = {name: peak_bytes(jobs[name], own, batch) for name, own in orders.items()}
+    return Execution(work, hardware, sequential, parallel, threads_s, rounds, peaks, apart, loop_apart, seen)
+
+
+def _replanned(made: pipeline.Plan, costs: Costs) -> pipeline.Plan:
+    """The same scheduler's answer to a problem that is known better."""
+    return replace(made, costs=costs, schedule=schedulers.run(costs, made.schedule.scheduler))
+
+
+def predicted_overlap(schedule: Schedule) -> float:
+    """Share of the makespan during which at least two lanes are busy."""
+    lanes = [[(p.start_s, p.end_s) for p in schedule.placements if p.lane == k] for k in range(schedule.lanes)]
+    return side_by_side(lanes)[1] / schedule.makespan_s if schedule.makespan_s > 0 else 0.0
+
+
+def _check_room(job: Job, *predictions: Prediction) -> None:
+    """A process that asks for more memory than there is gets killed: refuse beforehand."""
+    need, have = max(p.peak_bytes for p in predictions), available_bytes() if job.device == "cpu" else None
+    if have is not None and need > have:
+        raise Infeasible(
+            f"the step needs {units.size(need)} of memory at its peak, {units.size(have)} are free on this machine: "
+            "lower the batch, the width or the number of time steps"
+        )
+
+
+def document(found: Execution) -> dict[str, Any]:
+    """What `execute --json` prints."""
+    graph, schedule = found.job.graph, found.parallel.schedule
+    choice = found.choice
+    return {
+        "schema_version": schedule.schema_version,
+        "model": graph.model,
+        "mode": graph.mode,
+        "batch": graph.batch,
+        "timesteps": graph.timesteps,
+        "dtype": graph.dtype,
+        "optimizer": found.job.optimizer if graph.mode == "train" else None,
+        "device": found.hardware.name,
+        "standing": found.parallel.standing,
+        "runs_on": found.job.device,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "scheduler": schedule.scheduler,
+        "lanes": schedule.lanes,
+        "launch": found.parallel.launch,
+        "tasks": len(graph.tasks),
+        "ops": len(graph.ops),
+        "steps": len(found.rounds.runs[PARALLEL]),
+        "predicted": {
+            "sequential_s": found.sequential.latency_s,
+            "parallel_s": found.parallel.latency_s,
+            "threads_s": found.threads_s,
+            "speedup": found.sequential.latency_s / found.parallel.latency_s if found.parallel.latency_s > 0 else 1.0,
+            "overlap": predicted_overlap(schedule),
+            "peak_bytes": {SEQUENTIAL: found.sequential.peak_bytes, PARALLEL: found.parallel.peak_bytes},
+        },
+        "measured": {
+            **{f"{name}_s": _spread(found.rounds.latency(name)) for name in found.rounds.runs},
+            "samples_s": {name: [r.latency_s for r in runs] for name, runs in found.rounds.runs.items()},
+            "speedup": _spread(found.rounds.ratio(SEQUENTIAL, PARALLEL)),
+            "speedup_over_threads": None if choice is None else _spread(choice.measured_ratio),
+            "speedup_over_loop": _spread(found.rounds.ratio(LOOP, PARALLEL)),
+            "sequential_over_loop": _spread(found.rounds.ratio(LOOP, SEQUENTIAL)),
+            "overlap": None if (overlap := found.rounds.overlap(PARALLEL)) is None else _spread(overlap),
+            "profiled_overlap": found.profiled_overlap,
+            "peak_bytes": dict(found.peak_bytes),
+        },
+        "choice": None
+        if choice is None
+        else {
+            "predicted": choice.predicted,
+            "measured": choice.measured,
+            "predicted_ratio": choice.predicted_ratio,
+            "measured_ratio": _spread(choice.measured_ratio),
+        },
+        "difference": found.difference,
+        "difference_from_loop": found.loop_difference,
+        "losses": [x if x == x and abs(x) != float("inf") else None for x in found.rounds.losses],
+        "assumptions": list(found.parallel.assumptions),
+        "not_modelled": list(found.parallel.not_modelled),
+    }
+
+
+def _spread(s: Spread) -> dict[str, float]:
+    return {"median": s.median, "low": s.low, "high": s.high}

@@ -1,0 +1,702 @@
+"""An ONNX file as a torch network that traces, in inference and in training.
+
+The file's graph is read once, for one batch: what depends on shapes alone is folded, every other node becomes a torch
+function (`onnx_operators`). Floating-point initializers become parameters, and the module tree follows the node names
+that exporters write: `/layer1/layer1.0/conv1/Conv` runs in module `layer1.0.conv1`, so that blocks and branches are
+found where the exported network had them. ONNX has no gradient for a spike: a comparison that is cast to a number
+fires as our neurons do, with the ATan surrogate in its backward.
+
+Nothing in a file runs as code. Weights in files of their own are read from the file's folder only.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pararev_hw.errors import BadFile, BadInput, PararevError
+from pararev_hw.importers.imported import MAX_BYTES, Imported, next_float
+from pararev_hw.importers.onnx_operators import ELEMENTWISE, MAX_CONSTANT, MODAL, OPERATORS, ROLES
+from pararev_hw.models.neurons import fire
+from pararev_hw.models.surrogates import ATan
+
+MAX_DEPTH = 32  # of module paths
+_SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's newer exporter notes a node's modules
+
+_COMPARISONS = {
+    "Greater": (False, True),
+    "GreaterOrEqual": (False, False),
+    "Less": (True, True),
+    "LessOrEqual": (True, False),
+}
+
+
+def load_onnx(
+    path: str | Path,
+    *,
+    batch: int | None = None,
+    timesteps: int | None = None,
+    input_shape: Sequence[int] | None = None,
+    default_batch: int = 32,
+) -> Imported:
+    """The network of an ONNX file, for inputs of one shape.
+
+    `batch` binds the file's symbolic batch size (`default_batch` where it is None), `timesteps` a symbolic size whose
+    name speaks of time, and `input_shape` (of one sample of the first input) all others. Raises BadFile for a file
+    that is broken, BadInput for one that needs what is not supported, or a size that nothing binds.
+    """
+    file = Path(path)
+    model = _read(file)
+    _refuse_unsupported(file, model)
+    _check(file, model)
+    bound = _bind(file, model, batch, timesteps, input_shape, default_batch)
+    network = _Import(file, model, bound.inputs).network()
+    notes = [f"{file.name}: sizes fixed at import: batch {bound.batch}"]
+    if any(m for m in network.modules() if getattr(m, "is_spiking_neuron", False)):
+        notes.append(f"{file.name}: spikes have the ATan surrogate gradient, as ONNX keeps none")
+    return Imported(network, tuple(bound.inputs.values()), bound.batch, bound.timesteps, bound.event, tuple(notes))
+
+
+# --- the file
+
+
+def _read(file: Path) -> Any:
+    import onnx  # heavy, and needed for these files alone
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from onnx.external_data_helper import load_external_data_for_model
+
+    if not file.is_file():
+        raise BadFile(f"{file}: there is no such file")
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise BadFile(f"{file}: has {size} bytes: an ONNX file has at most {MAX_BYTES}")
+    try:
+        model = onnx.load(str(file), load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise BadFile(f"{file}: cannot be read as ONNX: {_first(error)}") from error
+    if not model.graph.node:
+        raise BadFile(f"{file}: holds no network: its graph has no node")
+    outside = _external(file, model)
+    if outside:
+        try:
+            load_external_data_for_model(model, str(file.parent))
+        except Exception as error:  # the helper raises what its checker and the file system raise
+            raise BadFile(f"{file}: its weights cannot be read: {_first(error)}") from error
+    return model
+
+
+def _external(file: Path, model: Any) -> bool:
+    """Whether weights lie in other files. Raises BadFile for one that is not a file in the model's own folder."""
+    from onnx import TensorProto
+
+    folder = file.parent.resolve()
+    total = 0
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        entries = {e.key: e.value for e in tensor.external_data}
+        place = folder / entries.get("location", "")
+        if not entries.get("location") or not place.resolve().is_relative_to(folder) or not place.is_file():
+            raise BadFile(
+                f"{file}: weight {tensor.name!r} is said to lie in {entries.get('location')!r}: "
+                "it must be a file in the model's own folder"
+            )
+        length = entries.get("length", str(place.stat().st_size))
+        total += int(length) if length.isdigit() else 0
+    if total > MAX_BYTES:
+        raise BadFile(f"{file}: its weights have {total} bytes: at most {MAX_BYTES} are read")
+    return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
+
+
+def _check(file: Path, model: Any) -> None:
+    import onnx
+
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise BadFile(f"{file}: is no valid ONNX model: {_first(error)}") from error
+
+
+def _refuse_unsupported(file: Path, model: Any) -> None:
+    missing = [n for n in model.graph.node if n.domain not in ("", "ai.onnx") or n.op_type not in OPERATORS]
+    if missing:
+        kinds = sorted({f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in missing})
+        raise BadInput(
+            f"{file}: {len(missing)} of {len(model.graph.node)} nodes use operators that are not supported: "
+            f"{', '.join(kinds)} (the first is node {_title(missing[0])}); trace the network's source instead"
+        )
+
+
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _title(node: Any) -> str:
+    return repr(node.name or (node.output[0] if node.output else "?"))
+
+
+# --- sizes of the inputs
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    inputs: Mapping[str, Tensor]
+    batch: int
+    timesteps: int | None
+    event: bool
+
+
+def _bind(
+    file: Path,
+    model: Any,
+    batch: int | None,
+    timesteps: int | None,
+    input_shape: Sequence[int] | None,
+    default_batch: int,
+) -> _Bound:
+    """Shapes for every input. A size of the file is a number, a name, or (unnamed) None."""
+    weights = {t.name for t in model.graph.initializer}
+    entries = [v for v in model.graph.input if v.name not in weights]
+    if not entries:
+        raise BadInput(f"{file}: takes no input: there is nothing to trace")
+    shapes = {v.name: _sizes(file, v) for v in entries}
+    first_name, first = next(iter(shapes.items()))
+    if not first:
+        raise BadInput(f"{file}: input {first_name!r} is a single number: a batch is needed")
+    batch_at = next((d for d, n in enumerate(first) if _speaks_of(n, "batch", ("b", "n", "bs"))), 0)
+    time_at = next((d for d, n in enumerate(first) if _speaks_of(n, "time", ("t", "steps"))), None)
+    known: dict[str, int] = {}
+    size = first[batch_at]
+    if isinstance(size, int) and batch not in (None, size):
+        raise BadInput(f"{file}: its batch is fixed at {size}: leave --batch out, or export it with a named batch size")
+    count = size if isinstance(size, int) else default_batch if batch is None else batch
+    if isinstance(size, str):
+        known[size] = count
+    if timesteps is not None and time_at is None:
+        raise BadInput(f"{file}: input {first_name!r} has no size named after time: leave --timesteps out")
+    if time_at is not None and timesteps is not None:
+        known[str(first[time_at])] = timesteps
+    free = [d for d in range(len(first)) if d != batch_at and (d != time_at or timesteps is None)]
+    given: dict[int, int] = {batch_at: count}
+    if input_shape is not None:
+        if len(input_shape) != len(free):
+            raise BadInput(
+                f"{file}: input shape {tuple(input_shape)} has {len(input_shape)} sizes: "
+                f"a sample of {first_name!r} has {len(free)} ({', '.join(_said(first[d]) for d in free)})"
+            )
+        given |= dict(zip(free, input_shape, strict=True))
+        for d, n in given.items():
+            if isinstance(first[d], int) and first[d] != n:
+                raise BadInput(f"{file}: input {first_name!r} has size {first[d]} in dimension {d}, not {n}")
+            if isinstance(first[d], str) and known.setdefault(str(first[d]), n) != n:
+                raise BadInput(f"{file}: size {first[d]!r} cannot be {known[str(first[d])]} and {n}")
+    inputs = {}
+    for value in entries:
+        sizes: list[int | None] = [
+            n if isinstance(n, int) else known.get(n or "", given.get(d) if value.name == first_name else None)
+            for d, n in enumerate(shapes[value.name])
+        ]
+        if None in sizes:
+            d = sizes.index(None)
+            named = _said(shapes[value.name][d])
+            raise BadInput(f"{file}: input {value.name!r} has no size for {named} (dimension {d}): {_remedy(named)}")
+        whole = tuple(n for n in sizes if n is not None)
+        inputs[value.name] = torch.empty(whole, dtype=_dtype(value.type.tensor_type.elem_type), device="meta")
+    return _Bound(inputs, count, timesteps, batch_at == 1)
+
+
+def _remedy(named: str) -> str:
+    return "give --timesteps" if _speaks_of(named.strip("'"), "time", ("t", "steps")) else "give --input-shape"
+
+
+def _sizes(file: Path, value: Any) -> tuple[int | str | None, ...]:
+    if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
+        raise BadInput(f"{file}: input {value.name!r} has no shape: export it with one")
+    dims = value.type.tensor_type.shape.dim
+    return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
+
+
+def _speaks_of(size: int | str | None, word: str, letters: Sequence[str]) -> bool:
+    return isinstance(size, str) and (word in size.lower() or size.lower() in letters)
+
+
+def _said(size: int | str | None) -> str:
+    return "an unnamed size" if size is None else repr(size)
+
+
+def _dtype(kind: int) -> torch.dtype:
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(kind)
+    known = {
+        "FLOAT": torch.float32,
+        "DOUBLE": torch.float64,
+        "FLOAT16": torch.float16,
+        "BFLOAT16": torch.bfloat16,
+        "INT64": torch.int64,
+        "INT32": torch.int32,
+        "INT16": torch.int16,
+        "INT8": torch.int8,
+        "UINT8": torch.uint8,
+        "BOOL": torch.bool,
+    }
+    if name not in known:
+        raise BadInput(f"numbers of type {name} cannot be imported")
+    return known[name]
+
+
+def _tensor(proto: Any) -> Tensor:
+    import onnx
+
+    kind = _dtype(proto.data_type)
+    array = np.array(onnx.numpy_helper.to_array(proto))  # a copy: torch writes to what it trains
+    if kind is torch.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+# --- the network
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A parameter or buffer, looked up when it is needed: its tensor may be exchanged between runs."""
+
+    module: nn.Module
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One node at run time. A source is the name of a value, a held tensor, or a plain number or None as it is."""
+
+    run: Callable[..., Any]
+    modal: bool
+    sources: tuple[Any, ...]
+    outputs: tuple[str, ...]
+    release: tuple[str, ...]  # values that nothing reads afterwards
+
+    def __call__(self, values: dict[str, Any], training: bool) -> None:
+        got = [_fetch(s, values) for s in self.sources]
+        out = self.run(training, *got) if self.modal else self.run(*got)
+        values.update(zip(self.outputs, out if isinstance(out, tuple | list) else (out,), strict=False))
+        for name in self.release:
+            values.pop(name, None)
+
+
+def _fetch(source: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(source, _Held):
+        return getattr(source.module, source.name)
+    return values[source] if isinstance(source, str) else source
+
+
+class Scope(nn.Module):
+    """A module of the exported network: it holds its weights, and runs its nodes when its turn comes."""
+
+    is_spiking_neuron = False
+
+    def forward(self, steps: Sequence[_Step], values: dict[str, Any]) -> None:
+        for step in steps:
+            step(values, self.training)
+
+
+class OnnxNetwork(Scope):
+    """A whole file: takes the file's inputs, in order, and gives its output, or a tuple of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inputs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+        self._segments: tuple[tuple[Scope, tuple[_Step, ...]], ...] = ()
+        self._outputs: tuple[Any, ...] = ()
+
+    def forward(self, *inputs: Tensor) -> Any:  # type: ignore[override]
+        expected = ", ".join(f"{n} {list(s)}" for n, s in self._inputs)
+        if [tuple(x.shape) for x in inputs] != [s for _, s in self._inputs]:
+            raise BadInput(
+                f"inputs have shapes {[list(x.shape) for x in inputs]}: the network was imported for {expected}"
+            )
+        values: dict[str, Any] = {n: x for (n, _), x in zip(self._inputs, inputs, strict=True)}
+        for scope, steps in self._segments:
+            if scope is self:
+                super().forward(steps, values)
+            else:
+                scope(steps, values)
+        found = tuple(_fetch(o, values) for o in self._outputs)
+        return found[0] if len(found) == 1 else found
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A node that runs, before modules exist: its inputs are names still."""
+
+    path: str
+    op: str
+    run: Callable[..., Any]
+    inputs: tuple[Any, ...]  # a name, or a number or None as it is
+    outputs: tuple[str, ...]
+    states: frozenset[int] = frozenset()
+
+
+@dataclass(slots=True)
+class _Site:
+    """What a lowering may ask about its node (`onnx_operators.Site`)."""
+
+    graph: _Import
+    node: Any
+    attributes: Mapping[str, Any]
+    taken: set[int] = field(default_factory=set)
+    states: set[int] = field(default_factory=set)
+
+    @property
+    def opset(self) -> int:
+        return self.graph.opset
+
+    @property
+    def outputs(self) -> int:
+        return len(self.node.output)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        return self.attributes.get(name, default)
+
+    def given(self, i: int) -> bool:
+        return i < len(self.node.input) and bool(self.node.input[i])
+
+    def known(self, i: int) -> bool:
+        return self.given(i) and self.node.input[i] in self.graph.constants
+
+    def constant(self, i: int) -> Tensor:
+        name = self.node.input[i]
+        found = self.graph.constants.get(name, self.graph.weights.get(name))
+        if found is None:
+            raise BadInput(f"needs input {i} ({name!r}) as a constant: it depends on the network's data")
+        self.taken.add(i)
+        return found
+
+    def state(self, i: int) -> None:
+        """Input i is no weight to train: a running statistic."""
+        self.states.add(i)
+
+    def shape(self, i: int) -> tuple[int, ...]:
+        return tuple(self.graph.like(self.node.input[i]).shape)
+
+    def dtype(self, i: int) -> torch.dtype:
+        return self.graph.like(self.node.input[i]).dtype
+
+
+class _Import:
+    """A graph on its way to a network: every node folded to a constant, or drafted to run, in the file's order."""
+
+    def __init__(self, file: Path, model: Any, inputs: Mapping[str, Tensor]) -> None:
+        self.file, self.inputs = file, inputs
+        self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+        self.constants: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
+        self.metas: dict[str, Tensor] = dict(inputs)
+        self.spikes: dict[str, str] = {}  # a comparison's result -> its spikes as numbers
+        self.drafts: list[_Draft] = []
+        self.outputs = tuple(v.name for v in model.graph.output)
+        graph = model.graph
+        for proto in graph.initializer:
+            self._initializer(proto)
+        cast = {n.input[0] for n in graph.node if n.op_type == "Cast" and self._to(n).is_floating_point}
+        for node in graph.node:
+            try:
+                self._node(node, fires=bool(node.output) and node.output[0] in cast)
+            except Exception as error:  # torch may raise anything for sizes that do not go together
+                raise BadInput(f"{file}: node {_title(node)} ({node.op_type}) {_reason(error, inputs)}") from error
+        for name in self.outputs:
+            if name not in self.metas and name not in self.constants and name not in self.weights:
+                raise BadFile(f"{file}: no node makes its output {name!r}")
+
+    def like(self, name: str) -> Tensor:
+        """A tensor of that value's shape and type."""
+        for table in (self.metas, self.constants, self.weights):
+            if name in table:
+                return table[name]
+        raise BadInput(f"reads {name!r}, which no node before it makes")
+
+    def _initializer(self, proto: Any) -> None:
+        try:
+            value = _tensor(proto)
+        except PararevError as error:
+            raise BadInput(f"{self.file}: initializer {proto.name!r}: {error}") from error
+        except (ValueError, TypeError) as error:
+            raise BadFile(f"{self.file}: initializer {proto.name!r} cannot be read: {_first(error)}") from error
+        # A number without a module's name is arithmetic (a time constant, a bound), not a weight.
+        weight = value.is_floating_point() and (value.dim() > 0 or "." in proto.name)
+        (self.weights if weight else self.constants)[proto.name] = value
+
+    @staticmethod
+    def _to(node: Any) -> torch.dtype:
+        return _dtype(next(a.i for a in node.attribute if a.name == "to"))
+
+    def _node(self, node: Any, fires: bool) -> None:
+        if node.op_type == "Identity" and node.input[0] in self.weights:
+            self.weights[node.output[0]] = self.weights[
+                node.input[0]
+            ]  # the same tensor: exporters tie equal weights so
+            return
+        site = _Site(self, node, self._attributes(node))
+        if node.op_type == "Cast" and node.input[0] in self.spikes:
+            source = self.spikes[node.input[0]]
+            to = self._to(node)
+            same = self.metas[source].dtype == to
+            self._draft(node, (lambda x: x) if same else (lambda x: x.to(to)), (source,), (node.output[0],))
+            return
+        if fires and node.op_type in _COMPARISONS and self._fires(node):
+            return
+        run = OPERATORS[node.op_type](site)
+        names = [n for n in node.input if n]
+        if node.op_type in ("Shape", "Size") or all(n in self.constants for n in names):
+            self._fold(node, run, names)
+            return
+        sources = tuple(
+            None if not name or i in site.taken else self._source(node, name) for i, name in enumerate(node.input)
+        )
+        self._draft(node, run, sources, tuple(node.output), frozenset(site.states))
+
+    def _attributes(self, node: Any) -> dict[str, Any]:
+        import onnx
+
+        found: dict[str, Any] = {}
+        for a in node.attribute:
+            value = onnx.helper.get_attribute_value(a)
+            if isinstance(value, onnx.TensorProto):
+                value = _tensor(value)
+            elif isinstance(value, bytes):
+                value = value.decode("utf-8", "replace")
+            found[a.name] = _dtype(value) if a.name == "to" else value
+        return found
+
+    def _fold(self, node: Any, run: Callable[..., Any], names: Sequence[str]) -> None:
+        tensors = [self.constants.get(n) for n in node.input] if len(names) < 1 or names[0] in self.constants else []
+        if node.op_type not in ("Shape", "Size") and tensors:
+            shown = run(*(None if t is None else t.to("meta") for t in tensors))
+            for t in shown if isinstance(shown, tuple | list) else (shown,):
+                if t.numel() > MAX_CONSTANT:
+                    raise BadInput(f"makes a constant of shape {tuple(t.shape)}: at most {MAX_CONSTANT} elements")
+        out = run(*tensors)
+        self.constants.update(zip(node.output, out if isinstance(out, tuple | list) else (out,), strict=False))
+
+    def _source(self, node: Any, name: str) -> Any:
+        """The name itself, or the plain number that a one-element constant of an elementwise operator is."""
+        value = self.constants.get(name)
+        if value is None or node.op_type not in ELEMENTWISE or value.numel() != 1:
+            return name
+        rank = max(self.like(n).dim() for n in node.input if n and n not in self.constants)
+        return value.item() if value.dim() <= rank else name
+
+    def _fires(self, node: Any) -> bool:
+        """Drafts a comparison that becomes a number as a neuron's firing: h ≥ θ, or h > θ."""
+        swapped, strict = _COMPARISONS[node.op_type]
+        left, right = (self._source(node, n) for n in node.input)
+        high, low = (right, left) if swapped else (left, right)
+        kinds = {self.like(n).dtype for n in node.input}
+        if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
+            return False
+        names = tuple(s for s in (high, low) if isinstance(s, str))
+        if isinstance(high, str) and not isinstance(low, str):
+            run = partial(_fired, threshold=next_float(low) if strict else float(low))
+        elif isinstance(high, str):
+            run = partial(_fired_above, threshold=next_float(0.0) if strict else 0.0)
+        else:
+            run = partial(_fired_below, level=float(high), threshold=next_float(0.0) if strict else 0.0)
+        spikes = f"{node.output[0]} as spikes"
+        self.spikes[node.output[0]] = spikes
+        self._draft(node, run, names, (spikes, node.output[0]))
+        return True
+
+    def _draft(
+        self,
+        node: Any,
+        run: Callable[..., Any],
+        sources: tuple[Any, ...],
+        outputs: tuple[str, ...],
+        states: frozenset[int] = frozenset(),
+    ) -> None:
+        with torch.no_grad():
+            got = [self.like(s).to("meta") if isinstance(s, str) else s for s in sources]
+            out = run(False, *got) if node.op_type in MODAL else run(*got)
+        made = out if isinstance(out, tuple | list) else (out,)
+        self.metas.update(zip(outputs, made, strict=False))
+        self.drafts.append(_Draft(_path(node, len(self.drafts)), node.op_type, run, sources, outputs, states))
+
+    def network(self) -> OnnxNetwork:
+        """The network of all nodes that its outputs need."""
+        needed, live = set(self.outputs), []
+        for draft in reversed(self.drafts):
+            if needed.intersection(draft.outputs):
+                live.append(draft)
+                needed.update(s for s in draft.inputs if isinstance(s, str))
+        live.reverse()
+        missing = sorted(needed - self.metas.keys() - self.constants.keys() - self.weights.keys())
+        if missing:
+            raise BadInput(f"{self.file}: its network uses {missing[0]!r}, an output that is not supported")
+        fired = set(self.spikes.values())
+        tree = _Tree([d.path for d in live])
+        held: dict[str, _Held] = {}
+        owners: dict[int, _Held] = {}
+        for draft in live:
+            for i, source in enumerate(draft.inputs):
+                if isinstance(source, str) and source not in self.metas and source not in held:
+                    tensor = id(self.like(source))
+                    if tensor not in owners:
+                        owners[tensor] = self._hold(tree.modules[draft.path], draft, i, source)
+                    held[source] = owners[tensor]
+            if draft.outputs[0] in fired:
+                tree.modules[draft.path].is_spiking_neuron = True
+        for name in self.outputs:
+            if name not in self.metas and name not in held:
+                held[name] = self._hold(tree.root, None, 0, name)
+        tree.root._inputs = tuple((n, tuple(t.shape)) for n, t in self.inputs.items())
+        tree.root._outputs = tuple(held.get(n, n) for n in self.outputs)
+        tree.root._segments = tuple(_segments(tree, list(self._steps(live, held))))
+        return tree.root
+
+    def _hold(self, module: nn.Module, draft: _Draft | None, i: int, name: str) -> _Held:
+        value = self.weights.get(name)
+        roles = ROLES.get(draft.op, ()) if draft is not None else ()
+        wanted = name.rpartition(".")[2] if "." in name else roles[i] if i < len(roles) else name
+        attribute = _free(module, wanted or "constant")
+        if value is None:
+            module.register_buffer(attribute, self.constants[name], persistent=False)
+        elif draft is not None and i in draft.states:
+            module.register_buffer(attribute, value)
+        else:
+            module.register_parameter(attribute, nn.Parameter(value))
+        return _Held(module, attribute)
+
+    def _steps(self, live: Sequence[_Draft], held: Mapping[str, _Held]) -> Iterator[tuple[str, _Step]]:
+        last: dict[str, int] = {}
+        for k, draft in enumerate(live):
+            for name in (*draft.outputs, *(s for s in draft.inputs if isinstance(s, str))):
+                last[name] = k
+        ends: dict[int, list[str]] = {}
+        for name, k in last.items():
+            if name not in self.outputs and name not in held:
+                ends.setdefault(k, []).append(name)
+        for k, draft in enumerate(live):
+            sources = tuple(held.get(s, s) if isinstance(s, str) else s for s in draft.inputs)
+            yield (
+                draft.path,
+                _Step(draft.run, draft.op in MODAL, sources, draft.outputs, tuple(sorted(ends.get(k, ())))),
+            )
+
+
+def _segments(tree: _Tree, steps: Sequence[tuple[str, _Step]]) -> Iterator[tuple[Scope, tuple[_Step, ...]]]:
+    """Runs of steps in one module, in the file's order."""
+    start = 0
+    for k in range(1, len(steps) + 1):
+        if k == len(steps) or steps[k][0] != steps[start][0]:
+            yield tree.modules[steps[start][0]], tuple(step for _, step in steps[start:k])
+            start = k
+
+
+def _reason(error: BaseException, inputs: Mapping[str, Tensor]) -> str:
+    if isinstance(error, PararevError):
+        return str(error)
+    sizes = ", ".join(f"{n} {list(t.shape)}" for n, t in inputs.items())
+    return f"cannot be imported for {sizes}: {_first(error)}"
+
+
+def _fired(h: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
+    return fire(h, threshold, ATan())
+
+
+def _fired_above(h: Tensor, level: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
+    return fire(h - level, threshold, ATan())
+
+
+def _fired_below(h: Tensor, *, level: float, threshold: float) -> tuple[Tensor, Tensor]:
+    return fire(level - h, threshold, ATan())
+
+
+# --- module paths
+
+
+class _Tree:
+    """Nested modules for a set of paths; `modules` has one for each. A module of numbered modules is a list."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.root = OnnxNetwork()
+        self.modules: dict[str, Scope] = {"": self.root}
+        children: dict[str, dict[str, None]] = {}
+        for path in dict.fromkeys(paths):
+            parts = path.split(".") if path else []
+            for k in range(len(parts)):
+                children.setdefault(".".join(parts[:k]), {})[parts[k]] = None
+        self._grow("", self.root, frozenset(paths), children)
+
+    def _grow(
+        self, path: str, module: nn.Module, own: frozenset[str], children: Mapping[str, Mapping[str, None]]
+    ) -> None:
+        for name in children.get(path, ()):
+            below = f"{path}.{name}" if path else name
+            kinds = children.get(below, {})
+            child: nn.Module
+            if below not in own and kinds and all(n.isdigit() for n in kinds):
+                child = nn.ModuleList()
+            else:
+                child = self.modules[below] = Scope()
+            module.add_module(name, child)
+            self._grow(below, child, own, children)
+
+
+def _path(node: Any, index: int) -> str:
+    """The path of the module that a node stood in, read from its name; of a node without one, a path of its own."""
+    scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), None) if node.metadata_props else None
+    listed = _listed(scopes)
+    if listed is not None:
+        return _joined(listed[-2].split(".")) if len(listed) > 1 else ""
+    *folders, _ = node.name.split("/") if "/" in node.name else ("", "")
+    if "/" not in node.name:
+        return _joined([node.name.replace(".", "_") or f"{node.op_type}_{index}"])
+    parts: list[str] = []
+    before = ""
+    for folder in folders:
+        # torch names a module inside a list after the list: "layer1/layer1.0"
+        inside = before and folder.startswith(f"{before}.")
+        parts += (folder[len(before) + 1 :] if inside else folder).split(".")
+        before = folder
+    return _joined(parts)
+
+
+def _listed(scopes: str | None) -> list[str] | None:
+    if scopes is None or len(scopes) > 10_000:
+        return None
+    try:
+        found = ast.literal_eval(scopes)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return found if isinstance(found, list) and found and all(isinstance(s, str) for s in found) else None
+
+
+def _joined(parts: Sequence[str]) -> str:
+    words = [re.sub(r"\W", "_", p) for p in parts if p][:MAX_DEPTH]
+    return ".".join(f"{w}_" if w in _reserved() else w for w in words)
+
+
+@cache
+def _reserved() -> frozenset[str]:
+    """Names that a module has already."""
+    return frozenset(dir(OnnxNetwork())) | frozenset(dir(nn.ModuleList()))
+
+
+def _free(module: nn.Module, wanted: str) -> str:
+    """An attribute name that the module does not use yet."""
+    base = re.sub(r"\W", "_", wanted)
+    name, k = base, 1
+    while hasattr(module, name):
+        k += 1
+        name = f"{base}_{k}"
+    return name

@@ -1,0 +1,359 @@
+"""What a user names becomes a network and its inputs: a zoo name, `path/to/file.py:factory`, `package.module:factory`,
+or an `.onnx` or `.nir` file.
+
+Only a factory that the user names runs as Python. It gives a module, or a module and its inputs; of the options
+`batch`, `timesteps`, `num_classes`, `width` and `form` it is handed those that the user set and that it takes.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from pararev_hw import models
+from pararev_hw.errors import BadFile, BadInput, PararevError, UnknownName, unknown_name
+from pararev_hw.importers.nir_graph import load_nir
+from pararev_hw.importers.onnx_graph import load_onnx
+
+DEFAULT_BATCH = 32  # of the RevSNN reference code
+MAX_ELEMENTS = 1 << 40  # of one input: beyond this a size is a slip, not a plan
+Step = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
+_GIVEN = ("batch", "timesteps", "num_classes", "width", "form")  # options that a factory may take
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may say about a target; None: not said."""
+
+    batch: int | None = None
+    timesteps: int | None = None
+    num_classes: int | None = None
+    width: float | None = None
+    form: str | None = None
+    input_shape: tuple[int, ...] | None = None  # of one sample, without the batch
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "timesteps", "num_classes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{name} is {value}: it must be at least 1")
+        if self.width is not None and not self.width > 0:
+            raise BadInput(f"width is {self.width}: it must be above 0")
+        if self.input_shape is not None and (not self.input_shape or any(n < 1 for n in self.input_shape)):
+            raise BadInput(f"input shape is {self.input_shape}: sizes must be at least 1, as in 3,32,32")
+        if not 0 <= self.seed < 1 << 63:
+            raise BadInput(f"seed is {self.seed}: it must be between 0 and 2^63 - 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A network to trace. `network` may lie on device "meta"; `realise` makes it with real weights.
+
+    `inputs` are real tensors where `real_inputs` says so, shapes on device "meta" otherwise.
+    """
+
+    name: str
+    network: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    real_inputs: bool
+    batch: int
+    timesteps: int | None
+    event: bool  # [T, B, ...] inputs
+    realise: Callable[[], nn.Module]
+    assumptions: tuple[str, ...] = ()
+    any_batch: bool = True  # whether the network runs with another batch too
+    targets: tuple[torch.Tensor, ...] = ()  # what `step` needs beside the inputs
+    step: Step | None = None  # the network's own training step; None: forward, loss, backward, update
+
+
+def resolve(target: str, options: Options) -> Target:
+    """The network that `target` names. Raises UnknownName, BadInput or BadFile in one line."""
+    if ":" in target and not target.endswith((".onnx", ".nir")):
+        return _from_factory(target, options)
+    if target.endswith((".onnx", ".nir")):
+        return _from_file(target, options)
+    if target.endswith(".py"):
+        raise BadInput(f"{target}: say which factory in it makes the network, as in {target}:make_net")
+    if target.endswith(".json"):
+        raise BadInput(f"{target}: is a file, not a network: `schedule` and `report` read a graph that was traced")
+    if target not in models.names():
+        raise unknown_name("network", target, models.names())
+    return _from_zoo(target, options)
+
+
+def _from_zoo(name: str, options: Options) -> Target:
+    spec = models.spec(name)
+    given = {k: v for k in ("num_classes", "timesteps", "width", "form") if (v := getattr(options, k)) is not None}
+    sample = spec.input_shape if options.input_shape is None else options.input_shape
+    if len(sample) != len(spec.input_shape):
+        takes = {3: "C,H,W such as ", 1: "the number of features, such as ", 0: "whole numbers alone: "}
+        raise BadInput(
+            f"input shape {sample} has {len(sample)} sizes: {name} takes {takes[len(spec.input_shape)]}"
+            f"{spec.input_shape}"
+        )
+    if sample and sample[0] != spec.input_shape[0]:
+        given["in_channels"] = sample[0]
+
+    def make() -> nn.Module:
+        torch.manual_seed(options.seed)
+        return models.create(name, **given)
+
+    try:
+        with torch.device("meta"):
+            network = make()
+    except RuntimeError as error:  # torch's word for sizes that no memory could ever hold
+        raise BadInput(f"{name} cannot be this large: {_said(error)}") from error
+    batch = DEFAULT_BATCH if options.batch is None else options.batch
+    timesteps = spec.timesteps if options.timesteps is None else options.timesteps
+    inputs, targets = models.batch_shapes(spec.layout, batch, timesteps, sample)
+    own = getattr(network, "training_step", None) is not None
+    return Target(
+        name=name,
+        network=network,
+        inputs=tuple(_shaped(*x) for x in inputs),
+        real_inputs=False,
+        batch=batch,
+        timesteps=timesteps,
+        event=spec.event,
+        realise=make,
+        assumptions=(*_built(spec), *spec.assumptions),
+        targets=tuple(_shaped(*y) for y in targets) if own else (),
+        step=_own_step if own else None,
+    )
+
+
+def _built(spec: models.Spec) -> tuple[str, ...]:
+    return (f"{spec.name}: blocks per stage {list(spec.blocks)}",) if spec.blocks else ()
+
+
+def _own_step(model: nn.Module, batch: tuple[torch.Tensor, ...], optimizer: torch.optim.Optimizer) -> Any:
+    return model.training_step(batch, optimizer)  # type: ignore[operator]
+
+
+def _from_file(target: str, options: Options) -> Target:
+    """The network of an `.onnx` or `.nir` file, which fixes its own classes and width."""
+    for name in ("num_classes", "width", "form"):
+        if getattr(options, name) is not None:
+            raise BadInput(f"{target}: the file fixes the network: leave --{name.replace('_', '-')} out")
+    if target.endswith(".onnx"):
+        found = load_onnx(
+            target,
+            batch=options.batch,
+            timesteps=options.timesteps,
+            input_shape=options.input_shape,
+            default_batch=DEFAULT_BATCH,
+        )
+    else:
+        batch = DEFAULT_BATCH if options.batch is None else options.batch
+        found = load_nir(target, batch=batch, timesteps=options.timesteps, input_shape=options.input_shape)
+    for x in found.inputs:
+        _shaped(tuple(x.shape))
+    return Target(
+        name=Path(target).name,
+        network=found.network,
+        inputs=found.inputs,
+        real_inputs=False,
+        batch=found.batch,
+        timesteps=found.timesteps,
+        event=found.event,
+        realise=lambda: found.network,
+        assumptions=found.assumptions,
+        any_batch=target.endswith(".nir"),
+    )
+
+
+def _from_factory(target: str, options: Options) -> Target:
+    place, _, attribute = target.rpartition(":")
+    if not place or not attribute:
+        raise BadInput(f"{target!r}: name a file and a factory in it, as in net.py:make_net")
+    with _import_path(place):
+        factory = _attribute(_load(place), attribute, target)
+        given = {k: v for k in _GIVEN if (v := getattr(options, k)) is not None}
+
+        def make() -> Any:
+            torch.manual_seed(options.seed)
+            return _called(factory, _accepted(factory, given, target), target)
+
+        made = make()
+    network, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(network, nn.Module):
+        raise BadInput(f"{target}: gave {_a(network)}: it must give an nn.Module, or an nn.Module and its inputs")
+    lazy = next((n for n, p in network.named_parameters() if is_lazy(p)), None)
+    if lazy is not None:
+        raise BadInput(f"{target}: {lazy} has no shape yet: run the lazy layers once in the factory")
+    tensors = None if inputs is None else _tensors(inputs, target)
+    if tensors is not None and options.input_shape is not None:
+        raise BadInput(f"{target}: gives its own inputs: leave --input-shape out")
+    if tensors is not None and options.batch is not None and not _takes(factory, "batch"):
+        raise BadInput(f"{target}: gives its own inputs and takes no batch: give the factory a parameter `batch`")
+    if tensors is None and options.input_shape is None:
+        raise BadInput(
+            f"{target}: what shape has an input? Give --input-shape (as in 3,32,32, without the batch), or let the "
+            "factory give the network and its inputs"
+        )
+    batch = DEFAULT_BATCH if options.batch is None else options.batch
+    if tensors is None:
+        assert options.input_shape is not None
+        tensors, real = (_shaped((batch, *options.input_shape)),), False
+    else:
+        real = all(t.device.type != "meta" for t in tensors)
+        batch = _batch(tensors, options, target)
+    return Target(
+        name=f"{Path(place).stem if place.endswith('.py') else place}:{attribute}",
+        network=network,
+        inputs=tensors,
+        real_inputs=real,
+        batch=batch,
+        timesteps=options.timesteps,
+        event=False,
+        realise=lambda: network,
+    )
+
+
+def _batch(tensors: Sequence[torch.Tensor], options: Options, target: str) -> int:
+    if options.batch is not None:
+        return options.batch
+    if tensors[0].dim() == 0 or tensors[0].shape[0] == 0:
+        raise BadInput(f"{target}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
+    return int(tensors[0].shape[0])
+
+
+def _shaped(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    count = 1
+    for n in shape:
+        count *= n
+    if count > MAX_ELEMENTS:
+        raise BadInput(f"an input of shape {shape} has {count} elements: more than any device holds")
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _tensors(inputs: Any, target: str) -> tuple[torch.Tensor, ...]:
+    listed = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
+    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(t, torch.Tensor) for t in listed):
+        raise BadInput(f"{target}: its inputs must be a tensor or a tuple of tensors, not {_a(inputs)}")
+    return tuple(listed)
+
+
+@contextmanager
+def _import_path(place: str) -> Iterator[None]:
+    """The user's folder and the current one first on the path, as `python file.py` would have them."""
+    before = list(sys.path)
+    folder = str(Path(place).resolve().parent) if place.endswith(".py") else str(Path.cwd())
+    sys.path[:0] = [folder, str(Path.cwd())]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _load(place: str) -> ModuleType:
+    try:
+        if not place.endswith(".py"):
+            if not all(part.isidentifier() for part in place.split(".")):
+                raise BadInput(f"{place!r} is no .py file and no importable name: give net.py:make or package.net:make")
+            return importlib.import_module(place)
+        path = Path(place)
+        if not path.is_file():
+            raise BadFile(f"{place}: there is no such file")
+        _forget_namesakes(path.resolve().parent)
+        taken = path.stem in sys.modules or path.stem in sys.stdlib_module_names
+        spec = importlib.util.spec_from_file_location(f"{path.stem}_target" if taken else path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # dataclasses and pickled classes look their module up here
+        spec.loader.exec_module(module)
+        return module
+    except PararevError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (place == error.name or place.startswith(f"{error.name}.")):
+            raise UnknownName(
+                f"no module is called {place!r}: give a file (net.py:make) or an importable name"
+            ) from error
+        raise BadInput(f"{place}: {_said(error)}") from error
+    except (Exception, SystemExit) as error:
+        # a user's module may raise anything while it is imported
+        raise BadInput(f"{place}: {_said(error)}") from error
+
+
+def _forget_namesakes(folder: Path) -> None:
+    """Drop modules of other folders whose names this one has too: `old/net.py:f` and `new/net.py:f` may both import
+    a `blocks` of their own."""
+    own = {p.stem for p in folder.iterdir() if p.suffix == ".py" or p.is_dir()} - {"pararev_hw", "__main__"}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        top = name.partition(".")[0]
+        if file is None or top not in own or top in sys.stdlib_module_names or "site-packages" in file:
+            continue
+        if folder not in Path(file).resolve().parents:
+            del sys.modules[name]
+
+
+def _a(value: object) -> str:
+    name = type(value).__name__
+    return "nothing (None)" if value is None else f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
+
+
+def _said(error: BaseException) -> str:
+    """The error in one line, with the user's line that raised it."""
+    where = ""
+    trace = error.__traceback__
+    while trace is not None:
+        name = trace.tb_frame.f_code.co_filename
+        if not name.startswith("<") and Path(name).resolve() != Path(__file__).resolve():
+            where = f" ({Path(name).name}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    first = str(error).strip().splitlines()[:1] or [""]
+    return f"{type(error).__name__}{where}: {first[0][:300]}"
+
+
+def _attribute(module: ModuleType, name: str, target: str) -> Any:
+    if not hasattr(module, name):
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise unknown_name(f"factory in {target.rpartition(':')[0]}", name, known)
+    return getattr(module, name)
+
+
+def _takes(factory: Any, name: str) -> bool:
+    """Whether the factory has a parameter of that name, or takes any."""
+    try:
+        known = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # built-in callables may have no signature
+        return False
+    return name in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+
+
+def _accepted(factory: Any, given: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """The options that the factory takes. One that was set and is not taken is refused, `batch` excepted."""
+    refused = [k for k in given if k != "batch" and not _takes(factory, k)]
+    if refused:
+        raise BadInput(f"{target}: takes no {refused[0]}: give the factory a parameter `{refused[0]}`")
+    return {k: v for k, v in given.items() if _takes(factory, k)}
+
+
+def _called(factory: Any, arguments: Mapping[str, Any], target: str) -> Any:
+    if isinstance(factory, nn.Module):
+        return factory
+    if not callable(factory):
+        raise BadInput(f"{target}: is {_a(factory)}, not a factory or a network")
+    try:
+        return factory(**arguments)
+    except PararevError:
+        raise
+    except (Exception, SystemExit) as error:
+        # a user's factory may raise anything
+        raise BadInput(f"{target}: {_said(error)}") from error

@@ -1,0 +1,56 @@
+"""Where a measurement is made: what a profile records, and what it compares itself with before it is used."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+from pararev_hw.measurement.quick import cpu_name
+from pararev_hw.types import Environment
+
+
+def environment(device: str, threads: int) -> Environment:
+    """This machine as torch sees it, for the torch device "cpu" or "cuda"."""
+    import torch  # heavy, and only a measurement needs it
+
+    machine = f"{cpu_name()}, {platform.system()} {platform.release()}"
+    if device == "cuda":
+        name, driver = torch.cuda.get_device_name(), f"CUDA {torch.version.cuda}"
+        return Environment(machine, name, _nvml_driver() or driver, torch.__version__, threads, _gpu_clocks_hz())
+    capability = torch.backends.cpu.get_cpu_capability()
+    return Environment(machine, cpu_name(), f"oneDNN, {capability}", torch.__version__, threads, _cpu_clocks_hz())
+
+
+def _cpu_clocks_hz() -> Mapping[str, float]:
+    """The cores' clocks as the operating system tells them, empty where it does not."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    found = [float(line.split(":")[1]) * 1e6 for line in lines if line.startswith("cpu MHz")]
+    return {"lowest_hz": min(found), "highest_hz": max(found)} if found else {}
+
+
+def _nvml_driver() -> str:
+    try:
+        import pynvml  # an extra: only GPU machines have a use for it
+
+        pynvml.nvmlInit()
+        return f"driver {pynvml.nvmlSystemGetDriverVersion()}"
+    except Exception:
+        return ""  # no NVML, no driver's name: nothing else depends on it
+
+
+def _gpu_clocks_hz() -> Mapping[str, float]:
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+        return {
+            "sm_hz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_SM) * 1e6,
+            "memory_hz": pynvml.nvmlDeviceGetClockInfo(handle, pynvml.NVML_CLOCK_MEM) * 1e6,
+        }
+    except Exception:
+        return {}  # as above: the clocks are a record, not an input

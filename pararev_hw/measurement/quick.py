@@ -1,0 +1,175 @@
+"""A quick measurement of this machine's CPU, as a device: a few seconds, medians, no calibration.
+
+A lane is one thread. Rates are those of one thread; the main memory's bandwidth is what all lanes get together.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+from pararev_hw.devices import device_from_json, device_to_json
+from pararev_hw.errors import BadFile, BadInput
+from pararev_hw.measurement.steps import computing_threads
+from pararev_hw.types import Device, Figure
+
+_CORE_W = 10.0  # assumed: what one busy core of a server draws
+
+
+def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
+    """This machine as a device with `threads` lanes, measured with torch in about `seconds`.
+
+    Every probe is warmed up, repeated and reported by its median. Energies are assumed: a CPU gives no counter that
+    every user may read. Raises BadInput for less than one thread or a time that is not positive.
+    """
+    if threads < 1:
+        raise BadInput(f"threads is {threads}: at least 1 is needed")
+    if not 0 < seconds < float("inf"):
+        raise BadInput(f"seconds is {seconds}: it must be positive and finite")
+    with computing_threads(1):
+        probes = _probe(threads, seconds)
+    source = f"torch {metadata.version('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
+    figures = {name: Figure(value, f"{what}; {source}", "measured") for name, (value, what) in probes.items()}
+    memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    figures["memory_bytes"] = Figure(memory, "physical memory as the operating system reports it", "measured")
+    figures |= _assumed(figures)
+    return Device(
+        name="cpu",
+        kind="cpu",
+        title=f"This machine: {cpu_name()}",
+        lanes=threads,
+        figures=dict(sorted(figures.items())),
+        notes=("A lane is one thread: compare with torch.set_num_threads(1).",),
+    )
+
+
+def _assumed(measured: dict[str, Figure]) -> dict[str, Figure]:
+    """Energies that nobody measured, each with its reason."""
+    per_core = f"{_CORE_W:g} W per busy core"
+    mac_j = 2 * _CORE_W / measured["matrix_flops_per_s.float32"].value
+    vector_j = _CORE_W / measured["vector_flops_per_s.float32"].value
+    return {
+        "energy_per_mac_j.float32": Figure(mac_j, f"{per_core} at the measured matrix rate", "assumed"),
+        "energy_per_vector_flop_j": Figure(vector_j, f"{per_core} at the measured vector rate", "assumed"),
+        "dram_energy_j_per_byte": Figure(
+            162.5e-12, "Horowitz, ISSCC 2014, 45 nm: DRAM 1.3-2.6 nJ per 64 bit, the lower end", "assumed"
+        ),
+        "static_power_w": Figure(20.0, "no measurement: idle power of a server's share", "assumed"),
+        "lane_sync_s": Figure(20e-6, "no measurement: one thread wakes another", "assumed"),
+    }
+
+
+def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
+    """Figure name -> (value, what was run)."""
+    import torch  # heavy, and only this function needs it
+    from torch.nn.functional import conv2d
+
+    share_s = seconds / 10  # ten probes
+
+    def median_s(run: Callable[[], object], inner: int = 1) -> float:
+        return _median_s(run, share_s, inner)
+
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator, dtype=dtype)
+
+    tiny = random(4).requires_grad_()
+    op_s = median_s(lambda: tiny * tiny, inner=200)
+    view_s = median_s(lambda: tiny.view(2, 2), inner=200)
+
+    def matmul_rate(dtype: torch.dtype) -> float:
+        a, b = random(512, 512, dtype=dtype), random(512, 512, dtype=dtype)
+        return 2 * 512**3 / median_s(lambda: a @ b)
+
+    x, w = random(8, 64, 16, 16), random(64, 64, 3, 3)
+    conv_flops = 2 * 9 * 64 * x.numel()
+    conv_rate = conv_flops / median_s(lambda: conv2d(x, w, padding=1))
+    backward = torch.ops.aten.convolution_backward.default
+    back_s = median_s(lambda: backward(x, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]))
+    small_x, small_w = random(1, 8, 4, 4), random(8, 8, 3, 3)
+    small_s = median_s(lambda: conv2d(small_x, small_w, padding=1), inner=20)
+
+    cached, other = random(1 << 15), random(1 << 15)  # 128 KiB each: stays in a core's cache
+    vector_s = median_s(lambda: torch.mul(cached, other, out=cached), inner=50)
+    big = random(1 << 22)  # 16 MiB: beyond a core's cache, below glibc's mmap limit, where page faults take over
+    copied = 2 * big.numel() * big.element_size()  # 1 read + 1 write
+    lane_bandwidth = copied / median_s(big.clone)
+    bandwidth = lane_bandwidth
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            together_s = median_s(lambda: [f.result() for f in [pool.submit(big.clone) for _ in range(threads)]])
+        bandwidth = max(lane_bandwidth, threads * copied / together_s)
+    return {
+        "matrix_flops_per_s.float32": (matmul_rate(torch.float32), "512^3 matmul"),
+        "matrix_flops_per_s.float64": (matmul_rate(torch.float64), "512^3 matmul"),
+        "conv_flops_per_s.float32": (conv_rate, "3x3 convolution, [8, 64, 16, 16]"),
+        "conv_backward_flops_per_s.float32": (2 * conv_flops / back_s, "gradients of a 3x3 convolution"),
+        "matrix_half_work_flops": (
+            max(0.0, small_s - op_s) * conv_rate,
+            "3x3 convolution, [1, 8, 4, 4]: its fixed time",
+        ),
+        "vector_flops_per_s.float32": (
+            cached.numel() / max(vector_s - op_s, 0.1 * vector_s),
+            "product of 32768 elements in the cache, without dispatch",
+        ),
+        "memory_bandwidth_bytes_per_s": (bandwidth, "16 MiB clones on all lanes at once, read + write"),
+        "lane_bandwidth_bytes_per_s": (lane_bandwidth, "16 MiB clone into fresh memory, read + write"),
+        "host_overhead_s": (op_s, "product of 4 elements, recorded for autograd"),
+        "host_view_overhead_s": (view_s, "view of 4 elements, recorded for autograd"),
+    }
+
+
+def _median_s(run: Callable[[], object], budget_s: float, inner: int) -> float:
+    """Median time of one run: a warm-up, then at least 5 samples of `inner` runs, more while the budget lasts."""
+    run()
+    samples: list[float] = []
+    deadline = time.perf_counter() + budget_s
+    while len(samples) < 5 or (time.perf_counter() < deadline and len(samples) < 1000):
+        begin = time.perf_counter()
+        for _ in range(inner):
+            run()
+        samples.append((time.perf_counter() - begin) / inner)
+    return statistics.median(samples)
+
+
+def cpu_name() -> str:
+    """The processor as the operating system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def cache_name(threads: int = 1) -> str:
+    """File name for a measured device: another torch or thread count is another measurement."""
+    return f"cpu-{threads}-torch-{metadata.version('torch')}.json"
+
+
+def read_cached(path: Path) -> Device | None:
+    """The device that `write_cached` left there; None where there is none, or none that can be read."""
+    try:
+        return device_from_json(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError, BadFile):
+        return None  # a cache may be lost at any time: measure again
+
+
+def write_cached(path: Path, device: Device) -> None:
+    """Writes the device beside `path` and renames it there: a reader sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(device_to_json(device))
+        os.replace(beside, path)
+    except BaseException:
+        Path(beside).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,96 @@
+"""Which alternatives of a problem to take: a search around any scheduler.
+
+It starts from whatever is best among nothing and everything of some kinds, then goes through the alternatives one by
+one and keeps each change that shortens the makespan, until a whole round changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.schedulers.alternatives import expand, settle
+from pararev_hw.schedulers.heft import lane_orders
+from pararev_hw.simulate import play, play_sequential
+from pararev_hw.types import Alternative, Costs, Placement
+
+GAIN = 1e-6  # relative: what shortens a step by less is not worth a change of it
+
+
+def choose(
+    costs: Costs,
+    alternatives: Sequence[Alternative],
+    makespan_s: Callable[[Costs], float],
+    *,
+    trials: int = 400,
+) -> tuple[str, ...]:
+    """Names of the alternatives to take, in their order; `makespan_s` is asked for `trials` makespans at most.
+
+    Deterministic where `makespan_s` is. Raises Infeasible where that does for every combination that was tried.
+    """
+    problem = expand(costs, alternatives)
+    replaces = [set(a.replaces) for a in alternatives]
+    seen: dict[frozenset[int], float] = {}
+
+    def makespan(chosen: frozenset[int]) -> float:
+        if chosen not in seen:
+            if len(seen) >= trials:
+                return math.inf
+            try:
+                seen[chosen] = makespan_s(settle(costs, problem, sorted(chosen)))
+            except (Infeasible, BadInput):  # too large for the memory, or choices that wait for each other
+                seen[chosen] = math.inf
+        return seen[chosen]
+
+    def without_rivals(chosen: frozenset[int], a: int) -> frozenset[int]:
+        return frozenset(b for b in chosen if replaces[b].isdisjoint(replaces[a]))
+
+    best: frozenset[int] = frozenset()
+    for start in _starts(alternatives, replaces):
+        if makespan(start) < makespan(best) * (1 - GAIN):
+            best = start
+    improved = True
+    while improved and len(seen) < trials:
+        improved = False
+        for a in range(len(alternatives)):
+            other = best - {a} if a in best else without_rivals(best, a) | {a}
+            # an alternative that gains nothing goes, one that is not taken must gain
+            if makespan(other) < makespan(best) * (1 - GAIN) or (a in best and makespan(other) <= makespan(best)):
+                best, improved = other, True
+    if makespan(best) == math.inf:
+        raise Infeasible("no combination of choices fits the memory: give more of it, or a smaller batch")
+    return tuple(alternatives[a].name for a in sorted(best))
+
+
+def heft_makespan(costs: Costs) -> float:
+    """What the scheduler heft reaches, without its bound: several times as fast."""
+    played = min((play(costs, lane_orders(costs)), play_sequential(costs)), key=_end)
+    return _end(played)
+
+
+def _end(placements: Sequence[Placement]) -> float:
+    return max((p.end_s for p in placements), default=0.0)
+
+
+def _starts(alternatives: Sequence[Alternative], replaces: Sequence[set[int]]) -> list[frozenset[int]]:
+    """For each set of kinds, as many alternatives of these kinds as do not exclude each other: those that combine the
+    most kinds first, then in their order."""
+    kinds = [_kinds(a) for a in alternatives]
+    present = sorted(set().union(*kinds))
+    found: dict[frozenset[int], None] = {}
+    for size in range(1, len(present) + 1):
+        for allowed in combinations(present, size):
+            usable = [a for a, own in enumerate(kinds) if own <= set(allowed)]
+            taken: list[int] = []
+            for a in sorted(usable, key=lambda a: (-len(kinds[a]), a)):
+                if all(replaces[a].isdisjoint(replaces[b]) for b in taken):
+                    taken.append(a)
+            found[frozenset(taken)] = None
+    return list(found)
+
+
+def _kinds(alternative: Alternative) -> frozenset[str]:
+    """The kinds in an alternative's name: "fuse a + b; split c"."""
+    return frozenset(part.split(" ", 1)[0] for part in alternative.name.split("; "))

@@ -1,0 +1,178 @@
+"""Choices for a network on a device: which rewrites of its step are worth taking.
+
+`--choices none` leaves the step as it was traced (recomputation may run ahead of the gradients, as far as the data let
+it), `auto` searches for what makes the step shortest within the device's memory, and a list of kinds, `fuse,split`,
+takes every opportunity of those kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from pararev_hw import pipeline, schedulers
+from pararev_hw.errors import BadInput, Infeasible, unknown_name
+from pararev_hw.reports import units
+from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, search
+from pararev_hw.rewrites.alternatives import alternatives, names_of
+from pararev_hw.tracing import Traced
+from pararev_hw.types import Alternative, BlockGraph, Costs, Hardware
+
+AHEAD = "ahead"  # what the data allow anyway: the opposite of "wait"
+QUICK = ("sequential", "asap")  # schedulers that a search calls itself; for the others it asks heft
+Progress = Callable[[str], None]
+
+
+def parsed(choices: str) -> tuple[Kind, ...] | None:
+    """The kinds that a list names, all of them for "all"; None for "auto". Raises UnknownName, BadInput."""
+    if choices == "auto":
+        return None
+    if choices == "none":
+        return ()
+    asked = [part.strip() for part in choices.split(",")]
+    for kind in asked:
+        if kind not in (AHEAD, *REWRITES):
+            raise unknown_name("choice", kind, ("auto", "none", AHEAD, *REWRITES))
+    if AHEAD in asked and "wait" in asked:
+        raise BadInput("choices ahead and wait: recomputation either runs ahead or waits for its gradient")
+    return tuple(kind for kind in REWRITES if kind in asked)
+
+
+def rework(
+    choices: str,
+    device: Hardware,
+    *,
+    scheduler: str | None = None,
+    lanes: int | None = None,
+    launch: str | None = None,
+    memory_limit: int | None = None,
+    progress: Progress = lambda _: None,
+) -> Callable[[Traced], Traced] | None:
+    """`take` with everything but the step, for `pipeline.build_graph`; None for "none". Raises as `parsed` does."""
+    if parsed(choices) == ():
+        return None
+
+    def reworked(traced: Traced) -> Traced:
+        return take(
+            traced,
+            device,
+            choices,
+            scheduler=scheduler,
+            lanes=lanes,
+            launch=launch,
+            memory_limit=memory_limit,
+            progress=progress,
+        )
+
+    return reworked
+
+
+def take(
+    traced: Traced,
+    device: Hardware,
+    choices: str,
+    *,
+    scheduler: str | None = None,
+    lanes: int | None = None,
+    launch: str | None = None,
+    memory_limit: int | None = None,
+    progress: Progress = lambda _: None,
+) -> Traced:
+    """The step with the choices taken; its graph's assumptions say which. Nothing changes where none pays.
+
+    "auto" optimises the makespan that `scheduler` (heft unless it is named) gives; on a GPU that of a CUDA graph,
+    unless `launch` says otherwise. Raises Infeasible where nothing fits the device's memory.
+    """
+    kinds = parsed(choices)
+    if kinds == ():
+        return traced
+    if kinds is not None:
+        made, taken = apply_all(traced, kinds)
+        return _saying(made, _words([o.name for o in taken]))
+    how = launch or ("graph" if device.kind == "gpu" else "eager")
+    name = scheduler or "heft"
+    progress(f"looking for choices in {traced.graph.model}")
+
+    def price(graph: BlockGraph) -> Costs:
+        return pipeline.costs_of(graph, device, lanes, how)
+
+    def latency_s(step: Traced) -> float:
+        plan = pipeline.plan(
+            step.graph, device, name if name in QUICK else "heft", lanes=lanes, launch=how, memory_limit=memory_limit
+        )
+        return pipeline.predict(plan).latency_s
+
+    ways = alternatives(traced, price, tuple(REWRITES))
+    progress(f"choosing among {len(ways)} alternatives of {traced.graph.model}")
+    return _fitting(traced, names_of(_chosen(price(traced.graph), ways, name)), latency_s)
+
+
+def _chosen(costs: Costs, ways: Sequence[Alternative], name: str) -> tuple[str, ...]:
+    if name == "exact":
+        return schedulers.run(costs, name, alternatives=ways).chosen
+
+    def makespan_s(problem: Costs) -> float:
+        return schedulers.run(problem, name).makespan_s
+
+    quick = makespan_s if name in QUICK else search.heft_makespan
+    return search.choose(costs, ways, quick, trials=400)
+
+
+def _fitting(traced: Traced, names: Sequence[str], latency_s: Callable[[Traced], float]) -> Traced:
+    """The step with these choices, or with as many blocks stored as the memory holds, the last ones first; the step as
+    it is, where that is not slower."""
+    stored = [o.name for o in find(traced, ["store"]) if o.name in names]
+    others = [n for n in names if n not in stored]
+    waits = [o.name for o in find(traced, ["wait"])]
+    tried: list[tuple[float, Traced, str]] = []
+    refused: Infeasible | None = None
+
+    def fits(step: Traced, words: str) -> bool:
+        nonlocal refused
+        try:
+            tried.append((latency_s(step), step, words))
+        except Infeasible as error:
+            refused = refused or error
+            return False
+        return True
+
+    plain = fits(traced, "")
+    low, high = 0, len(stored)  # the most that fit lie between
+    while low <= high and names:
+        count = high if high == len(stored) else (low + high) // 2
+        taken = (*stored[:count], *others)
+        if fits(apply(traced, taken), _words(taken)):
+            low = count + 1
+        else:
+            high = count - 1
+    if not plain and not tried:  # every graph that runs ahead is memory
+        fits(apply(traced, waits), _words(waits))
+    if not tried:
+        assert refused is not None
+        raise refused
+    best = min(range(len(tried)), key=lambda k: (tried[k][0], k))
+    _, step, words = tried[best]
+    if not words:
+        return traced
+    before = f"; as it is the step takes {units.seconds(tried[0][0])}" if plain else "; as it is it does not fit"
+    return _saying(step, words + before)
+
+
+_DONE = {
+    "store": ("recomputation stored instead", "recomputations stored instead"),
+    "share": ("piece of common work done once", "pieces of common work done once"),
+    "fuse": ("pair fused", "pairs fused"),
+    "split": ("gradient split", "gradients split"),
+    "wait": ("recomputation just in time", "recomputations just in time"),
+}
+
+
+def _words(names: Sequence[str]) -> str:
+    """ "fused 8 pairs, 12 gradients split": what was done how often."""
+    counts = {kind: sum(n.startswith(f"{kind} ") for n in names) for kind in _DONE}
+    said = [f"{count} {_DONE[kind][count > 1]}" for kind, count in counts.items() if count]
+    return "choices taken: " + (", ".join(said) or "none, there is nothing to choose")
+
+
+def _saying(step: Traced, words: str) -> Traced:
+    return replace(step, graph=replace(step.graph, assumptions=(*step.graph.assumptions, words)))

@@ -1,0 +1,1 @@
+"""What no schedule can beat: in time, in overlap, in memory."""

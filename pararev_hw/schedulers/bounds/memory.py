@@ -1,0 +1,126 @@
+"""What a memory limit costs at least: in bytes for any schedule at all, and in time for every schedule that keeps it.
+
+All of it rests on one observation. While task i runs, every buffer is alive that has been touched by i or by something
+that must have run before i, and will be touched by i or by something that must run after it. That is i's *forced*
+memory. While i and j run at the same moment, "before" and "after" mean before or after one of the two: the forced
+memory of the pair.
+
+- *Least memory.* No schedule needs less than the most forced memory of any task.
+- *Tasks that exclude each other.* Two tasks never overlap if one must come before the other, or if their pair's forced
+  memory exceeds the room. A set of tasks of which any two exclude each other is served one at a time, so the
+  one-machine bound of `bounds` holds for it, whatever the number of lanes.
+- *Area.* A buffer of b bytes that lives at least l seconds takes b * l of the room * makespan that there are. It lives
+  at least as long as any of its users runs, and as two of them one after the other where one must follow the other;
+  one that stays lives at least from the start of each user to the end, by that user's time and tail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pararev_hw.graph.reach import descendants
+from pararev_hw.schedulers.buffer_table import Holding, holding
+from pararev_hw.types import Costs
+
+MAX_WORK = 40_000_000  # buffers x pairs of tasks that are looked at
+MAX_TASKS = 4000  # of more, sets of descendants would take too much memory
+
+Bools = NDArray[np.bool_]
+
+
+class Forced:
+    """Which buffers must be alive while tasks run. Rows are tasks, columns buffers."""
+
+    def __init__(self, costs: Costs, held: Holding | None = None) -> None:
+        self.held = holding(costs) if held is None else held
+        n = len(costs.tasks)
+        self.after = descendants(n, [(e.src, e.dst) for e in costs.edges])
+        self.sizes = np.array(self.held.bytes, np.int64)
+        self.touched = np.zeros((n, len(self.sizes)), bool)  # by the task or by something before it
+        self.needed = np.zeros((n, len(self.sizes)), bool)  # by the task or by something after it
+        for b, users in enumerate(self.held.users):
+            self.touched[list(users), b] = self.needed[list(users), b] = True
+            if self.held.stays[b]:
+                self.needed[:, b] = True
+        out = [[] for _ in range(n)] if not costs.edges else [[e.dst for e in edges] for edges in costs.successors()]
+        order = costs.topological_order()
+        for i in order:
+            for j in out[i]:
+                self.touched[j] |= self.touched[i]
+        for i in reversed(order):
+            for j in out[i]:
+                self.needed[i] |= self.needed[j]
+
+    def alone(self) -> NDArray[np.int64]:
+        """Bytes that must be alive while each task runs."""
+        found: NDArray[np.int64] = (self.touched & self.needed) @ self.sizes
+        return found
+
+    def beside(self, i: int, others: Sequence[int]) -> NDArray[np.int64]:
+        """Bytes that must be alive while task i and each of the others run at the same moment."""
+        rows = list(others)
+        both = (self.touched[i] | self.touched[rows]) & (self.needed[i] | self.needed[rows])
+        found: NDArray[np.int64] = both @ self.sizes
+        return found
+
+    def ordered(self, i: int, j: int) -> bool:
+        """Whether one of two tasks must come before the other."""
+        return bool(self.after[i] >> j & 1 or self.after[j] >> i & 1)
+
+
+def least_memory(costs: Costs) -> tuple[int, int | None]:
+    """Bytes that every schedule needs at its peak, static ones included, and the task that forces them (None: none)."""
+    if not costs.tasks or len(costs.tasks) > MAX_TASKS:
+        held = holding(costs)
+        alone = [sum(held.bytes[b] for b in touches) for touches in held.touches]
+    else:
+        alone = Forced(costs).alone().tolist()
+    most = max(alone, default=0)
+    return costs.static_bytes + most, alone.index(most) if most else None
+
+
+def excluding_sets(costs: Costs, works: Sequence[float]) -> Iterator[list[int]]:
+    """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
+    held = holding(costs)
+    n = len(costs.tasks)
+    if not held.matters or n > MAX_TASKS:
+        return
+    assert held.room is not None
+    forced = Forced(costs, held)
+    alone = forced.alone()
+    most = max(2, int((MAX_WORK / max(1, len(held.bytes))) ** 0.5))
+    # what holds half the room excludes all its like: the heaviest by memory, then by time
+    chosen = sorted(range(n), key=lambda i: (-int(alone[i]), -works[i], i))[:most]
+    excludes = {i: set[int]() for i in chosen}
+    for i in chosen:
+        beside = forced.beside(i, chosen)
+        excludes[i] = {j for j, b in zip(chosen, beside.tolist(), strict=True) if b > held.room or forced.ordered(i, j)}
+    longest = sorted(chosen, key=lambda i: (-works[i], i))
+    for first in longest[:8]:
+        found = [first]
+        for j in longest:
+            if j != first and all(j in excludes[i] for i in found):
+                found.append(j)
+        if len(found) > 1:
+            yield found
+
+
+def area_bound(costs: Costs, works: Sequence[float], tails: Sequence[float]) -> float:
+    """Seconds that the buffers need at least to live in the room."""
+    held = holding(costs)
+    if not held.matters or not held.room or len(costs.tasks) > MAX_TASKS:
+        return 0.0
+    after = descendants(len(works), [(e.src, e.dst) for e in costs.edges])
+    area = 0.0
+    for size, users, stays in zip(held.bytes, held.users, held.stays, strict=True):
+        life = max(works[i] for i in users)
+        first = users[0] if len(users) < 2 else min(users, key=lambda i: -after[i].bit_count())
+        follow = [works[i] for i in users if after[first] >> i & 1]
+        life = max(life, works[first] + max(follow, default=0.0))
+        if stays:
+            life = max(life, *(works[i] + tails[i] for i in users))
+        area += size * life
+    return area / held.room

@@ -1,0 +1,68 @@
+"""Two lanes: how much work can be done side by side at all.
+
+At each moment at most two tasks run. Let x_ij be the time during which i and j run together, a_i the time during which
+i runs alone. Alone a task works at the rate 1 / U_i, together both at 1 / U_ij (the fluid model of
+`pararev_hw.simulate`), and every task must get its work done:
+
+    a_i / U_i + sum over j of x_ij / U_ij >= time_i         makespan >= sum a_i + sum x_ij
+
+where x_ij exists only for tasks that may overlap: neither must come before the other, and the memory that both force
+to be alive fits. The least such sum is a linear program. Any y >= 0 with y_i <= U_i and y_i + y_j <= U_ij for those
+pairs gives a bound, the sum of y_i * time_i (weak duality), so what the solver returns is scaled until it keeps these
+inequalities, and the bound holds whatever the solver rounds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pararev_hw.schedulers.bounds.memory import Forced
+from pararev_hw.schedulers.buffer_table import holding
+from pararev_hw.types import Costs
+
+MAX_TASKS = 400  # 80,000 pairs at most: a second for the solver
+
+
+def pairing_bound(costs: Costs) -> float:
+    """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks."""
+    n = len(costs.tasks)
+    held = holding(costs)
+    if costs.lanes != 2 or not 1 < n <= MAX_TASKS:
+        return 0.0
+    from scipy.optimize import linprog  # late: it takes a third of a second to load
+    from scipy.sparse import csr_array
+
+    forced = Forced(costs, held)
+    compute = np.array([c.compute_demand for c in costs.tasks])
+    bandwidth = np.array([c.bandwidth_demand for c in costs.tasks])
+    work = np.array([c.best_s for c in costs.tasks])
+    alone = np.maximum(1.0, np.maximum(compute, bandwidth))
+    first, second = [], []
+    for i in range(n):
+        others = [j for j in range(i + 1, n) if not forced.ordered(i, j)]
+        if others and held.matters:
+            fits = forced.beside(i, others) <= (held.room or 0)
+            others = [j for j, f in zip(others, fits.tolist(), strict=True) if f]
+        first += [i] * len(others)
+        second += others
+    together = np.maximum(1.0, np.maximum(compute[first] + compute[second], bandwidth[first] + bandwidth[second]))
+    pairs = np.arange(len(first))
+    both = csr_array(
+        (np.ones(2 * len(first)), (np.concatenate((pairs, pairs)), np.array(first + second, np.int64))),
+        shape=(len(first), n),
+    )
+    scale = work.max()
+    if scale <= 0:
+        return 0.0
+    found = linprog(
+        -work / scale,
+        A_ub=both if len(first) else None,
+        b_ub=together if len(first) else None,
+        bounds=np.column_stack((np.zeros(n), alone)),
+        method="highs",
+    )
+    if found.x is None:
+        return 0.0
+    y = np.clip(found.x, 0.0, alone)
+    worst = max(1.0, float(((y[first] + y[second]) / together).max(initial=1.0)))
+    return float((y * work).sum() / worst) * (1 - 1e-12)

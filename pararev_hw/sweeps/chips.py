@@ -1,0 +1,45 @@
+"""Configurations as device files, so that any verb takes them: `report --device chips/row-17.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pararev_hw.devices import FIGURES
+from pararev_hw.devices.files import device_to_yaml
+from pararev_hw.reports.files import write_files
+from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.types import Device, Figure, SweepResult
+
+MOST = 50  # device files of the front: the rest can be made from results.parquet
+
+
+def configured(device: Device, values: Mapping[str, Any], lanes: int, said: str) -> Device:
+    """The base device with these figures; a choice may be given by its name. `said` is their source."""
+    changed = {}
+    for name, value in values.items():
+        number = FIGURES[name].choices.index(value) if isinstance(value, str) else value
+        changed[name] = Figure(float(number), said, "assumed")
+    return replace(device, lanes=lanes, figures={**device.figures, **changed})
+
+
+def write_chips(sweep: Sweep, result: SweepResult, folder: Path) -> None:
+    """Device files of the front's first configurations, and of the devices that their lane orders were decided on."""
+    contents: dict[str, str] = {}
+    for point in result.pareto[:: max(1, -(-len(result.pareto) // MOST))]:
+        lanes = int(point.parameters.get("lanes", sweep.device.lanes))
+        values = {n: v for n, v in point.parameters.items() if n in sweep.device.figures}
+        named = f"row-{point.row}"
+        chip = configured(sweep.device, values, lanes, f"sweep {sweep.name}, row {point.row}")
+        title = f"{sweep.device.title}, as in row {point.row} of sweep {sweep.name}"
+        contents[f"{named}.yaml"] = device_to_yaml(replace(chip, name=f"{sweep.device.name}-{named}", title=title))
+        base = replace(sweep.device, lanes=lanes, name=f"{sweep.device.name}-lanes-{lanes}")
+        contents[f"lanes-{lanes}.yaml"] = device_to_yaml(base)
+    chips = folder / "chips"
+    for old in chips.glob("*.yaml"):
+        if old.name not in contents and old.name.startswith(("row-", "lanes-")):
+            old.unlink()
+    if contents:
+        write_files(chips, contents)

@@ -1,0 +1,181 @@
+"""Evaluates configurations of one traced network: fast, many at once, and one at a time through the pipeline.
+
+Both give the same numbers to 1e-9 relative (tests/sweeps/test_sweep_engine.py), because they decide alike:
+
+- Who runs where, and after whom, is decided once per *class* = (network, number of lanes), by the sweep's scheduler on
+  the class's representative: the base device with that many lanes.
+- Every configuration plays these lane orders with its own times, delays and shared bandwidth.
+- Where the sequential schedule is no slower (or alone fits the memory), it is what the configuration gives.
+
+One at a time, that is `pipeline.study(graph, device, scheduler=..., orders=lane orders of the class)`, and on the
+command line `pararev-hw report ... --device configuration.yaml --scheduler ... --orders-of representative.yaml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+
+from pararev_hw import pipeline
+from pararev_hw.costmodels import accelerator
+from pararev_hw.errors import Infeasible
+from pararev_hw.sweeps.chips import configured
+from pararev_hw.sweeps.columns import Columns, CostColumns, Floats, Ints, TaskColumns
+from pararev_hw.sweeps.core_columns import CoreColumns
+from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
+from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
+from pararev_hw.sweeps.roofline_columns import RooflineColumns
+from pararev_hw.types import BlockGraph, Device, Study
+
+BATCH = 1024  # configurations at once: arrays of a 37-layer step stay in the second-level cache
+FAILURES = ("", "the main memory does not hold the step", "a layer fits no core")
+NO_ROOM, NO_CORE = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What B configurations cost. `failure` is an index into FAILURES: where it is not 0 the rest means nothing."""
+
+    latency_s: Floats
+    sequential_s: Floats
+    energy_j: Mapping[str, Floats]  # by part, with "static", "noc" and "total"
+    peak_bytes: Floats
+    failure: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    decided: tuple[tuple[int, ...], ...]
+    orders: LaneOrders
+    memory: MemoryEvents
+
+
+@dataclass(slots=True)
+class Engine:
+    """One network on variations of one base device. `scheduler` decides once per number of lanes."""
+
+    graph: BlockGraph
+    device: Device
+    scheduler: str
+    _costs: CostColumns | None = field(init=False, repr=False)
+    _classes: dict[int, _Class] = field(default_factory=dict, repr=False)
+    _sequential_peak: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._costs = _cost_columns(self.graph, self.device)
+        if self._costs is not None:
+            alone = lane_orders([range(len(self.graph.tasks))], _edges(self.graph))
+            starts, ends = replay(alone, self._costs({}, 1, 1))
+            self._sequential_peak = int(peak_bytes(_memory(self.graph, alone), starts, ends)[0])
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether many configurations are evaluated at once; other kinds of device go one by one."""
+        return self._costs is not None
+
+    def prepare(self, lanes: int) -> None:
+        """Decide the lane orders of the class with that many lanes, where that is not done yet."""
+        if not self.vectorised or lanes in self._classes:
+            return
+        decided = self.decided(lanes)
+        orders = lane_orders(decided, _edges(self.graph))
+        self._classes[lanes] = _Class(decided, orders, _memory(self.graph, orders))
+
+    def representative(self, lanes: int) -> Device:
+        """The device on which the scheduler decides for all configurations with that many lanes."""
+        return replace(self.device, lanes=lanes)
+
+    def __call__(self, columns: Columns, lanes: int, count: int) -> Outcome:
+        """What `count` configurations with that many lanes cost; `columns` are figures of the device."""
+        if self._costs is None:
+            return self._one_by_one(columns, lanes, count)
+        self.prepare(lanes)
+        parts = []
+        for at in range(0, count, BATCH):
+            batch = {name: values[at : at + BATCH] for name, values in columns.items()}
+            parts.append(self._batch(self._costs(batch, lanes, min(BATCH, count - at)), self._classes[lanes]))
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _batch(self, costs: TaskColumns, of: _Class) -> Outcome:
+        misfit = ~np.isfinite(costs.seconds).all(0)
+        if misfit.any():
+            costs = replace(costs, seconds=np.where(misfit, 0.0, costs.seconds))
+        sequential_s = sequential_seconds(costs)
+        starts, ends = replay(of.orders, costs)
+        played_s = ends.max(0, initial=0.0)
+        played_peak = peak_bytes(of.memory, starts, ends)
+        parallel = (sequential_s > played_s * (1 + pipeline.TIE)) & (played_peak <= costs.memory_bytes)
+        latency_s = np.where(parallel, played_s, sequential_s)
+        energy = {**costs.energy_j}
+        messages = np.where(parallel, of.orders.noc_bytes * costs.noc_j_per_byte, 0.0)
+        energy["noc"] = costs.energy_j.get("noc", 0.0) + messages
+        energy["static"] = costs.static_w * latency_s
+        energy["total"] = np.sum(list(energy.values()), axis=0)
+        peak = np.where(parallel, played_peak, self._sequential_peak).astype(np.float64)
+        failure = np.where(self._sequential_peak <= costs.memory_bytes, 0, NO_ROOM)
+        return Outcome(latency_s, sequential_s, energy, peak, np.where(misfit, NO_CORE, failure))
+
+    def study(self, values: Mapping[str, float], lanes: int) -> Study:
+        """One configuration through the pipeline, as `report` does it. Raises Infeasible."""
+        device = configured(self.device, values, lanes, "set by the sweep")
+        return pipeline.study(self.graph, device, scheduler=self.scheduler, orders=self.decided(lanes))
+
+    def decided(self, lanes: int) -> tuple[tuple[int, ...], ...]:
+        """The lane orders of the class with that many lanes."""
+        if lanes in self._classes:
+            return self._classes[lanes].decided
+        made = pipeline.plan(self.graph, self.representative(lanes), self.scheduler)
+        return pipeline.lane_orders(self.graph, made.schedule)
+
+    def _one_by_one(self, columns: Columns, lanes: int, count: int) -> Outcome:
+        latency, sequential, peak = np.zeros(count), np.zeros(count), np.zeros(count)
+        failure = np.zeros(count, np.int64)
+        energy: dict[str, Floats] = {"total": np.zeros(count), "static": np.zeros(count)}
+        for k in range(count):
+            try:
+                found = self.study({name: float(v[k]) for name, v in columns.items()}, lanes)
+            except Infeasible:
+                failure[k] = NO_ROOM
+                continue
+            latency[k], peak[k] = found.chosen.latency_s, found.chosen.peak_bytes
+            sequential[k] = found.sequential.latency_s
+            for part, joule in found.chosen.energy_j.items():
+                energy.setdefault(part, np.zeros(count))[k] = joule
+        return Outcome(latency, sequential, energy, peak, failure)
+
+
+def _cost_columns(graph: BlockGraph, device: Device) -> CostColumns | None:
+    if accelerator.has_cores(device):
+        return CoreColumns(graph, device)
+    return RooflineColumns(graph, device) if device.kind == "accelerator" else None
+
+
+def _edges(graph: BlockGraph) -> list[tuple[int, int, int]]:
+    return [(e.src, e.dst, e.bytes) for e in graph.edges]
+
+
+def _memory(graph: BlockGraph, orders: LaneOrders) -> MemoryEvents:
+    into: list[list[int]] = [[] for _ in graph.tasks]
+    for e in graph.edges:
+        into[e.dst].append(e.src)
+    for order in orders.lanes:
+        for a, b in pairwise(order):
+            into[b].append(a)
+    ancestors = [0] * len(graph.tasks)
+    for i in orders.topological:
+        for j in into[i]:
+            ancestors[i] |= ancestors[j] | 1 << j
+    return memory_events(graph, ancestors)
+
+
+def _joined(parts: list[Outcome]) -> Outcome:
+    return Outcome(
+        latency_s=np.concatenate([p.latency_s for p in parts]),
+        sequential_s=np.concatenate([p.sequential_s for p in parts]),
+        energy_j={name: np.concatenate([p.energy_j[name] for p in parts]) for name in parts[0].energy_j},
+        peak_bytes=np.concatenate([p.peak_bytes for p in parts]),
+        failure=np.concatenate([p.failure for p in parts]),
+    )

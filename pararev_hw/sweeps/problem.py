@@ -1,0 +1,200 @@
+"""A sweep made ready: networks traced, orders decided. It evaluates any chunk of rows, in any process, alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pararev_hw.devices import FIGURES
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.sweeps.engine import FAILURES, Engine
+from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
+from pararev_hw.sweeps.variants import Variant, graph_of, with_rate
+from pararev_hw.types import BlockGraph
+
+MAX_VARIANTS = 500
+Table = dict[str, NDArray[Any]]  # column -> values; "failed" holds the reason, "" where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """A traced variant; `engine` None: no such network, for the reason given."""
+
+    engine: Engine | None
+    refused: str
+    batch: int = 1
+    parameters: int = 0
+    macs: int = 0
+
+
+@dataclass(slots=True)
+class Problem:
+    """`networks` are the variants that may occur, traced."""
+
+    sweep: Sweep
+    networks: Mapping[Variant, _Network]
+
+    def rows(self, start: int, stop: int) -> Table:
+        """The parameters of a grid's or a random draw's rows."""
+        method = self.sweep.method
+        space = self.sweep.space
+        return space.grid(start, stop) if method.name == "grid" else space.random(start, stop, method.seed)
+
+    def evaluate(self, parameters: Table) -> Table:
+        """Parameters, derived quantities, objectives, and why a row failed. Failed rows have NaN objectives."""
+        count = len(parameters["network"])
+        values = self._known_values(parameters, count)
+        table = dict(parameters)
+        for name, expression in self.sweep.derived:
+            values[name] = table[name] = expression(values, count)
+        failed = np.full(count, "", dtype=object)
+        for constraint in self.sweep.constraints:
+            broken = ~constraint(values, count) & (failed == "")
+            failed[broken] = f"constraint {constraint.text}"
+        objectives = {o.column: np.full(count, np.nan) for o in self.sweep.objectives if o.column not in table}
+        for rows, variant, lanes in self._groups(parameters, np.flatnonzero(failed == "")):
+            self._fill(rows, variant, lanes, values, objectives, failed)
+        return {**table, **objectives, "failed": failed}
+
+    def _known_values(self, parameters: Table, count: int) -> dict[str, Any]:
+        device = self.sweep.device
+        fixed = {"lanes": float(device.lanes), **{n: f.value for n, f in device.figures.items()}}
+        return {**{n: np.full(count, v) for n, v in fixed.items()}, **parameters}
+
+    def _groups(self, parameters: Table, rows: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], Variant, int]]:
+        """Rows of one network and number of lanes each."""
+        lanes = parameters.get("lanes")
+        keys = [n for n in parameters if n in ("network", "mode", *NETWORK)]
+        codes = np.zeros(len(rows), np.int64)
+        for name in (*keys, *(["lanes"] if lanes is not None else [])):
+            _, code = np.unique(parameters[name][rows], return_inverse=True)
+            codes = codes * (int(code.max(initial=0)) + 1) + code.reshape(-1)
+        found = []
+        for code in np.unique(codes):
+            group = rows[codes == code]
+            variant = variant_of({n: parameters[n][group[0]] for n in keys})
+            found.append((group, variant, self.sweep.device.lanes if lanes is None else int(lanes[group[0]])))
+        return found
+
+    def _fill(
+        self,
+        rows: NDArray[np.int64],
+        variant: Variant,
+        lanes: int,
+        values: Mapping[str, Any],
+        objectives: Table,
+        failed: NDArray[Any],
+    ) -> None:
+        network = self.networks[variant]
+        if network.engine is None:
+            failed[rows] = network.refused
+            return
+        changed = [p.name for p in self.sweep.space.parameters if p.name in self.sweep.device.figures]
+        found = network.engine({n: as_figure(n, values[n][rows]) for n in changed}, lanes, len(rows))
+        for code in np.unique(found.failure):
+            failed[rows[found.failure == code]] = FAILURES[code]
+        latency, energy = found.latency_s, found.energy_j["total"]
+        known: dict[str, Any] = {
+            "latency_s": latency,
+            "latency_per_sample_s": latency / network.batch,
+            "energy_j": energy,
+            "energy_per_sample_j": energy / network.batch,
+            "energy_delay_js": energy * latency,
+            "power_w": energy / latency,
+            "dram_energy_j": found.energy_j.get("dram", 0.0),
+            "static_energy_j": found.energy_j.get("static", 0.0),
+            "peak_bytes": found.peak_bytes,
+            "cores": float(lanes),
+            "speedup": found.sequential_s / latency,
+            "parameters": float(network.parameters),
+            "macs": float(network.macs),
+        }
+        if "sram_bytes_per_lane" in values:
+            known["sram_total_bytes"] = lanes * values["sram_bytes_per_lane"][rows]
+        for column, into in objectives.items():
+            into[rows] = np.where(found.failure == 0, known[column], np.nan)
+
+
+def as_figure(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """A parameter's values as the device's figure holds them: a choice by its number."""
+    choices = FIGURES[name].choices
+    if values.dtype.kind in "US":
+        return np.array([choices.index(v) for v in values.tolist()], np.float64)
+    return np.asarray(values, np.float64)
+
+
+def variant_of(values: Mapping[str, Any]) -> Variant:
+    """The variant of one row's network parameters."""
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        key = name.removeprefix("network.")
+        options[key] = int(value) if name in DISCRETE else float(value) if key in ("width", "rate") else str(value)
+    return Variant(**options)
+
+
+def variants(sweep: Sweep) -> tuple[Variant, ...]:
+    """Every network that the sweep may ask for, in the order of the grid."""
+    keys = [p for p in sweep.space.parameters if p.name in ("network", "mode", *NETWORK)]
+    found: list[dict[str, Any]] = [{}]
+    for p in keys:
+        found = [{**f, p.name: v} for f in found for v in p.values]
+        if len(found) > MAX_VARIANTS:
+            raise BadInput(f"the sweep asks for more than {MAX_VARIANTS} networks: each is traced; list fewer values")
+    return tuple(variant_of(f) for f in found)
+
+
+def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
+    """Trace every network and decide the lane orders of every class. Raises BadInput, UnknownName, TraceError."""
+    networks: dict[Variant, _Network] = {}
+    lanes = next((p.values for p in sweep.space.parameters if p.name == "lanes"), (sweep.device.lanes,))
+    wanted = variants(sweep)
+    graphs: dict[Variant, BlockGraph] = {}
+
+    def traced(variant: Variant) -> BlockGraph:
+        at_any_rate = replace(variant, rate=None)
+        if at_any_rate not in graphs:
+            graphs[at_any_rate] = graph_of(variant, sweep, progress)
+        return with_rate(graphs[at_any_rate], variant.rate)
+
+    for k, variant in enumerate(wanted):
+        try:
+            graph = traced(variant)
+        except Infeasible as error:
+            networks[variant] = _Network(None, str(error))
+            continue
+        progress(f"preparing {variant.title} ({k + 1} of {len(wanted)})")
+        engine = Engine(graph, sweep.device, sweep.scheduler)
+        for n in lanes:
+            engine.prepare(int(n))
+        forward = sum(t.macs for t in graph.tasks if t.phase == "forward")
+        networks[variant] = _Network(engine, "", graph.batch, graph.parameters, forward)
+    if all(n.engine is None for n in networks.values()):
+        raise BadInput(f"no network of the sweep exists: {next(iter(networks.values())).refused}")
+    return Problem(sweep, networks)
+
+
+def check_satisfiable(sweep: Sweep) -> None:
+    """Refuse constraints that nothing satisfies, as far as the first rows of the sweep and some draws tell."""
+    if not sweep.constraints:
+        return
+    problem = Problem(sweep, {})
+    whole = sweep.space.combinations
+    count = min(200_000, whole) if whole is not None else 200_000
+    rows = sweep.space.grid(0, count) if whole is not None and whole <= count else sweep.space.random(0, count, 0)
+    values = problem._known_values(rows, count)
+    for name, expression in sweep.derived:
+        values[name] = expression(values, count)
+    held = [c(values, count) for c in sweep.constraints]
+    if np.logical_and.reduce(held).any():
+        return
+    shares = [h.mean() for h in held]
+    hardest = int(np.argmin(shares))
+    scope = "no configuration" if whole == count else f"none of {count:,} configurations drawn"
+    said = "satisfies it" if shares[hardest] == 0 else "satisfies all constraints at once"
+    raise BadInput(
+        f"constraints[{hardest}]: {sweep.constraints[hardest].text!r}: {scope} {said}: loosen it or widen a range"
+    )

@@ -1,0 +1,103 @@
+"""Runs a sweep into a folder: prepares, evaluates what is missing, merges, analyses."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.sweeps import search, workers
+from pararev_hw.sweeps.analysis import analyse
+from pararev_hw.sweeps.chips import write_chips
+from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
+from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.sweeps.store import Store, missing, opened
+from pararev_hw.types import SweepResult
+
+Tell = Callable[[str], None]
+
+
+def run(
+    sweep: Sweep,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    processes: int | None = None,
+    cluster: str | None = None,
+    progress: Tell = lambda _: None,
+    warn: Tell = lambda _: None,
+) -> SweepResult:
+    """The finished sweep. What the folder holds of it already is kept; `fresh` begins again.
+
+    `processes` on this machine (None: as many as it has cores, one where the sweep is small), or the workers of the
+    Dask scheduler at `cluster`. `progress` hears how far it is, `warn` what is to be told in any case. Raises
+    Infeasible where no configuration is possible.
+    """
+    if processes is not None and processes < 1:
+        raise BadInput(f"--workers is {processes}: it must be at least 1")
+    searches = sweep.method.population > 0
+    if searches:
+        search.available()
+        if cluster is not None:
+            raise BadInput(f"--cluster: method {sweep.method.name} asks for one generation after another: leave it out")
+    check_satisfiable(sweep)
+    with opened(sweep, folder, fresh=fresh) as store:
+        for line in store.warnings:
+            warn(line)
+        resumed = sum(b - a for a, b in map(sweep.span, store.kept))
+        wanted = missing(store)
+        seconds = 0.0
+        if wanted:
+            problem = prepare(sweep, progress)
+            began = time.perf_counter()
+            for chunk, data in _parts(problem, store, wanted, processes, cluster):
+                store.write(chunk, data)
+                progress(_how_far(store, resumed, time.perf_counter() - began))
+            seconds = time.perf_counter() - began
+        progress("gathering the results")
+        store.merge()
+        result = analyse(store, resumed, seconds)
+        write_chips(sweep, result, folder)
+    if not result.pareto:
+        raise Infeasible(f"{sweep.name}: none of {result.evaluated:,} configurations is possible: {_reasons(result)}")
+    return result
+
+
+def _parts(
+    problem: Problem, store: Store, wanted: Sequence[int], processes: int | None, cluster: str | None
+) -> Iterator[tuple[int, bytes]]:
+    sweep = problem.sweep
+    if sweep.method.population:
+        return search.generations(problem, set(store.kept), lambda c: _table(store, c))
+    if cluster is not None:
+        return workers.cluster(problem, wanted, cluster)
+    rows = sum(b - a for a, b in map(sweep.span, wanted))
+    slow = not all(n.engine is None or n.engine.vectorised for n in problem.networks.values())
+    small = rows < (50 if slow else workers.SMALL)
+    count = processes or (1 if small else os.cpu_count() or 1)
+    count = min(count, len(wanted))
+    return workers.alone(problem, wanted) if count == 1 else workers.local(problem, wanted, count)
+
+
+def _table(store: Store, chunk: int) -> Table:
+    """A kept part's columns, missing numbers as NaN."""
+    found = store.read_part(chunk)
+    return {name: np.array(found[name].to_pylist(), object) for name in ("failed",)} | {
+        o.column: found[o.column].to_numpy(zero_copy_only=False).astype(np.float64) for o in store.sweep.objectives
+    }
+
+
+def _how_far(store: Store, resumed: int, seconds: float) -> str:
+    rows = store.sweep.rows
+    done = sum(b - a for a, b in map(store.sweep.span, store.kept))
+    rate = (done - resumed) / seconds if seconds > 0 else 0.0
+    left = f"{(rows - done) / rate:,.0f} s left" if rate > 0 else ""
+    return f"{done:,} of {rows:,} configurations ({rate:,.0f}/s, {left})"
+
+
+def _reasons(result: SweepResult) -> str:
+    return "; ".join(f"{count:,} {reason}" for reason, count in list(result.reasons.items())[:3])

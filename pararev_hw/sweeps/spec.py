@@ -1,0 +1,421 @@
+"""A sweep file, read and checked: what is swept, over what, under which constraints, for which objectives.
+
+Everything that can be refused is refused here, before anything is traced: one line that begins with the file and the
+key, and says what would be right.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pararev_hw.devices import FIGURES, load_device
+from pararev_hw.devices.files import device_to_dict
+from pararev_hw.errors import BadFile, BadInput, PararevError, unknown_name
+from pararev_hw.sweeps import expressions
+from pararev_hw.sweeps.expressions import Expression
+from pararev_hw.sweeps.objectives import KNOWN, Objective
+from pararev_hw.sweeps.parameters import Parameter, Scale, Space, stepped
+from pararev_hw.types import Device, Figure
+
+MAX_FILE_BYTES = 1 << 20
+MAX_ROWS = 100_000_000
+MAX_LANES = 1024
+COUPLINGS = ("parallel", "reversible", "store")
+METHODS = ("grid", "random", "nsga2", "tpe")
+DISCRETE = ("network.batch", "network.timesteps", "network.depth")  # whole numbers that make another graph
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "network.coupling": COUPLINGS,
+    "network.form": ("unfused", "fused", "merged"),
+}
+NETWORK = (*DISCRETE, "network.width", *CHOICES, "network.rate")
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How configurations are chosen. `count` rows in all; a search asks for `population` of them at a time."""
+
+    name: Literal["grid", "random", "nsga2", "tpe"]
+    count: int
+    seed: int = 0
+    population: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A checked sweep. `space` begins with "network" and "mode", then what makes another graph, then the rest."""
+
+    name: str
+    device: Device
+    scheduler: str
+    spikes: str
+    batch: int | None
+    space: Space
+    derived: tuple[tuple[str, Expression], ...]
+    constraints: tuple[Expression, ...]
+    objectives: tuple[Objective, ...]
+    method: Method
+    fingerprint: str
+
+    @property
+    def rows(self) -> int:
+        return self.method.count
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a part: a generation of a search; else a size that depends on the number of rows alone."""
+        if self.method.population:
+            return self.method.population
+        return min(32768, max(1024, 1 << max(0, math.ceil(self.rows / 64) - 1).bit_length()))
+
+    @property
+    def chunks(self) -> int:
+        return -(-self.rows // self.chunk_rows)
+
+    def span(self, chunk: int) -> tuple[int, int]:
+        """The rows of a part, [from, to)."""
+        return chunk * self.chunk_rows, min(self.rows, (chunk + 1) * self.chunk_rows)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+
+class _Range(_Strict):
+    from_: int | float | str = Field(alias="from")
+    to: int | float | str
+    scale: Literal["linear", "log", "powers_of_two"] = "linear"
+    steps: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
+class _Method(_Strict):
+    name: str
+    samples: int | None = Field(default=None, ge=1)
+    evaluations: int | None = Field(default=None, ge=1)
+    population: int | None = Field(default=None, ge=2, le=100_000)
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
+
+
+class _File(_Strict):
+    schema_version: Literal[1] = 1
+    name: str | None = None
+    device: str
+    networks: str | list[str]
+    modes: str | list[str] = "train"
+    batch: int | None = Field(default=None, ge=1)
+    spikes: str | float | int = "auto"
+    scheduler: str = "heft"
+    parameters: dict[str, Any]
+    derived: dict[str, str] = {}
+    constraints: list[str] = []
+    objectives: list[str] = Field(min_length=1)
+    method: str | _Method = "grid"
+
+
+def load(path: Path) -> Sweep:
+    """The sweep in a YAML file. Raises BadFile, BadInput or UnknownName in one line."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        text = data.decode("utf-8")
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadFile(f"{path}: not UTF-8 text: a sweep file is YAML") from None
+    if len(data) > MAX_FILE_BYTES:
+        raise BadFile(f"{path}: larger than {MAX_FILE_BYTES} bytes: a sweep file is a few KiB of YAML")
+    return from_yaml(text, str(path), path.parent)
+
+
+def from_yaml(text: str, where: str, folder: Path = Path()) -> Sweep:
+    """The sweep that a YAML text describes; device files are found beside it. `where` begins every complaint."""
+    try:
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise BadFile(f"{where}: not valid YAML{line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BadFile(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(data, dict):
+        raise BadFile(
+            f"{where}: holds no sweep: a mapping with device, networks, parameters and objectives is expected"
+        )
+    try:
+        model = _File.model_validate(data)
+    except ValidationError as error:
+        raise BadFile(f"{where}: {_one_line(error)}") from None
+    try:
+        return _checked(model, where, folder)
+    except PararevError as error:
+        said = str(error)
+        raise type(error)(said if said.startswith(where) else f"{where}: {said}") from None
+
+
+def _checked(model: _File, where: str, folder: Path) -> Sweep:
+    from pararev_hw import schedulers
+
+    if model.scheduler not in schedulers.names():
+        raise BadInput(f"{where}: scheduler: {unknown_name('scheduler', model.scheduler, schedulers.names())}")
+    device = _device(model.device, folder)
+    listed = [_listed("network", model.networks), _listed("mode", model.modes)]
+    for mode in listed[1].values:
+        if mode not in ("train", "infer"):
+            raise BadInput(f"modes: {unknown_name('mode', str(mode), ('train', 'infer'))}")
+    varied = [_parameter(name, said, device) for name, said in model.parameters.items()]
+    space = Space((*listed, *sorted(varied, key=_slowness)))
+    names = tuple(p.name for p in space.parameters)
+    given = (*names, *(n for n in ("lanes", *device.figures) if n not in names))
+    derived: list[tuple[str, Expression]] = []
+    for name, text in model.derived.items():
+        if name in given or name in KNOWN or not name.isidentifier():
+            raise BadInput(f"derived.{name}: the name is taken or no name: choose another, as in area_mm2")
+        known = (*given, *(n for n, _ in derived))
+        derived.append((name, expressions.parse(text, known, f"{where}: derived.{name}")))
+    known = (*given, *(n for n, _ in derived))
+    constraints = tuple(
+        expressions.parse(text, known, f"{where}: constraints[{k}]") for k, text in enumerate(model.constraints)
+    )
+    for k, constraint in enumerate(constraints):
+        if not constraint.truth:
+            raise BadInput(f"constraints[{k}]: {constraint.text!r} compares nothing: write it as in area_mm2 <= 20")
+    objectives = tuple(_objective(text, device, varied, dict(derived), k) for k, text in enumerate(model.objectives))
+    if len({o.column for o in objectives}) < len(objectives):
+        raise BadInput("objectives: one is named twice")
+    spikes = str(model.spikes)
+    sweep = Sweep(
+        name=model.name or Path(where).stem,
+        device=_completed(device, varied),
+        scheduler=model.scheduler,
+        spikes=spikes,
+        batch=model.batch,
+        space=space,
+        derived=tuple(derived),
+        constraints=constraints,
+        objectives=objectives,
+        method=_method(model.method, space),
+        fingerprint="",
+    )
+    _check_spikes(sweep)
+    content = {"sweep": model.model_dump(mode="json", by_alias=True), "device": device_to_dict(device), "format": 1}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return replace(sweep, fingerprint=digest)
+
+
+def _check_spikes(sweep: Sweep) -> None:
+    if sweep.spikes in ("auto", "digits", "none"):
+        if sweep.spikes != "auto" and any(p.name == "network.rate" for p in sweep.space.parameters):
+            raise BadInput(f"spikes: {sweep.spikes}, and network.rate is varied: leave one of them out")
+        return
+    rate = expressions.number(sweep.spikes, "spikes")
+    if not 0 <= rate <= 1:
+        raise BadInput(f"spikes: a firing rate is {rate:g}: it must be between 0 and 1")
+
+
+def _device(name: str, folder: Path) -> Device:
+    beside = folder / name
+    if name == "cpu":
+        raise BadInput("device: cpu is measured anew on each machine: write it to a file, and name that")
+    return load_device(beside if Path(name).suffix and beside.is_file() else name)
+
+
+def _completed(device: Device, varied: list[Parameter]) -> Device:
+    """The base device with the figures that it lacks and that are varied, at their first value."""
+    figures = dict(device.figures)
+    for p in varied:
+        if p.name in FIGURES and p.name not in figures:
+            first = p.values[0] if p.values else p.low
+            value = float(FIGURES[p.name].choices.index(first) if isinstance(first, str) else first)
+            figures[p.name] = Figure(value, "the sweep varies it; the base device has none", "assumed")
+    return replace(device, figures=figures)
+
+
+def _listed(name: str, said: str | list[str]) -> Parameter:
+    values = (said,) if isinstance(said, str) else tuple(said)
+    if not values or len(set(values)) < len(values):
+        raise BadInput(f"{name}s: {'none is named' if not values else 'one is named twice'}")
+    return Parameter(name, values)
+
+
+def _slowness(p: Parameter) -> int:
+    """What makes another graph changes slowest, then the lanes: configurations beside each other share their order."""
+    return 0 if p.name in NETWORK else 1 if p.name == "lanes" else 2
+
+
+# figures of the plain roofline, which a chip that describes its cores does not read
+_OF_NO_CORE = ("matrix_", "conv_", "bandwidth_half_work")
+
+
+def parameter_names(device: Device) -> tuple[str, ...]:
+    """What may be varied on that device."""
+    cores = "pe_rows" in device.figures
+    useful = [
+        n
+        for n, info in FIGURES.items()
+        if (n in device.figures or not info.needed_by or device.kind in info.needed_by)
+        and not (cores and n.startswith(_OF_NO_CORE))
+    ]
+    return ("lanes", *useful, *NETWORK)
+
+
+def _parameter(name: str, said: object, device: Device) -> Parameter:
+    at = f"parameters.{name}"
+    known = parameter_names(device)
+    if name not in known:
+        raise unknown_name("parameter", name, known)
+    if said == []:
+        raise BadInput(f"{at}: the range is empty: give at least one value")
+    choices = CHOICES.get(name) or (FIGURES[name].choices if name in FIGURES else ())
+    if choices:
+        words = said if isinstance(said, list) else [said]
+        for word in words:
+            if word not in choices:
+                raise BadInput(f"{at}: {unknown_name('value', str(word), choices)}")
+        return _unique(at, Parameter(name, tuple(map(str, words))))
+    if isinstance(said, dict):
+        parameter = _ranged(name, said, at)
+    else:
+        values = said if isinstance(said, list) else [said]
+        parameter = Parameter(name, tuple(expressions.number(v, f"{at}[{k}]") for k, v in enumerate(values)))
+    if name in NETWORK and parameter.continuous:
+        raise BadInput(f"{at}: every value is another network: list them, or give steps")
+    low, high = (parameter.low, parameter.high) if parameter.continuous else _ends(parameter)
+    if _whole(name):
+        if parameter.continuous:
+            raise BadInput(f"{at}: a range of whole numbers needs steps, or scale: powers_of_two")
+        for v in parameter.values:
+            if float(v) != int(float(v)):
+                raise BadInput(f"{at}: {v} is no whole number")
+    span = _span(name)
+    if not span[0] <= low <= high <= span[1]:
+        raise BadInput(f"{at}: {low:g} to {high:g} leaves what can be: {span[0]:g} to {span[1]:g}")
+    return _unique(at, parameter)
+
+
+def _whole(name: str) -> bool:
+    return name in ("lanes", *DISCRETE) or (name in FIGURES and FIGURES[name].whole)
+
+
+def _span(name: str) -> tuple[float, float]:
+    if name in FIGURES:
+        low, high = FIGURES[name].span
+        return (low, high)
+    return {"lanes": (1, MAX_LANES), "network.rate": (0, 1), "network.width": (1e-3, 1e3)}.get(name, (1, 1e6))
+
+
+def _ends(p: Parameter) -> tuple[float, float]:
+    numbers = [float(v) for v in p.values]
+    return min(numbers), max(numbers)
+
+
+def _unique(at: str, p: Parameter) -> Parameter:
+    if not p.continuous and len(set(p.values)) < len(p.values):
+        raise BadInput(f"{at}: a value is given twice")
+    return p
+
+
+def _ranged(name: str, said: dict[object, object], at: str) -> Parameter:
+    try:
+        model = _Range.model_validate(said)
+    except ValidationError as error:
+        raise BadInput(f"{at}: {_one_line(error, ('from', 'to', 'scale', 'steps'))}") from None
+    low, high = expressions.number(model.from_, f"{at}.from"), expressions.number(model.to, f"{at}.to")
+    scale: Scale = model.scale
+    if low > high:
+        raise BadInput(f"{at}: the range is empty: from {low:g} is above to {high:g}")
+    if scale != "linear" and low <= 0:
+        raise BadInput(f"{at}.from is {low:g}: a range on scale {scale} begins above 0")
+    if scale == "powers_of_two" and model.steps is not None:
+        raise BadInput(f"{at}.steps: scale powers_of_two takes every power of two: leave steps out")
+    values = stepped(low, high, scale, model.steps)
+    if scale == "powers_of_two" and not values:
+        raise BadInput(f"{at}: the range is empty: there is no power of two from {low:g} to {high:g}")
+    if not values and low == high:
+        values = (low,)
+    if _whole(name):
+        values = tuple(dict.fromkeys(float(round(v)) for v in values))
+    return Parameter(name, values, low, high, "log" if scale == "log" else "linear")
+
+
+def _objective(
+    text: str, device: Device, varied: list[Parameter], derived: Mapping[str, Expression], k: int
+) -> Objective:
+    words = text.split()
+    maximise = len(words) == 2 and words[0] in ("maximise", "maximize")
+    name = words[1] if maximise else text
+    if name in derived and not derived[name].truth:
+        return Objective(name, name, "", derived[name].text, maximise)
+    if name not in KNOWN:
+        raise BadInput(f"objectives[{k}]: {unknown_name('objective', name, (*KNOWN, *derived))}")
+    found = KNOWN[name]
+    has = {*device.figures, *(p.name for p in varied)}
+    missing = [n for n in found.needs if n not in has]
+    if missing:
+        raise BadInput(f"objectives[{k}]: {device.name} cannot give {name}: it has no {', '.join(missing)}")
+    return replace(found, maximise=True) if maximise else found
+
+
+def _method(said: str | _Method, space: Space) -> Method:
+    model = _Method(name=said) if isinstance(said, str) else said
+    if model.name not in METHODS:
+        raise BadInput(f"method: {unknown_name('method', model.name, METHODS)}")
+    own = {
+        "grid": (),
+        "random": ("samples",),
+        "nsga2": ("evaluations", "population"),
+        "tpe": ("evaluations", "population"),
+    }
+    for key in ("samples", "evaluations", "population"):
+        if getattr(model, key) is not None and key not in own[model.name]:
+            raise BadInput(f"method.{key}: {model.name} takes {' and '.join(own[model.name]) or 'nothing of the kind'}")
+    if model.name == "grid":
+        free = [p.name for p in space.parameters if p.continuous]
+        if free:
+            raise BadInput(f"parameters.{free[0]}: a grid needs steps; or choose method random, nsga2 or tpe")
+        count = space.combinations or 0
+        if count > MAX_ROWS:
+            raise BadInput(
+                f"method: a grid of {count:,} combinations is more than {MAX_ROWS:,}: "
+                "write method: {name: random, samples: 100000}, or nsga2 with evaluations"
+            )
+        return Method("grid", count)
+    if model.name == "random":
+        if model.samples is None:
+            raise BadInput("method.samples is missing: how many configurations are to be drawn?")
+        return Method("random", _at_most(model.samples, "samples"), model.seed)
+    if model.evaluations is None:
+        raise BadInput("method.evaluations is missing: how many configurations may be tried?")
+    population = min(model.evaluations, model.population or (100 if model.name == "nsga2" else 20))
+    name: Literal["nsga2", "tpe"] = "nsga2" if model.name == "nsga2" else "tpe"
+    return Method(name, _at_most(model.evaluations, "evaluations"), model.seed, population)
+
+
+def _at_most(count: int, key: str) -> int:
+    if count > MAX_ROWS:
+        raise BadInput(f"method.{key} is {count:,}: at most {MAX_ROWS:,}")
+    return count
+
+
+def _one_line(error: ValidationError, known: tuple[str, ...] | None = None) -> str:
+    """The first thing pydantic found wrong, in our words; unknown keys first, since they explain missing ones."""
+    first = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")[0]
+    parts = [str(p) for p in first["loc"] if p not in ("str", "list[str]", "_Method")]
+    at = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        keys = known or tuple(
+            f.alias or n for n, f in (_Method if parts[0] == "method" else _File).model_fields.items()
+        )
+        near = get_close_matches(parts[-1], keys, n=1, cutoff=0.5)
+        return f"unknown key {at!r}: " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}")
+    if first["type"] == "missing":
+        return f"{at} is missing"
+    shown = repr(first["input"])
+    return f"{at} is {shown if len(shown) <= 60 else shown[:57] + '...'}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -1,0 +1,288 @@
+"""The folder of a sweep: numbered parts that appear whole, a manifest, a lock, and in the end one file of results.
+
+    sweep.lock              held while a sweep runs here: the process that holds it
+    manifest.json           what was asked: another question is not answered with these parts
+    parts/part-00012.parquet    written beside, then renamed: a part that is there is whole
+    results.parquet         all parts in order, one row group each; the parts go when it is there
+
+A part is written once its rows are computed and never again, so whatever happens between two parts loses nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pararev_hw.errors import BadFile, BadInput
+from pararev_hw.sweeps.problem import Table
+from pararev_hw.sweeps.spec import Sweep
+
+RESULTS = "results.parquet"
+_FORMAT = 1
+_KEY = b"pararev-hw sweep"
+
+
+def schema(sweep: Sweep) -> pa.Schema:
+    """Columns of results: row, parameters, derived quantities, objectives, failed (null where nothing did)."""
+    words = pa.dictionary(pa.int32(), pa.string())
+    fields = [pa.field("row", pa.int64())]
+    for p in sweep.space.parameters:
+        text = bool(p.values) and isinstance(p.values[0], str)
+        fields.append(pa.field(p.name, words if text else pa.float64()))
+    fields += [pa.field(name, pa.bool_() if e.truth else pa.float64()) for name, e in sweep.derived]
+    fields += [pa.field(o.column, pa.float64()) for o in sweep.objectives if o.column not in {f.name for f in fields}]
+    fields.append(pa.field("failed", words))
+    return pa.schema(fields, metadata={_KEY: sweep.fingerprint.encode()})
+
+
+def encode(sweep: Sweep, start: int, table: Table) -> bytes:
+    """The rows from `start` on as one Parquet file."""
+    count = len(table["failed"])
+    columns: Table = {**table, "row": np.arange(start, start + count)}
+    arrays = []
+    wanted = schema(sweep)
+    for field in wanted:
+        values = columns[field.name]
+        if pa.types.is_dictionary(field.type):
+            plain = [None if field.name == "failed" and v == "" else str(v) for v in values.tolist()]
+            arrays.append(pa.array(plain, pa.string()).dictionary_encode())
+        else:
+            mask = np.isnan(values) if values.dtype.kind == "f" else None
+            arrays.append(pa.array(values, field.type, mask=mask))
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(sink, wanted, compression="zstd") as writer:
+        writer.write_table(pa.Table.from_arrays(arrays, schema=wanted), row_group_size=max(1, count))
+    return bytes(sink.getvalue())
+
+
+@dataclass(slots=True)
+class Store:
+    """An open folder of a sweep, locked. `kept` are the parts that were there already."""
+
+    sweep: Sweep
+    folder: Path
+    kept: set[int]
+    complete: bool
+    warnings: tuple[str, ...] = ()
+
+    def part(self, chunk: int) -> Path:
+        return self.folder / "parts" / f"part-{chunk:05d}.parquet"
+
+    def write(self, chunk: int, data: bytes) -> None:
+        """Put a part into its place. Raises BadFile where it cannot be written: the parts before it stay."""
+        at = self.part(chunk)
+        draft = at.with_suffix(".draft")
+        try:
+            with draft.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(at)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise BadFile(self._cannot(at, error)) from error
+        self.kept.add(chunk)
+
+    def _cannot(self, at: Path, error: OSError) -> str:
+        kept = sum(b - a for a, b in map(self.sweep.span, self.kept))
+        return (
+            f"cannot write {str(at)!r}: {error.strerror or error}: make room, then run the same command again: "
+            f"{kept:,} of {self.sweep.rows:,} rows are kept"
+        )
+
+    def merge(self) -> None:
+        """All parts, in order, as results.parquet; then the parts go. Never more than one part is in memory."""
+        if self.complete:
+            return
+        at = self.folder / RESULTS
+        draft = self.folder / f".{RESULTS}.draft"
+        wanted = schema(self.sweep)
+        try:
+            with pq.ParquetWriter(draft, wanted, compression="zstd") as writer:
+                for chunk in range(self.sweep.chunks):
+                    table = _sound(self.part(chunk), self.sweep, chunk)
+                    if isinstance(table, str):
+                        raise BadFile(f"{self.part(chunk)}: {table}: run the same command again: its rows are redone")
+                    writer.write_table(table.cast(wanted), row_group_size=max(1, table.num_rows))
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(at)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise BadFile(self._cannot(at, error)) from error
+        self.complete = True
+        self.discard_parts()
+
+    def discard_parts(self) -> None:
+        for part in sorted((self.folder / "parts").glob("part-*.*")):
+            part.unlink()
+        with contextlib.suppress(OSError):
+            (self.folder / "parts").rmdir()
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The finished rows, a row group at a time."""
+        with pq.ParquetFile(self.folder / RESULTS) as file:
+            for k in range(file.num_row_groups):
+                yield file.read_row_group(k)
+
+    def read_part(self, chunk: int) -> pa.Table:
+        """A part that was kept, out of results.parquet where that is there already."""
+        if not self.complete:
+            return pq.read_table(self.part(chunk), partitioning=None)
+        with pq.ParquetFile(self.folder / RESULTS) as file:
+            return file.read_row_group(chunk)
+
+
+@contextlib.contextmanager
+def opened(sweep: Sweep, folder: Path, *, fresh: bool) -> Iterator[Store]:
+    """The folder of the sweep, made where it is missing, locked until the block ends.
+
+    Raises BadInput where another sweep runs here, or where it holds another sweep and `fresh` is not set; BadFile
+    where it cannot be written or its results are damaged.
+    """
+    try:
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise BadFile(
+            f"cannot write into {str(folder)!r}: {error.strerror}: name a folder that can be written"
+        ) from error
+    try:
+        _hold(lock, folder)
+        try:
+            yield _store(sweep, folder, fresh)
+        except OSError as error:
+            raise BadFile(
+                f"cannot write into {str(folder)!r}: {error.strerror or error}: what is there stays"
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                (folder / "parts").rmdir()  # where it is empty
+            os.truncate(lock, 0)
+    finally:
+        os.close(lock)
+
+
+def _hold(lock: int, folder: Path) -> None:
+    """Take the lock, which the system itself releases when a process ends, however it ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        who = os.pread(lock, 100, 0).decode(errors="replace").strip() or "another process"
+        raise BadInput(f"{folder}: {who} is sweeping into it: wait for its end, or name another folder") from None
+    os.truncate(lock, 0)
+    os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
+
+
+def _store(sweep: Sweep, folder: Path, fresh: bool) -> Store:
+    manifest = folder / "manifest.json"
+    wanted = {
+        "format": _FORMAT,
+        "sweep": sweep.name,
+        "fingerprint": sweep.fingerprint,
+        "rows": sweep.rows,
+        "chunk_rows": sweep.chunk_rows,
+    }
+    found = None if fresh else _read_manifest(manifest)
+    if fresh or found is None:
+        leftovers = [folder / RESULTS, *sorted((folder / "parts").glob("part-*.*"))]
+        if not fresh and any(p.exists() for p in leftovers):
+            raise BadInput(f"{folder}: holds results but no manifest.json: name another folder, or give --fresh")
+        for p in leftovers:
+            p.unlink(missing_ok=True)
+        draft = folder / ".manifest.json.draft"
+        draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        draft.replace(manifest)
+    elif found != wanted:
+        raise BadInput(
+            f"{folder}: holds the results of another sweep ({found.get('sweep', '?')!r}; the file or its device has "
+            "changed): name another folder, or give --fresh to begin again"
+        )
+    return _resumed(sweep, folder)
+
+
+def _read_manifest(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, UnicodeDecodeError):
+        raise BadFile(f"{path}: is damaged: give --fresh to begin again, or name another folder") from None
+    if not isinstance(found, dict):
+        raise BadFile(f"{path}: is no manifest of a sweep: give --fresh to begin again, or name another folder")
+    return found
+
+
+def _resumed(sweep: Sweep, folder: Path) -> Store:
+    store = Store(sweep, folder, set(), complete=False)
+    results = folder / RESULTS
+    if results.exists():
+        wrong = _wrong_results(results, sweep)
+        if wrong:
+            raise BadFile(f"{results}: {wrong}: remove it, and the same command computes what is missing")
+        store.complete = True
+        store.kept = set(range(sweep.chunks))
+        store.discard_parts()
+        return store
+    warnings = []
+    for chunk in range(sweep.chunks):
+        part = store.part(chunk)
+        if not part.exists():
+            continue
+        table = _sound(part, sweep, chunk)
+        if isinstance(table, str):
+            warnings.append(f"{part}: {table}: its rows are computed again")
+            part.unlink()
+        else:
+            store.kept.add(chunk)
+    for draft in (folder / "parts").glob("*.draft"):
+        draft.unlink()
+    store.warnings = tuple(warnings)
+    return store
+
+
+def _sound(part: Path, sweep: Sweep, chunk: int) -> pa.Table | str:
+    """The rows of a part, or what is wrong with it."""
+    start, stop = sweep.span(chunk)
+    try:
+        table = pq.read_table(part, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, FileNotFoundError):
+            return "is gone"
+        return "is damaged"
+    if (table.schema.metadata or {}).get(_KEY) != sweep.fingerprint.encode():
+        return "belongs to another sweep"
+    if table.num_rows != stop - start or table["row"][0].as_py() != start:
+        return f"does not hold rows {start} to {stop}"
+    return table
+
+
+def _wrong_results(path: Path, sweep: Sweep) -> str | None:
+    try:
+        with pq.ParquetFile(path) as file:
+            if (file.schema_arrow.metadata or {}).get(_KEY) != sweep.fingerprint.encode():
+                return "belongs to another sweep"
+            if file.metadata.num_rows != sweep.rows or file.num_row_groups != sweep.chunks:
+                return f"holds {file.metadata.num_rows} rows, not {sweep.rows}"
+            for k in range(file.num_row_groups):
+                file.read_row_group(k)
+    except (OSError, pa.ArrowException):
+        return "is damaged"
+    return None
+
+
+def missing(store: Store) -> Sequence[int]:
+    """The chunks that are still to be computed, in order."""
+    return [c for c in range(store.sweep.chunks) if c not in store.kept]

@@ -1,0 +1,136 @@
+"""Networks that a sweep compares: every combination of network, mode and what changes the graph is traced once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pararev_hw import graph as graphs
+from pararev_hw import pipeline
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.types import BlockGraph
+
+if TYPE_CHECKING:
+    from pararev_hw.importers.targets import Options, Target
+
+FAMILIES = {"parallel": "pararevsnn", "reversible": "revsresnet", "store": "pararevsnn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A network as it is traced. None: as the network itself has it."""
+
+    network: str
+    mode: str
+    batch: int | None = None
+    timesteps: int | None = None
+    depth: int | None = None
+    width: float | None = None
+    coupling: str | None = None
+    form: str | None = None
+    rate: float | None = None  # of spikes, at every layer that reads them
+
+    @property
+    def title(self) -> str:
+        options = [
+            f"{k} {getattr(self, k)}" for k in ("batch", "timesteps", "depth", "width", "coupling", "form", "rate")
+        ]
+        said = [o for o in options if not o.endswith(" None")]
+        return ", ".join((f"{self.network} {self.mode}", *said))
+
+
+def graph_of(variant: Variant, sweep: Sweep, progress: Callable[[str], None]) -> BlockGraph:
+    """The variant's step, traced for the sweep's device.
+
+    `coupling` "parallel" is ParaRevSNN, "reversible" RevSNN with as many pairs, "store" ParaRevSNN that keeps its
+    activations. Raises Infeasible for a combination that no network has, BadInput for a value that none has.
+    """
+    from pararev_hw.importers.targets import Options
+
+    options = Options(batch=variant.batch or sweep.batch, timesteps=variant.timesteps, width=variant.width)
+    plain = variant.coupling is None and variant.depth is None and variant.form is None
+    target = _plain(variant, options) if plain else _chosen(variant, options)
+    return _traced(target, variant, sweep, progress)
+
+
+def _plain(variant: Variant, options: Options) -> Target:
+    from pararev_hw.importers.targets import resolve
+
+    return resolve(variant.network, options)
+
+
+def _chosen(variant: Variant, options: Options) -> Target:
+    """The member of the network's family with that depth, coupling and form."""
+    import torch
+
+    from pararev_hw import models
+    from pararev_hw.importers.targets import resolve
+
+    if variant.network not in models.names():
+        raise BadInput(f"{variant.network}: depth, coupling and form belong to networks of the zoo")
+    own = models.spec(variant.network)
+    if own.family not in FAMILIES.values():
+        raise BadInput(f"{variant.network}: depth, coupling and form are varied of ParaRevSNN and RevSNN networks")
+    blocks, depth = own.blocks, variant.depth
+    if depth is not None:
+        specs = [models.spec(n) for n in models.names()]
+        kin = {s.depth: s for s in specs if s.family == "pararevsnn" and s.event == own.event}
+        if depth not in kin:
+            raise BadInput(f"network.depth is {depth}: known: {', '.join(map(str, sorted(kin)))}")
+        blocks = kin[depth].blocks
+    family = own.family if variant.coupling is None else FAMILIES[variant.coupling]
+    if variant.form not in (None, "unfused") and family != "pararevsnn":
+        raise Infeasible(f"no {variant.form} form: coupling reversible has none")
+    member = _member(family, len(blocks), own.event)
+    given: dict[str, Any] = {"blocks": blocks, "store": variant.coupling == "store"}
+    if variant.form is not None:
+        given["form"] = variant.form
+    if options.width is not None:
+        given["width"] = options.width
+    if options.timesteps is not None:
+        given["timesteps"] = options.timesteps
+    found = resolve(member, options)
+
+    def make() -> torch.nn.Module:
+        torch.manual_seed(options.seed)
+        return models.create(member, **given)
+
+    with torch.device("meta"):
+        network = make()
+    said = tuple(a for a in found.assumptions if "pairs per stage" not in a and "blocks per stage" not in a)
+    named = (f"{variant.network}: pairs per stage {list(blocks)}", *said)
+    return replace(found, name=variant.network, network=network, realise=make, assumptions=named)
+
+
+def _member(family: str, stages: int, event: bool) -> str:
+    from pararev_hw import models
+
+    specs = (models.spec(n) for n in models.names())
+    return next(s.name for s in specs if s.family == family and len(s.blocks) == stages and s.event == event)
+
+
+def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Callable[[str], None]) -> BlockGraph:
+    from pararev_hw.tracing import optimizer_named, trace_step
+
+    progress(f"tracing {variant.title}")
+    own = target.step is not None and variant.mode == "train"
+    traced = trace_step(
+        target.network,
+        (*target.inputs, *target.targets) if own else target.inputs,
+        name=target.name,
+        mode="train" if variant.mode == "train" else "infer",
+        batch=target.batch,
+        timesteps=target.timesteps,
+        optimizer=optimizer_named("sgd-foreach" if sweep.device.kind == "gpu" else "sgd"),
+        step=target.step if own else None,
+        assumptions=target.assumptions,
+    )
+    spikes = sweep.spikes if variant.rate is None else repr(variant.rate)
+    return pipeline.with_spikes(traced.graph, target, spikes, progress)
+
+
+def with_rate(graph: BlockGraph, rate: float | None) -> BlockGraph:
+    """The graph at that firing rate; None: as it is."""
+    return graph if rate is None else graphs.attach(graph, graphs.assumed(graph, rate))

@@ -1,0 +1,162 @@
+"""Who evaluates the parts of a sweep: this process, processes of this machine, or the workers of a Dask cluster.
+
+All of them are given a chunk's number and give its bytes; which of them did it leaves no trace in the results. A
+worker that dies costs its chunks' time, nothing else: they are given to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+from collections import deque
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+from pararev_hw.errors import BadInput, MissingDependency, PararevError
+from pararev_hw.sweeps.problem import Problem
+from pararev_hw.sweeps.store import encode
+
+MAX_DEATHS = 3  # of workers in a row without a finished chunk
+SMALL = 50_000  # rows below which starting processes costs more than it saves
+
+_problem: Problem | None = None  # of a worker process: given once, when it starts
+
+
+class WorkersDied(PararevError, RuntimeError):
+    """Workers die again and again: something kills them, most often too little memory."""
+
+
+def evaluate_chunk(problem: Problem, chunk: int) -> bytes:
+    """The rows of a grid's or a random draw's chunk, as a Parquet file."""
+    start, stop = problem.sweep.span(chunk)
+    return encode(problem.sweep, start, problem.evaluate(problem.rows(start, stop)))
+
+
+def alone(problem: Problem, chunks: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    """Every chunk, in this process."""
+    for chunk in chunks:
+        yield chunk, evaluate_chunk(problem, chunk)
+
+
+def local(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, bytes]]:
+    """Every chunk, as it is finished by one of `workers` processes."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    waiting, deaths = deque(chunks), 0
+    while waiting:
+        finished: set[int] = set()
+        try:
+            for chunk, data in _round(problem, list(waiting), workers):
+                finished.add(chunk)
+                deaths = 0
+                yield chunk, data
+        except BrokenProcessPool:
+            deaths += 1
+            if deaths > MAX_DEATHS:
+                raise WorkersDied(
+                    f"a worker process died {deaths} times in a row: is there enough memory? Finished rows are kept: "
+                    "run the same command again, with --workers 1"
+                ) from None
+        waiting = deque(c for c in waiting if c not in finished)
+
+
+def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, bytes]]:
+    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+    from multiprocessing import get_context
+
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (pickle.dumps(problem), os.getpid()))
+    try:
+        queue, running = deque(chunks), dict[Future[bytes], int]()
+        while queue or running:
+            while queue and len(running) < 2 * workers:
+                chunk = queue.popleft()
+                running[pool.submit(_chunk, chunk)] = chunk
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda f: running[f]):
+                chunk = running.pop(future)
+                yield chunk, future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _start(problem: bytes, parent: int) -> None:
+    """Begin a worker process: it ends with its parent, and leaves Ctrl-C to it."""
+    global _problem
+    import signal
+    import threading
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _problem = pickle.loads(problem)  # from the parent, through the pipe that started this process
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    import time
+
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _chunk(chunk: int) -> bytes:
+    assert _problem is not None
+    return evaluate_chunk(_problem, chunk)
+
+
+def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[tuple[int, bytes]]:
+    """Every chunk, as it is finished by a worker of the Dask scheduler at `address`.
+
+    Raises MissingDependency without the extra `cluster`, BadInput where no scheduler answers or none of its workers
+    can run this package, WorkersDied where a chunk kills its workers.
+    """
+    try:
+        dask: Any = import_module("distributed")  # an extra
+    except ImportError:
+        raise MissingDependency("--cluster needs Dask: install pararev-hw[cluster]") from None
+    try:
+        client = dask.Client(address, timeout="10s", set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise BadInput(
+            f"no Dask scheduler answers at {address!r} ({_first(error)}): start one with `dask scheduler`"
+        ) from None
+    with client:
+        threads = sum(client.nthreads().values())
+        if not threads:
+            raise BadInput(f"the Dask scheduler at {address!r} has no workers: start some with `dask worker {address}`")
+        # a future of its own, not scattered data: a scheduler computes it again when all who hold it die
+        ready = client.submit(pickle.loads, pickle.dumps(problem), pure=False)
+        queue = deque(chunks)
+        numbers: dict[Any, int] = {}
+
+        def submit() -> Any:
+            chunk = queue.popleft()
+            future = client.submit(evaluate_chunk, ready, chunk, pure=False, retries=MAX_DEATHS)
+            numbers[future.key] = chunk
+            return future
+
+        running = dask.as_completed([submit() for _ in range(min(len(queue), 4 * threads))], loop=client.loop)
+        try:
+            for future in running:
+                data = future.result()
+                yield numbers.pop(future.key), data
+                if queue:
+                    running.add(submit())
+        except dask.KilledWorker as error:
+            raise WorkersDied(
+                f"workers of {address!r} die on the same rows: {_first(error)}: finished rows are kept"
+            ) from None
+        except (OSError, TimeoutError) as error:
+            raise WorkersDied(
+                f"the Dask cluster at {address!r} is gone ({_first(error)}): finished rows are kept"
+            ) from None
+        except ModuleNotFoundError as error:
+            raise BadInput(f"the workers of {address!r} cannot run this: {error}: install pararev-hw there") from None
+        finally:
+            with contextlib.suppress(Exception):  # the cluster may be gone already
+                client.cancel([ready])
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]

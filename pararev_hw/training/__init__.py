@@ -1,0 +1,1 @@
+"""Training: data sets, the training step, and loops over it."""

@@ -1,0 +1,70 @@
+"""What is said of a step before it runs: the profile's prediction, and two simpler ones on the same trace.
+
+roofline   the figures of the profile's device, nothing fitted
+flops      flops x one constant, the median of seconds / flops over the whole steps that the calibration measured
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pararev_hw import pipeline
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, simd_bytes_here
+from pararev_hw.types import BlockGraph, Hardware, Prediction, Profile, StepCost
+from pararev_hw.validation.statistics import fitted_constant
+from pararev_hw.validation.suite import Trial
+
+ROOFLINE, FLOPS = "roofline", "flops x constant"
+
+
+def optimizer_of(kind: str) -> str:
+    """SGD with momentum; one kernel for all parameters on a GPU, as PyTorch does."""
+    return "sgd-foreach" if kind == "gpu" else "sgd"
+
+
+def traced(trial: Trial, kind: str) -> BlockGraph:
+    """The step of a trial, traced."""
+    return pipeline.build_graph(
+        trial.network,
+        batch=trial.batch,
+        timesteps=trial.timesteps,
+        mode=trial.mode,
+        dtype=trial.dtype,
+        width=trial.width,
+        optimizer=optimizer_of(kind),
+        spikes="none",
+    )
+
+
+def predicted(graph: BlockGraph, profile: Profile, launch: str) -> StepCost:
+    """Latency, memory and energy of the step as eager PyTorch runs it, or as a CUDA graph.
+
+    Raises Infeasible where the device's memory does not hold it. The energy of a CPU is assumed, not fitted: None.
+    """
+    found = _sequential(graph, profile, launch)
+    energy_j = found.energy_j.get("total") if profile.kind == "gpu" else None
+    return StepCost(found.latency_s, peak_bytes(graph, profile.kind), energy_j)
+
+
+def peak_bytes(graph: BlockGraph, kind: str) -> int:
+    """Peak memory of the step as eager PyTorch runs it here, workspaces of this machine's libraries included."""
+    return eager_peak_bytes(graph, kind, simd_bytes=simd_bytes_here())
+
+
+def baselines(graph: BlockGraph, profile: Profile, launch: str) -> Mapping[str, float]:
+    """Seconds by name of the simpler prediction; what cannot be said is left out."""
+    found = {ROOFLINE: _sequential(graph, profile.device, launch).latency_s}
+    constant = fitted_constant([(float(s.flops), _median(s.seconds)) for s in profile.steps if s.flops])
+    return found if constant is None else found | {FLOPS: constant * flops_of(graph)}
+
+
+def flops_of(graph: BlockGraph) -> int:
+    return sum(t.flops for t in graph.tasks)
+
+
+def _sequential(graph: BlockGraph, hardware: Hardware, launch: str) -> Prediction:
+    return pipeline.predict(pipeline.plan(graph, hardware, "sequential", launch=launch))
+
+
+def _median(values: tuple[float, ...]) -> float:
+    return sorted(values)[len(values) // 2]

@@ -1,0 +1,123 @@
+"""One trial after another: predicted, run for real, and whatever goes wrong with one leaves the others alone."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pararev_hw import models
+from pararev_hw.errors import Infeasible
+from pararev_hw.importers.targets import Options, resolve
+from pararev_hw.measurement import computing_threads, measure_step, step_clock
+from pararev_hw.reports import units
+from pararev_hw.types import BlockGraph, Profile, StepCost, ValidationCase
+from pararev_hw.validation.energy import Counter, energy_j
+from pararev_hw.validation.memory import cuda_bytes_before, peak_bytes
+from pararev_hw.validation.predicting import baselines, flops_of, optimizer_of, predicted, traced
+from pararev_hw.validation.stepping import check_finite, real_step, replayed
+from pararev_hw.validation.suite import HeldOut, Trial
+
+_MIN_STEPS = 11
+
+Run = Callable[[Trial, BlockGraph], tuple[StepCost, tuple[float, ...]]]
+
+
+def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> ValidationCase:
+    """The trial predicted and measured by `run`; a network that raises, gives NaN or outgrows the memory gives a case
+    that failed. Raises Infeasible where the prediction says that the memory does not hold it: then it is not tried.
+    """
+    graph = traced(trial, profile.kind)
+    said = predicted(graph, profile, trial.launch)
+    simpler = baselines(graph, profile, trial.launch)
+    _check_room(said.peak_bytes, profile)
+    measured: StepCost | None = None
+    seconds: tuple[float, ...] = ()
+    failed: str | None = None
+    try:
+        measured, seconds = run(trial, graph)
+    except Exception as error:
+        # whatever a network raises while it really runs is this case's result, and no other's
+        failed = _reason(error)
+    return ValidationCase(
+        name=trial.name,
+        network=trial.network,
+        held_out=held_out,
+        mode=trial.mode,
+        launch=trial.launch,
+        dtype=trial.dtype,
+        batch=trial.batch,
+        timesteps=trial.timesteps,
+        width=trial.width,
+        flops=flops_of(graph),
+        predicted=said,
+        measured=measured,
+        baselines=simpler,
+        samples_s=seconds,
+        failed=failed,
+    )
+
+
+def runner(profile: Profile, device: str, limit_s: float, counter: Counter | None, seed: int = 0) -> Run:
+    """What really runs a trial on that torch device, for about `limit_s` seconds each."""
+
+    def run(trial: Trial, graph: BlockGraph) -> tuple[StepCost, tuple[float, ...]]:
+        with computing_threads(profile.environment.threads):
+            try:
+                return measure_trial(trial, device, limit_s, counter, profile.environment.threads, seed)
+            finally:
+                gc.collect()
+                if device == "cuda":
+                    torch.cuda.empty_cache()
+
+    return run
+
+
+def measure_trial(
+    trial: Trial, device: str, limit_s: float, counter: Counter | None, threads: int, seed: int
+) -> tuple[StepCost, tuple[float, ...]]:
+    """Median time, peak memory and energy of the trial's step, and the time of every step. Raises what it raises."""
+    before = cuda_bytes_before() if device == "cuda" else 0
+    options = Options(batch=trial.batch, timesteps=trial.timesteps, width=trial.width, seed=seed)
+    found = resolve(trial.network, options)
+    step = real_step(
+        found.realise(),
+        found.inputs,
+        mode=trial.mode,
+        dtype=trial.dtype,
+        optimizer=optimizer_of("gpu" if device == "cuda" else "cpu"),
+        device=device,
+        samples=trial.batch,
+        classes=models.spec(trial.network).classes,
+    )
+    check_finite(step.run(), 1)  # at once: what has diverged need not be timed
+    step.run()  # the optimizer's state and the libraries' plans exist from here on
+    peak = peak_bytes(step, device, before)
+    timed = replayed(step) if trial.launch == "graph" else step
+    timing = measure_step(timed.run, step_clock(device, threads), limit_s=limit_s, min_steps=_MIN_STEPS)
+    joules = None if counter is None else energy_j(timed.run, timing.median_s, counter)
+    check_finite(timed.run(), len(timing.seconds) + 3)
+    return StepCost(timing.median_s, peak, joules), timing.seconds
+
+
+def _check_room(peak: int, profile: Profile) -> None:
+    """A CPU's process that asks for more than there is gets killed, and takes the other cases with it."""
+    have = _available_bytes() if profile.kind == "cpu" else None
+    if have is not None and peak > have:
+        raise Infeasible(f"it needs {units.size(peak)} of memory, {units.size(have)} are free")
+
+
+def _available_bytes() -> int | None:
+    """Main memory that can be had without swapping, None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
+
+
+def _reason(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

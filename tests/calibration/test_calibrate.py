@@ -1,0 +1,232 @@
+"""A calibration keeps what it has: when the time is over, on Ctrl-C, out of memory, or when the device goes away."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pararev_hw.calibration import calibrate, held_in, ops, session, steps, subprocess_steps
+from pararev_hw.calibration.held_in import HeldIn
+from pararev_hw.calibration.residuals import held_out_errors, kind_residuals
+from pararev_hw.calibration.suite import Entry, entries
+from pararev_hw.costmodels.calibrated import op_times
+from pararev_hw.devices import needed_figures
+from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
+from pararev_hw.errors import BadInput
+from pararev_hw.types import Device, Estimate, Figure, Profile
+from tests.helpers.command_line import run
+
+WANTED = ("aten.relu.default float32", "aten.mul.Tensor float32", "aten.view.default float32")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three entries, one tiny step, no look at the machine: seconds instead of minutes."""
+
+    def few(device: str) -> tuple[Entry, ...]:
+        return tuple(e for e in entries(device) if e.name in WANTED)
+
+    figures = {n: Figure(1e12 if "_per_s" in n else 1e-6, "a test", "measured") for n in needed_figures("cpu")}
+    device = Device("cpu", "cpu", "a test's CPU", 2, figures | {"memory_bytes": Figure(1e9, "a test", "measured")})
+    monkeypatch.setattr(session, "entries", few)
+    monkeypatch.setattr(session, "measured_device", lambda _: device)
+    monkeypatch.setattr(session.host, "copy_curve", lambda *_: (((4096.0, 1e10), (1e8, 1e9)),) * 2)
+    monkeypatch.setattr(session.host, "matmul_peaks", lambda *_: {})
+    monkeypatch.setattr(session.host, "fault_s_per_byte", lambda: Estimate(1e-10))
+    monkeypatch.setattr(ops, "WARM_LIMIT_S", 0.002)
+    monkeypatch.setattr(ops, "COLD_LIMIT_S", 0.002)
+    monkeypatch.setattr(session, "measured_pairs", lambda *_: iter(()))
+    monkeypatch.setattr(steps, "timed_apart", here)
+    monkeypatch.setattr(held_in, "CPU", (HeldIn("plain", "infer", "float32", 0.0625, 1, 2),))
+
+
+def here(
+    which: Any, threads: int, seed: int, limit_s: float, until: Callable[[], bool]
+) -> Iterator[subprocess_steps.Timed]:
+    """Steps measured in the test's own process, and briefly."""
+    for one in which:
+        yield subprocess_steps.Timed(subprocess_steps.timed_here(one, "cpu", threads, seed, 0.1))
+
+
+def survives(profile: Profile) -> Profile:
+    assert profile_from_json(profile_to_json(profile), "p.json") == profile
+    return profile
+
+
+def test_a_profile_has_fits_steps_and_what_they_were_made_from() -> None:
+    before = torch.get_num_threads()
+    profile, interrupted = calibrate("cpu", 1.0)
+    survives(profile)
+    assert not interrupted
+    assert torch.get_num_threads() == before
+    assert {f.group for f in profile.fits} >= {"aten.relu.default", "aten.mul.Tensor", "aten.view.default"}
+    assert profile.held_in == ("plain",)
+    assert profile.environment.threads == 1 and profile.environment.torch == torch.__version__
+    assert profile.steps[0].ops_s > 0 and profile.steps[0].flops > 0
+    assert all(s.seconds for s in profile.samples)
+    assert {r.kind for r in kind_residuals(profile)} == {"elementwise", "view"}
+    assert sum(1 for _ in held_out_errors(profile)) == sum(s.held_out for s in profile.samples)
+
+
+def test_a_step_that_was_held_in_is_predicted_as_it_was_measured() -> None:
+    profile, _ = calibrate("cpu", 1.0)
+    graph = held_in.traced(held_in.CPU[0], "cpu")
+    said = sum(op_times.op_seconds(graph, profile))
+    measured = sorted(profile.steps[0].seconds)[len(profile.steps[0].seconds) // 2]
+    assert said == pytest.approx(measured, rel=0.2)
+
+
+def after(count: int, raised: BaseException) -> Callable[..., Iterator[Any]]:
+    """The measuring of ops, with an exception after so many of them."""
+    real = session.measured_ops
+
+    def measured(*arguments: Any) -> Iterator[Any]:
+        for k, sample in enumerate(real(*arguments)):
+            if k == count:
+                raise raised
+            yield sample
+
+    return measured
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(session, "measured_ops", after(60, KeyboardInterrupt()))
+    path = tmp_path / "p.json"
+    found = run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1")
+    assert found.status == 130
+    assert "keeps 60 measurements" in found.err
+    profile = load_hardware(path)
+    assert isinstance(profile, Profile)
+    assert len(profile.samples) == 60 and profile.steps == () and profile.fits
+    assert any("interrupted" in line for line in profile.missing)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_before_anything_was_measured_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(session, "measured_ops", after(0, KeyboardInterrupt()))
+    path = tmp_path / "p.json"
+    path.write_text("the old one")
+    assert run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1").status == 130
+    assert path.read_text() == "the old one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_device_that_goes_away_costs_the_rest_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RuntimeError("CUDA error: unspecified launch failure")
+    calls = iter(range(10**6))
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) > 40:
+            raise gone
+        return ops_measure(*arguments, **options)
+
+    ops_measure = ops.measure
+    monkeypatch.setattr(ops, "measure", failing)
+    profile, interrupted = calibrate("cpu", 1.0)
+    survives(profile)
+    assert not interrupted
+    assert profile.samples and not profile.steps
+    assert any("the device is gone: CUDA error" in line for line in profile.missing)
+
+
+def test_a_case_that_does_not_fit_in_memory_is_missed_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(10**6))
+
+    def failing(*arguments: Any, **options: Any) -> Any:
+        if next(calls) in (3, 4, 5):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
+        return ops_measure(*arguments, **options)
+
+    ops_measure = ops.measure
+    monkeypatch.setattr(ops, "measure", failing)
+    profile, _ = calibrate("cpu", 1.0)
+    survives(profile)
+    assert any("out of memory" in line for line in profile.missing)
+    assert profile.steps and len(profile.samples) > 60
+
+
+def test_the_time_is_kept_and_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = itertools.count()  # a clock of its own: the time is over at the 41st look at it
+    monkeypatch.setattr(session.Budget, "share", lambda *_: lambda: next(asked) > 40)
+    profile, _ = calibrate("cpu", 1.0)
+    survives(profile)
+    assert any(line.endswith("the time was over") for line in profile.missing)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--device", "tpu"), "'tpu'"),
+        (("--device", "cpu", "--minutes", "0"), "minutes is 0"),
+        (("--device", "cpu", "--minutes", "nan"), "minutes is nan"),
+    ],
+)
+def test_nonsense_is_refused_in_one_line(arguments: tuple[str, ...], says: str, tmp_path: Path) -> None:
+    found = run("calibrate", *arguments, "-o", tmp_path / "p.json")
+    assert found.status == 2
+    assert says in found.line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_refused_in_one_line(tmp_path: Path) -> None:
+    found = run("calibrate", "--device", "cuda", "-o", tmp_path / "p.json")
+    assert found.status == 2
+    assert "torch finds no GPU here" in found.line
+
+
+def test_two_calibrations_never_write_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    with open(tmp_path / ".p.json.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found = run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1")
+    assert found.status == 2
+    assert "another calibration is writing it" in found.line
+    assert not path.exists()
+
+
+def test_json_is_the_whole_result_without_raw_samples(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    found = run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1", "--json", "--plots", tmp_path / "plots")
+    assert found.status == 0, found.err
+    document = json.loads(found.out)
+    profile = load_hardware(path)
+    assert isinstance(profile, Profile)
+    assert document["samples"] == len(profile.samples)
+    assert [f["group"] for f in document["fits"]] == [f.group for f in profile.fits]
+    assert sorted(p.name for p in (tmp_path / "plots").iterdir()) == ["curves.svg", "residuals.svg"]
+
+
+def test_a_profile_schedules_a_network(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(profile_to_json(calibrate("cpu", 1.0)[0]))
+    arguments = ("--width", "0.0625", "--batch", "2", "-T", "2", "--lanes", "1", "--json", "--scheduler", "sequential")
+    found = run("schedule", "pararevsnn21", "--device", path, *arguments)
+    assert found.status == 0, found.err
+    assert json.loads(found.out)["makespan_s"] > 0
+
+
+def test_nothing_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "entries", lambda _: ())
+    with pytest.raises(BadInput, match="nothing could be measured"):
+        calibrate("cpu", 1.0)
+
+
+def test_steps_are_measured_in_a_process_of_their_own_and_what_fails_is_said() -> None:
+    tiny = HeldIn("plain", "infer", "float32", 0.0625, 1, 1)
+    unknown = HeldIn("no-such-network", "infer", "float32", 0.0625, 1, 1)
+    good, bad = subprocess_steps.timed_apart((tiny, unknown), 1, 0, 0.05, lambda: False)
+    assert good.timing is not None and good.timing.median_s > 0
+    assert bad.timing is None and "no-such-network" in bad.failed
+
+
+def test_a_process_that_is_told_to_stop_measures_no_more() -> None:
+    tiny = HeldIn("plain", "infer", "float32", 0.0625, 1, 1)
+    assert len(list(subprocess_steps.timed_apart((tiny,) * 50, 1, 0, 0.05, lambda: True))) == 1

@@ -1,0 +1,128 @@
+"""Prices come back from times that were made of them, outliers and held-out shapes do not move them, and what nearby
+shapes share is learnt."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pararev_hw.calibration.fit import fits
+from pararev_hw.costmodels.calibrated import gaussian_process
+from pararev_hw.costmodels.calibrated.cache_model import lost
+from pararev_hw.types import Fit, OpSample, OpType
+
+CACHES = (1e6, 3e7)
+OVERHEAD_S, PER_BYTE_S, DRAM_S, COLD_S = 3e-6, 2e-11, 5e-11, 2e-5
+
+
+def op(elements: int, name: str = "aten.relu.default") -> OpType:
+    shape = ((elements,),)
+    return OpType(name, "elementwise", "float32", shape, shape, (), 0, elements, 4 * elements, 4 * elements)
+
+
+def true_s(elements: int, cold: bool) -> float:
+    """What the sum of prices x amounts gives, written again."""
+    moved = 8.0 * elements
+    far = moved if cold else moved * float(lost(np.array(moved), CACHES[1]))
+    return OVERHEAD_S + PER_BYTE_S * 4 * elements + DRAM_S * far + (COLD_S if cold else 0.0)
+
+
+def samples(noise: Callable[[int], float] = lambda k: 1.0, count: int = 60, seed: int = 0) -> list[OpSample]:
+    draw = random.Random(seed)
+    found = []
+    for k in range(count):
+        elements = round(math.exp(draw.uniform(math.log(1e3), math.log(1e8))))
+        for cold in (False, True):
+            found.append(OpSample(op(elements), cold, k % 5 == 4, False, (true_s(elements, cold) * noise(k),)))
+    return found
+
+
+def of_group(found: tuple[Fit, ...]) -> Fit:
+    return next(f for f in found if f.group == "aten.relu.default")
+
+
+def test_prices_come_back_with_small_uncertainties() -> None:
+    fit = of_group(fits(samples(), CACHES, 0.0))
+    price = {n: e.value for n, e in fit.coefficients.items()}
+    assert price["overhead_s"] == pytest.approx(OVERHEAD_S, rel=0.02)
+    assert price["cold_s"] == pytest.approx(COLD_S, rel=0.02)
+    assert price["dram_s_per_byte"] == pytest.approx(DRAM_S, rel=0.05)
+    # reads and writes always go together here: only their sum can be told
+    assert price["read_s_per_byte"] + price["write_s_per_byte"] == pytest.approx(PER_BYTE_S, rel=0.1)
+    assert fit.residual_median is not None and fit.residual_median < 0.01
+    sigma = fit.coefficients["overhead_s"].sigma
+    assert sigma is not None and sigma < 0.05 * OVERHEAD_S
+
+
+def test_uncertainty_grows_with_noise() -> None:
+    draw = random.Random(1)
+    factor = [math.exp(draw.gauss(0, 0.1)) for _ in range(60)]
+    noisy, clean = of_group(fits(samples(lambda k: factor[k]), CACHES, 0.0)), of_group(fits(samples(), CACHES, 0.0))
+    a, b = noisy.coefficients["overhead_s"].sigma, clean.coefficients["overhead_s"].sigma
+    assert a is not None and b is not None and a > 3 * b
+
+
+def test_outliers_move_prices_little() -> None:
+    fit = of_group(fits(samples(lambda k: 20.0 if k % 11 == 0 else 1.0), CACHES, 0.0))
+    assert fit.coefficients["overhead_s"].value == pytest.approx(OVERHEAD_S, rel=0.15)
+
+
+def test_held_out_samples_never_enter_a_fit() -> None:
+    once = samples()
+    spoilt = [replace(s, seconds=(1e3 * s.seconds[0],)) if s.held_out else s for s in once]
+    a, b = (of_group(fits(table, CACHES, 0.0)) for table in (once, spoilt))
+    assert a.coefficients == b.coefficients
+    assert b.bias is not None and b.bias == pytest.approx(-0.999, abs=1e-3)  # and they are judged
+
+
+def test_memory_that_was_mapped_in_is_not_the_ops_own() -> None:
+    fault = 1e-11
+    faulted = [
+        replace(s, seconds=(s.seconds[0] + fault * s.op.write_bytes,), faulted_bytes=s.op.write_bytes)
+        for s in samples()
+        if not s.cold
+    ]
+    plain = [s for s in samples() if not s.cold]
+    a, b = (of_group(fits(table, CACHES, fault)) for table in (plain, faulted))
+    for name in ("overhead_s", "write_s_per_byte"):
+        assert a.coefficients[name].value == pytest.approx(b.coefficients[name].value, rel=1e-3, abs=1e-16)
+
+
+def test_a_group_too_small_has_no_fit() -> None:
+    assert fits(samples(count=1)[:2], CACHES, 0.0) == ()
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.floats(0.1, 0.5), st.floats(1.0, 4.0))
+def test_a_smooth_residual_is_learnt_and_vanishes_far_away(seed: int, size: float, length: float) -> None:
+    generator = np.random.default_rng(seed)
+    at = generator.uniform(0, 10, (120, 1))
+    wave = size * np.sin(at[:, 0] / length)
+    how = gaussian_process.smoothness(at[:80], wave[:80])
+    assert how is not None
+    factor = gaussian_process.correction(at[:80], wave[:80], how, at[80:])
+    assert np.median(np.abs(np.log(factor) - wave[80:])) < 0.25 * size
+    far = gaussian_process.correction(at[:80], wave[:80], how, np.array([[1e4]]))
+    assert far == pytest.approx(1.0)
+
+
+def test_nothing_is_learnt_from_nothing() -> None:
+    at = np.arange(20.0)[:, None]
+    assert gaussian_process.smoothness(at, np.zeros(20)) is None
+    assert gaussian_process.smoothness(at[:3], np.ones(3)) is None
+
+
+def test_noise_is_not_learnt_as_shape() -> None:
+    generator = np.random.default_rng(0)
+    at, noise = generator.uniform(0, 10, (100, 2)), generator.normal(0, 0.1, 100)
+    how = gaussian_process.smoothness(at[:70], noise[:70])
+    if how is not None:
+        factor = gaussian_process.correction(at[:70], noise[:70], how, at[70:])
+        assert np.abs(np.log(factor)).mean() < 0.1

@@ -1,0 +1,438 @@
+"""Cost models: closed forms on single ops, and what every registered model must keep on every device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pararev_hw.costmodels import COST_MODELS, op_seconds, sop_energy_popular_j
+from pararev_hw.costmodels.roofline import costs
+from pararev_hw.costmodels.traffic import kept_on_chip, traffic
+from pararev_hw.devices import load_device, needed_figures
+from pararev_hw.errors import BadInput
+from pararev_hw.types import BlockGraph, Device, Figure, Op, OpType, StepMemory, Task
+from tests.helpers.hand_built_graphs import Step, chain, pararev_stage
+
+
+def with_figures(device: Device, **values: float) -> Device:
+    """The device with some figures replaced; `__` stands for the dot in a name."""
+    changed = {name.replace("__", "."): Figure(v, "made up for a test", "assumed") for name, v in values.items()}
+    return replace(device, figures={**device.figures, **changed})
+
+
+def plain_accelerator() -> Device:
+    """An accelerator that does not describe its cores, and so follows the roofline."""
+    edge8 = load_device("edge8")
+    return replace(edge8, figures={n: f for n, f in edge8.figures.items() if n != "pe_rows"})
+
+
+def made_up_cpu(lanes: int = 2) -> Device:
+    figures = {name: Figure(1e9, "made up for a test", "measured") for name in needed_figures("cpu")}
+    cpu = Device("cpu", "cpu", "made up", lanes, figures)
+    return with_figures(cpu, host_overhead_s=2e-6, host_view_overhead_s=1e-6, energy_per_mac_j__float32=1e-10,
+                        energy_per_vector_flop_j=1e-10, dram_energy_j_per_byte=1e-10, static_power_w=10.0)  # fmt: skip
+
+
+DEVICES: dict[str, Callable[[], Device]] = {
+    "h200": lambda: load_device("h200"),
+    "edge8": lambda: load_device("edge8"),
+    "plain accelerator": plain_accelerator,
+    "loihi1-like": lambda: load_device("loihi1-like"),
+    "cpu": made_up_cpu,
+}
+GRAPHS: dict[str, Callable[[int], BlockGraph]] = {
+    "chain": lambda batch: chain(3, batch=batch),
+    "chain with spikes": lambda batch: chain(3, 0.2, batch=batch),
+    "pararev stage": lambda batch: pararev_stage(3, 0.2, batch=batch),
+}
+
+every_model = pytest.mark.parametrize("model", sorted(COST_MODELS))
+every_device = pytest.mark.parametrize("device", [pytest.param(make(), id=name) for name, make in DEVICES.items()])
+every_graph = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in GRAPHS.items()])
+
+
+# What every cost model keeps
+
+
+@every_model
+@every_device
+@every_graph
+def test_costs_belong_to_the_graph_and_are_finite_and_in_range(
+    model: str, device: Device, make: Callable[[int], BlockGraph]
+) -> None:
+    graph = make(2)
+    c = COST_MODELS[model](graph, device)
+    assert c.lanes == device.lanes
+    assert [t.task for t in c.tasks] == [t.id for t in graph.tasks]
+    assert [(e.src, e.dst, e.bytes) for e in c.edges] == [(e.src, e.dst, e.bytes) for e in graph.edges]
+    for cost in c.tasks:
+        assert all(0 <= t < math.inf for t in cost.times_s)
+        assert 0 <= cost.compute_demand <= 1 and 0 <= cost.bandwidth_demand <= 1
+        assert 0 <= cost.host_s < math.inf
+        assert all(0 <= joule < math.inf for joule in cost.energy_j.values())
+    assert all(0 <= e.delay_s < math.inf and e.energy_j >= 0 for e in c.edges)
+    assert c.not_modelled and c.assumptions
+
+
+@every_model
+@every_device
+@every_graph
+def test_a_larger_batch_never_costs_less(model: str, device: Device, make: Callable[[int], BlockGraph]) -> None:
+    small, large = (COST_MODELS[model](make(batch), device) for batch in (2, 16))
+    for a, b in zip(small.tasks, large.tasks, strict=True):
+        assert a.best_s <= b.best_s
+        assert all(joule <= b.energy_j[part] * (1 + 1e-12) for part, joule in a.energy_j.items())
+        assert a.memory_bytes <= b.memory_bytes
+    assert sum(c.best_s for c in small.tasks) < sum(c.best_s for c in large.tasks)
+
+
+@every_model
+@every_device
+def test_costs_are_the_same_every_time(model: str, device: Device) -> None:
+    graph = pararev_stage(3, 0.2)
+    assert COST_MODELS[model](graph, device) == COST_MODELS[model](graph, device)
+
+
+@every_device
+@every_graph
+def test_a_task_takes_as_long_as_its_ops(device: Device, make: Callable[[int], BlockGraph]) -> None:
+    graph = make(2)
+    seconds = op_seconds(graph, device)
+    assert len(seconds) == len(graph.ops)
+    for task, cost in zip(graph.tasks, costs(graph, device).tasks, strict=True):
+        assert cost.best_s == pytest.approx(sum(seconds[i] for i in task.ops), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["h200", "edge8", "cpu"])
+def test_a_slower_memory_never_makes_a_task_faster(name: str) -> None:
+    device = DEVICES[name]()
+    half = with_figures(device, memory_bandwidth_bytes_per_s=device.value("memory_bandwidth_bytes_per_s") / 2)
+    graph = chain(3, 0.2, batch=16)
+    fast, slow = op_seconds(graph, device), op_seconds(graph, half)
+    assert all(a <= b for a, b in zip(fast, slow, strict=True)) and sum(fast) < sum(slow)
+
+
+@every_device
+def test_op_of_no_task_costs_no_task_anything(device: Device) -> None:
+    graph = chain(3, 0.2)
+    (view,) = (i for i in graph.tasks[0].ops if graph.op_types[graph.ops[i].type].kind == "view")
+    first = replace(graph.tasks[0], ops=tuple(i for i in graph.tasks[0].ops if i != view))
+    without = costs(replace(graph, tasks=(first, *graph.tasks[1:])), device)
+    whole = costs(graph, device)
+    assert without.tasks[1:] == whole.tasks[1:]
+    assert without.tasks[0].energy_j == whole.tasks[0].energy_j
+    view_s = device.get("host_view_overhead_s", 0.0)
+    assert without.tasks[0].host_s == pytest.approx(whole.tasks[0].host_s - (view_s if device.kind == "gpu" else 0))
+
+
+# Closed forms
+
+
+def one_op(kind: str = "conv", **shape: object) -> tuple[Step, BlockGraph]:
+    step = Step(**shape)  # type: ignore[arg-type]
+    x, w = step.storage(step.image, "input"), step.weight()
+    step.task("only", "", "forward")
+    if kind == "conv":
+        step.conv(x, w, "conv")
+    elif kind == "gemm":
+        step.new("gemm", (x, w), flops=step.conv_flops)
+    elif kind == "view":
+        step.view(x)
+    else:
+        step.neuron(x)
+    return step, step.graph(kind)
+
+
+def test_compute_bound_convolution_on_the_h200_takes_flops_over_the_tf32_rate() -> None:
+    step, graph = one_op(batch=64, channels=512, size=16)
+    # 2 x 9 x 512 x (4 x 64 x 512 x 16 x 16) flops, fill and drain of 2.5e8 flops, 2 us launch
+    flops = 2 * 9 * 512 * (4 * 64 * 512 * 16 * 16)
+    assert step.conv_flops == flops
+    assert op_seconds(graph, load_device("h200")) == pytest.approx(((flops + 2.5e8) / 494.5e12 + 2e-6,))
+
+
+def test_float32_matrix_product_on_the_h200_does_not_use_tf32() -> None:
+    step, graph = one_op("gemm", batch=64, channels=512, size=16)
+    assert op_seconds(graph, load_device("h200")) == pytest.approx(((step.conv_flops + 2.5e8) / 67e12 + 2e-6,))
+
+
+def test_bfloat16_convolution_uses_the_bfloat16_rate() -> None:
+    step, graph = one_op(batch=64, channels=512, size=16, dtype="bfloat16")
+    assert op_seconds(graph, load_device("h200")) == pytest.approx(((step.conv_flops + 2.5e8) / 990e12 + 2e-6,))
+
+
+def test_tf32_is_stated_as_an_assumption_only_where_it_is_used() -> None:
+    def says_tf32(graph: BlockGraph, device: str) -> bool:
+        return any("TF32" in line for line in costs(graph, load_device(device)).assumptions)
+
+    assert says_tf32(chain(1), "h200")
+    assert not says_tf32(chain(1, dtype="bfloat16"), "h200")
+    assert not says_tf32(chain(1), "edge8")
+
+
+def test_elementwise_op_on_the_h200_takes_bytes_over_bandwidth() -> None:
+    step, graph = one_op("neuron", batch=64, channels=512, size=16)
+    moved = 2 * 4 * math.prod(step.image)  # 1 read + 1 write of float32
+    assert op_seconds(graph, load_device("h200")) == pytest.approx(((moved + 3.4e6) / 4.8e12 + 2e-6,))
+
+
+def test_view_takes_no_device_time_and_its_own_host_time() -> None:
+    _, graph = one_op("view")
+    (cost,) = costs(graph, load_device("h200")).tasks
+    assert cost.best_s == 0
+    assert cost.host_s == load_device("h200").value("host_view_overhead_s")
+    assert sum(cost.energy_j.values()) == 0
+
+
+def test_eager_gpu_pays_the_host_per_op_and_a_graph_replay_does_not() -> None:
+    graph, device = chain(3), load_device("h200")
+    eager, replay = costs(graph, device), costs(graph, device, launch="graph")
+    views = sum(graph.op_types[op.type].kind == "view" for op in graph.ops)
+    assert sum(c.host_s for c in eager.tasks) == pytest.approx(6e-6 * (len(graph.ops) - views) + 2e-6 * views)
+    assert sum(c.host_s for c in replay.tasks) == 0
+    assert [c.times_s for c in eager.tasks] == [c.times_s for c in replay.tasks]
+
+
+def test_cpu_pays_for_dispatch_inside_the_op() -> None:
+    _, graph = one_op("neuron")
+    cpu = made_up_cpu()
+    moved = 2 * 4 * 4 * 2 * 8 * 8 * 8
+    assert op_seconds(graph, cpu) == pytest.approx((moved / 1e9 + 2e-6,))
+    assert costs(graph, cpu).tasks[0].host_s == 0
+    _, view = one_op("view")
+    assert op_seconds(view, cpu) == (1e-6,)
+
+
+def test_convolution_rate_of_its_own_takes_precedence() -> None:
+    step, graph = one_op("conv", channels=64)
+    cpu = with_figures(made_up_cpu(), conv_flops_per_s__float32=5e8)
+    assert op_seconds(graph, cpu) == pytest.approx((step.conv_flops / 5e8 + 2e-6,))
+
+
+def test_cpu_lane_cannot_take_more_than_its_own_bandwidth() -> None:
+    _, graph = one_op("neuron", batch=64)
+    cpu = with_figures(made_up_cpu(), lane_bandwidth_bytes_per_s=2.5e8, host_overhead_s=0.0)
+    (cost,) = costs(graph, cpu).tasks
+    assert cost.bandwidth_demand == pytest.approx(0.25)
+    assert cost.compute_demand == 0
+
+
+def test_kernel_that_fills_the_gpu_asks_for_all_of_it_and_a_small_one_for_its_part() -> None:
+    device = with_figures(load_device("h200"), launch_overhead_s=0.0)
+    _, large = one_op("conv", batch=64, channels=512, size=16)
+    step, small = one_op("conv", batch=8, channels=64, size=8)
+    assert costs(large, device).tasks[0].compute_demand == 1
+    elements = math.prod(step.image)
+    assert costs(small, device).tasks[0].compute_demand == pytest.approx(elements / (132 * 16384))
+    # launch overhead leaves the chip to others
+    overhead = with_figures(device, launch_overhead_s=op_seconds(small, device)[0])
+    assert costs(small, overhead).tasks[0].compute_demand == pytest.approx(elements / (132 * 16384) / 2)
+
+
+# Spikes and energy
+
+
+def test_popular_figure_is_0_9_picojoule_per_synaptic_operation() -> None:
+    assert sop_energy_popular_j(1e12) == pytest.approx(0.9)
+
+
+def test_spiking_forward_work_becomes_accumulates_where_zeros_are_skipped() -> None:
+    graph, device = chain(3, 0.2), plain_accelerator()
+    for task, cost in zip(graph.tasks, costs(graph, device).tasks, strict=True):
+        if task.phase == "forward":
+            assert task.sops is not None
+            assert cost.energy_j["ac"] == pytest.approx(task.sops * 0.9e-12, rel=1e-5)
+            assert cost.energy_j["mac"] == 0
+        else:  # gradients are dense
+            assert cost.energy_j["ac"] == 0
+            assert cost.energy_j["mac"] == pytest.approx(task.macs * 4.6e-12)
+
+
+def test_sparser_spikes_take_less_time_on_a_compute_bound_core() -> None:
+    device = plain_accelerator()
+    fast_memory = with_figures(device, memory_bandwidth_bytes_per_s=1e15, sram_bandwidth_bytes_per_s=1e15)
+
+    def forward_s(rate: float | None) -> float:
+        graph = chain(1, rate, channels=64)
+        return costs(graph, fast_memory).tasks[0].best_s - 2e-6  # conv and neuron: 1 us overhead each
+
+    neuron_s = 4 * (4 * 2 * 64 * 8 * 8) / 51.2e9
+    assert forward_s(0.25) - neuron_s == pytest.approx(0.25 * (forward_s(None) - neuron_s), rel=1e-4)
+
+
+def test_dense_device_gains_nothing_from_spikes() -> None:
+    for device in (load_device("h200"), with_figures(plain_accelerator(), zero_skipping=0.0)):
+        assert costs(chain(3, 0.1), device).tasks == costs(chain(3), device).tasks
+
+
+def test_analog_layer_counts_as_macs() -> None:
+    graph = chain(2, 0.2)
+    assert graph.spikes is not None
+    first = replace(graph.spikes.layers[0], spiking=False)
+    graph = replace(graph, spikes=replace(graph.spikes, layers=(first, *graph.spikes.layers[1:])))
+    analog, spiking = costs(graph, plain_accelerator()).tasks[:2]
+    assert analog.energy_j["ac"] == 0 and analog.energy_j["mac"] > 0
+    assert spiking.energy_j["ac"] > 0 and spiking.energy_j["mac"] == 0
+
+
+def test_task_with_sops_but_no_layers_shares_them_over_its_matrix_work() -> None:
+    with_layers = chain(2, 0.2)
+    without = replace(with_layers, spikes=None)
+    a, b = costs(with_layers, plain_accelerator()), costs(without, plain_accelerator())
+    for x, y in zip(a.tasks, b.tasks, strict=True):
+        assert x.best_s == pytest.approx(y.best_s, rel=1e-4)
+        assert x.energy_j["ac"] == pytest.approx(y.energy_j["ac"], rel=1e-4)
+
+
+def test_unknown_spikes_are_said_to_be_unknown() -> None:
+    assert any("no spikes are known" in a for a in costs(chain(1), load_device("edge8")).assumptions)
+    assert not any("no spikes are known" in a for a in costs(chain(1, 0.2), load_device("edge8")).assumptions)
+
+
+def test_neuromorphic_task_pays_per_event_update_spike_and_barrier() -> None:
+    step, graph = one_op("conv")
+    layer = chain(1, 0.25).spikes
+    assert layer is not None
+    graph = replace(graph, spikes=replace(layer, layers=(replace(layer.layers[0], module="conv"),)))
+    elements = math.prod(step.image)
+    events, updates, spikes = 0.25 * step.conv_flops / 2, elements, 0.25 * elements
+    (cost,) = costs(graph, load_device("loihi1-like")).tasks
+    assert cost.best_s == pytest.approx(events * 4.0e-9 + updates * 9.7e-9 + spikes * 30e-9 + 4 * 1.2e-6)
+    assert cost.energy_j["ac"] == pytest.approx(events * 35.5e-12)
+    assert cost.energy_j["neuron"] == pytest.approx(updates * 72.8e-12 + spikes * 69.3e-12)
+    assert cost.energy_j["noc"] == pytest.approx(spikes * (111e-12 + 4 * 3.6e-12))
+
+
+def test_gradients_on_a_neuromorphic_chip_update_no_neurons_and_take_an_event_per_mac() -> None:
+    graph = chain(2, 0.2)
+    for task, cost in zip(graph.tasks, costs(graph, load_device("loihi1-like")).tasks, strict=True):
+        if task.phase == "backward":
+            assert cost.energy_j["neuron"] == cost.energy_j["noc"] == 0
+            assert cost.best_s == pytest.approx(task.macs * 4.0e-9)
+
+
+# Memory
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 20), st.booleans(), st.booleans())
+def test_what_is_kept_on_chip_fits_at_every_op_and_stays_inside_its_task(
+    n: int, images: int, stage: bool, merged: bool
+) -> None:
+    graph = pararev_stage(n) if stage else chain(n)
+    if merged:  # one task of all ops, in which much is alive at once
+        whole = replace(graph.tasks[0], id="all", ops=tuple(i for t in graph.tasks for i in t.ops))
+        graph = replace(graph, tasks=(whole,), edges=())
+    capacity = images * 4 * 2 * 8 * 8 * 8 * 2  # half images
+    flow = traffic(graph)
+    kept = np.flatnonzero(kept_on_chip(flow, capacity)).tolist()
+    users = {
+        s: [i for i, op in enumerate(graph.ops) if s in (*op.reads, *op.writes)] for s in range(len(graph.storages))
+    }
+    task_of = {i: k for k, t in enumerate(graph.tasks) for i in t.ops}
+    for i in range(len(graph.ops)):
+        live = [s for s in kept if users[s][0] <= i <= users[s][-1]]
+        assert sum(graph.storages[s].bytes for s in live) <= capacity
+        # and nothing is turned away for which there was room from its first op to its last
+        for s in set(range(len(graph.storages))) - set(kept):
+            if flow.internal[s] and users[s][0] == i:
+                assert sum(graph.storages[k].bytes for k in live if k != s) + graph.storages[s].bytes > capacity
+    for s in kept:
+        assert graph.storages[s].born >= 0 and graph.storages[s].freed < len(graph.ops)
+        assert len({task_of[i] for i in users[s]}) == 1
+
+
+def test_values_that_stay_inside_a_task_do_not_reach_the_main_memory() -> None:
+    graph, device = pararev_stage(1), plain_accelerator()
+    image, weight = 4 * 2 * 8 * 8 * 8 * 4, 8 * 8 * 9 * 4
+    per_byte = device.value("dram_energy_j_per_byte")
+    f = costs(graph, device).tasks[0]
+    # x and the weight are read, the convolution's result leaves; the spikes between stay
+    assert f.energy_j["dram"] == pytest.approx((2 * image + weight) * per_byte)
+    assert f.energy_j["sram"] == pytest.approx((4 * image + weight) * device.value("sram_energy_j_per_byte"))
+    tiny = with_figures(device, sram_bytes_per_lane=image - 1)
+    assert costs(graph, tiny).tasks[0].energy_j["dram"] == pytest.approx((4 * image + weight) * per_byte)
+
+
+@pytest.mark.parametrize("graph", [chain(3), pararev_stage(3)], ids=["chain", "stage"])
+def test_output_of_a_task_is_what_it_makes_and_others_read(graph: BlockGraph) -> None:
+    task_of = {i: k for k, t in enumerate(graph.tasks) for i in t.ops}
+    for k, cost in enumerate(costs(graph, load_device("h200")).tasks):
+        expected = sum(
+            s.bytes
+            for n, s in enumerate(graph.storages)
+            if task_of.get(s.born) == k and any(n in op.reads and task_of[i] != k for i, op in enumerate(graph.ops))
+        )
+        assert cost.memory_bytes == expected
+
+
+def test_static_memory_is_parameters_and_input() -> None:
+    # 3 weights of 8 x 8 x 3 x 3 and one image of T x B x C x H x W, float32
+    assert costs(chain(3), load_device("h200")).static_bytes == 3 * 8 * 8 * 9 * 4 + 4 * 2 * 8 * 8 * 8 * 4
+
+
+def test_edges_between_cores_pay_latency_and_bytes() -> None:
+    graph, device = pararev_stage(2), plain_accelerator()
+    for e in costs(graph, device).edges:
+        assert e.delay_s == pytest.approx(12.5e-9 + e.bytes / 12.8e9)
+        assert e.energy_j == pytest.approx(e.bytes * 1.15e-12)
+
+
+# What is refused, and what is said
+
+
+def test_impossible_requests_are_refused_with_the_reason() -> None:
+    graph = chain(1)
+    with pytest.raises(BadInput, match="has 8 lanes, not 9"):
+        costs(graph, load_device("edge8"), lanes=9)
+    with pytest.raises(BadInput, match="must be one of eager, graph"):
+        costs(graph, load_device("h200"), launch="grpah")
+    with pytest.raises(BadInput, match="needs a GPU"):
+        costs(graph, made_up_cpu(), launch="graph")
+    with pytest.raises(BadInput, match=r"gives no matrix_flops_per_s\.float64"):
+        costs(chain(1, dtype="float64"), load_device("edge8"))
+
+
+def test_ops_without_a_formula_are_named() -> None:
+    step = Step()
+    x = step.storage(step.image, "input")
+    step.task("only", "", "forward")
+    step.op("mystery", (x,), (x,), vector_flops=None)
+    assert any("aten.mystery.default x 1" in line for line in costs(step.graph("m"), load_device("h200")).not_modelled)
+
+
+def test_rate_that_stands_in_for_a_missing_one_is_named() -> None:
+    said = costs(chain(1, dtype="bfloat16"), made_up_cpu()).assumptions
+    assert "no bfloat16 rate: matrix_flops_per_s.float32 stands in" in said
+
+
+@pytest.mark.parametrize("name", ["h200", "edge8", "loihi1-like"])
+def test_a_step_of_50_000_ops_is_costed_task_by_task(name: str) -> None:
+    n = 50_000
+    types = tuple(
+        OpType(f"aten.a{k}.default", "elementwise", "float32", ((k,),), ((k,),), (), 0, k, 8 * k, 4 * k)
+        for k in range(1, 201)
+    )
+    base = chain(1)
+    storages = tuple(replace(base.storages[-1], role="transient", born=i, freed=min(i + 2, n - 1)) for i in range(n))
+    ops = tuple(Op(i % 200, "", "forward", tuple(range(max(0, i - 2), i)), (i,), ()) for i in range(n))
+    tasks = tuple(Task(f"t{a}", f"t{a}", "", "forward", tuple(range(a, a + 50)), 0, 0, 0, 0) for a in range(0, n, 50))
+    graph = replace(
+        base,
+        op_types=types,
+        ops=ops,
+        storages=storages,
+        tasks=tasks,
+        edges=(),
+        memory=StepMemory(0, 0, 0, 0, 0, 0, 0, 0),
+    )
+    found = costs(graph, load_device(name))
+    one = costs(replace(graph, tasks=tasks[:1]), load_device(name))
+    assert len(found.tasks) == len(tasks)
+    assert found.tasks[0].best_s == pytest.approx(one.tasks[0].best_s)

@@ -1,0 +1,98 @@
+"""The eager peak with library workspaces is what the profiler records on the CPU, on networks not written for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pararev_hw import models
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, workspace_bytes
+from pararev_hw.tracing import OPTIMIZERS, trace_step
+from tests.helpers.memory_networks import NETWORKS
+from tests.helpers.recorded_memory import SIMD_BYTES, Setting, recorded_peak_bytes
+from tests.helpers.unseen_networks import STRANGERS
+
+
+def zoo(name: str, **options: object) -> nn.Module:
+    return models.create(name, width=0.25, num_classes=10, **options)
+
+
+@pytest.mark.skipif(SIMD_BYTES is None, reason="oneDNN's workspaces are known for AVX2 and AVX-512 alone")
+@pytest.mark.parametrize(
+    ("make", "shape", "optimizer"),
+    [
+        (lambda: zoo("msresnet18"), (4, 3, 32, 32), "sgd"),
+        (lambda: zoo("revsresnet21"), (4, 3, 32, 32), "adam"),
+        (lambda: zoo("pararevsnn37"), (4, 3, 32, 32), "sgd"),
+        (lambda: zoo("pararevsnn37", form="fused"), (4, 3, 32, 32), "sgd-plain"),
+        (STRANGERS["attention"], (8, 3, 16, 16), "adam"),
+        (STRANGERS["inception"], (8, 3, 16, 16), "sgd"),
+        (STRANGERS["checkpointed"], (8, 3, 16, 16), "sgd"),
+        (STRANGERS["stepwise"], (8, 3, 16, 16), "sgd"),
+    ],
+    ids=["msresnet18", "revsresnet21", "pararevsnn37", "fused", "attention", "inception", "checkpointed", "stepwise"],
+)
+def test_the_peak_is_within_two_percent_of_what_the_profiler_records(make, shape, optimizer) -> None:
+    torch.manual_seed(0)
+    model = make()
+    x = torch.randn(*shape)
+    graph = trace_step(model, x, optimizer=OPTIMIZERS[optimizer]).graph
+    assert SIMD_BYTES is not None
+    predicted = eager_peak_bytes(graph, "cpu", simd_bytes=SIMD_BYTES)
+    recorded = recorded_peak_bytes(model, x, Setting(OPTIMIZERS[optimizer]))
+    assert predicted == pytest.approx(recorded, rel=0.02)
+
+
+def test_a_device_that_nothing_is_known_of_has_no_workspace() -> None:
+    graph = trace_step(STRANGERS["inception"](), torch.empty(4, 3, 8, 8)).graph
+    assert all(workspace_bytes(t, "gpu") == 0 for t in graph.op_types)
+    assert eager_peak_bytes(graph, "accelerator") == graph.memory.peak_bytes
+    assert eager_peak_bytes(graph, "cpu") >= graph.memory.peak_bytes
+
+
+def test_a_gpu_allocates_in_whole_blocks_of_512_bytes() -> None:
+    """Brute force: at every op, the blocks of all storages that are alive."""
+    graph = trace_step(STRANGERS["stepwise"](), torch.empty(3, 3, 8, 8)).graph
+    peaks = [
+        sum(512 * math.ceil(s.bytes / 512) for s in graph.storages if max(s.born, 0) <= k <= s.freed)
+        for k in range(len(graph.ops))
+    ]
+    assert eager_peak_bytes(graph, "gpu") == max(peaks) > graph.memory.peak_bytes
+
+
+WHOLE = {
+    t.name: t
+    for make, x, mode in (
+        (STRANGERS["inception"], torch.empty(4, 3, 8, 8), "train"),
+        (NETWORKS["lstm"][0], torch.empty(2, 24, 20), "train"),
+        (NETWORKS["vit"][0], torch.empty(2, 3, 32, 32), "infer"),
+    )
+    for t in trace_step(make(), x, mode=mode).graph.op_types
+    if workspace_bytes(t) > 0
+}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_an_op_that_somebody_wrote_by_hand_has_a_workspace_or_none_and_never_fails(data: st.DataObject) -> None:
+    whole = WHOLE[data.draw(st.sampled_from(sorted(WHOLE)))]
+    shape = st.lists(st.integers(0, 4), max_size=5).map(tuple)
+    values = st.lists(st.integers(-2, 4), max_size=3).map(tuple)
+    odd = replace(
+        whole,
+        input_shapes=data.draw(st.just(whole.input_shapes) | st.lists(shape, max_size=12).map(tuple)),
+        output_shapes=data.draw(st.just(whole.output_shapes) | st.lists(shape, max_size=3).map(tuple)),
+        attributes=tuple(
+            (name, data.draw(st.just(value) | values))
+            for name, value in whole.attributes
+            if data.draw(st.integers(0, 9)) > 0
+        ),
+    )
+    for kind in ("cpu", "gpu"):
+        assert isinstance(workspace_bytes(odd, kind), int)

@@ -1,0 +1,1 @@
+"""What tests share: networks, problems, runs of the command line, references computed independently."""

@@ -1,0 +1,475 @@
+"""The report's files, its document, its trace, its tables and its sentence."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+import pararev_hw.reports as reports
+from pararev_hw.errors import BadFile
+from pararev_hw.reports import naming, page, units
+from pararev_hw.reports.document import dump
+from pararev_hw.reports.files import write_files
+from pararev_hw.types import Comparison, Figure, Study
+from tests.helpers import hand_built_study
+
+FILES = ("report.html", "report.json", "gantt.svg", "memory.svg", "graph.svg", "trace.perfetto.json")
+
+
+class _Page(HTMLParser):
+    """Tags, their attributes, ids, and the words of a page."""
+
+    VOID = frozenset({"meta", "link", "br", "hr", "img", "input"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.ids: Counter[str] = Counter()
+        self.references: list[str] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.ids.update(v for k, v in attrs if k == "id" and v)
+        self.references += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "action", "data")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-1:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def _strip(text: str) -> str:
+    return text.replace("\u00a0", " ")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def test_a_report_is_six_files_and_nothing_else(tmp_path: Path) -> None:
+    written = reports.write_report(hand_built_study.study(), tmp_path / "new" / "out")
+    assert [p.name for p in written] == list(FILES)
+    assert sorted(p.name for p in (tmp_path / "new" / "out").iterdir()) == sorted(FILES)
+    assert all(p.stat().st_size > 500 for p in written)
+
+
+def test_the_same_study_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = [p.read_bytes() for p in reports.write_report(hand_built_study.study(), tmp_path / "a")]
+    assert first == [p.read_bytes() for p in reports.write_report(hand_built_study.study(), tmp_path / "b")]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadFile, match="cannot write") as raised:
+        reports.write_report(hand_built_study.single_task(), tmp_path / "file" / "out")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_replaced_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("older")
+    (tmp_path / "graph.svg").mkdir()
+    with pytest.raises(BadFile, match=r"graph\.svg"):
+        reports.write_report(hand_built_study.single_task(), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.svg", "report.html"]
+    assert (tmp_path / "report.html").read_text() == "older"
+
+
+def test_a_write_that_fails_leaves_no_folder_that_was_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    for folder in (tmp_path / "new" / "deeper", tmp_path / "kept"):
+        with pytest.raises(BadFile):
+            write_files(folder, {"a.txt": "first", "gone/b.txt": "its folder does not exist"})
+    assert [p.name for p in tmp_path.iterdir()] == ["kept"]
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    # A limit on file size stands in for the full disk: the system refuses the write in the middle of report.html.
+    (tmp_path / "report.html").write_text("older")
+    program = (
+        "import resource, sys; from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from tests.helpers import hand_built_study; from pararev_hw.errors import BadFile\n"
+        "from pararev_hw.reports import write_report\n"
+        "study = hand_built_study.study(); sys.dont_write_bytecode = True\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))\n"
+        "try:\n    write_report(study, Path(sys.argv[1]))\n"
+        "except BadFile as error:\n    print(error); sys.exit(2)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.count("\n")) == (2, 1), done.stderr
+    assert "report.html" in done.stdout and "File too large" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert (tmp_path / "report.html").read_text() == "older"
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# report.json
+
+
+def test_report_json_is_the_document_with_the_keys_that_scripts_rely_on(tmp_path: Path) -> None:
+    study = hand_built_study.study()
+    reports.write_report(study, tmp_path)
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["schema_version"] == 1
+    assert document["answer"] == reports.answer(study)
+    assert len(document["predictions"]) == 3 and document["best"] == 2
+    keys = {"device", "scheduler", "lanes", "makespan_s", "sequential_s", "speedup", "lower_bound_s", "gap", "optimal"}
+    for held, prediction in zip(document["predictions"], study.predictions, strict=True):
+        assert keys | {"peak_bytes", "energy_j", "placements"} <= set(held)
+        assert held["makespan_s"] == prediction.schedule.makespan_s
+        assert held["energy_j"]["total"] == prediction.energy_j["total"]
+        assert {p["task"] for p in held["placements"]} == {t["id"] for t in document["tasks"]}
+        assert set(held["placements"][0]) == {"task", "lane", "start_s", "end_s"}
+    assert {t["id"] for t in document["tasks"]} >= set(document["critical_path"]["tasks"])
+    assert {f["standing"] for f in document["device"]["figures"]} == {"published", "assumed"}
+    assert all(f["source"] for f in document["device"]["figures"])
+    assert document["totals"]["flops"] == sum(t.flops for t in study.graph.tasks)
+    assert document["not_modelled"] and document["assumptions"]
+
+
+def test_json_has_null_for_what_is_not_finite_or_not_known() -> None:
+    assert json.loads(dump({"a": [float("inf"), float("nan"), 1.5, None]})) == {"a": [None, None, 1.5, None]}
+    bare = reports.report_document(hand_built_study.study((1,), spikes=False, energy=False))
+    assert bare["totals"]["sops"] is None and bare["totals"]["energy_j"] is None
+    assert bare["totals"]["compute_only_energy_j"] is None
+
+
+def test_compute_only_energy_is_nine_tenths_of_a_picojoule_for_each_synaptic_operation() -> None:
+    study = hand_built_study.study()
+    sops = sum(t.sops or 0 for t in study.graph.tasks)
+    assert reports.report_document(study)["totals"]["compute_only_energy_j"] == pytest.approx(sops * 0.9e-12)
+    assert "compute only" in page.report_html(study)
+
+
+def test_ops_without_a_formula_are_named_as_not_modelled() -> None:
+    study = hand_built_study.study((1,), unknown={"aten.mystery.default": 3, "custom::op": 1})
+    document = reports.report_document(study)
+    assert document["totals"]["unknown_ops"] == {"aten.mystery.default": 3, "custom::op": 1}
+    assert any("aten.mystery.default (3 in the step)" in line for line in document["not_modelled"])
+    assert "aten.mystery.default" in page.report_html(study) and "4 without a formula" in page.report_html(study)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The page
+
+
+@pytest.mark.parametrize("stages", [(2, 2, 2, 2), (10, 10, 10, 10)])
+def test_the_page_is_well_formed_has_every_section_and_needs_nothing_else(stages: tuple[int, ...]) -> None:
+    study = hand_built_study.study(stages)
+    text = page.report_html(study)
+    parsed = _Page(text)
+    assert parsed.open == []
+    sections = ("totals", "gantt", "memory", "graph", "critical", "energy", "tasks", "origin")
+    assert set(sections) <= set(parsed.ids) and max(parsed.ids.values()) == 1
+    assert parsed.tags["svg"] == 3 and parsed.tags["script"] == 1
+    assert set(parsed.references) == {"data:,"}
+    assert re.findall(r"https?://[^\"'\s<]*", text) == ["http://www.w3.org/2000/svg"] * 3
+    assert not re.search(r"url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
+    for needed in ('name="viewport"', "@media print", "prefers-color-scheme", "Content-Security-Policy"):
+        assert needed in text
+    words = _strip(parsed.words)
+    assert reports.answer(study) in words
+    assert words.index(reports.answer(study)) < words.index("Totals")
+    for line in (*study.chosen.assumptions, *study.chosen.not_modelled, *study.graph.assumptions):
+        assert line in words
+    for name, figure in study.device.figures.items():
+        assert name in words and figure.source in words and figure.standing in words
+
+
+def test_the_page_lists_every_task_once_the_longest_first() -> None:
+    study = hand_built_study.study((10,) * 4, 4)
+    rows = re.search(r'<table id="task-table".*?</table>', page.report_html(study), re.S)
+    assert rows
+    names = re.findall(r"<tr><td>(.*?)</td>", rows[0])
+    assert sorted(names) == sorted(t.id for t in study.graph.tasks)
+    took = {p.task: p.end_s - p.start_s for p in study.chosen.schedule.placements}
+    assert [took[n] for n in names] == sorted(took.values(), reverse=True)
+    assert 'aria-sort="descending">time</th>' in rows[0]
+
+
+def test_a_task_table_that_is_cut_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "MOST_ROWS", 10)
+    text = page.report_html(hand_built_study.study())
+    assert "The 10 longest tasks; 93 more are in" in text
+
+
+@pytest.mark.parametrize(
+    "attack", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{ 7*7 }}", "&lt;i&gt;"]
+)
+def test_given_names_are_shown_as_they_are_and_never_obeyed(attack: str) -> None:
+    plain = hand_built_study.study((1, 1))
+    study = hand_built_study.study((1, 1), model=attack, rename={"stem": attack})
+    study = replace(
+        study,
+        device=replace(study.device, title=attack, notes=(attack,)),
+        graph=replace(study.graph, assumptions=(attack,)),
+    )
+    parsed, usual = _Page(page.report_html(study)), _Page(page.report_html(plain))
+    assert parsed.open == []
+    assert {t: parsed.tags[t] for t in ("script", "img", "i", "b")} == {
+        t: usual.tags[t] for t in ("script", "img", "i", "b")
+    }
+    assert parsed.words.count(attack) >= 4
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_tiny_and_bare_studies_make_whole_reports(cold: bool, tmp_path: Path) -> None:
+    one = hand_built_study.single_task()
+    if cold:
+        still = tuple(
+            replace(
+                p,
+                latency_s=0.0,
+                memory=replace(p.memory, times_s=(), bytes={}),
+                energy_j={"total": 0.0},
+                energy_by_phase_j={},
+                schedule=replace(p.schedule, placements=(), makespan_s=0.0, sequential_s=0.0, lower_bound_s=0.0),
+            )
+            for p in one.predictions
+        )
+        one = replace(
+            one, predictions=still, critical_path=replace(one.critical_path, tasks=(), length=0.0, by_phase={})
+        )
+    written = reports.write_report(one, tmp_path)
+    assert _Page(written[0].read_text()).open == []
+    assert ("No memory curve" in written[3].read_text()) == cold
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The trace
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 16])
+def test_the_trace_has_every_task_as_a_complete_event_on_a_named_lane(lanes: int) -> None:
+    study = hand_built_study.study((4, 3), lanes)
+    events = reports.trace_document(study)["traceEvents"]
+    json.dumps(events, allow_nan=False)
+    named = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
+    assert {e["pid"] for e in events if e["name"] == "process_name"} == {1, 2}
+    for pid, prediction in ((1, study.sequential), (2, study.chosen)):
+        slices = {e["name"]: e for e in events if e["ph"] == "X" and e["pid"] == pid and e["cat"] != "host"}
+        assert len(slices) == len(prediction.schedule.placements)
+        for p in prediction.schedule.placements:
+            e = slices[p.task]
+            assert e["ts"] == pytest.approx(p.start_s * 1e6, abs=1e-3)
+            assert e["dur"] == pytest.approx((p.end_s - p.start_s) * 1e6, abs=2e-3)
+            assert e["tid"] == p.lane and (pid, p.lane) in named
+        for lane in {p.lane for p in prediction.schedule.placements}:
+            here = sorted((e["ts"], e["ts"] + e["dur"]) for e in slices.values() if e["tid"] == lane)
+            assert all(end <= start + 1e-6 for (_, end), (start, _) in pairwise(here))
+
+
+def test_flows_join_exactly_the_edges_that_cross_lanes() -> None:
+    study = hand_built_study.study((4, 3), 3)
+    events = [e for e in reports.trace_document(study)["traceEvents"] if e["pid"] == 2]
+    slices = [e for e in events if e["ph"] == "X"]
+
+    def slice_at(e: dict[str, float]) -> str:
+        inside = [s for s in slices if s["tid"] == e["tid"] and 0 <= e["ts"] - s["ts"] < s["dur"] - 5e-4]  # a half ns
+        assert len(inside) == 1
+        return str(inside[0]["name"])
+
+    starts = {e["id"]: e for e in events if e["ph"] == "s"}
+    ends = {e["id"]: e for e in events if e["ph"] == "f"}
+    assert set(starts) == set(ends)
+    assert all(starts[k]["ts"] <= ends[k]["ts"] and ends[k]["bp"] == "e" for k in starts)
+    lane = {p.task: p.lane for p in study.chosen.schedule.placements}
+    pairs = [(study.graph.tasks[e.src].id, study.graph.tasks[e.dst].id) for e in study.graph.edges]
+    crossing = sorted((a, b) for a, b in pairs if lane[a] != lane[b])
+    assert crossing and sorted((slice_at(starts[k]), slice_at(ends[k])) for k in starts) == crossing
+
+
+def test_the_memory_counter_reaches_the_predicted_peak() -> None:
+    study = hand_built_study.study()
+    counters = [e for e in reports.trace_document(study)["traceEvents"] if e["ph"] == "C" and e["pid"] == 2]
+    assert max(sum(e["args"].values()) for e in counters) == study.chosen.peak_bytes
+    assert [e["ts"] for e in counters] == sorted(e["ts"] for e in counters)
+
+
+def test_the_trace_file_is_json(tmp_path: Path) -> None:
+    written = reports.write_report(hand_built_study.study((1,), model='a "quoted" <name>'), tmp_path)
+    trace = json.loads(written[-1].read_text())
+    assert set(trace) >= {"traceEvents", "displayTimeUnit"}
+    assert trace["otherData"]["model"] == 'a "quoted" <name>'
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Words, numbers, tables
+
+
+def test_the_answer_gives_both_times_the_gain_the_memory_and_the_bound() -> None:
+    study = hand_built_study.study()
+    said = reports.answer(study)
+    gain = study.sequential.latency_s / study.chosen.latency_s
+    for part in (
+        "On NVIDIA H200 SXM (datasheet and assumed figures, not calibrated), one training step of pararevsnn37 ",
+        "pararevsnn37 (batch 32, T = 4) takes ",
+        f"{study.sequential.latency_s * 1e3:.1f} ms run as PyTorch does",
+        f"{study.chosen.latency_s * 1e3:.2f} ms with 2 streams as a CUDA graph ({gain:.2f}x)",
+        "memory (1.11 GiB)",
+        "the critical path allows at most 1.33x",
+    ):
+        assert part in said
+    assert "\n" not in said and said.endswith(".")
+
+
+def _with_times(study: Study, latency_s: float, speedup: float) -> Study:
+    schedule = replace(study.chosen.schedule, makespan_s=latency_s, sequential_s=latency_s * speedup)
+    chosen = replace(study.chosen, latency_s=latency_s, schedule=schedule)
+    return replace(study, predictions=(*study.predictions[:-1], chosen))
+
+
+def test_the_answer_gives_the_bound_of_the_device_where_it_is_the_tighter_one() -> None:
+    study = hand_built_study.study()
+    schedule = replace(study.chosen.schedule, lower_bound_s=study.chosen.schedule.sequential_s / 1.2, bound_by="work")
+    tighter = replace(study, predictions=(*study.predictions[:-1], replace(study.chosen, schedule=schedule)))
+    assert reports.answer(tighter).endswith("the critical path allows at most 1.33x and this device 1.20x (work).")
+    assert "this device" not in reports.answer(study)
+
+
+def test_the_answer_admits_that_parallel_gains_nothing() -> None:
+    study = hand_built_study.study()
+    graph_only = _with_times(study, study.predictions[1].latency_s, 1.0)
+    assert "running tasks side by side gains nothing here" in reports.answer(graph_only)
+    nothing = _with_times(study, study.sequential.latency_s, 1.0)
+    assert "none of the 2 other schedules tried is faster" in reports.answer(nothing)
+    assert "no other schedule was tried" in reports.answer(replace(study, predictions=study.predictions[:1], best=0))
+    assert "the critical path is the whole step" in reports.answer(hand_built_study.single_task())
+
+
+@pytest.mark.parametrize(
+    ("prediction", "others", "wanted"),
+    [
+        ("measured", ("measured",), "(figures calibrated by measurement)"),
+        ("published", ("published", "measured"), "(datasheet figures, calibrated in part)"),
+        ("published", ("published",), "(datasheet figures, not calibrated)"),
+        ("assumed", ("assumed",), "(assumed figures, not calibrated)"),
+    ],
+)
+def test_the_answer_says_where_the_figures_come_from(prediction: Any, others: tuple[Any, ...], wanted: str) -> None:
+    study = hand_built_study.study((1, 1), standing=prediction)
+    figures = {f"figure {k}": Figure(1.0, "somewhere", other) for k, other in enumerate(others)}
+    assert wanted in reports.answer(replace(study, device=replace(study.device, figures=figures)))
+
+
+def test_sections_are_the_parts_that_hold_several_blocks() -> None:
+    blocks = ["stem", "fc", *(f"downs.{k}" for k in range(3)), "stages.0"]
+    blocks += [f"stages.{s}.blocks.{b}" for s in range(4) for b in range(10)]
+    section = naming.sections(blocks)
+    assert (
+        section["stages.2.blocks.7"] == "stages.2" and section["stem"] == "stem" and section["stages.0"] == "stages.0"
+    )
+    flat = [f"layer{k}" for k in range(50)]
+    assert naming.sections(flat) == {name: name for name in flat}
+    assert naming.sections(["layer1.0", "layer1.1", "layer2.0", "layer2.1", "fc"])["layer2.1"] == "layer2"
+    assert naming.sections([]) == {}
+    ops = [f"layer{k}.aten.{op}.default" for k in range(3) for op in ("add", "mul")]
+    assert naming.sections(ops)["layer1.aten.mul.default"] == "layer1"
+
+
+@pytest.mark.parametrize(
+    ("shown", "wanted"),
+    [
+        (units.seconds(0.0213), "21.3 ms"),
+        (units.seconds(999.7e-6), "1.00 ms"),
+        (units.seconds(0.0), "0 s"),
+        (units.seconds(float("inf")), "not known"),
+        (units.size(2040109466), "1.90 GiB"),
+        (units.size(0), "0 B"),
+        (units.joules(3.1e-5), "31.0 µJ"),
+        (units.joules(None), "not known"),
+        (units.count(412), "412"),
+        (units.count(2_374_728_000), "2.37 G"),
+        (units.times(1.4321), "1.43x"),
+        (units.percent(0.083), "8.3 %"),
+        (units.percent(0.06), "6.0 %"),
+        (units.percent(0.4), "40 %"),
+    ],
+)
+def test_numbers_for_people(shown: str, wanted: str) -> None:
+    assert shown == wanted
+
+
+@given(st.floats(1e-12, 1e9))
+def test_what_is_shown_is_the_value_to_three_digits(value: float) -> None:
+    number, unit = units.seconds(value).split(" ")
+    scale = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[unit]
+    assert float(number) * scale == pytest.approx(value, rel=0.0051)
+
+
+@given(st.floats(1.0, 1e6), st.integers(3, 12))
+def test_ticks_are_even_start_at_zero_and_stay_inside(largest: float, about: int) -> None:
+    marks = units.ticks(largest, about)
+    assert marks[0] == 0 and marks[-1] <= largest * (1 + 1e-6)
+    assert 1 <= len(marks) - 1 <= about
+    assert len({*units.labels(marks)}) == len(marks)
+
+
+def test_tables_show_names_as_they_are() -> None:
+    hostile = hand_built_study.study((1, 1), model="[bold]net[/bold]")
+    console = Console(file=io.StringIO(), width=200)
+    proved = replace(hostile.chosen, schedule=replace(hostile.chosen.schedule, optimal=True))
+    console.print(reports.study_table(replace(hostile, predictions=(*hostile.predictions[:-1], proved))))
+    console.print(reports.comparison_table(Comparison(hostile.device, (hostile, hand_built_study.study()))))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert shown.count("[bold]net[/bold]") == 2
+    assert "10.0 ms" in shown and "5.60 ms" in shown and "optimal" in shown
+
+
+def test_a_comparison_holds_both_ways_of_every_network_in_order(tmp_path: Path) -> None:
+    studies = (hand_built_study.study(), hand_built_study.study(lanes=1, model="revsnn37", energy=False))
+    written = reports.write_comparison(Comparison(studies[0].device, studies), tmp_path)
+    assert [p.name for p in written] == ["compare.html", "compare.json", "compare.svg"]
+    document = json.loads(written[1].read_text())
+    assert [n["model"] for n in document["networks"]] == ["pararevsnn37", "revsnn37"]
+    for held, study in zip(document["networks"], studies, strict=True):
+        assert held["sequential"]["latency_s"] == study.sequential.latency_s
+        assert held["parallel"]["peak_bytes"] == study.chosen.peak_bytes
+    assert document["networks"][1]["parallel"]["energy_j"] == {}
+    parsed = _Page(written[0].read_text())
+    assert parsed.open == [] and set(parsed.references) == {"data:,"} and parsed.tags["svg"] == 1
+    assert "pararevsnn37 takes the least time per step: 5.60 ms" in _strip(parsed.words)
+
+
+def test_reports_see_only_types_and_errors() -> None:
+    folder = Path(reports.__file__).parent
+    for path in sorted(folder.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pararev_hw"):
+                assert re.match(r"pararev_hw\.(errors|types|reports)\b", node.module or ""), (path.name, node.module)
+
+
+def test_importing_reports_brings_in_nothing_heavy() -> None:
+    heavy = "{'torch', 'pandas', 'matplotlib', 'jinja2', 'networkx', 'numpy'} & {*sys.modules}"
+    program = f"import sys, pararev_hw.reports; sys.exit(str({heavy}) if {heavy} else 0)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

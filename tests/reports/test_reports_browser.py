@@ -1,0 +1,205 @@
+"""The report in a real browser: it renders, sorts, logs no error and asks for nothing from outside."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socketserver
+import struct
+import subprocess
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pararev_hw.reports import write_comparison, write_report
+from pararev_hw.types import Comparison
+from tests.helpers import hand_built_study
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
+]
+
+QUIET = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
+    "--enable-logging=stderr --virtual-time-budget=4000"
+).split()
+
+# Runs inside a copy of the page, after the page's own script: presses heads, and writes down what it sees.
+PROBE = """
+<script>
+addEventListener("load", () => {
+  const seen = {};
+  const table = document.getElementById("task-table");
+  const heads = [...table.tHead.rows[0].cells];
+  const column = (k) => [...table.tBodies[0].rows].map((r) => r.cells[k].dataset.value ?? r.cells[k].textContent);
+  const press = (k) => { heads[k].querySelector("button").click(); return heads[k].getAttribute("aria-sort"); };
+  seen.first = [heads[4].getAttribute("aria-sort"), column(4)];
+  seen.start = [press(3), column(3)];
+  seen.again = [press(3), column(3)];
+  seen.name = [press(0), column(0)];
+  seen.marked = heads.filter((h) => h.hasAttribute("aria-sort")).length;
+  seen.status = document.getElementById("sort-status").textContent;
+  seen.focus = heads.every((h) => h.querySelector("button").tabIndex === 0);
+  seen.requests = performance.getEntriesByType("resource").map((e) => e.name);
+  seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const texts = [...document.querySelectorAll("svg text")];
+  seen.texts = texts.length;
+  seen.clipped = texts.filter((t) => {
+    const own = t.getBoundingClientRect(), all = t.ownerSVGElement.getBoundingClientRect();
+    return own.left < all.left - 1 || own.right > all.right + 1;
+  }).map((t) => t.textContent);
+  seen.overlaps = [...document.querySelectorAll("svg")].flatMap((figure) => {
+    const boxes = [...figure.querySelectorAll("text")].map((t) => [t.textContent, t.getBoundingClientRect()]);
+    const bad = [];
+    for (let i = 0; i < boxes.length; i++) for (let j = 0; j < i; j++) {
+      const a = boxes[i][1], b = boxes[j][1];
+      const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (x > 1 && y > 4) bad.push(boxes[i][0] + " on " + boxes[j][0]);
+    }
+    return bad;
+  });
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script>
+</body>"""
+
+
+def _chromium(page: Path, profile: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *extra, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _probed(html: str) -> str:
+    """A copy of the page that lets the probe run: the page's own policy would refuse a foreign script."""
+    copy, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
+    assert policies == 1
+    return copy.replace("</body>", PROBE)
+
+
+def _console(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+
+
+class _Recorder(socketserver.StreamRequestHandler):
+    """Notes the first line of whatever asks, and answers nothing."""
+
+    def handle(self) -> None:
+        self.server.asked.append(self.rfile.readline().decode(errors="replace").strip())  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def proxy() -> Iterator[tuple[str, list[str]]]:
+    """A proxy that every request of the browser would have to pass, and what it was asked for."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Recorder) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", server.asked  # type: ignore[attr-defined]
+        server.shutdown()
+
+
+def _seen(dom: str) -> dict[str, object]:
+    import html
+    import json
+
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
+    assert found, "the page's script did not run to its end"
+    seen: dict[str, object] = json.loads(html.unescape(found[1]))
+    return seen
+
+
+@pytest.mark.parametrize(("stages", "lanes", "window"), [((2,) * 4, 2, "1280,900"), ((10,) * 4, 16, "520,900")])
+def test_the_report_renders_sorts_and_asks_for_nothing(
+    stages: tuple[int, ...], lanes: int, window: str, tmp_path: Path, proxy: tuple[str, list[str]]
+) -> None:
+    study = hand_built_study.study(stages, lanes, model="<script>document.title='broken'</script>")
+    report = write_report(study, tmp_path / "out")[0]
+    probe = tmp_path / "probe.html"
+    probe.write_text(_probed(report.read_text(encoding="utf-8")), encoding="utf-8")
+    address, asked = proxy
+    done = _chromium(probe, tmp_path / "profile", "--dump-dom", f"--proxy-server={address}", f"--window-size={window}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert _console(done) == []
+    assert "<title>broken</title>" not in done.stdout
+    seen = _seen(done.stdout)
+    assert seen["requests"] == []
+    assert [line for line in asked if "google" not in line and "gvt1" not in line] == []  # the browser's own errands
+
+    took = [p.end_s - p.start_s for p in study.chosen.schedule.placements]
+    starts = sorted(p.start_s for p in study.chosen.schedule.placements)
+    order, values = seen["first"]  # type: ignore[misc]
+    assert order == "descending" and [*map(float, values)] == sorted(took, reverse=True)
+    order, values = seen["start"]  # type: ignore[misc]
+    assert order == "descending" and [*map(float, values)] == starts[::-1]
+    order, values = seen["again"]  # type: ignore[misc]
+    assert order == "ascending" and [*map(float, values)] == starts
+    order, values = seen["name"]  # type: ignore[misc]
+    assert order == "ascending" and sorted(values) == sorted(t.id for t in study.graph.tasks)
+    assert [v[0] for v in values] == sorted(v[0] for v in values)
+    assert seen["marked"] == 1 and seen["focus"] is True and seen["status"] == "Sorted by task, ascending"
+    # Wide tables and pictures scroll in their own boxes, the page itself does not.
+    assert seen["overflow"] == 0
+    assert seen["texts"] and seen["clipped"] == [] and seen["overlaps"] == []
+
+
+def test_the_instruments_of_these_tests_see_what_they_look_for(tmp_path: Path, proxy: tuple[str, list[str]]) -> None:
+    page = tmp_path / "bad.html"
+    page.write_text("<script>console.error('seen')</script><img src='http://figures.example/a.png'>", encoding="utf-8")
+    address, asked = proxy
+    done = _chromium(page, tmp_path / "profile", "--dump-dom", f"--proxy-server={address}")
+    assert any("seen" in line for line in _console(done))
+    assert any("figures.example/a.png" in line for line in asked)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_the_untouched_report_and_the_comparison_raise_no_console_error(scheme: int, tmp_path: Path) -> None:
+    study = hand_built_study.study()
+    report = write_report(study, tmp_path)[0]
+    compare = write_comparison(Comparison(study.device, (study, study)), tmp_path)[0]
+    for k, page in enumerate((report, compare)):
+        shot = tmp_path / f"{k}.png"
+        flags = (f"--screenshot={shot}", "--window-size=800,600", f"--blink-settings=preferredColorScheme={scheme}")
+        done = _chromium(page, tmp_path / f"profile{k}", *flags)
+        assert done.returncode == 0 and _console(done) == []
+        red, green, blue = _corner(shot)
+        assert (red + green + blue < 200) == (scheme == 0), "dark paper for those who ask for it, white for the rest"
+
+
+def _corner(png: Path) -> tuple[int, int, int]:
+    """The colour of the top left pixel of an 8-bit RGB or RGBA PNG."""
+    data = png.read_bytes()
+    at, stream, channels = 8, b"", 3
+    while at < len(data):
+        (length,) = struct.unpack(">I", data[at : at + 4])
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        if kind == b"IHDR":
+            channels = {2: 3, 6: 4}[body[9]]
+        if kind == b"IDAT":
+            stream += body
+        at += 12 + length
+    # The first pixel of the first row has no neighbour to be predicted from: it stands as it is.
+    first = zlib.decompress(stream)[1 : 1 + channels]
+    return first[0], first[1], first[2]
+
+
+def test_the_report_is_whole_without_script(tmp_path: Path) -> None:
+    study = hand_built_study.study()
+    report = write_report(study, tmp_path)[0]
+    text = re.sub(r"<script>.*?</script>", "", report.read_text(encoding="utf-8"), flags=re.S)
+    bare = tmp_path / "bare.html"
+    bare.write_text(text, encoding="utf-8")
+    done = _chromium(bare, tmp_path / "profile", "--dump-dom")
+    assert done.returncode == 0 and _console(done) == []
+    assert all(t.id in done.stdout for t in study.graph.tasks)
+    assert done.stdout.count("<svg") == 3

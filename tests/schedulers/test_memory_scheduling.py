@@ -1,0 +1,234 @@
+"""Schedules within a memory limit: always one where one task at a time fits, and never below what brute force finds."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pararev_hw.check import check_schedule
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.schedulers.alternatives import expand, settle
+from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.bounds.memory import least_memory
+from pararev_hw.schedulers.buffer_table import holding, peak_along, peak_memory, profile, waits_that_keep
+from pararev_hw.schedulers.memory_order import least_peak_order
+from pararev_hw.simulate import play
+from pararev_hw.types import Buffer, CommEdge, Cost, Costs, Placement, Schedule
+from tests.helpers.memory_problems import best_of_limited, limited, orders
+from tests.helpers.scheduler_runs import EVERY, run, tight
+from tests.helpers.scheduling_problems import NAMED, layered
+
+
+@EVERY
+@given(costs=limited())
+@settings(max_examples=60, deadline=None)
+def test_legal_within_the_limit_or_refused_with_numbers(name: str, costs: Costs) -> None:
+    try:
+        schedule = run(costs, name)
+    except Infeasible as refused:
+        # only where the sequential orders that are tried do not fit
+        assert peak_along(holding(costs), least_peak_order(costs)) > (costs.memory_limit_bytes or 0) or _at_once(costs)
+        assert str(costs.memory_limit_bytes) in str(refused)
+        return
+    check_schedule(costs, schedule)
+    assert peak_memory(costs, schedule.placements)[0] <= (costs.memory_limit_bytes or 0)
+    assert schedule == run(costs, name)
+
+
+def _at_once(costs: Costs) -> bool:
+    """Whether tasks of no time make orders of one another that the clock cannot tell apart."""
+    return any(t == 0 for c in costs.tasks for t in c.times_s)
+
+
+@given(limited(max_tasks=4, plain=True))
+@settings(max_examples=150, deadline=None)
+def test_no_schedule_of_all_within_the_limit_beats_the_bound(costs: Costs) -> None:
+    assert lower_bound(costs)[0] <= best_of_limited(costs) * (1 + 1e-12)
+
+
+@given(limited(max_tasks=4, plain=True))
+@settings(max_examples=60, deadline=None)
+def test_exact_finds_the_best_within_the_limit(costs: Costs) -> None:
+    if _at_once(costs):
+        return
+    best_s = best_of_limited(costs)
+    schedule = run(costs, "exact")
+    assert schedule.makespan_s == pytest.approx(best_s)
+    assert schedule.optimal
+
+
+def test_exact_counts_the_buffers_and_not_the_tasks_where_the_buffers_hold_nothing() -> None:
+    tasks = tuple(Cost(f"t{i}", (0.25, 0.25), memory_bytes=m) for i, m in enumerate((0, 0, 1)))
+    costs = Costs("toy", 2, tasks, (), memory_limit_bytes=5, static_bytes=5, buffers=(Buffer(0, (0,)),))
+    assert settle(costs, expand(costs, ()), ()).held() == costs.held()
+    schedule = run(costs, "exact")
+    assert (schedule.makespan_s, schedule.peak_bytes, schedule.optimal) == (0.5, 5, True)
+
+
+@given(limited(max_tasks=5))
+@settings(max_examples=100, deadline=None)
+def test_no_order_needs_less_than_the_least_memory(costs: Costs) -> None:
+    held = holding(costs)
+    least, _ = least_memory(costs)
+    assert least <= min((peak_along(held, o) for o in orders(costs)), default=costs.static_bytes)
+
+
+@given(limited())
+@settings(max_examples=100, deadline=None)
+def test_a_sequential_profile_is_the_peak_of_the_sequential_schedule(costs: Costs) -> None:
+    timed = replace(costs, tasks=tuple(replace(c, times_s=(1.0,) * costs.lanes) for c in costs.tasks))
+    order = least_peak_order(timed)
+    placed = [Placement(timed.tasks[i].task, 0, float(k), float(k + 1)) for k, i in enumerate(order)]
+    assert peak_memory(timed, placed)[0] == peak_along(holding(timed), order)
+    assert len(profile(holding(timed), order)) == len(timed.tasks)
+
+
+@given(limited(), st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_waits_keep_the_limit_whatever_time_tasks_take(costs: Costs, seed: int) -> None:
+    if _at_once(costs):
+        return
+    try:
+        schedule = run(costs, "memory-list")
+    except Infeasible:
+        return
+    draw = random.Random(seed)
+    other = replace(
+        costs, tasks=tuple(replace(c, times_s=tuple(t * draw.uniform(0.1, 10) for t in c.times_s)) for c in costs.tasks)
+    )
+    index = {c.task: i for i, c in enumerate(costs.tasks)}
+    lanes = [[index[p.task] for p in schedule.placements if p.lane == k] for k in range(costs.lanes)]
+    edges = [CommEdge(index[a], index[b]) for a, b in schedule.waits]
+    played = play(other, lanes, [(e.src, e.dst) for e in edges])
+    assert peak_memory(other, played)[0] <= (costs.memory_limit_bytes or 0)
+
+
+def test_waits_of_tasks_that_take_no_time_follow_the_edges() -> None:
+    # t0 and then t2 take no time and start together, when t3 has ended: t2 waits for t0, though its lane comes first
+    tasks = (
+        Cost("t0", (0.5, 0.0, math.inf)),
+        Cost("t1", (0.5, 0.25, 0.5), memory_bytes=1),
+        Cost("t2", (0.0, 0.0, 0.0)),
+        Cost("t3", (0.5, 0.25, math.inf), memory_bytes=1),
+    )
+    costs = Costs("toy", 3, tasks, (CommEdge(0, 2),), memory_limit_bytes=1)
+    placed = [Placement("t1", 1, 0.0, 0.25), Placement("t3", 1, 0.25, 0.5)]
+    placed += [Placement("t2", 0, 0.5, 0.5), Placement("t0", 1, 0.5, 0.5)]
+    waits = waits_that_keep(costs, placed)
+    played = play(costs, [[2], [1, 3, 0], []], waits)
+    assert {p.task: (p.start_s, p.end_s) for p in played} == {p.task: (p.start_s, p.end_s) for p in placed}
+    assert peak_memory(costs, played)[0] == 1
+    for name in ("memory-list", "exact"):
+        check_schedule(costs, run(costs, name))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.15, 0.5])
+@pytest.mark.parametrize("options", [{}, {"delay_s": 1e-5}, {"uneven": True}, {"demand": 0.7}, {"host_s": 1e-5}])
+def test_memory_list_gains_most_of_what_lanes_can_give(share: float, options: dict[str, float]) -> None:
+    costs = tight(layered(200, 4, width=20, **options), share)  # type: ignore[arg-type]
+    schedule = run(costs, "memory-list")
+    check_schedule(costs, schedule)
+    free = run(replace(costs, memory_limit_bytes=None), "heft")
+    # with what a sequential run needs and no more, lanes still do most of their work side by side
+    assert schedule.makespan_s <= (1.25 if share else 1.6) * free.makespan_s
+
+
+def test_tasks_that_the_memory_keeps_apart_bound_the_makespan() -> None:
+    tasks = tuple(Cost(f"t{i}", (1.5,) * 3, memory_bytes=6) for i in range(4))
+    costs = Costs("toy", 3, tasks, (), memory_limit_bytes=11)
+    assert lower_bound(costs) == (pytest.approx(6.0), "tasks that the memory keeps apart")
+    assert run(costs, "memory-list").optimal
+
+
+def test_bytes_times_time_bound_the_makespan() -> None:
+    tasks = tuple(Cost(f"t{i}", (1.5,) * 8, memory_bytes=2) for i in range(12))
+    costs = Costs("toy", 8, tasks, (), memory_limit_bytes=5)  # two at once: 12 x 1.5 s x 2 bytes over 5, at least 7.2 s
+    assert lower_bound(costs) == (pytest.approx(7.2), "bytes times time over the memory")
+    assert run(costs, "memory-list").makespan_s == 9.0
+
+
+def test_what_stays_lives_to_the_end() -> None:
+    tasks = (Cost("a", (1.0,)), Cost("b", (1.0,)), Cost("c", (1.0,)))
+    costs = Costs("toy", 1, tasks, (), buffers=(Buffer(4, (0,), stays=True), Buffer(3, (1, 2))))
+    assert run(costs, "sequential").peak_bytes == 7
+    assert run(costs, "memory-min").peak_bytes == 4  # b and c first
+    assert run(costs, "memory-min").notes == (
+        "every schedule needs at least 4 bytes, for 'a' and what must be alive then",
+    )
+
+
+def test_a_start_that_would_block_the_rest_waits() -> None:
+    # x's output needs room until z has run; y is next in the safe order and needs the same room meanwhile.
+    tasks = (
+        Cost("y", (2.0, 2.0), memory_bytes=6),
+        Cost("w", (1.0, 1.0), memory_bytes=1),
+        Cost("x", (1.0, 1.0), memory_bytes=6),
+        Cost("z", (1.0, 1.0), memory_bytes=1),
+    )
+    costs = Costs("toy", 2, tasks, (CommEdge(0, 1), CommEdge(2, 3), CommEdge(1, 3)), memory_limit_bytes=9)
+    schedule = run(costs, "memory-list")
+    check_schedule(costs, schedule)
+    assert schedule.makespan_s == best_of_limited(costs) == 5.0
+
+
+@given(limited(max_tasks=5, plain=True), st.sampled_from([None, 1.0, 1.2, 2.0]))
+@settings(max_examples=60, deadline=None)
+def test_memory_min_keeps_its_latency_bound_and_never_needs_more_than_the_fastest(
+    costs: Costs, slack: float | None
+) -> None:
+    free = replace(costs, memory_limit_bytes=None)
+    fastest = run(free, "memory-list")
+    if slack is not None and fastest.makespan_s == 0:
+        return
+    made = run(free, "memory-min", latency_bound=None if slack is None else slack * fastest.makespan_s)
+    check_schedule(free, made)
+    assert (made.peak_bytes or 0) <= (fastest.peak_bytes or 0)
+    assert slack is None or made.makespan_s <= slack * fastest.makespan_s * (1 + 1e-9)
+    assert (made.peak_bytes or 0) >= least_memory(free)[0] or made.peak_bytes is None or _at_once(costs)
+
+
+def test_no_note_names_more_memory_than_the_peak() -> None:
+    # b starts and ends when a ends: to the clock, a's output is gone by then
+    costs = Costs("toy", 1, (Cost("a", (1.0,), memory_bytes=1), Cost("b", (0.0,), memory_bytes=1)), (CommEdge(0, 1),))
+    made = run(costs, "memory-min")
+    assert made.peak_bytes == 1 < least_memory(costs)[0]
+    assert made.notes == ()
+
+
+def test_a_latency_that_cannot_be_kept_is_an_answer_with_numbers() -> None:
+    with pytest.raises(Infeasible, match=r"no schedule of 0.1 s was found .* the fastest takes .* none can take less"):
+        run(NAMED["very wide"], "memory-min", latency_bound=0.1)
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(BadInput, match="give a positive number"):
+            run(NAMED["chain"], "memory-min", latency_bound=bad)
+
+
+def points(schedule: Schedule) -> list[tuple[int, float]]:
+    return [(p.peak_bytes or 0, p.makespan_s) for p in schedule.front]
+
+
+def test_a_front_trades_latency_for_memory_and_every_point_is_a_schedule() -> None:
+    # ten pairs; a pair's two tasks are alive at once, and so are more pairs where they run side by side
+    tasks = tuple(Cost(f"{k}{i}", (1.0,) * 4, memory_bytes=10) for i in range(10) for k in "ab")
+    costs = Costs("toy", 4, tasks, tuple(CommEdge(2 * i, 2 * i + 1) for i in range(10)))
+    schedule = run(costs, "pareto", points=12)
+    check_schedule(costs, schedule)
+    found = points(schedule)
+    assert found[0] == (20, 20.0) and found[-1] == (80, 5.0)
+    assert len(found) >= 3
+    assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(found))
+    for point in schedule.front:
+        limited_to = replace(costs, memory_limit_bytes=point.peak_bytes)
+        check_schedule(limited_to, point)
+    assert schedule.makespan_s == schedule.front[-1].makespan_s
+
+
+def test_a_front_has_at_least_two_points_to_try() -> None:
+    with pytest.raises(BadInput, match="a front of 1 points: give at least 2"):
+        run(NAMED["chain"], "pareto", points=1)
