@@ -24,7 +24,7 @@ from pararev_hw.schedulers import run
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.simulate import play
 from pararev_hw.task_graph_files import read_problem
-from pararev_hw.types import CommEdge, Cost, Costs, Schedule
+from pararev_hw.types import CommEdge, Schedule, SchedulingProblem, TaskCost
 
 INSTANCES = Path(__file__).parents[1] / "tests" / "golden" / "instances"
 LISTS = ("sequential", "asap", "heft", "forward-backward")
@@ -50,46 +50,52 @@ def layered(
     delay_s: float = 0.0,
     uneven: float = 0.0,
     width: int = 100,
-) -> Costs:
+) -> SchedulingProblem:
     """`n` tasks in layers; `uneven` is how far, relative, times on the lanes of one task differ."""
     rng = random.Random(0)
     tasks, edges = [], []
     for i in range(n):
         time_s = rng.uniform(1e-5, 1e-4)
         times_s = tuple(time_s * (1 + uneven * rng.random()) for _ in range(lanes))
-        tasks.append(Cost(f"t{i}", times_s, demand * rng.random(), demand * rng.random(), host_s, rng.randrange(1000)))
+        tasks.append(
+            TaskCost(f"t{i}", times_s, demand * rng.random(), demand * rng.random(), host_s, rng.randrange(1000))
+        )
         first = (i // width - 1) * width
         for p in rng.sample(range(first, first + width), rng.randint(1, 5)) if first >= 0 else ():
             edges.append(CommEdge(p, i, delay_s * rng.random()))
-    return Costs("layered", lanes, tuple(tasks), tuple(edges))
+    return SchedulingProblem("layered", lanes, tuple(tasks), tuple(edges))
 
 
-def tree(n: int, lanes: int) -> Costs:
+def tree(n: int, lanes: int) -> SchedulingProblem:
     """A random tree of reductions: every task but the last has one consumer, which needs all of its inputs at once."""
     rng = random.Random(0)
-    tasks = tuple(Cost(f"t{i}", (rng.uniform(1.0, 10.0),) * lanes, memory_bytes=rng.randint(1, 1000)) for i in range(n))
+    tasks = tuple(
+        TaskCost(f"t{i}", (rng.uniform(1.0, 10.0),) * lanes, memory_bytes=rng.randint(1, 1000)) for i in range(n)
+    )
     edges = [CommEdge(i, rng.randrange(i + 1, min(n, i + 1 + n // 4))) for i in range(n - 1)]
-    return Costs("tree", lanes, tasks, tuple(edges))
+    return SchedulingProblem("tree", lanes, tasks, tuple(edges))
 
 
-def ladders(n: int, lanes: int) -> Costs:
+def ladders(n: int, lanes: int) -> SchedulingProblem:
     """Forward chains whose outputs a backward chain reads again, last first: training steps side by side."""
     rng = random.Random(0)
     depth = 25
-    tasks: list[Cost] = []
+    tasks: list[TaskCost] = []
     edges: list[CommEdge] = []
     for _ in range(n // (2 * depth)):
         first = len(tasks)
         for k in range(2 * depth):
-            tasks.append(Cost(f"t{len(tasks)}", (rng.uniform(1.0, 10.0),) * lanes, memory_bytes=rng.randint(100, 1000)))
+            tasks.append(
+                TaskCost(f"t{len(tasks)}", (rng.uniform(1.0, 10.0),) * lanes, memory_bytes=rng.randint(100, 1000))
+            )
             if k:
                 edges.append(CommEdge(first + k - 1, first + k))
             if k >= depth:
                 edges.append(CommEdge(first + 2 * depth - 1 - k, first + k))
-    return Costs("ladders", lanes, tuple(tasks), tuple(edges))
+    return SchedulingProblem("ladders", lanes, tuple(tasks), tuple(edges))
 
 
-def limited(costs: Costs) -> Costs:
+def limited(costs: SchedulingProblem) -> SchedulingProblem:
     """The limit 15 % of the way from the sequential peak to the one of HEFT without a limit."""
     low, high = (run(costs, s).peak_bytes or 0 for s in ("sequential", "heft"))
     return replace(costs, memory_limit_bytes=int(low + 0.15 * max(0, high - low)))
@@ -123,7 +129,7 @@ def lists(tasks: int, lanes: int, repeats: int) -> None:
         print(f"{variant:14}{f'play {5 * tasks}':18}{took}")
 
 
-def clocked(costs: Costs, name: str, **options: float) -> tuple[Schedule, float]:
+def clocked(costs: SchedulingProblem, name: str, **options: float) -> tuple[Schedule, float]:
     """A checked schedule and the seconds that it took."""
     begin = time.perf_counter()
     schedule = run(costs, name, **options)

@@ -24,7 +24,7 @@ from scipy.stats import kendalltau
 
 from pararev_hw.costmodels.accelerator import config_table, layer_costs, layer_table
 from pararev_hw.devices import load_device
-from pararev_hw.types import BlockGraph, Device, Figure, Op, OpType, StepMemory, Storage, Task
+from pararev_hw.types import BlockGraph, Device, DeviceParameter, Op, OpType, StepMemory, Storage, Task
 
 ROWS = COLUMNS = 16
 SRAM_BYTES = 64 * 1024
@@ -173,9 +173,9 @@ def core() -> Device:
         "energy_per_mac_j.int8": MAC_J, "pe_macs_per_cycle.int8": 1, "activation_bits": 8, "weight_bits": 8,
         "accumulator_bits": 32, "dram_latency_s": 0, "launch_overhead_s": 0, "zero_skipping": 0,
     }  # fmt: skip
-    made = {n: Figure(float(v), "the benchmark's own core", "assumed") for n, v in figures.items()}
+    made = {n: DeviceParameter(float(v), "the benchmark's own core", "assumed") for n, v in figures.items()}
     base = load_device("edge8")
-    return replace(base, name="one core", lanes=1, figures={**base.figures, **made})
+    return replace(base, name="one core", lanes=1, parameters={**base.parameters, **made})
 
 
 def network() -> BlockGraph:

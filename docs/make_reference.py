@@ -19,7 +19,7 @@ from typer.models import ArgumentInfo, CommandInfo
 
 from pararev_hw import devices
 from pararev_hw.cli.entry import app
-from pararev_hw.devices import FIGURES, FigureInfo
+from pararev_hw.devices import PARAMETERS, FigureInfo
 from pararev_hw.types import Device
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -130,7 +130,7 @@ def devices_page() -> str:
         "## The figures",
         "SI units. A suffix after a dot is the datatype that a figure holds for: `matrix_flops_per_s.bfloat16`. "
         "*Needed by* names the kinds of device that cannot do without it; the others may leave it out.",
-        _table(("figure", "unit", "meaning", "needed by"), _figure_rows(FIGURES.items())),
+        _table(("figure", "unit", "meaning", "needed by"), _figure_rows(PARAMETERS.items())),
         "## The devices that come with the package",
         "`cpu` is this machine: it is measured in a few seconds when it is first asked for, and the result is kept in "
         "the user's cache folder (`$XDG_CACHE_HOME/pararev-hw`, else `~/.cache/pararev-hw`). The others are files in "
@@ -145,8 +145,8 @@ def devices_page() -> str:
     ]
     for device in built_in:
         rows = [
-            (f"`{name}`", f"{figure.value:.9g}", FIGURES[name].unit, figure.standing, figure.source)
-            for name, figure in device.figures.items()
+            (f"`{name}`", f"{figure.value:.9g}", PARAMETERS[name].unit, figure.provenance, figure.source)
+            for name, figure in device.parameters.items()
         ]
         parts += [f"### {device.name}", *device.notes, _table(("figure", "value", "unit", "standing", "source"), rows)]
     return _joined(parts)
@@ -161,7 +161,7 @@ def _needed(info: FigureInfo) -> str:
 
 
 def _standings(device: Device) -> str:
-    found = [f.standing for f in device.figures.values()]
+    found = [f.provenance for f in device.parameters.values()]
     return ", ".join(str(found.count(s)) for s in ("measured", "published", "assumed"))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pararev_hw import pipeline, reports
 from pararev_hw.pipeline import Plan
-from pararev_hw.types import BlockGraph, Comparison, Costs, Hardware, Prediction, Schedule, Study
+from pararev_hw.types import BlockGraph, Comparison, Hardware, Prediction, Schedule, SchedulingProblem, Study
 
 if TYPE_CHECKING:
     import torch
@@ -53,13 +53,13 @@ def load_device(name: str | Path, *, cache: Path | None = None) -> Hardware:
 
 
 def schedule(
-    graph: BlockGraph | Costs, device: Hardware | None = None, scheduler: str = "heft", **options: Any
+    graph: BlockGraph | SchedulingProblem, device: Hardware | None = None, scheduler: str = "heft", **options: Any
 ) -> Plan | Schedule:
     """A schedule of a graph on a device, kept with what it was made for; of bare `Costs`, the schedule alone.
 
     Options: `lanes`, and on a GPU `launch` ("eager" or "graph").
     """
-    if isinstance(graph, Costs):
+    if isinstance(graph, SchedulingProblem):
         from pararev_hw.schedulers import run
 
         return run(graph, scheduler, **options)

@@ -17,9 +17,19 @@ from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, 
 from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
-from pararev_hw.schedulers.evaluate import finish
+from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.task_graph_files import MAX_LANES
-from pararev_hw.types import BlockGraph, Comparison, Costs, Device, Hardware, Prediction, Profile, Schedule, Study
+from pararev_hw.types import (
+    BlockGraph,
+    Comparison,
+    Device,
+    Hardware,
+    Prediction,
+    Profile,
+    Schedule,
+    SchedulingProblem,
+    Study,
+)
 
 if TYPE_CHECKING:
     from pararev_hw.tracing import Traced
@@ -40,7 +50,7 @@ class Plan:
 
     graph: BlockGraph
     device: Device
-    costs: Costs
+    costs: SchedulingProblem
     schedule: Schedule
     op_seconds: tuple[float, ...]
     launch: str
@@ -68,7 +78,7 @@ def build_graph(
     zero_grad: Literal["none", "zero"] = "none",
     device: Hardware | None = None,
     spikes: str = "auto",
-    rework: Callable[[Traced], Traced] | None = None,
+    rewrite: Callable[[Traced], Traced] | None = None,
     progress: Progress = _silent,
 ) -> BlockGraph:
     """Trace what `target` names: a zoo network, `file.py:factory` or `package.module:factory`.
@@ -107,7 +117,7 @@ def build_graph(
         assumptions=found.assumptions,
     )
     graph = with_spikes(traced.graph, found, spikes, progress)
-    return graph if rework is None else rework(replace(traced, graph=graph)).graph
+    return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
 def _default_optimizer(device: Hardware | None) -> str:
@@ -260,13 +270,13 @@ def plan(
     if orders is not None:
         # who decided these orders decided on their memory: whether it is there is for `predict` to say
         costs = replace(costs, memory_limit_bytes=None)
-        return Plan(graph, bare_device(device), costs, finish(costs, orders, scheduler), seconds, how)
+        return Plan(graph, bare_device(device), costs, evaluate_orders(costs, orders, scheduler), seconds, how)
     try:
         made = run_scheduler(costs, scheduler, **(options or {}))
     except Infeasible:
         # buffers live for whole tasks, storages for parts of them: one task at a time may fit all the same
         costs = replace(costs, memory_limit_bytes=None)
-        plan = Plan(graph, bare_device(device), costs, finish(costs, None, scheduler), seconds, how)
+        plan = Plan(graph, bare_device(device), costs, evaluate_orders(costs, None, scheduler), seconds, how)
         if room is None or predict(plan).peak_bytes > room:
             raise
         return plan
@@ -287,12 +297,12 @@ def bare_device(hardware: Hardware) -> Device:
     return hardware.device if isinstance(hardware, Profile) else hardware
 
 
-def costs_of(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str) -> Costs:
+def costs_of(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str) -> SchedulingProblem:
     """The graph as a scheduling problem, whatever memory it takes."""
     return replace(_costs(graph, device, lanes, launch), memory_limit_bytes=None)
 
 
-def _costs(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str) -> Costs:
+def _costs(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str) -> SchedulingProblem:
     """The fitted model where the device was calibrated, the roofline of its figures where it was not."""
     if isinstance(device, Profile):
         return op_times.costs(graph, device, lanes=lanes, launch=launch)
@@ -426,7 +436,7 @@ def schedule_document(made: Plan, prediction: Prediction | None) -> dict[str, An
     found = made.schedule if prediction is None else prediction.schedule
     document = {"model": made.graph.model, "launch": made.launch, **bare_schedule_document(found, made.costs)}
     if prediction is not None:
-        document |= {"energy_j": energy_document(prediction.energy_j), "standing": prediction.standing}
+        document |= {"energy_j": energy_document(prediction.energy_j), "standing": prediction.provenance}
     document["assumptions"] = [*made.graph.assumptions, *document["assumptions"]]
     return document
 
@@ -440,7 +450,7 @@ def _placements_document(schedule: Schedule) -> list[dict[str, Any]]:
     return [{"task": p.task, "lane": p.lane, "start_s": p.start_s, "end_s": p.end_s} for p in schedule.placements]
 
 
-def bare_schedule_document(schedule: Schedule, costs: Costs) -> dict[str, Any]:
+def bare_schedule_document(schedule: Schedule, costs: SchedulingProblem) -> dict[str, Any]:
     """A schedule of a bare task graph as JSON-ready data."""
     return {
         "schema_version": schedule.schema_version,

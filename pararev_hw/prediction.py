@@ -27,13 +27,13 @@ from pararev_hw.types import (
     PHASES,
     ROLES,
     BlockGraph,
-    Costs,
     Device,
     EnergyParts,
     MemoryCurve,
     Placement,
     Prediction,
     Schedule,
+    SchedulingProblem,
 )
 
 _NOT_MODELLED = (
@@ -44,7 +44,7 @@ _NOT_MODELLED = (
 def predict(
     graph: BlockGraph,
     device: Device,
-    costs: Costs,
+    costs: SchedulingProblem,
     schedule: Schedule,
     op_seconds: Sequence[float],
     *,
@@ -79,14 +79,14 @@ def predict(
         energy_j=energy,
         energy_by_phase_j=energy_by_phase,
         time_by_phase_s=time_by_phase,
-        standing=device.standing,
+        provenance=device.provenance,
         assumptions=tuple(dict.fromkeys((*graph.assumptions, *costs.assumptions))),
         not_modelled=(*costs.not_modelled, *_NOT_MODELLED),
     )
 
 
 def _placements(
-    graph: BlockGraph, costs: Costs, schedule: Schedule, op_seconds: Sequence[float]
+    graph: BlockGraph, costs: SchedulingProblem, schedule: Schedule, op_seconds: Sequence[float]
 ) -> tuple[Placement, ...]:
     """The placement of each task of the graph, in the graph's order."""
     if len(op_seconds) != len(graph.ops):
@@ -196,7 +196,7 @@ def _flat(lists: list[tuple[int, ...]]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 def _energy_by_phase(
     graph: BlockGraph,
-    costs: Costs,
+    costs: SchedulingProblem,
     placed: Sequence[Placement],
     makespan_s: float,
     time_by_phase: Mapping[str, float],

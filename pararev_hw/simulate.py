@@ -23,10 +23,12 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 
 from pararev_hw.errors import IllegalSchedule
-from pararev_hw.types import Costs, Placement
+from pararev_hw.types import Placement, SchedulingProblem
 
 
-def play(costs: Costs, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int, int]] = ()) -> tuple[Placement, ...]:
+def play(
+    costs: SchedulingProblem, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int, int]] = ()
+) -> tuple[Placement, ...]:
     """When each task runs, sorted by start, lane and id. `lanes[k]` is the order of task indices on lane k, `waits` are
     pairs of tasks of which the second starts when the first has ended.
 
@@ -47,12 +49,12 @@ def play(costs: Costs, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int
     return placements(costs, plan.lane, starts, ends)
 
 
-def sequential_order(costs: Costs) -> tuple[int, ...]:
+def sequential_order(costs: SchedulingProblem) -> tuple[int, ...]:
     """The order of the sequential schedule: predecessors first, ties by index."""
     return costs.topological_order()
 
 
-def play_sequential(costs: Costs, order: Sequence[int] | None = None) -> tuple[Placement, ...]:
+def play_sequential(costs: SchedulingProblem, order: Sequence[int] | None = None) -> tuple[Placement, ...]:
     """One task at a time, in `order` (`sequential_order` by default), on the one lane that needs the least time for all
     tasks.
 
@@ -77,14 +79,14 @@ def play_sequential(costs: Costs, order: Sequence[int] | None = None) -> tuple[P
 
 
 def placements(
-    costs: Costs, lane: Sequence[int], starts: Sequence[float], ends: Sequence[float]
+    costs: SchedulingProblem, lane: Sequence[int], starts: Sequence[float], ends: Sequence[float]
 ) -> tuple[Placement, ...]:
     """Placements of all tasks, sorted by start, lane and id."""
     found = [Placement(c.task, lane[i], starts[i], ends[i]) for i, c in enumerate(costs.tasks)]
     return tuple(sorted(found, key=lambda p: (p.start_s, p.lane, p.task)))
 
 
-def _refused_and_time(costs: Costs, lane: int) -> tuple[int, float]:
+def _refused_and_time(costs: SchedulingProblem, lane: int) -> tuple[int, float]:
     """How many tasks may not run on that lane, and how long the others take there."""
     times = [c.times_s[lane] for c in costs.tasks if c.times_s[lane] < math.inf]
     return len(costs.tasks) - len(times), sum(times)
@@ -104,7 +106,7 @@ class _Plan:
     waits: list[int]  # how many entries of `after` name the task
 
 
-def _plan(costs: Costs, lanes: Sequence[Sequence[int]], extra: Iterable[tuple[int, int]]) -> _Plan:
+def _plan(costs: SchedulingProblem, lanes: Sequence[Sequence[int]], extra: Iterable[tuple[int, int]]) -> _Plan:
     tasks, n = costs.tasks, len(costs.tasks)
     if len(lanes) != costs.lanes:
         raise IllegalSchedule(f"{len(lanes)} lane orders for {costs.lanes} lanes: give one per lane, empty if idle")
@@ -163,7 +165,7 @@ def _deadlock(plan: _Plan, done: list[int]) -> list[int]:
     return [at, *reversed(circle)]
 
 
-def _host(costs: Costs, plan: _Plan, starts: list[float]) -> tuple[list[float], list[float]]:
+def _host(costs: SchedulingProblem, plan: _Plan, starts: list[float]) -> tuple[list[float], list[float]]:
     """When the host begins and ends to issue each task; 0 and 0 for a task that needs no host."""
     release, issued, now = [0.0] * len(starts), [0.0] * len(starts), 0.0
     waits = list(plan.waits)
@@ -181,14 +183,16 @@ def _host(costs: Costs, plan: _Plan, starts: list[float]) -> tuple[list[float], 
     return release, issued
 
 
-def _may_contend(costs: Costs) -> bool:
+def _may_contend(costs: SchedulingProblem) -> bool:
     """Whether as many tasks as there are lanes can ask for more than there is."""
     compute = heapq.nlargest(costs.lanes, (c.compute_demand for c in costs.tasks))
     bandwidth = heapq.nlargest(costs.lanes, (c.bandwidth_demand for c in costs.tasks))
     return max(sum(compute), sum(bandwidth)) > 1.0
 
 
-def _shared(costs: Costs, plan: _Plan, release: list[float], issued: list[float]) -> tuple[list[float], list[float]]:
+def _shared(
+    costs: SchedulingProblem, plan: _Plan, release: list[float], issued: list[float]
+) -> tuple[list[float], list[float]]:
     """Starts and ends where running tasks slow each other down. Expects orders without deadlock."""
     n, tasks = len(plan.work), costs.tasks
     starts, ends, ready, waits = [0.0] * n, [0.0] * n, list(release), list(plan.waits)

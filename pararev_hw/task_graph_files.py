@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pararev_hw.errors import BadFile, BadInput, unknown_name
-from pararev_hw.types import CONTROL, CommEdge, Cost, Costs
+from pararev_hw.types import CONTROL, CommEdge, SchedulingProblem, TaskCost
 
 FORMATS = ("json", "stg", "jsp")
 MAX_FILE_BYTES = 64 * 2**20  # about a million tasks
@@ -29,7 +29,7 @@ ASSUMED_UNIT = "the file's unit of time is the second"
 
 def read_problem(
     path: str | Path, *, format: str | None = None, lanes: int | None = None, memory_limit_bytes: int | None = None
-) -> Costs:
+) -> SchedulingProblem:
     """The problem in a `.json`, `.stg` or `.jsp` file; `format` says which where the name does not.
 
     `lanes` must be given, except for `.jsp`, where it is the number of machines. Edges have no delay, tasks no energy.
@@ -50,7 +50,7 @@ def read_problem(
         else:
             assert lanes is not None
             tasks, edges = (_read_json if kind == "json" else _read_stg)(text, lanes)
-        return Costs(
+        return SchedulingProblem(
             device=f"{lanes} lanes",
             lanes=lanes,
             tasks=tuple(tasks),
@@ -94,11 +94,11 @@ def _check_size(tasks: int, lanes: int) -> None:
         raise BadFile(f"{tasks} tasks on {lanes} lanes: at most {MAX_TIMES} times are held")
 
 
-def _read_json(text: str, lanes: int) -> tuple[list[Cost], list[CommEdge]]:
+def _read_json(text: str, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
     document = _fields(_parsed(text), "the file", required=("tasks",), optional=("edges",))
     rows = _list(document["tasks"], "tasks")
     _check_size(len(rows), lanes)
-    tasks: list[Cost] = []
+    tasks: list[TaskCost] = []
     index: dict[str, int] = {}
     for at, row in enumerate(rows):
         fields = _fields(row, f"tasks[{at}]", required=("id", "time_s"), optional=("memory_bytes", "lanes"))
@@ -110,7 +110,7 @@ def _read_json(text: str, lanes: int) -> tuple[list[Cost], list[CommEdge]]:
         allowed = _lanes(fields["lanes"], name, lanes) if "lanes" in fields else range(lanes)
         times_s = tuple(time_s if k in allowed else math.inf for k in range(lanes))
         memory_bytes = _bytes(fields.get("memory_bytes", 0), f"memory_bytes of task {name!r}")
-        tasks.append(Cost(name, times_s, memory_bytes=memory_bytes))
+        tasks.append(TaskCost(name, times_s, memory_bytes=memory_bytes))
     edges: list[CommEdge] = []
     for at, row in enumerate(_list(document.get("edges", []), "edges")):
         fields = _fields(row, f"edges[{at}]", required=("src", "dst"), optional=("bytes",))
@@ -235,7 +235,7 @@ def _count(value: float, where: str) -> int:
     return int(value)
 
 
-def _read_stg(text: str, lanes: int) -> tuple[list[Cost], list[CommEdge]]:
+def _read_stg(text: str, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
     """First line the number of tasks n, then n + 2 lines `id time predecessors predecessor...`, ids from 0 up."""
     (first, head), *rows = _rows(text)
     if len(head) != 1:
@@ -244,7 +244,7 @@ def _read_stg(text: str, lanes: int) -> tuple[list[Cost], list[CommEdge]]:
     if len(rows) != n + 2:
         raise BadFile(f"says {n} tasks, which with the two dummies makes {n + 2} rows: found {len(rows)}")
     _check_size(n, lanes)
-    tasks: list[Cost] = []
+    tasks: list[TaskCost] = []
     edges: list[CommEdge] = []
     for at, (line, row) in enumerate(rows):
         where = f"line {line}: "
@@ -255,7 +255,7 @@ def _read_stg(text: str, lanes: int) -> tuple[list[Cost], list[CommEdge]]:
             if time_s:
                 raise BadFile(f"{where}task {at} is a dummy: its time must be 0, not {time_s:g}")
             continue
-        tasks.append(Cost(str(at), (time_s,) * lanes))
+        tasks.append(TaskCost(str(at), (time_s,) * lanes))
         for src in row[3:]:
             before = _count(src, f"{where}a predecessor of task {at}")
             if before > n:
@@ -265,7 +265,7 @@ def _read_stg(text: str, lanes: int) -> tuple[list[Cost], list[CommEdge]]:
     return tasks, edges
 
 
-def _read_jsp(text: str, lanes: int | None) -> tuple[int, list[Cost], list[CommEdge]]:
+def _read_jsp(text: str, lanes: int | None) -> tuple[int, list[TaskCost], list[CommEdge]]:
     """First line jobs and machines, then for each job its operations in order, each a machine and a time.
 
     Operation k of job j is task "j.k".
@@ -283,7 +283,7 @@ def _read_jsp(text: str, lanes: int | None) -> tuple[int, list[Cost], list[CommE
     if len(rows) != jobs:
         raise BadFile(f"says {jobs} jobs, one per row: found {len(rows)}")
     _check_size(jobs * machines, machines)
-    tasks: list[Cost] = []
+    tasks: list[TaskCost] = []
     edges: list[CommEdge] = []
     for job, (line, row) in enumerate(rows):
         if len(row) != 2 * machines:
@@ -296,5 +296,5 @@ def _read_jsp(text: str, lanes: int | None) -> tuple[int, list[Cost], list[CommE
             time_s = _number(time, f"{where}time")
             if step:
                 edges.append(CommEdge(len(tasks) - 1, len(tasks)))
-            tasks.append(Cost(f"{job}.{step}", tuple(time_s if k == lane else math.inf for k in range(machines))))
+            tasks.append(TaskCost(f"{job}.{step}", tuple(time_s if k == lane else math.inf for k in range(machines))))
     return machines, tasks, edges

@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import nnls
 
 from pararev_hw.calibration.ops import Missed
-from pararev_hw.types import Device, Figure
+from pararev_hw.types import Device, DeviceParameter
 
 _LONG_S = 1.5  # the counter moves every 20 to 100 ms
 _PRICES = ("static_power_w", "energy_per_mac_j.float32", "energy_per_mac_j.bfloat16", "dram_energy_j_per_byte")
@@ -93,5 +93,7 @@ def fitted_power(device: Device, samples: Sequence[PowerSample]) -> Device:
     size = scaled.max(0)
     price, _ = nnls(scaled / size, np.ones(len(samples)))
     source = f"fitted to the board's energy counter over {len(samples)} loads"
-    figures = {name: Figure(float(p / s), source, "measured") for name, p, s in zip(_PRICES, price, size, strict=True)}
-    return replace(device, figures={**device.figures, **figures})
+    figures = {
+        name: DeviceParameter(float(p / s), source, "measured") for name, p, s in zip(_PRICES, price, size, strict=True)
+    }
+    return replace(device, parameters={**device.parameters, **figures})

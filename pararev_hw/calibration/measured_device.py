@@ -9,7 +9,7 @@ import torch
 
 from pararev_hw.devices import load_device
 from pararev_hw.measurement import cuda_clock, cuda_step_clock, measure, quick_cpu_device
-from pararev_hw.types import Device, Figure
+from pararev_hw.types import Device, DeviceParameter
 
 _QUICK_S = 2.0
 _MATRIX = 8192  # of a product at a GPU's peak
@@ -36,18 +36,20 @@ def _gpu() -> Device:
     properties = torch.cuda.get_device_properties(0)
     model = load_device("h200")
     source = f"torch {torch.__version__}, {properties.name}"
-    found = {name: Figure(value, f"{what}; {source}", "measured") for name, value, what in _probes()}
-    found["memory_bytes"] = Figure(float(properties.total_memory), f"as the driver reports it; {source}", "measured")
-    found["parallel_units"] = Figure(float(properties.multi_processor_count), source, "measured")
+    found = {name: DeviceParameter(value, f"{what}; {source}", "measured") for name, value, what in _probes()}
+    found["memory_bytes"] = DeviceParameter(
+        float(properties.total_memory), f"as the driver reports it; {source}", "measured"
+    )
+    found["parallel_units"] = DeviceParameter(float(properties.multi_processor_count), source, "measured")
     for name in _TAKEN_OVER:
-        if name in model.figures:
-            found[name] = Figure(model.value(name), f"not measured here: that of {model.name}", "assumed")
+        if name in model.parameters:
+            found[name] = DeviceParameter(model.value(name), f"not measured here: that of {model.name}", "assumed")
     return Device(
         name=properties.name.lower().replace(" ", "-"),
         kind="gpu",
         title=properties.name,
         lanes=model.lanes,
-        figures=dict(sorted(found.items())),
+        parameters=dict(sorted(found.items())),
         notes=("A lane is a stream.",),
     )
 

@@ -10,7 +10,7 @@ import torch
 
 from pararev_hw.calibration.cases import Case
 from pararev_hw.calibration.failures import Lost, failure
-from pararev_hw.calibration.suite import SEED, Entry, in_turn
+from pararev_hw.calibration.suite import SEED, SuiteEntry, in_turn
 from pararev_hw.measurement import Clock, Timing, measure
 from pararev_hw.types import OpSample
 
@@ -29,7 +29,7 @@ class Missed:
 
 
 def measured_ops(
-    entries: Sequence[Entry], device: str, clock: Clock, until: Callable[[], bool]
+    entries: Sequence[SuiteEntry], device: str, clock: Clock, until: Callable[[], bool]
 ) -> Iterator[OpSample | Missed]:
     """Samples of the suite's cases in turn, while `until` does not say that the time is over.
 

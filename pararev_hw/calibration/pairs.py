@@ -18,7 +18,7 @@ from pararev_hw.calibration.suite.convolutions import conv_case
 from pararev_hw.calibration.suite.elementwise import sum_case
 from pararev_hw.costmodels.calibrated.cache_model import lost
 from pararev_hw.measurement import Clock, measure
-from pararev_hw.types import Device, Figure, OpType, PairSample
+from pararev_hw.types import Device, DeviceParameter, OpType, PairSample
 
 _BANDWIDTH = "memory_bandwidth_bytes_per_s"
 _TOGETHER_S = 2e-3  # of each of the two loops: long beside what it takes to start a thread
@@ -119,7 +119,9 @@ def with_sharing(device: Device, pairs: Sequence[PairSample], last_capacity_byte
             tried = best[name] * np.geomspace(0.25, 4.0, 41)
             best[name] = float(min(tried, key=lambda v: _misfit(device, pairs, last_capacity_bytes, best | {name: v})))
     source = f"fitted to {len(pairs)} pairs of ops at the same time"
-    return replace(device, figures={**device.figures, **{n: Figure(v, source, "measured") for n, v in best.items()}})
+    return replace(
+        device, parameters={**device.parameters, **{n: DeviceParameter(v, source, "measured") for n, v in best.items()}}
+    )
 
 
 def _misfit(device: Device, pairs: Sequence[PairSample], capacity: float, figures: Mapping[str, float]) -> float:

@@ -9,12 +9,12 @@ from dataclasses import replace
 from itertools import groupby, pairwise
 
 from pararev_hw.errors import IllegalSchedule
-from pararev_hw.types import Cost, Costs, Placement, Schedule
+from pararev_hw.types import Placement, Schedule, SchedulingProblem, TaskCost
 
 TOLERANCE = 1e-9  # relative to the makespan: what adding up 1e5 rounded times may lose
 
 
-def check_schedule(costs: Costs, schedule: Schedule) -> None:
+def check_schedule(costs: SchedulingProblem, schedule: Schedule) -> None:
     """Returns where the schedule is legal, raises IllegalSchedule with the first rule it breaks where it is not.
 
     The rules: device and lanes are the problem's; every task runs exactly once, on a lane it may use; no lane runs two
@@ -48,7 +48,7 @@ def _s(time_s: float) -> str:
     return f"{time_s:.9g} s"
 
 
-def _placed(costs: Costs, placements: Sequence[Placement]) -> Mapping[str, Placement]:
+def _placed(costs: SchedulingProblem, placements: Sequence[Placement]) -> Mapping[str, Placement]:
     """Each task's one placement, on a lane that it may use, at finite times."""
     tasks = {c.task: c for c in costs.tasks}
     placed: dict[str, Placement] = {}
@@ -83,7 +83,7 @@ def _check_lanes(placements: Sequence[Placement], slack_s: float) -> None:
         last[p.lane] = p
 
 
-def _check_edges(costs: Costs, placed: Mapping[str, Placement], slack_s: float) -> None:
+def _check_edges(costs: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
     for e in costs.edges:
         src, dst = placed[costs.tasks[e.src].task], placed[costs.tasks[e.dst].task]
         if dst.start_s < src.end_s - slack_s:
@@ -97,7 +97,7 @@ def _check_edges(costs: Costs, placed: Mapping[str, Placement], slack_s: float) 
             )
 
 
-def _check_work(costs: Costs, placed: Mapping[str, Placement], slack_s: float) -> None:
+def _check_work(costs: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
     """Work done between start and end is the integral of 1/U, for which one running sum over all events serves."""
     events = sorted(
         (at, sign, c.compute_demand, c.bandwidth_demand)
@@ -122,9 +122,9 @@ def _check_work(costs: Costs, placed: Mapping[str, Placement], slack_s: float) -
             )
 
 
-def _check_host(costs: Costs, placed: Mapping[str, Placement], slack_s: float) -> None:
+def _check_host(costs: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
     """Durations are long enough, and one host can have issued everything in time (earliest end first)."""
-    ends: list[tuple[float, Cost]] = []
+    ends: list[tuple[float, TaskCost]] = []
     for c in costs.tasks:
         p = placed[c.task]
         if p.end_s - p.start_s < c.times_s[p.lane] - slack_s:
@@ -152,7 +152,9 @@ def _check_waits(placed: Mapping[str, Placement], waits: Sequence[tuple[str, str
             )
 
 
-def _check_memory(costs: Costs, placed: Mapping[str, Placement], stated: int | None, slack_s: float) -> None:
+def _check_memory(
+    costs: SchedulingProblem, placed: Mapping[str, Placement], stated: int | None, slack_s: float
+) -> None:
     """Live bytes are looked at wherever something comes to life: just then, what ended before has gone."""
     at = [placed[c.task] for c in costs.tasks]
     alive = []

@@ -91,7 +91,7 @@ def compare(
                 launch=launch,
                 progress=tell,
                 **step_options(context),
-                rework=select.rework(choices, hardware, lanes=lanes, launch=launch, progress=tell),
+                rewrite=select.rewrite(choices, hardware, lanes=lanes, launch=launch, progress=tell),
             )
         )
         written = () if output is None else reports.write_comparison(comparison, output)

@@ -101,13 +101,13 @@ def execute(
             blocks=tuple(blocks or ()),
             device=torch_device,
         )
-        rework = select.rework(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell)
+        rewrite = select.rewrite(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell)
         document = execution.document(
             execution.execute(
                 job,
                 hardware,
                 scheduler,
-                reworked=None if rework is None else rework(job.traced),
+                reworked=None if rewrite is None else rewrite(job.traced),
                 lanes=lanes,
                 launch=checked_launch(launch),
                 steps=steps,

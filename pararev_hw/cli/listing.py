@@ -63,7 +63,7 @@ def list_devices(
                 d.kind if d else "cpu",
                 d.lanes if d else 1,
                 d.title if d else "this machine, measured",
-                d.standing if d else "measured",
+                d.provenance if d else "measured",
             )
             for n, d in known.items()
         ]
@@ -82,7 +82,7 @@ def list_devices(
         return
     out.print(Text(f"{device.name}: {device.title} ({device.kind}, {device.lanes} lanes)"))
     for figure, value, unit, source, standing, _ in devices.describe(device):
-        shown = devices.FIGURES[figure].shown(value)
+        shown = devices.PARAMETERS[figure].shown(value)
         text = shown if isinstance(shown, str) else f"{shown:.4g} {unit}"
         out.print(Text(f"{figure}  {text}  ({standing})"))
         out.print(Padding(Text(source), (0, 0, 0, 4)))

@@ -88,7 +88,7 @@ def report(
             graph = pipeline.build_graph(
                 target,
                 device=hardware,
-                rework=select.rework(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell),
+                rewrite=select.rewrite(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell),
                 progress=tell,
                 **step_options(context),
             )

@@ -125,7 +125,7 @@ def schedule(
                 graph = pipeline.build_graph(
                     source,
                     device=hardware,
-                    rework=select.rework(
+                    rewrite=select.rewrite(
                         choices,
                         hardware,
                         scheduler=scheduler,

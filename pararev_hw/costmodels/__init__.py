@@ -7,7 +7,7 @@ from typing import Protocol
 from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.roofline import op_seconds as op_seconds
 from pararev_hw.costmodels.spikes import sop_energy_popular_j as sop_energy_popular_j
-from pararev_hw.types import BlockGraph, Costs, Device
+from pararev_hw.types import BlockGraph, Device, SchedulingProblem
 
 
 class CostModel(Protocol):
@@ -15,7 +15,7 @@ class CostModel(Protocol):
 
     def __call__(
         self, graph: BlockGraph, device: Device, *, lanes: int | None = None, launch: str = "eager"
-    ) -> Costs: ...
+    ) -> SchedulingProblem: ...
 
 
 COST_MODELS: Mapping[str, CostModel] = MappingProxyType({"roofline": roofline.costs})

@@ -13,6 +13,6 @@ STAND_IN: Mapping[str, tuple[str, ...]] = {"bfloat16": ("float16",), "float16": 
 def figure_for(device: Device, stem: str, dtype: str) -> str:
     """Name of the figure of that stem for a datatype, or for the nearest one that the device has."""
     for d in (dtype, *STAND_IN.get(dtype, ()), "float32"):
-        if f"{stem}.{d}" in device.figures:
+        if f"{stem}.{d}" in device.parameters:
             return f"{stem}.{d}"
     return f"{stem}.float32"  # which `Device.value` names as missing

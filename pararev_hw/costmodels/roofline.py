@@ -37,7 +37,7 @@ from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes, traffic
 from pararev_hw.errors import BadInput
 from pararev_hw.prediction import lives_throughout
-from pararev_hw.types import BlockGraph, CommEdge, Cost, Costs, Device, OpType
+from pararev_hw.types import BlockGraph, CommEdge, Device, OpType, SchedulingProblem, TaskCost
 
 LAUNCHES = ("eager", "graph")
 
@@ -49,7 +49,7 @@ def op_seconds(graph: BlockGraph, device: Device, launch: str = "eager") -> tupl
     return tuple(op_costs(graph, device, traffic(graph), launch).seconds.tolist())
 
 
-def costs(graph: BlockGraph, device: Device, *, lanes: int | None = None, launch: str = "eager") -> Costs:
+def costs(graph: BlockGraph, device: Device, *, lanes: int | None = None, launch: str = "eager") -> SchedulingProblem:
     """The scheduling problem of a graph on a device with `lanes` lanes (default: all that the device has).
 
     `launch` is "eager", where a GPU's host launches every op, or "graph", where it replays them all at once. Raises
@@ -63,7 +63,7 @@ def costs(graph: BlockGraph, device: Device, *, lanes: int | None = None, launch
     return of_kinds[0] if len(kinds) == 1 else _mixed(device, of_kinds, [count for _, count in kinds])
 
 
-def _mixed(device: Device, of_kinds: Sequence[Costs], counts: Sequence[int]) -> Costs:
+def _mixed(device: Device, of_kinds: Sequence[SchedulingProblem], counts: Sequence[int]) -> SchedulingProblem:
     """The problem of a chip whose lanes are of two kinds, from those of chips of either kind alone."""
     one, two = of_kinds
     which = ([0] * counts[0] + [1] * counts[1])[: one.lanes]
@@ -82,7 +82,7 @@ def _mixed(device: Device, of_kinds: Sequence[Costs], counts: Sequence[int]) -> 
     return replace(one, tasks=tasks, static_power_w=whole, assumptions=(*one.assumptions, *said, *more))
 
 
-def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lanes: int | None) -> Costs:
+def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lanes: int | None) -> SchedulingProblem:
     """The scheduling problem of a graph whose ops cost what `ops` says."""
     lanes = device.lanes if lanes is None else lanes
     if device.kind != "gpu" and lanes > device.lanes:
@@ -93,11 +93,11 @@ def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lane
     compute = np.divide(occupied_s, time_s, out=np.zeros_like(time_s), where=time_s > 0).clip(0, 1)
     memory = np.divide(unloaded_s, time_s, out=np.zeros_like(time_s), where=time_s > 0).clip(0, 1)
     energy = {part: flow.per_task(values) for part, values in ops.energy_j.items()}
-    return Costs(
+    return SchedulingProblem(
         device=device.name,
         lanes=lanes,
         tasks=tuple(
-            Cost(
+            TaskCost(
                 task=task.id,
                 times_s=(float(time_s[k]),) * lanes,
                 compute_demand=float(compute[k]),
@@ -109,7 +109,7 @@ def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lane
             for k, task in enumerate(graph.tasks)
         ),
         edges=_edges(graph, device),
-        memory_limit_bytes=int(device.value("memory_bytes")) if "memory_bytes" in device.figures else None,
+        memory_limit_bytes=int(device.value("memory_bytes")) if "memory_bytes" in device.parameters else None,
         static_bytes=sum(s.bytes for s in graph.storages if lives_throughout(s)),
         static_power_w=_static_power_w(device),
         assumptions=(*_assumptions(graph, device), *ops.notes),
@@ -190,14 +190,14 @@ def _computes_in(device: Device, t: OpType) -> str:
     """The datatype a matrix op computes in. PyTorch lets cuDNN take TF32 for float32 convolutions by default
     (`torch.backends.cudnn.allow_tf32`), and keeps float32 for matrix products."""
     tf32 = t.dtype == "float32" and t.kind in ("conv", "conv_backward")
-    return "tfloat32" if tf32 and "matrix_flops_per_s.tfloat32" in device.figures else t.dtype
+    return "tfloat32" if tf32 and "matrix_flops_per_s.tfloat32" in device.parameters else t.dtype
 
 
 def _matrix_rate(device: Device, t: OpType) -> float:
     """Peak of a matrix op: that of its own kind where the device gives one, else that of any matrix op."""
     own = {"conv": ("conv",), "conv_backward": ("conv_backward", "conv")}.get(t.kind, ())
     for name in (f"{kind}_flops_per_s.{t.dtype}" for kind in own):
-        if name in device.figures:
+        if name in device.parameters:
             return device.value(name)
     if t.dtype == "float64" and t.flops > 0:  # float32's rate would flatter it
         return device.value("matrix_flops_per_s.float64")
@@ -248,10 +248,10 @@ def _static_power_w(device: Device) -> float:
 
 def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:
     said = []
-    assumed = [name for name, f in device.figures.items() if f.standing == "assumed"]
+    assumed = [name for name, f in device.parameters.items() if f.provenance == "assumed"]
     if assumed:
         said.append(f"{device.name}: assumed, not measured: {', '.join(assumed)}")
-    if "matrix_flops_per_s.tfloat32" in device.figures and any(
+    if "matrix_flops_per_s.tfloat32" in device.parameters and any(
         t.dtype == "float32" and t.kind in ("conv", "conv_backward") for t in graph.op_types
     ):
         said.append(
@@ -259,8 +259,8 @@ def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:
             "matrix products do not"
         )
     for dtype in sorted({t.dtype for t in graph.op_types if t.flops > 0}):
-        own_width = accelerator.has_cores(device) and "activation_bits" in device.figures
-        if device.kind != "neuromorphic" and not own_width and f"matrix_flops_per_s.{dtype}" not in device.figures:
+        own_width = accelerator.has_cores(device) and "activation_bits" in device.parameters
+        if device.kind != "neuromorphic" and not own_width and f"matrix_flops_per_s.{dtype}" not in device.parameters:
             said.append(f"no {dtype} rate: {figure_for(device, 'matrix_flops_per_s', dtype)} stands in")
     if device.kind in ("accelerator", "neuromorphic"):
         if graph.spikes is None and all(t.sops is None for t in graph.tasks):

@@ -25,9 +25,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from pararev_hw.devices.parameters import FIGURES, needed_figures
+from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
 from pararev_hw.errors import BadFile, BadInput, unknown_name
-from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, Figure, Standing
+from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance
 
 MAX_FILE_BYTES = 1 << 20  # a device file is a few KiB: more is not a device file
 
@@ -58,7 +58,7 @@ def _plain_lines(text: str) -> str:
 class _FigureModel(_Strict):
     value: Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]
     source: Annotated[str, Field(min_length=1), AfterValidator(_plain_lines)]
-    standing: Standing
+    standing: Provenance
 
     @field_validator("source")
     @classmethod
@@ -183,7 +183,7 @@ def _words_as_numbers(data: dict[Any, Any], where: str) -> dict[Any, Any]:
         return data
     found = dict(figures)
     for name, figure in figures.items():
-        choices = FIGURES[name].choices if name in FIGURES else ()
+        choices = PARAMETERS[name].choices if name in PARAMETERS else ()
         if choices and isinstance(figure, dict) and "value" in figure:
             word = figure["value"]
             if word not in choices:
@@ -195,21 +195,21 @@ def _words_as_numbers(data: dict[Any, Any], where: str) -> dict[Any, Any]:
 
 def _checked(model: _DeviceModel, where: str) -> Device:
     for name in model.figures:
-        if name not in FIGURES:
-            raise BadFile(f"{where}: {_unknown_key(name, 'figures', tuple(FIGURES))}")
-    missing = [name for name in needed_figures(model.kind) if name not in model.figures]
+        if name not in PARAMETERS:
+            raise BadFile(f"{where}: {_unknown_key(name, 'figures', tuple(PARAMETERS))}")
+    missing = [name for name in needed_parameters(model.kind) if name not in model.figures]
     if missing:
         raise BadFile(f"{where}: figures lacks {', '.join(missing)}: a device of kind {model.kind} needs them")
     for name, figure in model.figures.items():
-        if FIGURES[name].unit == "0 or 1" and figure.value not in (0.0, 1.0):
+        if PARAMETERS[name].unit == "0 or 1" and figure.value not in (0.0, 1.0):
             raise BadFile(f"{where}: figures.{name}.value must be 0 or 1")
-        low, high = FIGURES[name].span
+        low, high = PARAMETERS[name].span
         if not low <= figure.value <= high:
-            unit = FIGURES[name].unit
+            unit = PARAMETERS[name].unit
             raise BadFile(
                 f"{where}: figures.{name}.value is {figure.value:g}: it must be between {low:g} and {high:g} {unit}"
             )
-    figures = {n: Figure(f.value, f.source, f.standing) for n, f in sorted(model.figures.items())}
+    figures = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in sorted(model.figures.items())}
     return Device(model.name, model.kind, model.title, model.lanes, figures, tuple(model.notes), model.schema_version)
 
 
@@ -258,8 +258,8 @@ def device_to_dict(device: Device) -> dict[str, Any]:
         "lanes": device.lanes,
         "notes": list(device.notes),
         "figures": {
-            name: {"value": FIGURES[name].shown(f.value), "source": f.source, "standing": f.standing}
-            for name, f in sorted(device.figures.items())
+            name: {"value": PARAMETERS[name].shown(f.value), "source": f.source, "standing": f.provenance}
+            for name, f in sorted(device.parameters.items())
         },
     }
 
@@ -274,10 +274,10 @@ def device_to_json(device: Device) -> str:
     return json.dumps(device_to_dict(device), indent=2)
 
 
-def describe(device: Device) -> tuple[tuple[str, float, str, str, Standing, str], ...]:
+def describe(device: Device) -> tuple[tuple[str, float, str, str, Provenance, str], ...]:
     """Rows (name, value, unit, source, standing, meaning) of every figure, in the order of the schema."""
     return tuple(
-        (name, f.value, info.unit, f.source, f.standing, info.meaning)
-        for name, info in FIGURES.items()
-        if (f := device.figures.get(name)) is not None
+        (name, f.value, info.unit, f.source, f.provenance, info.meaning)
+        for name, info in PARAMETERS.items()
+        if (f := device.parameters.get(name)) is not None
     )

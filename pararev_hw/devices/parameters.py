@@ -226,7 +226,7 @@ _FIRST: Mapping[str, FigureInfo] = {
     "static_power_w": FigureInfo("W", "idle power and leakage, drawn as long as the step lasts", _CHIPS),
 }
 
-FIGURES: Mapping[str, FigureInfo] = {
+PARAMETERS: Mapping[str, FigureInfo] = {
     **_FIRST,
     "second_kind_lanes": FigureInfo("cores", "how many of the lanes, the last ones, are cores of a second kind"),
     **{
@@ -238,6 +238,6 @@ FIGURES: Mapping[str, FigureInfo] = {
 }
 
 
-def needed_figures(kind: str) -> tuple[str, ...]:
+def needed_parameters(kind: str) -> tuple[str, ...]:
     """Names of the figures that a device of this kind must give."""
-    return tuple(name for name, info in FIGURES.items() if kind in info.needed_by)
+    return tuple(name for name, info in PARAMETERS.items() if kind in info.needed_by)

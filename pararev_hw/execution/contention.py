@@ -23,7 +23,7 @@ from pararev_hw.execution.job import Batch, Job
 from pararev_hw.execution.runners import LaneRunner
 from pararev_hw.measurement import computing_threads
 from pararev_hw.tracing import Traced
-from pararev_hw.types import Cost, Costs
+from pararev_hw.types import SchedulingProblem, TaskCost
 
 _COVERED = 0.95  # of the predicted time: the rest is many small calls
 _MOST_CALLS = 24
@@ -156,10 +156,12 @@ def _at_once(function: Callable[..., Any], copies: Sequence[tuple[Any, Any]], co
     return sum(took) / len(took)
 
 
-def shared_costs(job: Job, costs: Costs, seconds: Sequence[float], sharing: Mapping[int, Sharing], lanes: int) -> Costs:
+def shared_costs(
+    job: Job, costs: SchedulingProblem, seconds: Sequence[float], sharing: Mapping[int, Sharing], lanes: int
+) -> SchedulingProblem:
     """The problem with demands as measured: a task's is the mean over its ops, weighted by their seconds."""
     instructions = job.traced.program.instructions
-    tasks: list[Cost] = []
+    tasks: list[TaskCost] = []
     for task, cost in zip(job.graph.tasks, costs.tasks, strict=True):
         total = sum(seconds[k] for k in task.ops)
         own = [(seconds[k], sharing.get(instructions[k].call)) for k in task.ops]

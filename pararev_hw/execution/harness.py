@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pararev_hw.execution import StepRun, side_by_side
+from pararev_hw.execution.bound_step import StepRun
 from pararev_hw.execution.job import Batch
+from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.runners import Runner
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pararev_hw import models
 from pararev_hw.errors import BadInput, PararevError, StepFailed
-from pararev_hw.execution import fresh_optimizer_state, network_state
+from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
 from pararev_hw.types import BlockGraph

@@ -12,16 +12,17 @@ from typing import Any, Literal
 from pararev_hw import pipeline, schedulers
 from pararev_hw.costmodels.calibrated.intra_op_threads import wide_op_seconds
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.execution import lane_orders, side_by_side
 from pararev_hw.execution.contention import shared_costs, sharing_of_calls, threaded_seconds
 from pararev_hw.execution.harness import Rounds, Spread, take_turns
 from pararev_hw.execution.job import Job, batches
+from pararev_hw.execution.lane_order import lane_orders
 from pararev_hw.execution.machine import available_bytes
+from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.profiled import profiled_overlap
 from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
 from pararev_hw.reports import units
 from pararev_hw.tracing import Traced
-from pararev_hw.types import Costs, Hardware, Prediction, Schedule
+from pararev_hw.types import Hardware, Prediction, Schedule, SchedulingProblem
 
 Progress = Callable[[str], None]
 SEQUENTIAL, PARALLEL, THREADS, LOOP = "sequential", "parallel", "threads", "loop"
@@ -134,7 +135,7 @@ def execute(
     return Execution(work, hardware, sequential, parallel, threads_s, rounds, peaks, apart, loop_apart, seen)
 
 
-def _replanned(made: pipeline.Plan, costs: Costs) -> pipeline.Plan:
+def _replanned(made: pipeline.Plan, costs: SchedulingProblem) -> pipeline.Plan:
     """The same scheduler's answer to a problem that is known better."""
     return replace(made, costs=costs, schedule=schedulers.run(costs, made.schedule.scheduler))
 
@@ -168,7 +169,7 @@ def document(found: Execution) -> dict[str, Any]:
         "dtype": graph.dtype,
         "optimizer": found.job.optimizer if graph.mode == "train" else None,
         "device": found.hardware.name,
-        "standing": found.parallel.standing,
+        "standing": found.parallel.provenance,
         "runs_on": found.job.device,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "scheduler": schedule.scheduler,

@@ -9,7 +9,7 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw.errors import BadFile
-from pararev_hw.execution import side_by_side
+from pararev_hw.execution.overlap import side_by_side
 
 
 def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: bool = False) -> float:

@@ -10,9 +10,13 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
-from pararev_hw.execution import LaneStreams, LaneThreads, LiveBytes, StepRun, bind, make_streams, network_state
+from pararev_hw.execution.bound_step import StepRun, bind
 from pararev_hw.execution.job import Batch, Job, plain_loop, start
+from pararev_hw.execution.memory import LiveBytes
 from pararev_hw.execution.scalars import Scalars
+from pararev_hw.execution.state import network_state
+from pararev_hw.execution.streams import LaneStreams, make_streams
+from pararev_hw.execution.threads import LaneThreads
 from pararev_hw.measurement import computing_threads
 
 Orders = Sequence[Sequence[int]]

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pararev_hw.errors import BadInput
-from pararev_hw.execution import scalars_of
+from pararev_hw.execution.program import scalars_of
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
 
 _TRACED_AT = 2  # the tracer lets the optimizer take one step first

@@ -18,7 +18,7 @@ from pathlib import Path
 from pararev_hw.devices import device_from_json, device_to_json
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.measurement.steps import computing_threads
-from pararev_hw.types import Device, Figure
+from pararev_hw.types import Device, DeviceParameter
 
 _CORE_W = 10.0  # assumed: what one busy core of a server draws
 
@@ -36,33 +36,33 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
     with computing_threads(1):
         probes = _probe(threads, seconds)
     source = f"torch {metadata.version('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
-    figures = {name: Figure(value, f"{what}; {source}", "measured") for name, (value, what) in probes.items()}
+    figures = {name: DeviceParameter(value, f"{what}; {source}", "measured") for name, (value, what) in probes.items()}
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    figures["memory_bytes"] = Figure(memory, "physical memory as the operating system reports it", "measured")
+    figures["memory_bytes"] = DeviceParameter(memory, "physical memory as the operating system reports it", "measured")
     figures |= _assumed(figures)
     return Device(
         name="cpu",
         kind="cpu",
         title=f"This machine: {cpu_name()}",
         lanes=threads,
-        figures=dict(sorted(figures.items())),
+        parameters=dict(sorted(figures.items())),
         notes=("A lane is one thread: compare with torch.set_num_threads(1).",),
     )
 
 
-def _assumed(measured: dict[str, Figure]) -> dict[str, Figure]:
+def _assumed(measured: dict[str, DeviceParameter]) -> dict[str, DeviceParameter]:
     """Energies that nobody measured, each with its reason."""
     per_core = f"{_CORE_W:g} W per busy core"
     mac_j = 2 * _CORE_W / measured["matrix_flops_per_s.float32"].value
     vector_j = _CORE_W / measured["vector_flops_per_s.float32"].value
     return {
-        "energy_per_mac_j.float32": Figure(mac_j, f"{per_core} at the measured matrix rate", "assumed"),
-        "energy_per_vector_flop_j": Figure(vector_j, f"{per_core} at the measured vector rate", "assumed"),
-        "dram_energy_j_per_byte": Figure(
+        "energy_per_mac_j.float32": DeviceParameter(mac_j, f"{per_core} at the measured matrix rate", "assumed"),
+        "energy_per_vector_flop_j": DeviceParameter(vector_j, f"{per_core} at the measured vector rate", "assumed"),
+        "dram_energy_j_per_byte": DeviceParameter(
             162.5e-12, "Horowitz, ISSCC 2014, 45 nm: DRAM 1.3-2.6 nJ per 64 bit, the lower end", "assumed"
         ),
-        "static_power_w": Figure(20.0, "no measurement: idle power of a server's share", "assumed"),
-        "lane_sync_s": Figure(20e-6, "no measurement: one thread wakes another", "assumed"),
+        "static_power_w": DeviceParameter(20.0, "no measurement: idle power of a server's share", "assumed"),
+        "lane_sync_s": DeviceParameter(20e-6, "no measurement: one thread wakes another", "assumed"),
     }
 
 

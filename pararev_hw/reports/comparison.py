@@ -60,7 +60,7 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
         "latency_s": prediction.latency_s,
         "peak_bytes": prediction.peak_bytes,
         "energy_j": dict(prediction.energy_j),
-        "standing": prediction.standing,
+        "standing": prediction.provenance,
     }
 
 

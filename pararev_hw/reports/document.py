@@ -109,7 +109,7 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "energy_j": dict(prediction.energy_j),
         "energy_by_phase_j": {phase: dict(parts) for phase, parts in prediction.energy_by_phase_j.items()},
         "time_by_phase_s": dict(prediction.time_by_phase_s),
-        "standing": prediction.standing,
+        "standing": prediction.provenance,
         "placements": [asdict(p) for p in schedule.placements],
     }
 
@@ -135,8 +135,8 @@ def _device(device: Device) -> dict[str, Any]:
         "title": device.title,
         "kind": device.kind,
         "lanes": device.lanes,
-        "standing": device.standing,
-        "figures": [{"name": name, **asdict(figure)} for name, figure in sorted(device.figures.items())],
+        "standing": device.provenance,
+        "figures": [{"name": name, **asdict(figure)} for name, figure in sorted(device.parameters.items())],
         "notes": list(device.notes),
     }
 

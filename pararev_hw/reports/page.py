@@ -286,8 +286,8 @@ def _tasks(study: Study) -> Mapping[str, Any]:
 
 
 def _figures(study: Study) -> Mapping[str, Any]:
-    figures = study.device.figures
-    counts = {s: sum(f.standing == s for f in figures.values()) for s in ("measured", "published", "assumed")}
+    figures = study.device.parameters
+    counts = {s: sum(f.provenance == s for f in figures.values()) for s in ("measured", "published", "assumed")}
     named = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
     said = ", ".join(f"{counts[standing]} {name}" for standing, name in named)
     summary = (
@@ -295,7 +295,7 @@ def _figures(study: Study) -> Mapping[str, Any]:
         f"Of the device's {len(figures)} figures: {said}."
     )
     rows = [
-        Row((words_cell(name), (f"{f.value:.4g}", f.value), words_cell(f.standing), words_cell(f.source)))
+        Row((words_cell(name), (f"{f.value:.4g}", f.value), words_cell(f.provenance), words_cell(f.source)))
         for name, f in sorted(figures.items())
     ]
     return {

@@ -22,9 +22,9 @@ def lanes_used(prediction: Prediction) -> int:
 
 def standing(prediction: Prediction, device: Device) -> str:
     """Where a prediction's figures come from, in words."""
-    if prediction.standing == "measured":
+    if prediction.provenance == "measured":
         return "figures calibrated by measurement"
-    kinds = {figure.standing for figure in device.figures.values()} | {prediction.standing}
+    kinds = {figure.provenance for figure in device.parameters.values()} | {prediction.provenance}
     names = [name for kind, name in (("published", "datasheet"), ("assumed", "assumed")) if kind in kinds]
     calibrated = "calibrated in part" if "measured" in kinds else "not calibrated"
     return f"{' and '.join(names)} figures, {calibrated}"

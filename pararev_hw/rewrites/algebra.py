@@ -12,8 +12,8 @@ from typing import Any
 
 from pararev_hw.rewrites.values import written_in_place
 from pararev_hw.tracing import formulas
-from pararev_hw.tracing.recorder import Entry, Info
-from pararev_hw.tracing.tape import Line, Tape
+from pararev_hw.tracing.recorder import Info, OpSignature
+from pararev_hw.tracing.tape import Tape, TapeOp
 
 _BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm"})
 
@@ -52,7 +52,7 @@ class Algebra:
     def _number(self, key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers))
 
-    def _take(self, k: int, line: Line) -> None:
+    def _take(self, k: int, line: TapeOp) -> None:
         entry = self.tape.entries[line.entry]
         base = formulas.base_name(entry.op_type.name)
         inputs = [self._read(i) for i in line.inputs]
@@ -82,7 +82,7 @@ class Algebra:
             sizes = [shape[dim] for shape in entry.op_type.input_shapes]
             self._joined.setdefault(self._of[first.slot], (dim, tuple(zip(inputs, sizes, strict=True))))
 
-    def _signature(self, at: int, entry: Entry) -> Hashable:
+    def _signature(self, at: int, entry: OpSignature) -> Hashable:
         if at not in self._signatures:
             call = entry.call
             self._signatures[at] = (
@@ -92,7 +92,7 @@ class Algebra:
         return self._signatures[at]
 
     def _known_output(
-        self, entry: Entry, base: str, line: Line, inputs: Sequence[int], n: int, out: Info
+        self, entry: OpSignature, base: str, line: TapeOp, inputs: Sequence[int], n: int, out: Info
     ) -> int | None:
         """The number of output n where algebra gives it."""
         metas = self.tape.metas
@@ -126,7 +126,7 @@ def _same_but(a: Sequence[int], b: Sequence[int], dim: int) -> bool:
     return all(x == y for d, (x, y) in enumerate(zip(a, b, strict=True)) if d != dim)
 
 
-def _plain(entry: Entry) -> bool:
+def _plain(entry: OpSignature) -> bool:
     """An add or sub of two tensors of one shape, unscaled."""
     kwargs: Mapping[str, Any] = entry.call.kwargs
     return kwargs.get("alpha", 1) == 1 and len(set(entry.op_type.input_shapes)) == 1

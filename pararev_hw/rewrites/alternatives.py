@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pararev_hw.rewrites import Kind, Opportunity, apply_all
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.step import no_gc
-from pararev_hw.types import Alternative, BlockGraph, CommEdge, Costs
+from pararev_hw.types import Alternative, BlockGraph, CommEdge, SchedulingProblem
 
 _COMBINATIONS: tuple[tuple[Kind, ...], ...] = (
     ("share",),
@@ -27,7 +27,7 @@ _COMBINATIONS: tuple[tuple[Kind, ...], ...] = (
 )
 _AND = "; "
 
-Price = Callable[[BlockGraph], Costs]
+Price = Callable[[BlockGraph], SchedulingProblem]
 
 
 def alternatives(traced: Traced, price: Price, kinds: Collection[Kind]) -> tuple[Alternative, ...]:
@@ -65,7 +65,7 @@ class _Part:
 
 
 def _parts(
-    traced: Traced, base: Costs, changed: Traced, costs: Costs, taken: Sequence[Opportunity]
+    traced: Traced, base: SchedulingProblem, changed: Traced, costs: SchedulingProblem, taken: Sequence[Opportunity]
 ) -> list[Alternative]:
     twin = _twins(traced, changed)
     links = _Links()
@@ -126,9 +126,9 @@ def _join_rewired(traced: Traced, changed: Traced, twin: Mapping[int, int], link
 
 def _as_alternatives(
     traced: Traced,
-    base: Costs,
+    base: SchedulingProblem,
     changed: Traced,
-    costs: Costs,
+    costs: SchedulingProblem,
     taken: Sequence[Opportunity],
     twin: Mapping[int, int],
     parts: Sequence[_Part],
@@ -182,10 +182,10 @@ def _as_alternatives(
                 kind=own[0].kind,
                 replaces=part.before,
                 tasks=tuple(costs.tasks[j] for j in part.after),
-                takes=takes,
-                gives=gives,
-                inner=tuple(inner),
-                after=tuple(further),
+                in_edges=takes,
+                out_edges=gives,
+                internal_edges=tuple(inner),
+                extra_deps=tuple(further),
             )
         )
     return found

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pararev_hw.check.replay import filled
 from pararev_hw.tracing.recorder import Alias, Fresh, Info, Recorder
-from pararev_hw.tracing.tape import Home, Line, Tape
+from pararev_hw.tracing.tape import Scope, Tape, TapeOp
 
 
 class Edit:
@@ -23,10 +23,10 @@ class Edit:
         self._writer = _Writer(self._fake, tape)
         self._dropped: set[int] = set()
         self._place: dict[int, tuple[int, int, int]] = {}  # of moved lines: before which line, 0, in which order
-        self._new: list[tuple[tuple[int, int, int], Line]] = []
+        self._new: list[tuple[tuple[int, int, int], TapeOp]] = []
         self._slots: dict[int, Info] = {}
         self._storages: dict[int, int] = {}
-        self._homes: dict[int, Home] = {}
+        self._homes: dict[int, Scope] = {}
         self._entries: dict[int, int] = {}
         self._waits: list[tuple[int, int]] = []
 
@@ -74,7 +74,7 @@ class Edit:
         self._slots[old.slot] = new
         self._storages[old.storage] = new.storage
 
-    def rehome(self, line: int, home: Home) -> None:
+    def rehome(self, line: int, home: Scope) -> None:
         """Let the line belong elsewhere."""
         self._homes[line] = home
 
@@ -88,7 +88,7 @@ class Edit:
         for k in lines:
             self._place[k] = max(self._place.get(k, (k, 1, 0)), (after + 1, 0, k))
 
-    def rehome_new(self, homes: Sequence[Home], to: Home) -> None:
+    def rehome_new(self, homes: Sequence[Scope], to: Scope) -> None:
         """Let the lines put in at one of these places belong elsewhere."""
         for n, (at, line) in enumerate(self._new):
             if replace(line.home, module=None, glue=False) in homes:
@@ -129,12 +129,12 @@ class Edit:
         named = {name: filled(value, old.inputs) for name, value in call.kwargs.items()}
         return call.function, filled(call.args, old.inputs), named
 
-    def put(self, before: int, home: Home, function: Any, *args: Any, **kwargs: Any) -> tuple[Info | None, ...]:
+    def put(self, before: int, home: Scope, function: Any, *args: Any, **kwargs: Any) -> tuple[Info | None, ...]:
         """A new line before the line `before` (after what was moved or put there earlier): a call of `function`, with
         tensors where `args` and `kwargs` hold their Infos. Gives what it makes."""
         entry, inputs, outputs = self._writer.write(function, args, kwargs)
         at = (before, 0, len(self.tape.lines) + len(self._new))
-        self._new.append((at, Line(entry, inputs, outputs, -1, home, self.tape.lines[before].origin)))
+        self._new.append((at, TapeOp(entry, inputs, outputs, -1, home, self.tape.lines[before].origin)))
         return outputs
 
     def finished(self) -> Tape:
@@ -144,7 +144,7 @@ class Edit:
             (self._place.get(k, (k, 1, 0)), k) for k in range(len(old.lines)) if k not in self._dropped
         ]
         order = sorted([*kept, *((at, -1 - n) for n, (at, _) in enumerate(self._new))])
-        lines: list[Line] = []
+        lines: list[TapeOp] = []
         number: dict[int, int] = {}
         for _, k in order:
             if k >= 0:
@@ -173,12 +173,12 @@ class Edit:
             slot = self._slots[slot].slot
         return slot
 
-    def _changed(self, k: int) -> Line:
+    def _changed(self, k: int) -> TapeOp:
         line = self._with_substitutes(self.tape.lines[k])
         line = replace(line, entry=self._entries[k]) if k in self._entries else line
         return replace(line, home=self._homes[k]) if k in self._homes else line
 
-    def _with_substitutes(self, line: Line) -> Line:
+    def _with_substitutes(self, line: TapeOp) -> TapeOp:
         slots, storages = self._slots, self._storages
         touched = any(i.slot in slots or i.storage in storages for i in line.inputs) or any(
             o is not None and o.storage in storages for o in line.outputs
@@ -198,7 +198,7 @@ class Edit:
             info = replace(info, storage=self._storages[info.storage])
         return info
 
-    def _last_lines(self, lines: Sequence[Line], number: Mapping[int, int], storages: int) -> tuple[int, ...]:
+    def _last_lines(self, lines: Sequence[TapeOp], number: Mapping[int, int], storages: int) -> tuple[int, ...]:
         """Where each storage goes: where it went, or after its last use, or not at all if it outlives the step."""
         n, before = len(self.tape.lines), -1
         now = []  # for each old line where it, or the nearest one before it that is left, stands now
@@ -274,7 +274,7 @@ def _put_for(value: Any, old: Info, new: Info) -> Any:
     return [_put_for(v, old, new) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _made(lines: Sequence[Line], entries: Sequence[Any]) -> set[int]:
+def _made(lines: Sequence[TapeOp], entries: Sequence[Any]) -> set[int]:
     """Storages that the lines make."""
     return {
         out.storage

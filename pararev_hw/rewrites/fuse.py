@@ -23,7 +23,7 @@ from pararev_hw.rewrites.titles import place, titles
 from pararev_hw.rewrites.values import Values, number_values
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.recorder import Info
-from pararev_hw.tracing.tape import Home, Tape
+from pararev_hw.tracing.tape import Scope, Tape
 
 _ATEN = torch.ops.aten
 _FORWARD, _BACKWARD = _ATEN.convolution.default, _ATEN.convolution_backward.default
@@ -36,7 +36,7 @@ class _Plan:
 
     first: int
     second: int
-    places: tuple[Home, Home]
+    places: tuple[Scope, Scope]
     alike: tuple[tuple[int, int], ...]
     summed: Summed | None
 
@@ -52,7 +52,7 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
         if key is not None:
             families.setdefault((line.home.phase, key), []).append(k)
     found: list[Opportunity] = []
-    taken: set[Home] = set()
+    taken: set[Scope] = set()
     for lines in families.values():
         for first, second in zip(lines[::2], lines[1::2], strict=False):
             a, b = place(tape.lines[first].home), place(tape.lines[second].home)
@@ -178,7 +178,7 @@ def _stack_backward(edit: Edit, traced: Traced, plan: _Plan, meets: Summed) -> N
         edit.replace_memory(gone, stands)
 
 
-def _cat(edit: Edit, at: int, home: Home, parts: Sequence[Info], dim: int) -> Info:
+def _cat(edit: Edit, at: int, home: Scope, parts: Sequence[Info], dim: int) -> Info:
     (made,) = edit.put(at, home, _ATEN.cat.default, list(parts), dim)
     assert made is not None
     return made
@@ -206,7 +206,7 @@ def _followers(traced: Traced, line: int, until: int) -> list[int]:
     return sorted(found - {line})
 
 
-def _merge(edit: Edit, places: tuple[Home, Home]) -> None:
+def _merge(edit: Edit, places: tuple[Scope, Scope]) -> None:
     """One task of two places."""
     a, b = places
     name = ".".join(part for part in (b.block, b.branch) if part)

@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from itertools import combinations
 
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.schedulers.alternatives import expand, settle
+from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.heft import lane_orders
 from pararev_hw.simulate import play, play_sequential
-from pararev_hw.types import Alternative, Costs, Placement
+from pararev_hw.types import Alternative, Placement, SchedulingProblem
 
 GAIN = 1e-6  # relative: what shortens a step by less is not worth a change of it
 
 
 def choose(
-    costs: Costs,
+    costs: SchedulingProblem,
     alternatives: Sequence[Alternative],
-    makespan_s: Callable[[Costs], float],
+    makespan_s: Callable[[SchedulingProblem], float],
     *,
     trials: int = 400,
 ) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def choose(
             if len(seen) >= trials:
                 return math.inf
             try:
-                seen[chosen] = makespan_s(settle(costs, problem, sorted(chosen)))
+                seen[chosen] = makespan_s(select_alternatives(costs, problem, sorted(chosen)))
             except (Infeasible, BadInput):  # too large for the memory, or choices that wait for each other
                 seen[chosen] = math.inf
         return seen[chosen]
@@ -64,7 +64,7 @@ def choose(
     return tuple(alternatives[a].name for a in sorted(best))
 
 
-def heft_makespan(costs: Costs) -> float:
+def heft_makespan(costs: SchedulingProblem) -> float:
     """What the scheduler heft reaches, without its bound: several times as fast."""
     played = min((play(costs, lane_orders(costs)), play_sequential(costs)), key=_end)
     return _end(played)

@@ -16,7 +16,7 @@ from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, search
 from pararev_hw.rewrites.alternatives import alternatives, names_of
 from pararev_hw.tracing import Traced
-from pararev_hw.types import Alternative, BlockGraph, Costs, Hardware
+from pararev_hw.types import Alternative, BlockGraph, Hardware, SchedulingProblem
 
 AHEAD = "ahead"  # what the data allow anyway: the opposite of "wait"
 QUICK = ("sequential", "asap")  # schedulers that a search calls itself; for the others it asks heft
@@ -38,7 +38,7 @@ def parsed(choices: str) -> tuple[Kind, ...] | None:
     return tuple(kind for kind in REWRITES if kind in asked)
 
 
-def rework(
+def rewrite(
     choices: str,
     device: Hardware,
     *,
@@ -93,7 +93,7 @@ def take(
     name = scheduler or "heft"
     progress(f"looking for choices in {traced.graph.model}")
 
-    def price(graph: BlockGraph) -> Costs:
+    def price(graph: BlockGraph) -> SchedulingProblem:
         return pipeline.costs_of(graph, device, lanes, how)
 
     def latency_s(step: Traced) -> float:
@@ -107,11 +107,11 @@ def take(
     return _fitting(traced, names_of(_chosen(price(traced.graph), ways, name)), latency_s)
 
 
-def _chosen(costs: Costs, ways: Sequence[Alternative], name: str) -> tuple[str, ...]:
+def _chosen(costs: SchedulingProblem, ways: Sequence[Alternative], name: str) -> tuple[str, ...]:
     if name == "exact":
         return schedulers.run(costs, name, alternatives=ways).chosen
 
-    def makespan_s(problem: Costs) -> float:
+    def makespan_s(problem: SchedulingProblem) -> float:
         return schedulers.run(problem, name).makespan_s
 
     quick = makespan_s if name in QUICK else search.heft_makespan

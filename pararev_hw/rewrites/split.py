@@ -16,7 +16,7 @@ from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.rewrites.titles import place, titles
 from pararev_hw.tracing import Traced
-from pararev_hw.tracing.tape import Home, Tape
+from pararev_hw.tracing.tape import Scope, Tape
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _MASK = -1  # output_mask is the last argument
@@ -27,7 +27,7 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     tape = traced.tape
     named = titles(tape)
     needed = _needed_elsewhere(traced)
-    lines_of: dict[Home, list[int]] = {}
+    lines_of: dict[Scope, list[int]] = {}
     for k, line in enumerate(tape.lines):
         if line.home.phase == "backward" and not line.home.glue:
             lines_of.setdefault(place(line.home), []).append(k)
@@ -55,7 +55,7 @@ def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
     return edit.finished()
 
 
-def _weights(home: Home) -> Home:
+def _weights(home: Scope) -> Scope:
     return replace(home, branch=".".join(part for part in (home.branch, "weights") if part))
 
 

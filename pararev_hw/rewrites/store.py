@@ -15,7 +15,7 @@ from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.rewrites.titles import place, titles
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.recorder import Alias, Fresh, Info
-from pararev_hw.tracing.tape import Home, Tape
+from pararev_hw.tracing.tape import Scope, Tape
 
 
 def find(traced: Traced) -> tuple[Opportunity, ...]:
@@ -26,7 +26,7 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
         return ()
     same = _forward_twins(tape)
     named = titles(tape)
-    lines_of: dict[Home, list[int]] = {}
+    lines_of: dict[Scope, list[int]] = {}
     for k, line in enumerate(tape.lines):
         if line.home.phase == "recompute":
             lines_of.setdefault(place(line.home), []).append(k)

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from pararev_hw.tracing.tape import Home, Tape
+from pararev_hw.tracing.tape import Scope, Tape
 
 
 @lru_cache(maxsize=1 << 16)
-def place(home: Home) -> Home:
+def place(home: Scope) -> Scope:
     """The home without the module path: ops of one place form a task, or a few."""
     return replace(home, module=None, glue=False)
 
 
-def titles(tape: Tape) -> Mapping[Home, str]:
+def titles(tape: Tape) -> Mapping[Scope, str]:
     """The name of every place on the tape."""
-    calls: dict[Home, list[int]] = {}
+    calls: dict[Scope, list[int]] = {}
     places = dict.fromkeys(place(line.home) for line in tape.lines)
     for p in places:
         calls.setdefault(replace(p, call=0), []).append(p.call)

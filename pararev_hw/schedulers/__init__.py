@@ -24,7 +24,7 @@ from pararev_hw.schedulers import (
     pareto,
     sequential,
 )
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def options_of(name: str) -> tuple[str, ...]:
     return tuple(inspect.signature(_find(name).schedule).parameters)[1:]
 
 
-def run(costs: Costs, name: str, **options: Any) -> Schedule:
+def run(costs: SchedulingProblem, name: str, **options: Any) -> Schedule:
     """The schedule that the scheduler of that name gives.
 
     Raises UnknownName, BadInput for an option that the scheduler does not have, and Infeasible where the problem does

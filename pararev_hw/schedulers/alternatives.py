@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pararev_hw.types import Alternative, Buffer, CommEdge, Cost, Costs
+from pararev_hw.types import Alternative, Buffer, CommEdge, SchedulingProblem, TaskCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +30,14 @@ class Expanded:
     """
 
     lanes: int
-    tasks: tuple[Cost, ...]
+    tasks: tuple[TaskCost, ...]
     owner: tuple[int, ...]
     replaced_by: tuple[tuple[int, ...], ...]
     arcs: tuple[CommEdge, ...]
     buffers: tuple[HeldBy, ...]
 
 
-def expand(costs: Costs, alternatives: Sequence[Alternative] = ()) -> Expanded:
+def expand(costs: SchedulingProblem, alternatives: Sequence[Alternative] = ()) -> Expanded:
     """All that a schedule of the problem may choose from."""
     tasks, owner = list(costs.tasks), [-1] * len(costs.tasks)
     base: list[int] = []
@@ -51,10 +51,10 @@ def expand(costs: Costs, alternatives: Sequence[Alternative] = ()) -> Expanded:
             owner.append(a)
             replaced_by.append([])
 
-    def stands_for(task: int, edge: int, gives: bool) -> list[int]:
+    def stands_for(task: int, edge: int, leaving: bool) -> list[int]:
         found = [task]
         for a in replaced_by[task]:
-            named = (alternatives[a].gives if gives else alternatives[a].takes).get(edge, ())
+            named = (alternatives[a].out_edges if leaving else alternatives[a].in_edges).get(edge, ())
             found += [base[a] + at for at in named]
         return found
 
@@ -65,8 +65,8 @@ def expand(costs: Costs, alternatives: Sequence[Alternative] = ()) -> Expanded:
                 if owner[src] < 0 or owner[src] != owner[dst]:
                     arcs.append(replace(e, src=src, dst=dst))
     for a, alternative in enumerate(alternatives):
-        arcs += [replace(e, src=base[a] + e.src, dst=base[a] + e.dst) for e in alternative.inner]
-        for e in alternative.after:
+        arcs += [replace(e, src=base[a] + e.src, dst=base[a] + e.dst) for e in alternative.internal_edges]
+        for e in alternative.extra_deps:
             others = [b for b in replaced_by[e.src] if b != a]
             sources = [e.src, *(base[b] + at for b in others for at in range(len(alternatives[b].tasks)))]
             arcs += [replace(e, src=src, dst=base[a] + e.dst) for src in sources]
@@ -80,7 +80,7 @@ def expand(costs: Costs, alternatives: Sequence[Alternative] = ()) -> Expanded:
     )
 
 
-def settle(costs: Costs, problem: Expanded, chosen: Sequence[int]) -> Costs:
+def select_alternatives(costs: SchedulingProblem, problem: Expanded, chosen: Sequence[int]) -> SchedulingProblem:
     """The problem that is left when these alternatives are chosen: its own tasks first, then theirs, in order."""
     taken = set(chosen)
     runs = [
@@ -105,10 +105,10 @@ def settle(costs: Costs, problem: Expanded, chosen: Sequence[int]) -> Costs:
 
 
 def _buffers(
-    costs: Costs,
+    costs: SchedulingProblem,
     alternatives: Sequence[Alternative],
     base: Sequence[int],
-    tasks: Sequence[Cost],
+    tasks: Sequence[TaskCost],
     replaced_by: Sequence[Sequence[int]],
     arcs: Sequence[CommEdge],
 ) -> tuple[HeldBy, ...]:
@@ -117,7 +117,7 @@ def _buffers(
         users = list(buffer.tasks)
         for i in buffer.tasks:
             for a in replaced_by[i]:
-                named = alternatives[a].holds.get(b, tuple(range(len(alternatives[a].tasks))))
+                named = alternatives[a].buffers.get(b, tuple(range(len(alternatives[a].tasks))))
                 users += [base[a] + at for at in named]
         found.append(HeldBy(buffer.bytes, tuple(sorted(set(users))), buffer.stays, None))
     consumers: list[set[int]] = [{i} for i in range(len(tasks))]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pararev_hw.schedulers.evaluate import finish
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.schedulers.evaluate import evaluate_orders
+from pararev_hw.types import Schedule, SchedulingProblem
 
 
-def schedule(costs: Costs) -> Schedule:
+def schedule(costs: SchedulingProblem) -> Schedule:
     """Tasks in topological order, ties by index, appended to the lane of earliest start, then end, then lowest number.
 
     O(tasks x lanes + edges). The sequential schedule is returned where it is faster. Raises Infeasible where neither
@@ -27,4 +27,4 @@ def schedule(costs: Costs) -> Schedule:
         _, end_s[i], lane[i] = best
         free_s[lane[i]] = end_s[i]
         lanes[lane[i]].append(i)
-    return finish(costs, lanes, "asap")
+    return evaluate_orders(costs, lanes, "asap")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from pararev_hw.types import Costs, Placement
+from pararev_hw.types import Placement, SchedulingProblem
 
 
 @dataclass(frozen=True)  # no slots: cached_property needs a place
@@ -38,7 +38,7 @@ class Holding:
         return self.room is not None and self.total > self.room
 
 
-def holding(costs: Costs) -> Holding:
+def holding(costs: SchedulingProblem) -> Holding:
     """The buffers of a problem that hold anything."""
     held = [b for b in costs.held() if b.bytes]
     users = [tuple(sorted(set(b.tasks))) for b in held]
@@ -75,7 +75,7 @@ def peak_along(held: Holding, order: Sequence[int]) -> int:
     return held.static_bytes + max(profile(held, order), default=0)
 
 
-def peak_memory(costs: Costs, placements: Sequence[Placement]) -> tuple[int, tuple[int, ...]]:
+def peak_memory(costs: SchedulingProblem, placements: Sequence[Placement]) -> tuple[int, tuple[int, ...]]:
     """The most bytes alive at once, static ones included, and the tasks that hold them: the first of each buffer.
 
     What ends at an instant makes room for what starts at it.
@@ -103,7 +103,7 @@ def peak_memory(costs: Costs, placements: Sequence[Placement]) -> tuple[int, tup
     return costs.static_bytes + peak, tuple(sorted(i for i, size in live.items() if size))
 
 
-def waits_that_keep(costs: Costs, placements: Sequence[Placement]) -> list[tuple[int, int]]:
+def waits_that_keep(costs: SchedulingProblem, placements: Sequence[Placement]) -> list[tuple[int, int]]:
     """Pairs (before, after) of tasks that keep a schedule's peak whatever time the tasks take.
 
     Each task waits, on every other lane, for the last task that had ended by its start. Then at any moment of any run

@@ -6,10 +6,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 
-def lanes_are_alike(costs: Costs) -> bool:
+def lanes_are_alike(costs: SchedulingProblem) -> bool:
     """Whether it makes no difference to any task on which lane it runs, or where its inputs come from."""
     return all(len(set(c.times_s)) == 1 for c in costs.tasks) and not any(e.delay_s for e in costs.edges)
 

@@ -13,13 +13,13 @@ from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.buffer_table import holding, peak_memory, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.simulate import play, play_sequential
-from pararev_hw.types import Costs, Placement, Schedule
+from pararev_hw.types import Placement, Schedule, SchedulingProblem
 
 PROVED = 1e-12  # a makespan this close to its bound, relative, is optimal: two sums of the same times differ by less
 
 
-def finish(
-    costs: Costs,
+def evaluate_orders(
+    costs: SchedulingProblem,
     lanes: Sequence[Sequence[int]] | None,
     name: str,
     *,
@@ -85,7 +85,7 @@ def with_bound(schedule: Schedule, bound: tuple[float, str], *, only: bool = Fal
     return replace(schedule, lower_bound_s=bound_s, bound_by=bound_by, optimal=optimal)
 
 
-def makespan_of(costs: Costs, lanes: Sequence[Sequence[int]]) -> float:
+def makespan_of(costs: SchedulingProblem, lanes: Sequence[Sequence[int]]) -> float:
     """How long lane orders take when they are played."""
     return makespan(play(costs, lanes))
 
@@ -95,7 +95,7 @@ def makespan(placements: Sequence[Placement]) -> float:
     return max((p.end_s for p in placements), default=0.0)
 
 
-def energy(costs: Costs, placements: Sequence[Placement]) -> Mapping[str, float]:
+def energy(costs: SchedulingProblem, placements: Sequence[Placement]) -> Mapping[str, float]:
     """Joules by part, with "total": the tasks' own, "noc" for edges between lanes, "static" power over the makespan.
 
     Empty where the problem says nothing about energy.
@@ -113,17 +113,17 @@ def energy(costs: Costs, placements: Sequence[Placement]) -> Mapping[str, float]
     return {**dict(sorted(parts.items())), "total": sum(parts[p] for p in sorted(parts))} if parts else {}
 
 
-def _states_memory(costs: Costs) -> bool:
+def _states_memory(costs: SchedulingProblem) -> bool:
     return costs.static_bytes > 0 or any(b.bytes for b in costs.buffers) or any(c.memory_bytes for c in costs.tasks)
 
 
-def _fitting_peak(costs: Costs, placements: Sequence[Placement]) -> int | None:
+def _fitting_peak(costs: SchedulingProblem, placements: Sequence[Placement]) -> int | None:
     """The peak in bytes, or None where it is above the limit."""
     peak, _ = peak_memory(costs, placements)
     return peak if costs.memory_limit_bytes is None or peak <= costs.memory_limit_bytes else None
 
 
-def does_not_fit(costs: Costs, placements: Sequence[Placement]) -> str:
+def does_not_fit(costs: SchedulingProblem, placements: Sequence[Placement]) -> str:
     """Need, have, and the tasks that hold most at the peak of a schedule."""
     need, live = peak_memory(costs, placements)
     holds: dict[int, int] = {}

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import local_search
-from pararev_hw.schedulers.alternatives import Expanded, expand, settle
+from pararev_hw.schedulers.alternatives import Expanded, expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.buffer_table import holding, waits_that_keep
 from pararev_hw.schedulers.dispatch import lane_orders
-from pararev_hw.schedulers.evaluate import finish, with_bound
+from pararev_hw.schedulers.evaluate import evaluate_orders, with_bound
 from pararev_hw.schedulers.forward_backward import is_plain
 from pararev_hw.schedulers.ticks import Ticks, ticks_for
 from pararev_hw.schedulers.warm_start import warm_start
-from pararev_hw.types import Alternative, Costs, Placement, Schedule
+from pararev_hw.types import Alternative, Placement, Schedule, SchedulingProblem
 
 if TYPE_CHECKING:
     from pararev_hw.schedulers.exact_model import Model
@@ -34,7 +34,7 @@ FIRST_LOOK = 1.0  # CP-SAT's deterministic seconds for one worker alone, which i
 
 
 def schedule(
-    costs: Costs,
+    costs: SchedulingProblem,
     seconds: float = SECONDS,
     seed: int = 0,
     workers: int = WORKERS,
@@ -66,7 +66,7 @@ def schedule(
         warm = replace(warm, lower_bound_s=0.0, bound_by="nothing to do", optimal=False)
     best = warm
     for lanes, waits, chosen in found.schedules:
-        made = finish(settle(costs, problem, chosen), lanes, "exact", waits=waits, bound=bound)
+        made = evaluate_orders(select_alternatives(costs, problem, chosen), lanes, "exact", waits=waits, bound=bound)
         if made.makespan_s < best.makespan_s:
             best = replace(made, chosen=tuple(alternatives[a].name for a in chosen))
     best = with_bound(best, bound, only=bool(alternatives))
@@ -83,7 +83,9 @@ class _Found:
     status: str
 
 
-def _solve(costs: Costs, problem: Expanded, warm: Schedule, seconds: float, seed: int, workers: int) -> _Found:
+def _solve(
+    costs: SchedulingProblem, problem: Expanded, warm: Schedule, seconds: float, seed: int, workers: int
+) -> _Found:
     # imported late: OR-Tools takes half a second to load, and the other schedulers do without it
     from ortools.sat.python import cp_model
 
@@ -123,7 +125,7 @@ def _solve(costs: Costs, problem: Expanded, warm: Schedule, seconds: float, seed
     return _Found(ticks.seconds(bound) if model.sizes_exact else 0.0, tuple(solutions), status)
 
 
-def _hint(model: Model, costs: Costs, ticks: Ticks, warm: Schedule) -> None:
+def _hint(model: Model, costs: SchedulingProblem, ticks: Ticks, warm: Schedule) -> None:
     """The warm start, with lanes numbered as the model numbers them."""
     placed = {p.task: p for p in warm.placements}
     at = [placed[c.task] for c in costs.tasks]
@@ -155,11 +157,11 @@ def _hint_again(model: Model, solver: Any) -> None:
 
 
 def _read(
-    model: Model, costs: Costs, problem: Expanded, solver: Any
+    model: Model, costs: SchedulingProblem, problem: Expanded, solver: Any
 ) -> tuple[list[list[int]], list[tuple[int, int]], tuple[int, ...]]:
     """Lane orders, waits and alternatives of a solution; tasks by their index in the problem that it settles on."""
     chosen = tuple(a for a, literal in enumerate(model.taken) if solver.boolean_value(literal))
-    settled = settle(costs, problem, chosen)
+    settled = select_alternatives(costs, problem, chosen)
     runs = [i for i, lit in enumerate(model.runs) if lit is True or solver.boolean_value(lit)]
     starts = [float(solver.value(model.starts[i])) for i in runs]
     ends = [s + solver.value(model.lengths[i]) for s, i in zip(starts, runs, strict=True)]

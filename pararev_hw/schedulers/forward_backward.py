@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.dispatch import dispatch, lane_orders, lanes_are_alike
-from pararev_hw.schedulers.evaluate import PROVED, finish, makespan_of
+from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan_of
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.insertion import place
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 NOISE = 0.3  # a fresh start multiplies each rank by up to 1 + NOISE
 STALE = 2  # pairs of passes without progress before a fresh start
@@ -26,7 +26,7 @@ PASSES = 500  # at most, for problems so small that the placements would take th
 INSERTION = 5  # placing a task in a gap of the best lane takes about so many times as long as dispatching it
 
 
-def schedule(costs: Costs) -> Schedule:
+def schedule(costs: SchedulingProblem) -> Schedule:
     """Passes from HEFT's ranks until the bound is met, then from ranks with noise (seeded), while the budget lasts.
 
     Lanes that are all alike are served as tasks get ready; on others each task goes where it ends first, in gaps too.
@@ -35,7 +35,7 @@ def schedule(costs: Costs) -> Schedule:
     """
     bound = lower_bound(costs)
     lanes = search(costs, min(PLACEMENTS, PASSES * len(costs.tasks)), bound=bound)
-    return finish(costs, lanes, "forward-backward", known=bound)
+    return evaluate_orders(costs, lanes, "forward-backward", known=bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,9 @@ class _Pass:
         return max(self.ends_s, default=0.0)
 
 
-def search(costs: Costs, placements: int, seed: int = 0, bound: tuple[float, str] | None = None) -> list[list[int]]:
+def search(
+    costs: SchedulingProblem, placements: int, seed: int = 0, bound: tuple[float, str] | None = None
+) -> list[list[int]]:
     """The best lane orders that were found with `placements` tasks placed."""
     n, draw = len(costs.tasks), random.Random(seed)
     passes = _uniform(costs) if lanes_are_alike(costs) else _uneven(costs)
@@ -84,7 +86,7 @@ def search(costs: Costs, placements: int, seed: int = 0, bound: tuple[float, str
     return best if n else [[] for _ in range(costs.lanes)]
 
 
-def is_plain(costs: Costs) -> bool:
+def is_plain(costs: SchedulingProblem) -> bool:
     """Whether tasks take exactly their times: nothing is shared and no host launches."""
     return not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in costs.tasks)
 
@@ -92,7 +94,7 @@ def is_plain(costs: Costs) -> bool:
 _Passes = tuple[Callable[[Sequence[float]], _Pass], Callable[[Sequence[float]], _Pass], int]
 
 
-def _uniform(costs: Costs) -> _Passes:
+def _uniform(costs: SchedulingProblem) -> _Passes:
     n = len(costs.tasks)
     times_s = [c.best_s for c in costs.tasks]
     out: list[list[int]] = [[] for _ in range(n)]
@@ -114,7 +116,7 @@ def _uniform(costs: Costs) -> _Passes:
     return one_way(out, into, order), one_way(into, out, order[::-1]), n
 
 
-def _uneven(costs: Costs) -> _Passes:
+def _uneven(costs: SchedulingProblem) -> _Passes:
     n = len(costs.tasks)
     times_s = [c.times_s for c in costs.tasks]
     into: list[list[tuple[int, float]]] = [[] for _ in range(n)]

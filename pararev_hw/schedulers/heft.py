@@ -9,21 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pararev_hw.schedulers.evaluate import finish
+from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.schedulers.insertion import place
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 
-def schedule(costs: Costs) -> Schedule:
+def schedule(costs: SchedulingProblem) -> Schedule:
     """Tasks by upward rank, ties in topological order, each on the lane of earliest finish, ties to the lowest lane.
 
     It plans without sharing, host clock and memory; the makespan is what the simulator gives with them. The sequential
     schedule is returned where it is faster, or where only it fits the memory. Raises Infeasible where none fits.
     """
-    return finish(costs, lane_orders(costs), "heft")
+    return evaluate_orders(costs, lane_orders(costs), "heft")
 
 
-def lane_orders(costs: Costs) -> list[list[int]]:
+def lane_orders(costs: SchedulingProblem) -> list[list[int]]:
     """What each lane runs, in order."""
     order = costs.topological_order()
     ranks = upward_ranks(costs, order)
@@ -32,7 +32,7 @@ def lane_orders(costs: Costs) -> list[list[int]]:
     return place([c.times_s for c in costs.tasks], into, first, costs.lanes).lanes
 
 
-def upward_ranks(costs: Costs, order: Sequence[int]) -> list[float]:
+def upward_ranks(costs: SchedulingProblem, order: Sequence[int]) -> list[float]:
     """Mean time of the longest way from each task, itself included, to the end; a delay counts where there are lanes.
 
     `rank(i) = mean time(i) + max over successors j of (delay(i, j) + rank(j))`, means over the lanes that are allowed.

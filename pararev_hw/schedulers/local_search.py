@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import forward_backward, heft, memory_list
 from pararev_hw.schedulers.buffer_table import holding
-from pararev_hw.schedulers.evaluate import finish, makespan
+from pararev_hw.schedulers.evaluate import evaluate_orders, makespan
 from pararev_hw.schedulers.memory_list import SafeSearch
 from pararev_hw.schedulers.safe_dispatch import Planned
 from pararev_hw.simulate import play
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 PLACEMENTS = 300_000  # tasks placed, where neither iterations nor seconds are given
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the makespan
@@ -33,7 +33,9 @@ LISTINGS, MOVES = 20, 200  # steps of either kind in one turn
 WARM, COLD = 0.01, 1e-4  # temperature at the beginning and the end of a turn of moves, relative to the makespan
 
 
-def schedule(costs: Costs, seconds: float | None = None, seed: int = 0, iterations: int | None = None) -> Schedule:
+def schedule(
+    costs: SchedulingProblem, seconds: float | None = None, seed: int = 0, iterations: int | None = None
+) -> Schedule:
     """The best schedule that `iterations` steps find (by default as many as place some 300,000 tasks), or `seconds`.
 
     The steps are a sequence that the seed alone decides, and the best so far only gets better along it. So the same
@@ -53,11 +55,11 @@ def schedule(costs: Costs, seconds: float | None = None, seed: int = 0, iteratio
         if (steps is not None and count >= steps) or time.monotonic() >= ends:
             break
     if best is None:
-        return finish(costs, None, "local-search")
-    return finish(costs, best.lanes, "local-search", waits=best.waits)
+        return evaluate_orders(costs, None, "local-search")
+    return evaluate_orders(costs, best.lanes, "local-search", waits=best.waits)
 
 
-def default_iterations(costs: Costs) -> int:
+def default_iterations(costs: SchedulingProblem) -> int:
     """Steps that place some 300,000 tasks, and no more than 100 per task."""
     n = len(costs.tasks)
     dear = 5 if holding(costs).matters else 1  # listing within a memory limit takes so many times as long
@@ -75,7 +77,7 @@ class _Kept:
     makespan_s: float
 
 
-def _search(costs: Costs, seed: int) -> Iterator[_Kept]:
+def _search(costs: SchedulingProblem, seed: int) -> Iterator[_Kept]:
     """The best so far, first of the list schedulers, then after every step; ends where the bound is met."""
     work = SafeSearch(costs)
     orders = work.safe_orders()
@@ -102,7 +104,7 @@ def _search(costs: Costs, seed: int) -> Iterator[_Kept]:
                 return
 
 
-def _beginning(costs: Costs, work: SafeSearch) -> _Kept:
+def _beginning(costs: SchedulingProblem, work: SafeSearch) -> _Kept:
     """The best of the list schedulers, each with a small budget."""
     budget = 20 * len(costs.tasks)
     tried = []
@@ -115,7 +117,7 @@ def _beginning(costs: Costs, work: SafeSearch) -> _Kept:
     return min(tried, key=lambda k: k.makespan_s)
 
 
-def _played(costs: Costs, lanes: list[list[int]], waits: list[tuple[int, int]]) -> _Kept:
+def _played(costs: SchedulingProblem, lanes: list[list[int]], waits: list[tuple[int, int]]) -> _Kept:
     played = play(costs, lanes, waits)
     at = {p.task: p for p in played}
     starts_s = [at[c.task].start_s for c in costs.tasks]
@@ -123,7 +125,7 @@ def _played(costs: Costs, lanes: list[list[int]], waits: list[tuple[int, int]]) 
     return _Kept(lanes, waits, starts_s, ends_s, makespan(played))
 
 
-def _listings(costs: Costs, work: SafeSearch, present: _Kept, draw: random.Random) -> Iterator[_Kept]:
+def _listings(costs: SchedulingProblem, work: SafeSearch, present: _Kept, draw: random.Random) -> Iterator[_Kept]:
     """Schedules listed by the present one's starts with noise, or now and then by the ways to the end with noise."""
     n = len(costs.tasks)
     for step in range(LISTINGS):
@@ -150,7 +152,7 @@ def _listings(costs: Costs, work: SafeSearch, present: _Kept, draw: random.Rando
         yield present
 
 
-def _kept(costs: Costs, work: SafeSearch, made: Planned, mirrored: bool, than_s: float) -> _Kept | None:
+def _kept(costs: SchedulingProblem, work: SafeSearch, made: Planned, mirrored: bool, than_s: float) -> _Kept | None:
     """What a listing gives when played; None where it is worse anyway."""
     if work.plain and made.makespan_s > than_s:
         return None
@@ -158,7 +160,7 @@ def _kept(costs: Costs, work: SafeSearch, made: Planned, mirrored: bool, than_s:
     return _played(costs, kept.lanes, kept.waits)
 
 
-def _stretched(costs: Costs, present: _Kept) -> list[tuple[float, ...]]:
+def _stretched(costs: SchedulingProblem, present: _Kept) -> list[tuple[float, ...]]:
     """Times of the tasks on their lanes, in proportion to what each took in the present schedule."""
     found = []
     lane = [0] * len(costs.tasks)
@@ -172,7 +174,7 @@ def _stretched(costs: Costs, present: _Kept) -> list[tuple[float, ...]]:
     return found
 
 
-def _moves(costs: Costs, present: _Kept, draw: random.Random) -> Iterator[_Kept | None]:
+def _moves(costs: SchedulingProblem, present: _Kept, draw: random.Random) -> Iterator[_Kept | None]:
     """Schedules after single moves in one sequence of all tasks, annealed; None for a move that made things worse."""
     n = len(costs.tasks)
     before: list[list[int]] = [[] for _ in range(n)]
@@ -221,7 +223,7 @@ def _split(sequence: Sequence[int], lane: Sequence[int], lanes: int) -> list[lis
     return found
 
 
-def _measure(costs: Costs) -> Callable[[Sequence[int], Sequence[int]], float]:
+def _measure(costs: SchedulingProblem) -> Callable[[Sequence[int], Sequence[int]], float]:
     """How long a sequence on lanes takes: by the simulator, or by the same sums where nothing stretches tasks."""
     if not forward_backward.is_plain(costs):
         return lambda sequence, lane: makespan(play(costs, _split(sequence, lane, costs.lanes)))

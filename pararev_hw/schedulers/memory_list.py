@@ -12,17 +12,17 @@ from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.buffer_table import holding, peak_along, waits_that_keep
-from pararev_hw.schedulers.evaluate import PROVED, finish, makespan
+from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.schedulers.safe_dispatch import Planned, SafeDispatch
 from pararev_hw.simulate import placements, play
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 PLACEMENTS = 30_000  # tasks placed in all passes together: it bounds the time, without a clock
 
 
-def schedule(costs: Costs) -> Schedule:
+def schedule(costs: SchedulingProblem) -> Schedule:
     """Within the memory limit wherever the order of least peak that was found is; without a limit, a list schedule.
 
     It plans without sharing and host clock; the best pass is chosen by what the simulator gives with them. The schedule
@@ -30,8 +30,8 @@ def schedule(costs: Costs) -> Schedule:
     """
     found = search(costs, PLACEMENTS)
     if found is None:
-        return finish(costs, None, "memory-list")
-    return finish(costs, found.lanes, "memory-list", waits=found.waits)
+        return evaluate_orders(costs, None, "memory-list")
+    return evaluate_orders(costs, found.lanes, "memory-list", waits=found.waits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Kept:
 class SafeSearch:
     """A problem and its two directions, with safe orders to begin with; none where nothing that was found fits."""
 
-    def __init__(self, costs: Costs) -> None:
+    def __init__(self, costs: SchedulingProblem) -> None:
         self.costs = costs
         self.held = holding(costs)
         self.forward = SafeDispatch(costs, self.held)
@@ -90,7 +90,7 @@ class SafeSearch:
         return Kept(lanes, waits, made.starts_s, took_s)
 
 
-def search(costs: Costs, placements: int) -> Kept | None:
+def search(costs: SchedulingProblem, placements: int) -> Kept | None:
     """The best of the ways that `placements` placed tasks allow, None where no order fits the memory."""
     if not costs.tasks:
         return None

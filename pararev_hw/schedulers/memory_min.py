@@ -8,14 +8,14 @@ from dataclasses import replace
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.schedulers.bounds.memory import least_memory
 from pararev_hw.schedulers.memory_sweep import least_known, unhurried, within
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 NAME = "memory-min"
 PROBES = 20  # halvings of the interval between the least memory of all and the least that is known to be enough
 CLOSE = 1e-3  # relative: an interval as small as this is not halved further
 
 
-def schedule(costs: Costs, latency_bound: float | None = None) -> Schedule:
+def schedule(costs: SchedulingProblem, latency_bound: float | None = None) -> Schedule:
     """A schedule of at most `latency_bound` seconds with as little memory at its peak as was found.
 
     The limit is halved between what one task at a time needs and what the fastest schedules need, and the schedule
@@ -52,7 +52,7 @@ def _order(made: Schedule) -> tuple[int, float]:
     return made.peak_bytes or 0, made.makespan_s
 
 
-def _halved(costs: Costs, best: Schedule, low: int, allowed_s: float) -> Schedule:
+def _halved(costs: SchedulingProblem, best: Schedule, low: int, allowed_s: float) -> Schedule:
     """The best of schedules within limits above `low`, at which the latency bound could not be kept."""
     for _ in range(PROBES):
         high = best.peak_bytes or 0

@@ -6,12 +6,12 @@ import heapq
 from collections.abc import Sequence
 
 from pararev_hw.schedulers.buffer_table import Holding, holding, peak_along
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds
 
 
-def least_peak_order(costs: Costs, held: Holding | None = None) -> tuple[int, ...]:
+def least_peak_order(costs: SchedulingProblem, held: Holding | None = None) -> tuple[int, ...]:
     """The order of least peak among those tried: the program's, greedy ones from the front and from the back, and for
     at most MAX_TASKS_OF_ALL tasks the best of all, by dynamic programming over the sets of tasks that are done.
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers.memory_sweep import least_known, unhurried, within
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 NAME = "pareto"
 POINTS = 12
 
 
-def schedule(costs: Costs, points: int = POINTS) -> Schedule:
+def schedule(costs: SchedulingProblem, points: int = POINTS) -> Schedule:
     """The fastest schedule that was found, with the whole front in `front`: least memory first, fastest last.
 
     The memory limits that are tried are `points` steps of equal ratio from what one task at a time needs to what the

@@ -21,7 +21,7 @@ import numpy as np
 
 from pararev_hw.schedulers.buffer_table import Holding
 from pararev_hw.schedulers.dispatch import lanes_are_alike
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 WINDOW = 48  # ready tasks that are looked at before the scheduler waits; the first of the safe order always is one
 GONE = -(2**62)  # stands in the profile for tasks that have started
@@ -50,7 +50,7 @@ class Planned:
 class SafeDispatch:
     """A problem, ready to be listed by any rank and safe order. `backward`: time runs the other way."""
 
-    def __init__(self, costs: Costs, held: Holding, backward: bool = False) -> None:
+    def __init__(self, costs: SchedulingProblem, held: Holding, backward: bool = False) -> None:
         n = len(costs.tasks)
         self.count, self.lanes = n, costs.lanes
         self.room: float = math.inf if held.room is None or not held.matters else held.room

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pararev_hw.schedulers.evaluate import finish
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.schedulers.evaluate import evaluate_orders
+from pararev_hw.types import Schedule, SchedulingProblem
 
 
-def schedule(costs: Costs) -> Schedule:
+def schedule(costs: SchedulingProblem) -> Schedule:
     """All tasks on the lane that runs them fastest, predecessors first, ties by index.
 
     Raises Infeasible where it does not fit the memory limit.
     """
-    return finish(costs, None, "sequential")
+    return evaluate_orders(costs, None, "sequential")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pararev_hw.schedulers import forward_backward, heft, local_search, memory_list, pareto
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 LEAST_STEPS = 30
 
 
-def warm_start(costs: Costs, share: float = 1.0, seed: int = 0) -> Schedule:
+def warm_start(costs: SchedulingProblem, share: float = 1.0, seed: int = 0) -> Schedule:
     """The shortest schedule of those tried, ties to the first. Raises Infeasible where none fits the memory limit.
 
     `share` of the steps that local search takes by itself, but at least LEAST_STEPS.

@@ -186,9 +186,9 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
 
 
 def _unit(name: str) -> str:
-    from pararev_hw.devices import FIGURES
+    from pararev_hw.devices import PARAMETERS
 
-    unit = FIGURES[name].unit if name in FIGURES else ""
+    unit = PARAMETERS[name].unit if name in PARAMETERS else ""
     return {"byte": "B", "byte/s": "B/s", "J/byte": "J/B", "1/s": "Hz", "count": "", "1": "", "0 or 1": ""}.get(
         unit, unit
     )

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pararev_hw.devices import FIGURES
+from pararev_hw.devices import PARAMETERS
 from pararev_hw.devices.files import device_to_yaml
 from pararev_hw.reports.files import write_files
 from pararev_hw.sweeps.spec import Sweep
-from pararev_hw.types import Device, Figure, SweepResult
+from pararev_hw.types import Device, DeviceParameter, SweepResult
 
 MOST = 50  # device files of the front: the rest can be made from results.parquet
 
@@ -20,9 +20,9 @@ def configured(device: Device, values: Mapping[str, Any], lanes: int, said: str)
     """The base device with these figures; a choice may be given by its name. `said` is their source."""
     changed = {}
     for name, value in values.items():
-        number = FIGURES[name].choices.index(value) if isinstance(value, str) else value
-        changed[name] = Figure(float(number), said, "assumed")
-    return replace(device, lanes=lanes, figures={**device.figures, **changed})
+        number = PARAMETERS[name].choices.index(value) if isinstance(value, str) else value
+        changed[name] = DeviceParameter(float(number), said, "assumed")
+    return replace(device, lanes=lanes, parameters={**device.parameters, **changed})
 
 
 def write_chips(sweep: Sweep, result: SweepResult, folder: Path) -> None:
@@ -30,7 +30,7 @@ def write_chips(sweep: Sweep, result: SweepResult, folder: Path) -> None:
     contents: dict[str, str] = {}
     for point in result.pareto[:: max(1, -(-len(result.pareto) // MOST))]:
         lanes = int(point.parameters.get("lanes", sweep.device.lanes))
-        values = {n: v for n, v in point.parameters.items() if n in sweep.device.figures}
+        values = {n: v for n, v in point.parameters.items() if n in sweep.device.parameters}
         named = f"row-{point.row}"
         chip = configured(sweep.device, values, lanes, f"sweep {sweep.name}, row {point.row}")
         title = f"{sweep.device.title}, as in row {point.row} of sweep {sweep.name}"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pararev_hw.devices import FIGURES
+from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.sweeps.engine import FAILURES, Engine
 from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
@@ -62,7 +62,7 @@ class Problem:
 
     def _known_values(self, parameters: Table, count: int) -> dict[str, Any]:
         device = self.sweep.device
-        fixed = {"lanes": float(device.lanes), **{n: f.value for n, f in device.figures.items()}}
+        fixed = {"lanes": float(device.lanes), **{n: f.value for n, f in device.parameters.items()}}
         return {**{n: np.full(count, v) for n, v in fixed.items()}, **parameters}
 
     def _groups(self, parameters: Table, rows: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], Variant, int]]:
@@ -93,7 +93,7 @@ class Problem:
         if network.engine is None:
             failed[rows] = network.refused
             return
-        changed = [p.name for p in self.sweep.space.parameters if p.name in self.sweep.device.figures]
+        changed = [p.name for p in self.sweep.space.parameters if p.name in self.sweep.device.parameters]
         found = network.engine({n: as_figure(n, values[n][rows]) for n in changed}, lanes, len(rows))
         for code in np.unique(found.failure):
             failed[rows[found.failure == code]] = FAILURES[code]
@@ -121,7 +121,7 @@ class Problem:
 
 def as_figure(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
     """A parameter's values as the device's figure holds them: a choice by its number."""
-    choices = FIGURES[name].choices
+    choices = PARAMETERS[name].choices
     if values.dtype.kind in "US":
         return np.array([choices.index(v) for v in values.tolist()], np.float64)
     return np.asarray(values, np.float64)

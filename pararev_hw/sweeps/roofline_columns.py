@@ -35,13 +35,13 @@ class _Names:
 
     def __init__(self, device: Device) -> None:
         self.kind = device.kind
-        self.figures = device.figures
+        self.parameters = device.parameters
 
     def value(self, name: str) -> str:
         return name
 
     def get(self, name: str, default: object) -> object:
-        return name if name in self.figures else default
+        return name if name in self.parameters else default
 
 
 @dataclass(frozen=True, slots=True)

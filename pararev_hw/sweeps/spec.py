@@ -18,14 +18,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pararev_hw.devices import FIGURES, load_device
+from pararev_hw.devices import PARAMETERS, load_device
 from pararev_hw.devices.files import device_to_dict
 from pararev_hw.errors import BadFile, BadInput, PararevError, unknown_name
 from pararev_hw.sweeps import expressions
 from pararev_hw.sweeps.expressions import Expression
 from pararev_hw.sweeps.objectives import KNOWN, Objective
 from pararev_hw.sweeps.parameters import Parameter, Scale, Space, stepped
-from pararev_hw.types import Device, Figure
+from pararev_hw.types import Device, DeviceParameter
 
 MAX_FILE_BYTES = 1 << 20
 MAX_ROWS = 100_000_000
@@ -173,7 +173,7 @@ def _checked(model: _File, where: str, folder: Path) -> Sweep:
     varied = [_parameter(name, said, device) for name, said in model.parameters.items()]
     space = Space((*listed, *sorted(varied, key=_slowness)))
     names = tuple(p.name for p in space.parameters)
-    given = (*names, *(n for n in ("lanes", *device.figures) if n not in names))
+    given = (*names, *(n for n in ("lanes", *device.parameters) if n not in names))
     derived: list[tuple[str, Expression]] = []
     for name, text in model.derived.items():
         if name in given or name in KNOWN or not name.isidentifier():
@@ -229,13 +229,13 @@ def _device(name: str, folder: Path) -> Device:
 
 def _completed(device: Device, varied: list[Parameter]) -> Device:
     """The base device with the figures that it lacks and that are varied, at their first value."""
-    figures = dict(device.figures)
+    figures = dict(device.parameters)
     for p in varied:
-        if p.name in FIGURES and p.name not in figures:
+        if p.name in PARAMETERS and p.name not in figures:
             first = p.values[0] if p.values else p.low
-            value = float(FIGURES[p.name].choices.index(first) if isinstance(first, str) else first)
-            figures[p.name] = Figure(value, "the sweep varies it; the base device has none", "assumed")
-    return replace(device, figures=figures)
+            value = float(PARAMETERS[p.name].choices.index(first) if isinstance(first, str) else first)
+            figures[p.name] = DeviceParameter(value, "the sweep varies it; the base device has none", "assumed")
+    return replace(device, parameters=figures)
 
 
 def _listed(name: str, said: str | list[str]) -> Parameter:
@@ -256,11 +256,11 @@ _OF_NO_CORE = ("matrix_", "conv_", "bandwidth_half_work")
 
 def parameter_names(device: Device) -> tuple[str, ...]:
     """What may be varied on that device."""
-    cores = "pe_rows" in device.figures
+    cores = "pe_rows" in device.parameters
     useful = [
         n
-        for n, info in FIGURES.items()
-        if (n in device.figures or not info.needed_by or device.kind in info.needed_by)
+        for n, info in PARAMETERS.items()
+        if (n in device.parameters or not info.needed_by or device.kind in info.needed_by)
         and not (cores and n.startswith(_OF_NO_CORE))
     ]
     return ("lanes", *useful, *NETWORK)
@@ -273,7 +273,7 @@ def _parameter(name: str, said: object, device: Device) -> Parameter:
         raise unknown_name("parameter", name, known)
     if said == []:
         raise BadInput(f"{at}: the range is empty: give at least one value")
-    choices = CHOICES.get(name) or (FIGURES[name].choices if name in FIGURES else ())
+    choices = CHOICES.get(name) or (PARAMETERS[name].choices if name in PARAMETERS else ())
     if choices:
         words = said if isinstance(said, list) else [said]
         for word in words:
@@ -301,12 +301,12 @@ def _parameter(name: str, said: object, device: Device) -> Parameter:
 
 
 def _whole(name: str) -> bool:
-    return name in ("lanes", *DISCRETE) or (name in FIGURES and FIGURES[name].whole)
+    return name in ("lanes", *DISCRETE) or (name in PARAMETERS and PARAMETERS[name].whole)
 
 
 def _span(name: str) -> tuple[float, float]:
-    if name in FIGURES:
-        low, high = FIGURES[name].span
+    if name in PARAMETERS:
+        low, high = PARAMETERS[name].span
         return (low, high)
     return {"lanes": (1, MAX_LANES), "network.rate": (0, 1), "network.width": (1e-3, 1e3)}.get(name, (1, 1e6))
 
@@ -356,7 +356,7 @@ def _objective(
     if name not in KNOWN:
         raise BadInput(f"objectives[{k}]: {unknown_name('objective', name, (*KNOWN, *derived))}")
     found = KNOWN[name]
-    has = {*device.figures, *(p.name for p in varied)}
+    has = {*device.parameters, *(p.name for p in varied)}
     missing = [n for n in found.needs if n not in has]
     if missing:
         raise BadInput(f"objectives[{k}]: {device.name} cannot give {name}: it has no {', '.join(missing)}")

@@ -8,8 +8,8 @@ from itertools import accumulate
 
 from pararev_hw.tracing.dependencies import Access, Flow, dependencies
 from pararev_hw.tracing.grouping import Group, Key, Member, each_alone, group
-from pararev_hw.tracing.recorder import Alias, Entry, Fresh
-from pararev_hw.tracing.tape import Line, Tape
+from pararev_hw.tracing.recorder import Alias, Fresh, OpSignature
+from pararev_hw.tracing.tape import Tape, TapeOp
 from pararev_hw.types import (
     Edge,
     Instruction,
@@ -69,7 +69,7 @@ def build(tape: Tape) -> Built:
     )
 
 
-def _instruction(line: Line) -> Instruction:
+def _instruction(line: TapeOp) -> Instruction:
     made = tuple([None if o is None else o.slot for o in line.outputs])
     return Instruction(line.entry, tuple([i.slot for i in line.inputs]), made, line.rng)
 
@@ -82,7 +82,7 @@ def _waiting(after: Sequence[tuple[int, ...]], waits: Sequence[tuple[int, int]])
     return tuple(found)
 
 
-def _touched(line: Line, entry: Entry) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _touched(line: TapeOp, entry: OpSignature) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Storages that the op reads and writes."""
     reads = {line.inputs[k].storage for k in entry.reads}
     writes = {line.inputs[k].storage for k in entry.writes}
@@ -93,7 +93,7 @@ def _touched(line: Line, entry: Entry) -> tuple[tuple[int, ...], tuple[int, ...]
     return tuple(sorted(reads)), tuple(sorted(writes))
 
 
-def _accesses(lines: Sequence[Line], entries: Sequence[Entry]) -> list[Access]:
+def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> list[Access]:
     maker: dict[int, int] = {}
     found: list[Access] = []
     for k, line in enumerate(lines):
@@ -112,7 +112,7 @@ def _accesses(lines: Sequence[Line], entries: Sequence[Entry]) -> list[Access]:
     return found
 
 
-def _member(line: Line, entry: Entry, after: tuple[int, ...], tape: Tape) -> Member:
+def _member(line: TapeOp, entry: OpSignature, after: tuple[int, ...], tape: Tape) -> Member:
     home = line.home
     if tape.granularity == "op":
         key = Key(f"{home.block}.{entry.op_type.name}", home.branch, home.phase)

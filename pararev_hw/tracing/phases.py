@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pararev_hw.tracing.recorder import Entry, Record
+from pararev_hw.tracing.recorder import OpSignature, Record
 from pararev_hw.types import Phase
 
 
-def phases(records: Sequence[Record], entries: Sequence[Entry], updated: frozenset[int]) -> tuple[Phase, ...]:
+def phases(records: Sequence[Record], entries: Sequence[OpSignature], updated: frozenset[int]) -> tuple[Phase, ...]:
     """The phase of each record. `updated` are the storages of parameters, gradients and optimizer state."""
     from_cotangent = _depends_on_cotangent(records, entries)
     repeats = [
@@ -35,11 +35,11 @@ def phases(records: Sequence[Record], entries: Sequence[Entry], updated: frozens
     return tuple(found)
 
 
-def _writes(record: Record, entry: Entry, storages: frozenset[int]) -> bool:
+def _writes(record: Record, entry: OpSignature, storages: frozenset[int]) -> bool:
     return any(record.inputs[k].storage in storages for k in entry.writes)
 
 
-def _depends_on_cotangent(records: Sequence[Record], entries: Sequence[Entry]) -> list[bool]:
+def _depends_on_cotangent(records: Sequence[Record], entries: Sequence[OpSignature]) -> list[bool]:
     """Whether an op's data comes, through whatever the engine ran, from the gradient that starts the backward."""
     tainted: set[int] = set()
     found: list[bool] = []

@@ -90,7 +90,7 @@ class Alias:
 
 
 @dataclass(slots=True)
-class Entry:
+class OpSignature:
     """Everything about an op that depends only on its shapes and scalars."""
 
     call: Call
@@ -141,7 +141,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.fake = fake
         self.frames: list[Frame] = []
-        self.entries: list[Entry] = []
+        self.entries: list[OpSignature] = []
         self.records: list[Record] = []
         self.storage_bytes: list[int] = []
         self.born: list[int] = []
@@ -393,7 +393,7 @@ class Recorder(TorchDispatchMode):
             and all(t.layout is torch.strided for t in tensors)
         )
         reads = tuple(k for k in range(len(tensors)) if not (k in written and base in formulas.OVERWRITES))
-        entry = Entry(
+        entry = OpSignature(
             call=Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()}),
             op_type=self._op_type(func, base, args, kwargs, out, tensors, outputs, written, view, reads),
             reads=() if view or base in formulas.ALLOCATES_ONLY else reads,

@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 
 from pararev_hw.errors import BadInput, PararevError, TraceError, unknown_name
 from pararev_hw.tracing.recorder import Recorder
-from pararev_hw.training.step import Loop, MakeOptimizer, Turned, tensors_in, turn
+from pararev_hw.training.step import Loop, MakeOptimizer, StepOutput, run_training_step, tensors_in
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -133,7 +133,7 @@ def _run(
     """Run the step under the recorder; the slots of what it gave, by name."""
     if optimizer is None or loop is None:
         with recorder, torch.no_grad(), cast:
-            done = Turned(model(*batch), None)
+            done = StepOutput(model(*batch), None)
     else:
 
         def target(samples: int, device: torch.device) -> torch.Tensor:
@@ -141,7 +141,7 @@ def _run(
             recorder.declare(made, "target:0")
             return made
 
-        done = turn(loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target)
+        done = run_training_step(loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target)
     named = {f"output:{k}": t for k, t in enumerate(tensors_in(done.out))}
     if isinstance(done.loss, torch.Tensor):
         named["loss"] = done.loss
@@ -163,7 +163,7 @@ def _settle(
 ) -> None:
     """Take a step that is not written down: what it leaves in gradients is there when the next one begins."""
     with _attributes_kept(model):
-        turn(loop, model, batch, optimizer, mode=fake, cast=cast, new_target=partial(_labels, fake))
+        run_training_step(loop, model, batch, optimizer, mode=fake, cast=cast, new_target=partial(_labels, fake))
 
 
 def _primed(make: MakeOptimizer, parameters: Mapping[str, nn.Parameter], fake: FakeTensorMode) -> torch.optim.Optimizer:

@@ -12,12 +12,12 @@ from typing import Any
 
 from pararev_hw.tracing.blocks import BlockFinder
 from pararev_hw.tracing.phases import phases
-from pararev_hw.tracing.recorder import Entry, Frame, Info, Meta, Record, Recorder
+from pararev_hw.tracing.recorder import Frame, Info, Meta, OpSignature, Record, Recorder
 from pararev_hw.types import Phase
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class Scope:
     """Where an op belongs. `module` is its path (None: code outside any), `block` and `branch` what its task is called
     after, `call` which call of the block it ran in, `glue` whether it stands between branches."""
 
@@ -30,7 +30,7 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TapeOp:
     """One op. Two random ones with one `rng` token draw the same numbers; -1 where nothing is random. `origin` is the
     number of the line of the recorded step that it is, or that it was put in for."""
 
@@ -38,7 +38,7 @@ class Line:
     inputs: tuple[Info, ...]
     outputs: tuple[Info | None, ...]
     rng: int
-    home: Home
+    home: Scope
     origin: int
 
 
@@ -50,8 +50,8 @@ class Tape:
     step). `waits` are pairs of lines of which the second must follow the first, though no data say so.
     """
 
-    entries: tuple[Entry, ...]
-    lines: tuple[Line, ...]
+    entries: tuple[OpSignature, ...]
+    lines: tuple[TapeOp, ...]
     metas: tuple[Meta, ...]
     storage_bytes: tuple[int, ...]
     last_line: tuple[int, ...]
@@ -82,14 +82,14 @@ def written_down(
     named = names | {recorder.storage_of_slot[s]: n for n, s in results.items() if ":" in n}
     persistent = {s for s, name in names.items() if name.partition(":")[0] in ("parameter", "optimizer")}
     phase_of = phases(records, entries, frozenset(persistent | gradients))
-    homes = _Homes(recorder.frames, entries, finder, granularity, named)
+    homes = _Scopes(recorder.frames, entries, finder, granularity, named)
     n = len(records)
     freed = recorder.freed
     return Tape(
         entries=tuple(entries),
         lines=tuple(
             [
-                Line(r.entry, r.inputs, r.outputs, r.rng, homes.of(r, phase), k)
+                TapeOp(r.entry, r.inputs, r.outputs, r.rng, homes.of(r, phase), k)
                 for k, (r, phase) in enumerate(zip(records, phase_of, strict=True))
             ]
         ),
@@ -107,22 +107,22 @@ def written_down(
     )
 
 
-class _Homes:
+class _Scopes:
     """Finds where records belong; what is found for one frame and phase serves all ops there."""
 
     def __init__(
         self,
         frames: Sequence[Frame],
-        entries: Sequence[Entry],
+        entries: Sequence[OpSignature],
         finder: BlockFinder,
         granularity: str,
         names: Mapping[int, str],
     ) -> None:
         self.frames, self.entries, self.finder = frames, entries, finder
         self.granularity, self.names = granularity, names
-        self._known: dict[tuple[int, Phase, bool, bool], Home] = {}
+        self._known: dict[tuple[int, Phase, bool, bool], Scope] = {}
 
-    def of(self, record: Record, phase: Phase) -> Home:
+    def of(self, record: Record, phase: Phase) -> Scope:
         frame = record.frame if record.node == -1 or record.recalled else record.node_frame
         if phase == "update":
             return self._of_update(record, frame)
@@ -133,16 +133,16 @@ class _Homes:
             self._known[key] = self._find(frame, phase, heavy, sums)
         return self._known[key]
 
-    def _find(self, frame: int, phase: Phase, heavy: bool, sums: bool) -> Home:
+    def _find(self, frame: int, phase: Phase, heavy: bool, sums: bool) -> Scope:
         if frame < 0:
-            return Home(None, phase, "loss", "", 0, phase != "forward" and not heavy)
+            return Scope(None, phase, "loss", "", 0, phase != "forward" and not heavy)
         path = self.frames[frame].path
         block, branch, between = self.finder.locate(path)
         if self.granularity == "module":
             block, branch = path or block, ""
-        return Home(path, phase, block or "net", branch, self._call(frame, block), (between or sums) and not heavy)
+        return Scope(path, phase, block or "net", branch, self._call(frame, block), (between or sums) and not heavy)
 
-    def _of_update(self, record: Record, frame: int) -> Home:
+    def _of_update(self, record: Record, frame: int) -> Scope:
         path = self.frames[frame].path if frame >= 0 else None
         owners = {
             self.names[i.storage].split(":")[1].rpartition(".")[0] for i in record.inputs if i.storage in self.names
@@ -150,9 +150,9 @@ class _Homes:
         found = {self.finder.locate(module)[:2] for module in owners}
         if len(found) == 1:
             block, branch = found.pop()
-            return Home(path, "update", block or "net", branch, 0, False)
+            return Scope(path, "update", block or "net", branch, 0, False)
         light = self.entries[record.entry].op_type.flops == 0
-        return Home(path, "update", "optimizer", "", 0, not found and light)
+        return Scope(path, "update", "optimizer", "", 0, not found and light)
 
     def _call(self, frame: int, block: str) -> int:
         """Which call of the block `frame` is part of: a network that walks through time calls it once per step. Of a
@@ -167,7 +167,7 @@ class _Homes:
             at = caller
 
 
-def _sums_cotangents(record: Record, entry: Entry) -> bool:
+def _sums_cotangents(record: Record, entry: OpSignature) -> bool:
     """An add of two tensors of one shape: where branches meet, the engine sums cotangents while a node of one of them
     is still the current one."""
     shapes = entry.op_type.input_shapes

@@ -1,4 +1,4 @@
-"""One turn of a training loop: gradients zeroed, micro-batches forward and backward, the optimizer's step.
+"""One training step: gradients zeroed, micro-batches forward and backward, the optimizer's step.
 
 optimizer.zero_grad(set_to_none=...)
 for _ in range(accumulate):
@@ -73,14 +73,14 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
-    """What a turn left: the network's output and the loss of the last micro-batch."""
+class StepOutput:
+    """What a training step left: the network's output and the loss of the last micro-batch."""
 
     out: Any
     loss: Any
 
 
-def turn(
+def run_training_step(
     loop: Loop,
     model: nn.Module,
     batch: tuple[torch.Tensor, ...],
@@ -89,14 +89,14 @@ def turn(
     mode: contextlib.AbstractContextManager[Any],
     cast: contextlib.AbstractContextManager[Any],
     new_target: Callable[[int, torch.device], torch.Tensor],
-) -> Turned:
-    """One turn under `mode`, which sees or fakes the tensors; `cast` is autocast or nothing.
+) -> StepOutput:
+    """One training step under `mode`, which sees or fakes the tensors; `cast` is autocast or nothing.
 
     `new_target(samples, device)` makes the class labels outside of `mode`; it is called at most once.
     """
     if loop.step is not None:
         with mode, cast:
-            return Turned(None, loop.step(model, batch, optimizer))
+            return StepOutput(None, loop.step(model, batch, optimizer))
     target: torch.Tensor | None = None
     out: Any = None
     value: Any = None
@@ -124,7 +124,7 @@ def turn(
             del tensors
     with mode:
         optimizer.step()
-    return Turned(out, value)
+    return StepOutput(out, value)
 
 
 def tensors_in(out: Any) -> list[torch.Tensor]:

@@ -15,12 +15,12 @@ import torch
 from pararev_hw.calibration import calibrate, held_in, ops, session, steps, subprocess_steps
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.residuals import held_out_errors, kind_residuals
-from pararev_hw.calibration.suite import Entry, entries
+from pararev_hw.calibration.suite import SuiteEntry, entries
 from pararev_hw.costmodels.calibrated import op_times
-from pararev_hw.devices import needed_figures
+from pararev_hw.devices import needed_parameters
 from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
 from pararev_hw.errors import BadInput
-from pararev_hw.types import Device, Estimate, Figure, Profile
+from pararev_hw.types import Device, DeviceParameter, Estimate, Profile
 from tests.helpers.command_line import run
 
 WANTED = ("aten.relu.default float32", "aten.mul.Tensor float32", "aten.view.default float32")
@@ -30,11 +30,15 @@ WANTED = ("aten.relu.default float32", "aten.mul.Tensor float32", "aten.view.def
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three entries, one tiny step, no look at the machine: seconds instead of minutes."""
 
-    def few(device: str) -> tuple[Entry, ...]:
+    def few(device: str) -> tuple[SuiteEntry, ...]:
         return tuple(e for e in entries(device) if e.name in WANTED)
 
-    figures = {n: Figure(1e12 if "_per_s" in n else 1e-6, "a test", "measured") for n in needed_figures("cpu")}
-    device = Device("cpu", "cpu", "a test's CPU", 2, figures | {"memory_bytes": Figure(1e9, "a test", "measured")})
+    figures = {
+        n: DeviceParameter(1e12 if "_per_s" in n else 1e-6, "a test", "measured") for n in needed_parameters("cpu")
+    }
+    device = Device(
+        "cpu", "cpu", "a test's CPU", 2, figures | {"memory_bytes": DeviceParameter(1e9, "a test", "measured")}
+    )
     monkeypatch.setattr(session, "entries", few)
     monkeypatch.setattr(session, "measured_device", lambda _: device)
     monkeypatch.setattr(session.host, "copy_curve", lambda *_: (((4096.0, 1e10), (1e8, 1e9)),) * 2)

@@ -10,16 +10,20 @@ from hypothesis import strategies as st
 
 from pararev_hw.calibration.energy import PowerSample, fitted_power
 from pararev_hw.calibration.pairs import pair_cases, together_s, with_sharing
-from pararev_hw.devices import load_device, needed_figures
-from pararev_hw.types import Device, Figure, OpType, PairSample
+from pararev_hw.devices import load_device, needed_parameters
+from pararev_hw.types import Device, DeviceParameter, OpType, PairSample
 
 CACHE = 3e7
 BANDWIDTH = "memory_bandwidth_bytes_per_s"
 
 
 def cpu(**figures: float) -> Device:
-    values = {n: Figure(1e-12 if n.endswith("_s") else 1e10, "a test", "measured") for n in needed_figures("cpu")}
-    return Device("cpu", "cpu", "a test", 2, values | {n: Figure(v, "a test", "measured") for n, v in figures.items()})
+    values = {
+        n: DeviceParameter(1e-12 if n.endswith("_s") else 1e10, "a test", "measured") for n in needed_parameters("cpu")
+    }
+    return Device(
+        "cpu", "cpu", "a test", 2, values | {n: DeviceParameter(v, "a test", "measured") for n, v in figures.items()}
+    )
 
 
 def add(elements: int) -> OpType:
@@ -56,7 +60,7 @@ def test_the_shared_bandwidth_comes_back_from_pairs() -> None:
         pairs.append(replace(alone, together_s=together_s(cpu(), alone, CACHE, {BANDWIDTH: true})))
     found = with_sharing(cpu(**{BANDWIDTH: 1e10}), pairs, CACHE)
     assert found.value(BANDWIDTH) == pytest.approx(true, rel=0.05)
-    assert found.figures[BANDWIDTH].standing == "measured"
+    assert found.parameters[BANDWIDTH].provenance == "measured"
 
 
 def test_without_pairs_the_device_stays_as_it_is() -> None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from pararev_hw.check import check_schedule
 from pararev_hw.errors import IllegalSchedule
 from pararev_hw.simulate import play
-from pararev_hw.types import CommEdge, Cost, Costs, Placement, Schedule
+from pararev_hw.types import CommEdge, Placement, Schedule, SchedulingProblem, TaskCost
 from tests.helpers.scheduling_problems import NAMED, lane_orders, layered, problems
 
 
-def schedule_of(costs: Costs, placements: tuple[Placement, ...], **changes: object) -> Schedule:
+def schedule_of(costs: SchedulingProblem, placements: tuple[Placement, ...], **changes: object) -> Schedule:
     """What a scheduler without a bound would return for these placements."""
     makespan_s = max((p.end_s for p in placements), default=0.0)
     schedule = Schedule(costs.device, "test", costs.lanes, placements, makespan_s, makespan_s, 0.0, "none", False, 0)
@@ -37,15 +37,15 @@ def relisted(schedule: Schedule, placements: list[Placement]) -> Schedule:
 
 # lane 0: b1 [0, 1]  b3 [1, 3]        b4 [3, 4]
 # lane 1:            b2 [1.5, 2.5]    b5 [4.5, 6]     (0.5 s from lane to lane)
-COSTS = Costs(
+COSTS = SchedulingProblem(
     "toy",
     2,
     (
-        Cost("b1", (1.0, 1.0), memory_bytes=3),
-        Cost("b2", (math.inf, 1.0), memory_bytes=3),
-        Cost("b3", (2.0, 2.0)),
-        Cost("b4", (1.0, 1.0)),
-        Cost("b5", (1.0, 1.5)),
+        TaskCost("b1", (1.0, 1.0), memory_bytes=3),
+        TaskCost("b2", (math.inf, 1.0), memory_bytes=3),
+        TaskCost("b3", (2.0, 2.0)),
+        TaskCost("b4", (1.0, 1.0)),
+        TaskCost("b5", (1.0, 1.5)),
     ),
     (CommEdge(0, 1, 0.5), CommEdge(0, 2, 0.5), CommEdge(2, 3), CommEdge(3, 4, 0.5)),
     memory_limit_bytes=10,
@@ -169,7 +169,9 @@ def test_a_task_that_starts_too_early_is_refused(data: st.DataObject) -> None:
 
 
 def test_the_host_cannot_have_issued_more_than_time_allows() -> None:
-    costs = Costs("toy", 2, (Cost("a", (0.5, 0.5), host_s=1.0), Cost("b", (0.5, 0.5), host_s=1.0)), ())
+    costs = SchedulingProblem(
+        "toy", 2, (TaskCost("a", (0.5, 0.5), host_s=1.0), TaskCost("b", (0.5, 0.5), host_s=1.0)), ()
+    )
     played = schedule_of(costs, play(costs, [[0], [1]]))
     check_schedule(costs, played)
     with pytest.raises(IllegalSchedule, match=r"'b' ends at 1.5 s, before the host can have issued it at 2 s"):
@@ -179,7 +181,7 @@ def test_the_host_cannot_have_issued_more_than_time_allows() -> None:
 
 
 def test_zero_time_tasks_may_share_an_instant_but_not_the_middle_of_another() -> None:
-    costs = Costs("toy", 1, (Cost("a", (1.0,)), Cost("z", (0.0,))), ())
+    costs = SchedulingProblem("toy", 1, (TaskCost("a", (1.0,)), TaskCost("z", (0.0,))), ())
     for at, legal in ((0.0, True), (0.5, False), (1.0, True)):
         placements = sorted([Placement("a", 0, 0.0, 1.0), Placement("z", 0, at, at)], key=lambda p: (p.start_s, p.task))
         schedule = schedule_of(costs, tuple(placements))

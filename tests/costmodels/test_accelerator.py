@@ -25,10 +25,10 @@ from pararev_hw.costmodels.accelerator import (
 from pararev_hw.costmodels.accelerator.network import mean_links
 from pararev_hw.costmodels.accelerator.residency import thresholds
 from pararev_hw.costmodels.roofline import costs
-from pararev_hw.devices import FIGURES, load_device
+from pararev_hw.devices import PARAMETERS, load_device
 from pararev_hw.errors import BadInput, Infeasible, UnknownName
 from pararev_hw.models import create
-from pararev_hw.types import BlockGraph, Device, Figure, LayerSpikes, Op, Spikes, StepMemory, Storage, Task
+from pararev_hw.types import BlockGraph, Device, DeviceParameter, LayerSpikes, Op, Spikes, StepMemory, Storage, Task
 from tests.helpers.hand_built_graphs import chain, pararev_stage
 from tests.helpers.hand_built_ops import conv
 
@@ -37,12 +37,12 @@ PRESETS = ("edge8", "eyeriss-like", "sata-like", "edge-tpu-like")
 
 def changed(device: Device, **values: float) -> Device:
     """The device with figures replaced; `__` stands for the dot in a name."""
-    made = {n.replace("__", "."): Figure(float(v), "made up for a test", "assumed") for n, v in values.items()}
-    return replace(device, figures={**device.figures, **made})
+    made = {n.replace("__", "."): DeviceParameter(float(v), "made up for a test", "assumed") for n, v in values.items()}
+    return replace(device, parameters={**device.parameters, **made})
 
 
 def without(device: Device, *names: str) -> Device:
-    return replace(device, figures={n: f for n, f in device.figures.items() if n not in names})
+    return replace(device, parameters={n: f for n, f in device.parameters.items() if n not in names})
 
 
 def bare_core(**values: float) -> Device:
@@ -373,4 +373,4 @@ def test_a_preset_agrees_with_itself(name: str) -> None:
     assert device.value("matrix_flops_per_s.float32") == pytest.approx(2 * per_cycle * device.value("clock_hz"))
     ports = device.value("sram_banks") * device.value("sram_bank_read_bytes") * device.value("clock_hz")
     assert device.value("sram_bandwidth_bytes_per_s") == pytest.approx(ports)
-    assert FIGURES["dataflow"].choices == DATAFLOWS and FIGURES["noc_topology"].choices == TOPOLOGIES
+    assert PARAMETERS["dataflow"].choices == DATAFLOWS and PARAMETERS["noc_topology"].choices == TOPOLOGIES

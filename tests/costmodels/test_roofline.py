@@ -14,26 +14,28 @@ from hypothesis import strategies as st
 from pararev_hw.costmodels import COST_MODELS, op_seconds, sop_energy_popular_j
 from pararev_hw.costmodels.roofline import costs
 from pararev_hw.costmodels.traffic import kept_on_chip, traffic
-from pararev_hw.devices import load_device, needed_figures
+from pararev_hw.devices import load_device, needed_parameters
 from pararev_hw.errors import BadInput
-from pararev_hw.types import BlockGraph, Device, Figure, Op, OpType, StepMemory, Task
+from pararev_hw.types import BlockGraph, Device, DeviceParameter, Op, OpType, StepMemory, Task
 from tests.helpers.hand_built_graphs import Step, chain, pararev_stage
 
 
 def with_figures(device: Device, **values: float) -> Device:
     """The device with some figures replaced; `__` stands for the dot in a name."""
-    changed = {name.replace("__", "."): Figure(v, "made up for a test", "assumed") for name, v in values.items()}
-    return replace(device, figures={**device.figures, **changed})
+    changed = {
+        name.replace("__", "."): DeviceParameter(v, "made up for a test", "assumed") for name, v in values.items()
+    }
+    return replace(device, parameters={**device.parameters, **changed})
 
 
 def plain_accelerator() -> Device:
     """An accelerator that does not describe its cores, and so follows the roofline."""
     edge8 = load_device("edge8")
-    return replace(edge8, figures={n: f for n, f in edge8.figures.items() if n != "pe_rows"})
+    return replace(edge8, parameters={n: f for n, f in edge8.parameters.items() if n != "pe_rows"})
 
 
 def made_up_cpu(lanes: int = 2) -> Device:
-    figures = {name: Figure(1e9, "made up for a test", "measured") for name in needed_figures("cpu")}
+    figures = {name: DeviceParameter(1e9, "made up for a test", "measured") for name in needed_parameters("cpu")}
     cpu = Device("cpu", "cpu", "made up", lanes, figures)
     return with_figures(cpu, host_overhead_s=2e-6, host_view_overhead_s=1e-6, energy_per_mac_j__float32=1e-10,
                         energy_per_vector_flop_j=1e-10, dram_energy_j_per_byte=1e-10, static_power_w=10.0)  # fmt: skip

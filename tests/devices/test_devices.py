@@ -16,7 +16,7 @@ from pararev_hw import graph as graphs
 from pararev_hw import models
 from pararev_hw.costmodels import roofline
 from pararev_hw.devices import (
-    FIGURES,
+    PARAMETERS,
     describe,
     device_from_json,
     device_from_yaml,
@@ -25,11 +25,11 @@ from pararev_hw.devices import (
     device_to_json,
     device_to_yaml,
     load_device,
-    needed_figures,
+    needed_parameters,
 )
 from pararev_hw.errors import BadFile, BadInput, Infeasible, UnknownName
 from pararev_hw.tracing import trace_step
-from pararev_hw.types import CONTROL, Device, Figure
+from pararev_hw.types import CONTROL, Device, DeviceParameter
 
 SHIPPED = tuple(name for name in device_names() if name != "cpu")
 
@@ -38,11 +38,11 @@ SHIPPED = tuple(name for name in device_names() if name != "cpu")
 def test_shipped_device_gives_every_figure_its_kind_needs_and_a_source_for_each(name: str) -> None:
     device = load_device(name)
     assert device.name == name
-    assert set(needed_figures(device.kind)) <= set(device.figures) <= set(FIGURES)
-    for figure in device.figures.values():
+    assert set(needed_parameters(device.kind)) <= set(device.parameters) <= set(PARAMETERS)
+    for figure in device.parameters.values():
         assert len(figure.source) > 10
         # nothing that ships with the package was measured on the user's machine
-        assert figure.standing in ("published", "assumed")
+        assert figure.provenance in ("published", "assumed")
 
 
 def test_every_kind_of_device_ships() -> None:
@@ -53,7 +53,7 @@ def test_every_kind_of_device_ships() -> None:
 def test_description_lists_every_figure_with_unit_and_meaning(name: str) -> None:
     device = load_device(name)
     rows = describe(device)
-    assert {row[0]: row[1] for row in rows} == {n: f.value for n, f in device.figures.items()}
+    assert {row[0]: row[1] for row in rows} == {n: f.value for n, f in device.parameters.items()}
     assert all(unit and source and meaning for _, _, unit, source, _, meaning in rows)
 
 
@@ -61,10 +61,12 @@ texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), min_si
 texts = texts.filter(lambda text: not CONTROL.search(text))
 
 
-def figures(name: str) -> st.SearchStrategy[tuple[str, Figure]]:
+def figures(name: str) -> st.SearchStrategy[tuple[str, DeviceParameter]]:
     """A figure that some machine could have, with its name."""
-    low, high = FIGURES[name].span
-    found = st.builds(Figure, st.floats(low, high), texts, st.sampled_from(["measured", "published", "assumed"]))
+    low, high = PARAMETERS[name].span
+    found = st.builds(
+        DeviceParameter, st.floats(low, high), texts, st.sampled_from(["measured", "published", "assumed"])
+    )
     return st.tuples(st.just(name), found)
 
 
@@ -75,13 +77,13 @@ devices = st.builds(
         title=title,
         lanes=lanes,
         notes=tuple(notes),
-        figures={**load_device("edge8").figures, **extra},
+        parameters={**load_device("edge8").parameters, **extra},
     ),
     texts,
     texts,
     st.integers(1, 1000),
     st.lists(texts, max_size=3),
-    st.lists(st.sampled_from([n for n, i in FIGURES.items() if not i.whole]).flatmap(figures), max_size=5).map(dict),
+    st.lists(st.sampled_from([n for n, i in PARAMETERS.items() if not i.whole]).flatmap(figures), max_size=5).map(dict),
 )
 
 
@@ -161,7 +163,7 @@ GOOD = {"value": 1.0, "source": "somebody", "standing": "assumed"}
             "figures.memory_bytes.standing is 'guessed': it must be 'measured', 'published' or 'assumed'",
         ),
         (_spoilt(figures__memory_bytes=5.0), "figures.memory_bytes is 5.0: it must be a mapping"),
-        (_spoilt(figures=[]), "figures is a list: it must be a mapping"),
+        (_spoilt(parameters=[]), "figures is a list: it must be a mapping"),
         (_spoilt(figures__memory_bytes=None), "figures lacks memory_bytes: a device of kind accelerator needs"),
         (_spoilt(figures__systolic__value=0.5), "figures.systolic.value must be 0 or 1"),
         (
@@ -243,9 +245,9 @@ def test_numbers_may_be_written_as_people_write_them() -> None:
 
 def test_prediction_stands_no_better_than_its_weakest_figure() -> None:
     device = load_device("edge8")
-    assert device.standing == "assumed"
-    measured = {n: replace(f, standing="measured") for n, f in device.figures.items()}
-    assert replace(device, figures=measured).standing == "measured"
+    assert device.provenance == "assumed"
+    measured = {n: replace(f, provenance="measured") for n, f in device.parameters.items()}
+    assert replace(device, parameters=measured).provenance == "measured"
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -256,8 +258,8 @@ def test_at_the_ends_of_what_a_machine_can_have_times_and_energies_stay_finite(n
     graph = trace_step(network, torch.empty(2, 3, 16, 16), mode="infer").graph
     graph = graphs.attach(graph, graphs.assumed(graph, 0.2))
     shipped = load_device(name)
-    for at, figure in shipped.figures.items():
-        odd = replace(shipped, figures={**shipped.figures, at: replace(figure, value=FIGURES[at].span[end])})
+    for at, figure in shipped.parameters.items():
+        odd = replace(shipped, parameters={**shipped.parameters, at: replace(figure, value=PARAMETERS[at].span[end])})
         odd = device_from_yaml(device_to_yaml(odd), "d.yaml")
         try:
             costs = roofline.costs(graph, odd)

@@ -28,7 +28,7 @@ from pararev_hw.execution.lane_order import turns
 from pararev_hw.execution.scalars import Scalars
 from pararev_hw.execution.streams import issue_order
 from pararev_hw.importers.targets import Options
-from pararev_hw.types import Device, Figure
+from pararev_hw.types import Device, DeviceParameter
 from tests.helpers.command_line import run
 from tests.helpers.random_schedules import in_order, random_lanes
 
@@ -114,7 +114,7 @@ def cpu(lanes: int = 2, **figures: float) -> Device:
         "host_overhead_s": 1e-6,
         "static_power_w": 1.0,
     } | figures
-    return Device("cpu", "cpu", "toy", lanes, {n: Figure(v, "toy", "assumed") for n, v in known.items()})
+    return Device("cpu", "cpu", "toy", lanes, {n: DeviceParameter(v, "toy", "assumed") for n, v in known.items()})
 
 
 # ---- several steps of every optimizer are those of the plain loop

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ortools.sat.python import cp_model
 
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 SCALE = 4  # times are multiples of 1/4
 
 
-def optimum(costs: Costs, seconds: float = 60.0) -> float:
+def optimum(costs: SchedulingProblem, seconds: float = 60.0) -> float:
     """Proved optimal makespan. Every task takes the same time on all lanes; memory is what `costs.buffers` say."""
     model = cp_model.CpModel()
     times = [round(c.times_s[0] * SCALE) for c in costs.tasks]

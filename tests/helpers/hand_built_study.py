@@ -16,8 +16,8 @@ from pararev_hw.types import (
     BlockGraph,
     CriticalPath,
     Device,
+    DeviceParameter,
     Edge,
-    Figure,
     LayerSpikes,
     MemoryCurve,
     Op,
@@ -212,7 +212,7 @@ def _prediction(
             phase: {part: j * by_phase[phase] / total for part, j in energy_j.items()} for phase in phases if energy_j
         },
         time_by_phase_s=by_phase,
-        standing=standing,  # type: ignore[arg-type]
+        provenance=standing,  # type: ignore[arg-type]
         assumptions=("spike rate 0.15 assumed for every layer", "batch normalisation in training mode"),
         not_modelled=("cache misses between tasks", "time to read the batch from disk"),
     )
@@ -240,10 +240,10 @@ def device(standing: str = "published", title: str = "NVIDIA H200 SXM", lanes: i
         kind="gpu",
         title=title,
         lanes=lanes,
-        figures={
-            "flops_per_s": Figure(67e12, "datasheet, FP32", standing),  # type: ignore[arg-type]
-            "bandwidth_bytes_per_s": Figure(4.8e12, "datasheet", "published"),
-            "launch_s": Figure(4e-6, "a guess from other cards", "assumed"),
+        parameters={
+            "flops_per_s": DeviceParameter(67e12, "datasheet, FP32", standing),  # type: ignore[arg-type]
+            "bandwidth_bytes_per_s": DeviceParameter(4.8e12, "datasheet", "published"),
+            "launch_s": DeviceParameter(4e-6, "a guess from other cards", "assumed"),
         },
         notes=("clock assumed to stay at 1980 MHz",),
     )

@@ -10,12 +10,12 @@ from dataclasses import replace
 from hypothesis import strategies as st
 
 from pararev_hw.schedulers.buffer_table import holding, peak_along
-from pararev_hw.types import Buffer, Costs
+from pararev_hw.types import Buffer, SchedulingProblem
 from tests.helpers.scheduling_problems import problems
 
 
 @st.composite
-def limited(draw: st.DrawFn, max_tasks: int = 7, plain: bool = False) -> Costs:
+def limited(draw: st.DrawFn, max_tasks: int = 7, plain: bool = False) -> SchedulingProblem:
     """A problem whose limit some sequential order keeps, and that means something; now and then with buffers."""
     costs = draw(problems(max_tasks=max_tasks, sharing=not plain, host=not plain))
     n = len(costs.tasks)
@@ -29,7 +29,7 @@ def limited(draw: st.DrawFn, max_tasks: int = 7, plain: bool = False) -> Costs:
     return replace(costs, memory_limit_bytes=draw(st.integers(low, max(low, high))))
 
 
-def orders(costs: Costs) -> Iterator[tuple[int, ...]]:
+def orders(costs: SchedulingProblem) -> Iterator[tuple[int, ...]]:
     """Every sequential order that the edges allow."""
     before = [{e.src for e in edges} for edges in costs.predecessors()]
     for order in itertools.permutations(range(len(costs.tasks))):
@@ -38,7 +38,7 @@ def orders(costs: Costs) -> Iterator[tuple[int, ...]]:
             yield order
 
 
-def best_of_limited(costs: Costs) -> float:
+def best_of_limited(costs: SchedulingProblem) -> float:
     """The least makespan within the limit, where tasks take their times: every order of starts on all lanes, each
     start as early as lane, inputs, memory and the start before it allow."""
     best = math.inf
@@ -49,7 +49,7 @@ def best_of_limited(costs: Costs) -> float:
     return best
 
 
-def _earliest(costs: Costs, order: tuple[int, ...], lane: tuple[int, ...]) -> float:
+def _earliest(costs: SchedulingProblem, order: tuple[int, ...], lane: tuple[int, ...]) -> float:
     into = costs.predecessors()
     starts: dict[int, float] = {}
     ends: dict[int, float] = {}
@@ -71,7 +71,7 @@ def _earliest(costs: Costs, order: tuple[int, ...], lane: tuple[int, ...]) -> fl
     return max(ends.values(), default=0.0)
 
 
-def _alive(costs: Costs, starts: dict[int, float], ends: dict[int, float], now: float) -> float:
+def _alive(costs: SchedulingProblem, starts: dict[int, float], ends: dict[int, float], now: float) -> float:
     """Bytes alive just after `now`, and of what lives no time just then, with everything placed so far."""
     live = 0
     for b in costs.held():

@@ -10,7 +10,7 @@ import pytest
 
 from pararev_hw import schedulers
 from pararev_hw.schedulers import names
-from pararev_hw.types import Costs, Schedule
+from pararev_hw.types import Schedule, SchedulingProblem
 
 INSTANCES = Path(__file__).parents[1] / "golden" / "instances"
 EVERY = pytest.mark.parametrize("name", names())
@@ -23,7 +23,7 @@ BUDGETS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(costs: Costs, name: str, **options: Any) -> Schedule:
+def run(costs: SchedulingProblem, name: str, **options: Any) -> Schedule:
     return schedulers.run(costs, name, **{**BUDGETS.get(name, {}), **options})
 
 
@@ -32,7 +32,7 @@ def rows(file: str) -> list[dict[str, str]]:
     return [dict(zip(header, line, strict=True)) for line in lines]
 
 
-def tight(costs: Costs, share: float) -> Costs:
+def tight(costs: SchedulingProblem, share: float) -> SchedulingProblem:
     """The limit at a share of the way from the sequential peak to the one that no limit holds back."""
     low, high = (run(costs, s).peak_bytes or 0 for s in ("sequential", "heft"))
     return replace(costs, memory_limit_bytes=int(low + share * (high - low)))

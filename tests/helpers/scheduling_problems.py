@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from hypothesis import strategies as st
 
-from pararev_hw.types import CommEdge, Cost, Costs
+from pararev_hw.types import CommEdge, SchedulingProblem, TaskCost
 
 # Multiples of 1/4: sums are exact, so that ties are ties.
 QUARTERS = st.integers(0, 12).map(lambda k: k / 4)
@@ -24,7 +24,7 @@ def problems(
     sharing: bool = True,
     host: bool = True,
     restricted: bool = True,
-) -> Costs:
+) -> SchedulingProblem:
     """Few tasks with every feature of a problem, and edges that do not follow the index."""
     n = draw(st.integers(0, max_tasks))
     lanes = draw(st.integers(1, max_lanes))
@@ -38,7 +38,7 @@ def problems(
             allowed = draw(st.sets(st.integers(0, lanes - 1), min_size=1))
             times = [t if k in allowed else math.inf for k, t in enumerate(times)]
         tasks.append(
-            Cost(
+            TaskCost(
                 f"t{i}",
                 tuple(times),
                 draw(DEMANDS) if shared else 0.0,
@@ -53,11 +53,11 @@ def problems(
     chosen = draw(st.sets(st.sampled_from(pairs), max_size=8)) if pairs else set()
     delayed = draw(st.booleans())
     edges = [CommEdge(a, b, draw(QUARTERS) if delayed else 0.0, 1, 0.5) for a, b in sorted(chosen)]
-    return Costs("toy", lanes, tuple(tasks), tuple(edges), static_bytes=5, static_power_w=2.0)
+    return SchedulingProblem("toy", lanes, tuple(tasks), tuple(edges), static_bytes=5, static_power_w=2.0)
 
 
 @st.composite
-def lane_orders(draw: st.DrawFn, costs: Costs, legal: bool = True) -> tuple[tuple[int, ...], ...]:
+def lane_orders(draw: st.DrawFn, costs: SchedulingProblem, legal: bool = True) -> tuple[tuple[int, ...], ...]:
     """Any assignment to allowed lanes, in a topological order or (not `legal`) in any order."""
     n = len(costs.tasks)
     order = list(draw(st.permutations(range(n))))
@@ -74,7 +74,7 @@ def lane_orders(draw: st.DrawFn, costs: Costs, legal: bool = True) -> tuple[tupl
     return tuple(map(tuple, lanes))
 
 
-def all_lane_orders(costs: Costs) -> Iterator[tuple[tuple[int, ...], ...]]:
+def all_lane_orders(costs: SchedulingProblem) -> Iterator[tuple[tuple[int, ...], ...]]:
     """Every assignment to allowed lanes in every order that does not contradict the edges."""
     n = len(costs.tasks)
     reach = [[False] * n for _ in range(n)]
@@ -104,26 +104,28 @@ def layered(
     host_s: float = 0.0,
     delay_s: float = 0.0,
     uneven: bool = False,
-) -> Costs:
+) -> SchedulingProblem:
     """A wide random graph in layers, three predecessors on average, times of 10 to 100 us."""
     rng = random.Random(seed)
     tasks, edges = [], []
     for i in range(n):
         time_s = rng.uniform(1e-5, 1e-4)
         times_s = tuple(time_s * (rng.uniform(0.5, 2) if uneven else 1.0) for _ in range(lanes))
-        tasks.append(Cost(f"t{i}", times_s, demand * rng.random(), demand * rng.random(), host_s, rng.randrange(1000)))
+        tasks.append(
+            TaskCost(f"t{i}", times_s, demand * rng.random(), demand * rng.random(), host_s, rng.randrange(1000))
+        )
         first = (i // width - 1) * width
         for p in rng.sample(range(first, first + width), rng.randint(1, 5)) if first >= 0 else ():
             edges.append(CommEdge(p, i, delay_s * rng.random()))
-    return Costs("layered", lanes, tuple(tasks), tuple(edges))
+    return SchedulingProblem("layered", lanes, tuple(tasks), tuple(edges))
 
 
-def _simple(times: list[tuple[float, ...]], edges: list[tuple[int, int]] = [], **demands: float) -> Costs:  # noqa: B006
-    tasks = tuple(Cost(f"t{i}", t, **demands) for i, t in enumerate(times))
-    return Costs("named", len(times[0]) if times else 2, tasks, tuple(CommEdge(a, b) for a, b in edges))
+def _simple(times: list[tuple[float, ...]], edges: list[tuple[int, int]] = [], **demands: float) -> SchedulingProblem:  # noqa: B006
+    tasks = tuple(TaskCost(f"t{i}", t, **demands) for i, t in enumerate(times))
+    return SchedulingProblem("named", len(times[0]) if times else 2, tasks, tuple(CommEdge(a, b) for a, b in edges))
 
 
-NAMED: Mapping[str, Costs] = {
+NAMED: Mapping[str, SchedulingProblem] = {
     "empty": _simple([]),
     "single task": _simple([(1.5, 2.5)]),
     "disconnected": _simple([(1.0, 1.0), (2.0, 2.0), (4.0, 4.0)]),

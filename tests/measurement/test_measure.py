@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pararev_hw.devices import describe, device_from_json, device_to_json, load_device, needed_figures
+from pararev_hw.devices import describe, device_from_json, device_to_json, load_device, needed_parameters
 from pararev_hw.errors import BadInput
 from pararev_hw.measurement import (
     cache_name,
@@ -32,15 +32,15 @@ def test_measured_cpu_is_a_complete_device(threads: int) -> None:
     device = quick_cpu_device(threads, seconds=0.2)
     assert torch.get_num_threads() == before
     assert device.lanes == threads
-    assert set(needed_figures("cpu")) <= set(device.figures)
+    assert set(needed_parameters("cpu")) <= set(device.parameters)
     assert device_from_json(device_to_json(device), "cpu.json") == device
-    assert len(describe(device)) == len(device.figures)
-    assert all(type(figure.value) is float for figure in device.figures.values())  # as they are when read back
-    for name, figure in device.figures.items():
-        if figure.standing == "measured" and name != "memory_bytes":
+    assert len(describe(device)) == len(device.parameters)
+    assert all(type(figure.value) is float for figure in device.parameters.values())  # as they are when read back
+    for name, figure in device.parameters.items():
+        if figure.provenance == "measured" and name != "memory_bytes":
             assert metadata.version("torch") in figure.source and "one thread" in figure.source
         # energies cannot be measured here, and must not look as if they were
-        assert figure.standing == (
+        assert figure.provenance == (
             "assumed" if "_j" in name or name.endswith("_w") or name == "lane_sync_s" else "measured"
         )
 

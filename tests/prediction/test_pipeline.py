@@ -19,7 +19,7 @@ from pararev_hw.check import check_schedule
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, simd_bytes_here
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.models.neurons import IF
-from pararev_hw.types import BlockGraph, Device, Figure
+from pararev_hw.types import BlockGraph, Device, DeviceParameter
 from tests.helpers.command_line import run
 
 WIDTH = 0.0625
@@ -39,7 +39,7 @@ def device(request: pytest.FixtureRequest) -> Device:
 
 
 def with_memory(device: Device, size: float) -> Device:
-    return replace(device, figures={**device.figures, "memory_bytes": Figure(size, "a test", "assumed")})
+    return replace(device, parameters={**device.parameters, "memory_bytes": DeviceParameter(size, "a test", "assumed")})
 
 
 # ---- schedule and predict

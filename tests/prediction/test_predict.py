@@ -16,21 +16,21 @@ from pararev_hw.prediction import lives_throughout, memory_curve, predict
 from pararev_hw.types import (
     ROLES,
     BlockGraph,
-    Cost,
-    Costs,
     Edge,
     Op,
     OpType,
     Placement,
     Schedule,
+    SchedulingProblem,
     StepMemory,
     Storage,
     Task,
+    TaskCost,
 )
 from tests.helpers.hand_built_graphs import chain, pararev_stage
 
 
-def in_lanes(problem: Costs, lanes: int) -> Schedule:
+def in_lanes(problem: SchedulingProblem, lanes: int) -> Schedule:
     """Tasks in order, each on the next lane, when its lane is free and its predecessors have ended."""
     into = problem.predecessors()
     free, ends, placed = [0.0] * lanes, {}, []
@@ -151,7 +151,7 @@ def test_prediction_adds_up(device_name: str, lanes: int, make: object) -> None:
     assert p.schedule.energy_j == p.energy_j
     assert p.host_s == pytest.approx(sum(c.host_s for c in problem.tasks))
     assert p.launch == ("eager" if device.kind == "gpu" else "")
-    assert p.standing == "assumed"
+    assert p.provenance == "assumed"
     # before the step: what persists. After it: that and what the step leaves
     persistent = sum(s.bytes for s in graph.storages if lives_throughout(s))
     left = sum(s.bytes for s in graph.storages if not lives_throughout(s) and s.freed == len(graph.ops))
@@ -209,7 +209,7 @@ def test_mismatched_inputs_are_refused() -> None:
         predict(graph, device, problem, replace(schedule, placements=schedule.placements[:-1]), seconds)
 
 
-def big_graph(n_ops: int, per_task: int) -> tuple[BlockGraph, Costs, Schedule]:
+def big_graph(n_ops: int, per_task: int) -> tuple[BlockGraph, SchedulingProblem, Schedule]:
     """A chain of tasks; every op writes one storage and reads the two before."""
     ops = tuple(Op(0, "", "forward", tuple(range(max(0, i - 2), i)), (i,), ()) for i in range(n_ops))
     storages = tuple(Storage(4096, ROLES[i % len(ROLES)], i, min(n_ops - 1, i + 2)) for i in range(n_ops))
@@ -223,7 +223,7 @@ def big_graph(n_ops: int, per_task: int) -> tuple[BlockGraph, Costs, Schedule]:
         "big", "train", 1, None, "float32", "op", (), 0, (op_type,), ops, storages, tasks, edges,
         StepMemory(0, 0, 0, 0, 0, 0, 0, 0),
     )  # fmt: skip
-    problem = Costs("d", 1, tuple(Cost(t.id, (1e-3,)) for t in tasks), ())
+    problem = SchedulingProblem("d", 1, tuple(TaskCost(t.id, (1e-3,)) for t in tasks), ())
     placed = tuple(Placement(t.id, 0, k * 1e-3, (k + 1) * 1e-3) for k, t in enumerate(tasks))
     span = len(tasks) * 1e-3
     return graph, problem, Schedule("d", "s", 1, placed, span, span, span, "work", True)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pararev_hw.errors import IllegalSchedule
 from pararev_hw.simulate import play, play_sequential, sequential_order
-from pararev_hw.types import CommEdge, Cost, Costs
+from pararev_hw.types import CommEdge, SchedulingProblem, TaskCost
 from tests.helpers.scheduling_problems import lane_orders, layered, problems
 
 Times = dict[int, tuple[Fraction, Fraction]]
@@ -23,7 +23,7 @@ class Stuck(Exception):
     pass
 
 
-def crawl(costs: Costs, lanes: tuple[tuple[int, ...], ...], *, real: bool = True) -> Times:
+def crawl(costs: SchedulingProblem, lanes: tuple[tuple[int, ...], ...], *, real: bool = True) -> Times:
     """Steps from one change to the next, asking every task every time. `real=False`: no host, no sharing."""
     where = {i: k for k, order in enumerate(lanes) for i in order}
     before = {order[at]: order[at - 1] for order in lanes for at in range(1, len(order))}
@@ -70,7 +70,9 @@ def crawl(costs: Costs, lanes: tuple[tuple[int, ...], ...], *, real: bool = True
     return {i: (start[i], end[i]) for i in end}
 
 
-def issue_times(costs: Costs, lanes: tuple[tuple[int, ...], ...]) -> tuple[dict[int, Fraction], dict[int, Fraction]]:
+def issue_times(
+    costs: SchedulingProblem, lanes: tuple[tuple[int, ...], ...]
+) -> tuple[dict[int, Fraction], dict[int, Fraction]]:
     """Of the tasks whose forerunners it has issued, the host takes the one that would start first if undisturbed."""
     free = crawl(costs, lanes, real=False)
     pairs = [(e.src, e.dst) for e in costs.edges]
@@ -129,14 +131,14 @@ def test_sharing_that_never_exceeds_one_changes_nothing(data: st.DataObject) -> 
     costs = data.draw(problems(sharing=False))
     lanes = data.draw(lane_orders(costs))
     # One more task asks for more than everything, for no time, behind all others: it only forces the slow path.
-    greedy = replace(costs, tasks=(*costs.tasks, Cost("z", (0.0,) * costs.lanes, compute_demand=2.0)))
+    greedy = replace(costs, tasks=(*costs.tasks, TaskCost("z", (0.0,) * costs.lanes, compute_demand=2.0)))
     slow = play(greedy, ((*lanes[0], len(costs.tasks)), *lanes[1:]))
     assert tuple(p for p in slow if p.task != "z") == play(costs, lanes)
 
 
 @given(problems())
 @settings(max_examples=200, deadline=None)
-def test_sequential_is_what_playing_its_one_lane_gives(costs: Costs) -> None:
+def test_sequential_is_what_playing_its_one_lane_gives(costs: SchedulingProblem) -> None:
     found = play_sequential(costs)
     busy = sorted(found, key=lambda p: (p.start_s, p.end_s))
     for before, after in pairwise(busy):
@@ -149,37 +151,45 @@ def test_sequential_is_what_playing_its_one_lane_gives(costs: Costs) -> None:
 
 
 def test_two_tasks_that_both_want_all_bandwidth_take_twice_as_long() -> None:
-    tasks = tuple(Cost(name, (3.0, 3.0), bandwidth_demand=1.0) for name in "ab")
-    ends = [p.end_s for p in play(Costs("toy", 2, tasks, ()), [[0], [1]])]
+    tasks = tuple(TaskCost(name, (3.0, 3.0), bandwidth_demand=1.0) for name in "ab")
+    ends = [p.end_s for p in play(SchedulingProblem("toy", 2, tasks, ()), [[0], [1]])]
     assert ends == [6.0, 6.0]
 
 
 def test_a_task_gains_speed_when_its_rival_has_ended() -> None:
-    tasks = (Cost("long", (3.0, 3.0), 0.75), Cost("short", (1.0, 1.0), 0.75))
-    long, short = play(Costs("toy", 2, tasks, ()), [[0], [1]])
+    tasks = (TaskCost("long", (3.0, 3.0), 0.75), TaskCost("short", (1.0, 1.0), 0.75))
+    long, short = play(SchedulingProblem("toy", 2, tasks, ()), [[0], [1]])
     assert (short.end_s, long.end_s) == (1.5, 3.5)  # 1 s of each at rate 1/1.5, then 2 s alone
 
 
 def test_short_tasks_end_when_the_host_has_issued_them() -> None:
-    tasks = tuple(Cost(f"t{i}", (0.5,), host_s=1.0) for i in range(3))
-    assert [(p.start_s, p.end_s) for p in play(Costs("toy", 1, tasks, ()), [[0, 1, 2]])] == [(0, 1), (1, 2), (2, 3)]
+    tasks = tuple(TaskCost(f"t{i}", (0.5,), host_s=1.0) for i in range(3))
+    assert [(p.start_s, p.end_s) for p in play(SchedulingProblem("toy", 1, tasks, ()), [[0, 1, 2]])] == [
+        (0, 1),
+        (1, 2),
+        (2, 3),
+    ]
 
 
 def test_long_tasks_hide_the_host() -> None:
-    tasks = tuple(Cost(f"t{i}", (2.0,), host_s=1.0) for i in range(3))
-    assert [(p.start_s, p.end_s) for p in play(Costs("toy", 1, tasks, ()), [[0, 1, 2]])] == [(0, 2), (2, 4), (4, 6)]
+    tasks = tuple(TaskCost(f"t{i}", (2.0,), host_s=1.0) for i in range(3))
+    assert [(p.start_s, p.end_s) for p in play(SchedulingProblem("toy", 1, tasks, ()), [[0, 1, 2]])] == [
+        (0, 2),
+        (2, 4),
+        (4, 6),
+    ]
 
 
 def test_data_arrives_late_on_another_lane_only() -> None:
-    tasks = tuple(Cost(f"t{i}", (1.0, 1.0)) for i in range(3))
-    costs = Costs("toy", 2, tasks, (CommEdge(0, 1, 0.5), CommEdge(0, 2, 0.5)))
+    tasks = tuple(TaskCost(f"t{i}", (1.0, 1.0)) for i in range(3))
+    costs = SchedulingProblem("toy", 2, tasks, (CommEdge(0, 1, 0.5), CommEdge(0, 2, 0.5)))
     assert [p.start_s for p in play(costs, [[0, 1], [2]])] == [0.0, 1.0, 1.5]
 
 
 def test_one_at_a_time_where_no_lane_may_run_everything_still_waits_for_data() -> None:
     # a (1 s) and b (1 s) on lane 0; x only on lane 1, 0.5 s after a; then b, 0.5 s after x
-    tasks = (Cost("a", (1.0, math.inf)), Cost("x", (math.inf, 2.0)), Cost("b", (1.0, math.inf)))
-    costs = Costs("toy", 2, tasks, (CommEdge(0, 1, 0.5), CommEdge(1, 2, 0.5)))
+    tasks = (TaskCost("a", (1.0, math.inf)), TaskCost("x", (math.inf, 2.0)), TaskCost("b", (1.0, math.inf)))
+    costs = SchedulingProblem("toy", 2, tasks, (CommEdge(0, 1, 0.5), CommEdge(1, 2, 0.5)))
     assert [(p.task, p.lane, p.start_s) for p in play_sequential(costs)] == [
         ("a", 0, 0.0),
         ("x", 1, 1.5),
@@ -199,7 +209,7 @@ def test_one_at_a_time_where_no_lane_may_run_everything_still_waits_for_data() -
     ],
 )
 def test_orders_that_make_no_sense_are_refused(lanes: list[list[int]], message: str) -> None:
-    costs = Costs("toy", 2, (Cost("a", (1.0, math.inf)), Cost("b", (1.0, 1.0))), (CommEdge(0, 1),))
+    costs = SchedulingProblem("toy", 2, (TaskCost("a", (1.0, math.inf)), TaskCost("b", (1.0, 1.0))), (CommEdge(0, 1),))
     with pytest.raises(IllegalSchedule, match=message):
         play(costs, lanes)
 

@@ -25,7 +25,7 @@ from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
 from pararev_hw.reports.files import write_files
-from pararev_hw.types import Comparison, Figure, Study
+from pararev_hw.types import Comparison, DeviceParameter, Study
 from tests.helpers import hand_built_study
 
 FILES = ("report.html", "report.json", "gantt.svg", "memory.svg", "graph.svg", "trace.perfetto.json")
@@ -201,8 +201,8 @@ def test_the_page_is_well_formed_has_every_section_and_needs_nothing_else(stages
     assert words.index(reports.answer(study)) < words.index("Totals")
     for line in (*study.chosen.assumptions, *study.chosen.not_modelled, *study.graph.assumptions):
         assert line in words
-    for name, figure in study.device.figures.items():
-        assert name in words and figure.source in words and figure.standing in words
+    for name, figure in study.device.parameters.items():
+        assert name in words and figure.source in words and figure.provenance in words
 
 
 def test_the_page_lists_every_task_once_the_longest_first() -> None:
@@ -377,8 +377,8 @@ def test_the_answer_admits_that_parallel_gains_nothing() -> None:
 )
 def test_the_answer_says_where_the_figures_come_from(prediction: Any, others: tuple[Any, ...], wanted: str) -> None:
     study = hand_built_study.study((1, 1), standing=prediction)
-    figures = {f"figure {k}": Figure(1.0, "somewhere", other) for k, other in enumerate(others)}
-    assert wanted in reports.answer(replace(study, device=replace(study.device, figures=figures)))
+    figures = {f"figure {k}": DeviceParameter(1.0, "somewhere", other) for k, other in enumerate(others)}
+    assert wanted in reports.answer(replace(study, device=replace(study.device, parameters=figures)))
 
 
 def test_sections_are_the_parts_that_hold_several_blocks() -> None:

@@ -35,7 +35,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
         (2, 1), model="<script>alert('&')</script>\x00\ud800", rename={"stem": LONG, "head": '"><b>&amp;</b>'}
     ),
 }
-FIGURES = {"gantt": gantt_svg, "memory": memory_svg, "graph": graph_svg}
+PARAMETERS = {"gantt": gantt_svg, "memory": memory_svg, "graph": graph_svg}
 
 
 @pytest.fixture(params=STUDIES)
@@ -57,9 +57,9 @@ def _boxes(root: ET.Element) -> list[tuple[str, float, float, float, float]]:
     return boxes
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_figures_are_xml_without_references_to_anything_outside(name: str, study: Study) -> None:
-    drawn = FIGURES[name](study)
+    drawn = PARAMETERS[name](study)
     root = ET.fromstring(drawn)
     assert root.tag == f"{NS}svg"
     assert not re.search(r"https?:", drawn.replace("http://www.w3.org/2000/svg", ""))
@@ -67,9 +67,9 @@ def test_figures_are_xml_without_references_to_anything_outside(name: str, study
     assert "prefers-color-scheme:dark" in drawn
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_no_text_lies_on_another_or_leaves_the_picture(name: str, study: Study) -> None:
-    root = ET.fromstring(FIGURES[name](study))
+    root = ET.fromstring(PARAMETERS[name](study))
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     boxes = _boxes(root)
     assert boxes

@@ -21,10 +21,10 @@ from pararev_hw.importers.targets import Options
 from pararev_hw.rewrites import search as search
 from pararev_hw.rewrites import select
 from pararev_hw.rewrites.alternatives import alternatives, names_of
-from pararev_hw.schedulers.alternatives import expand, settle
+from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.tracing import Traced, trace_step
-from pararev_hw.types import Alternative, BlockGraph, CommEdge, Cost, Costs, Device, Figure
+from pararev_hw.types import Alternative, BlockGraph, CommEdge, Device, DeviceParameter, SchedulingProblem, TaskCost
 from tests.helpers.command_line import run
 from tests.helpers.random_schedules import random_lanes
 from tests.helpers.scheduling_problems import problems
@@ -40,7 +40,7 @@ def traced() -> Traced:
     return trace_step(network, torch.empty(2, 3, 16, 16), name="pararevsnn37")
 
 
-def price(graph: BlockGraph) -> Costs:
+def price(graph: BlockGraph) -> SchedulingProblem:
     return pipeline.costs_of(graph, H200, 2, "graph")
 
 
@@ -53,12 +53,12 @@ def test_all_alternatives_of_a_kind_together_are_the_rewritten_step(traced: Trac
     found = alternatives(traced, price, tuple(rewrites.REWRITES))
     base = price(traced.graph)
     chosen = of_kinds(found, *kinds)
-    settled = settle(base, expand(base, found), chosen)
+    settled = select_alternatives(base, expand(base, found), chosen)
     real = price(rewrites.apply_all(traced, kinds)[0].graph)
     assert Counter((c.task, c.times_s) for c in settled.tasks) == Counter((c.task, c.times_s) for c in real.tasks)
     assert lower_bound(settled)[0] == pytest.approx(lower_bound(real)[0], rel=1e-9)
 
-    def edges(costs: Costs) -> set[tuple[str, str]]:
+    def edges(costs: SchedulingProblem) -> set[tuple[str, str]]:
         return {(costs.tasks[e.src].task, costs.tasks[e.dst].task) for e in costs.edges}
 
     assert edges(settled) == edges(real)
@@ -69,7 +69,7 @@ def test_each_alternative_alone_is_its_own_rewrite(traced: Traced, kind: str) ->
     found = alternatives(traced, price, tuple(rewrites.REWRITES))
     base = price(traced.graph)
     for i in of_kinds(found, kind)[:3]:
-        settled = settle(base, expand(base, found), [i])
+        settled = select_alternatives(base, expand(base, found), [i])
         real = price(rewrites.apply(traced, names_of([found[i].name])).graph)
         # storing counts what is reconstructed for others as still, or as no longer, done: elementwise work
         tolerance = 0.02 if kind == "store" else 1e-9
@@ -89,16 +89,18 @@ def test_names_can_be_applied_and_nothing_else_is_left_to_take(traced: Traced) -
 
 
 @st.composite
-def problems_with_alternatives(draw: st.DrawFn) -> tuple[Costs, tuple[Alternative, ...]]:
+def problems_with_alternatives(draw: st.DrawFn) -> tuple[SchedulingProblem, tuple[Alternative, ...]]:
     """A chain with branches whose tasks may be replaced by one or two others."""
     n = draw(st.integers(1, 5))
     times = [draw(st.integers(1, 6)) for _ in range(n)]
     edges = tuple(CommEdge(a, b) for a, b in itertools.combinations(range(n), 2) if draw(st.booleans()))
-    costs = Costs("toy", 2, tuple(Cost(f"t{i}", (float(t),) * 2) for i, t in enumerate(times)), edges)
+    costs = SchedulingProblem("toy", 2, tuple(TaskCost(f"t{i}", (float(t),) * 2) for i, t in enumerate(times)), edges)
     found = []
     for a in range(draw(st.integers(0, 3))):
         i = draw(st.integers(0, n - 1))
-        parts = tuple(Cost(f"a{a}.{k}", (float(draw(st.integers(0, 5))),) * 2) for k in range(draw(st.integers(0, 2))))
+        parts = tuple(
+            TaskCost(f"a{a}.{k}", (float(draw(st.integers(0, 5))),) * 2) for k in range(draw(st.integers(0, 2)))
+        )
         every = tuple(range(len(parts)))
         found.append(
             Alternative(
@@ -106,27 +108,27 @@ def problems_with_alternatives(draw: st.DrawFn) -> tuple[Costs, tuple[Alternativ
                 kind="split",
                 replaces=(i,),
                 tasks=parts,
-                takes={k: every for k, e in enumerate(edges) if e.dst == i},
-                gives={k: every for k, e in enumerate(edges) if e.src == i},
+                in_edges={k: every for k, e in enumerate(edges) if e.dst == i},
+                out_edges={k: every for k, e in enumerate(edges) if e.src == i},
             )
         )
     return costs, tuple(found)
 
 
-def heft(costs: Costs) -> float:
+def heft(costs: SchedulingProblem) -> float:
     return schedulers.run(costs, "heft").makespan_s
 
 
 @settings(max_examples=40, deadline=None)
 @given(problems(max_tasks=6))
-def test_the_quick_makespan_is_hefts(costs: Costs) -> None:
+def test_the_quick_makespan_is_hefts(costs: SchedulingProblem) -> None:
     assert search.heft_makespan(costs) == heft(costs)
 
 
 @settings(max_examples=40, deadline=None)
 @given(problems_with_alternatives())
 def test_the_search_is_no_worse_than_nothing_and_no_better_than_everything_tried(
-    made: tuple[Costs, tuple[Alternative, ...]],
+    made: tuple[SchedulingProblem, tuple[Alternative, ...]],
 ) -> None:
     costs, found = made
     problem = expand(costs, found)
@@ -135,7 +137,7 @@ def test_the_search_is_no_worse_than_nothing_and_no_better_than_everything_tried
         for chosen in itertools.combinations(range(len(found)), size):
             replaced = [i for a in chosen for i in found[a].replaces]
             if len(set(replaced)) == len(replaced):
-                legal[chosen] = heft(settle(costs, problem, chosen))
+                legal[chosen] = heft(select_alternatives(costs, problem, chosen))
     names = search.choose(costs, found, heft)
     taken = tuple(i for i, a in enumerate(found) if a.name in names)
     assert min(legal.values()) - 1e-9 <= legal[taken] <= legal[()] + 1e-9
@@ -149,12 +151,14 @@ def test_the_search_is_no_worse_than_nothing_and_no_better_than_everything_tried
 def test_the_search_takes_no_more_trials_than_it_is_given() -> None:
     calls = []
 
-    def counted(costs: Costs) -> float:
+    def counted(costs: SchedulingProblem) -> float:
         calls.append(1)
         return heft(costs)
 
-    costs = Costs("toy", 1, tuple(Cost(f"t{i}", (4.0,)) for i in range(8)), ())
-    found = tuple(Alternative(f"split {i}", "split", (i,), (Cost(f"a{i}", (float(i % 4),)),), {}, {}) for i in range(8))
+    costs = SchedulingProblem("toy", 1, tuple(TaskCost(f"t{i}", (4.0,)) for i in range(8)), ())
+    found = tuple(
+        Alternative(f"split {i}", "split", (i,), (TaskCost(f"a{i}", (float(i % 4),)),), {}, {}) for i in range(8)
+    )
     search.choose(costs, found, counted, trials=5)
     assert len(calls) <= 5
 
@@ -177,8 +181,8 @@ def test_auto_is_never_slower_than_no_choice_and_says_what_it_took(
 
 
 def with_memory(device: Device, bytes_: float) -> Device:
-    room = Figure(bytes_, "this test", "assumed")
-    return replace(device, figures={**device.figures, "memory_bytes": room})
+    room = DeviceParameter(bytes_, "this test", "assumed")
+    return replace(device, parameters={**device.parameters, "memory_bytes": room})
 
 
 @pytest.mark.slow

@@ -9,30 +9,30 @@ from hypothesis import given, settings
 
 from pararev_hw.schedulers.bounds.makespan import heads_and_tails, lower_bound
 from pararev_hw.simulate import play
-from pararev_hw.types import CommEdge, Cost, Costs
+from pararev_hw.types import CommEdge, SchedulingProblem, TaskCost
 from tests.helpers.scheduling_problems import NAMED, all_lane_orders, layered, problems
 
 
-def best_of_all(costs: Costs) -> float:
+def best_of_all(costs: SchedulingProblem) -> float:
     """The best makespan over all assignments and orders (tasks start as soon as they can)."""
     return min(max((p.end_s for p in play(costs, lanes)), default=0.0) for lanes in all_lane_orders(costs))
 
 
 @given(problems(max_tasks=4))
 @settings(max_examples=150, deadline=None)
-def test_no_schedule_of_all_beats_the_bound(costs: Costs) -> None:
+def test_no_schedule_of_all_beats_the_bound(costs: SchedulingProblem) -> None:
     assert lower_bound(costs)[0] <= best_of_all(costs) * (1 + 1e-12)
 
 
 @given(problems(max_tasks=6, max_lanes=2))
 @settings(max_examples=25, deadline=None)
-def test_no_schedule_of_six_tasks_beats_the_bound(costs: Costs) -> None:
+def test_no_schedule_of_six_tasks_beats_the_bound(costs: SchedulingProblem) -> None:
     assert lower_bound(costs)[0] <= best_of_all(costs) * (1 + 1e-12)
 
 
 @given(problems(max_tasks=5, max_lanes=3, sharing=False, host=False))
 @settings(max_examples=60, deadline=None)
-def test_the_bound_is_never_below_the_critical_path_and_the_work_over_lanes(costs: Costs) -> None:
+def test_the_bound_is_never_below_the_critical_path_and_the_work_over_lanes(costs: SchedulingProblem) -> None:
     best = [c.best_s for c in costs.tasks]
 
     def longest(i: int) -> float:
@@ -49,9 +49,9 @@ def problem(
     compute: float = 0,
     bandwidth: float = 0,
     host: float = 0,
-) -> Costs:
-    tasks = tuple(Cost(f"t{i}", t, compute, bandwidth, host) for i, t in enumerate(times))
-    return Costs("toy", len(times[0]), tasks, tuple(CommEdge(a, b) for a, b in edges))
+) -> SchedulingProblem:
+    tasks = tuple(TaskCost(f"t{i}", t, compute, bandwidth, host) for i, t in enumerate(times))
+    return SchedulingProblem("toy", len(times[0]), tasks, tuple(CommEdge(a, b) for a, b in edges))
 
 
 INF = math.inf
@@ -79,7 +79,7 @@ def test_a_bound_is_met_exactly_where_it_is_the_one_that_counts(name: str) -> No
 
 
 def test_tasks_issued_last_still_have_their_tail_before_them() -> None:
-    costs = Costs("toy", 1, (Cost("a", (1.0,), host_s=4.0), Cost("b", (3.0,))), (CommEdge(0, 1),))
+    costs = SchedulingProblem("toy", 1, (TaskCost("a", (1.0,), host_s=4.0), TaskCost("b", (3.0,))), (CommEdge(0, 1),))
     assert lower_bound(costs) == (7.0, "host clock")  # 4 s of issuing a, then b
 
 
@@ -108,5 +108,7 @@ def test_heads_and_tails_are_the_longest_ways_in_and_out() -> None:
 
 def test_the_bound_scales_with_the_times() -> None:
     small = layered(300, 4, width=30)
-    large = Costs("x", 4, tuple(Cost(c.task, tuple(1000 * t for t in c.times_s)) for c in small.tasks), small.edges)
+    large = SchedulingProblem(
+        "x", 4, tuple(TaskCost(c.task, tuple(1000 * t for t in c.times_s)) for c in small.tasks), small.edges
+    )
     assert lower_bound(large)[0] == pytest.approx(1000 * lower_bound(small)[0])

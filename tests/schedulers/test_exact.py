@@ -15,22 +15,22 @@ from hypothesis import strategies as st
 from pararev_hw.check import check_schedule
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import names
-from pararev_hw.schedulers.alternatives import expand, settle
+from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.ticks import EXACT_TICKS, ticks_for
 from pararev_hw.simulate import play
 from pararev_hw.task_graph_files import read_problem
-from pararev_hw.types import Alternative, CommEdge, Cost, Costs
+from pararev_hw.types import Alternative, CommEdge, SchedulingProblem, TaskCost
 from tests.helpers.scheduler_runs import INSTANCES, rows, run
 from tests.helpers.scheduling_problems import NAMED, all_lane_orders, layered, problems
 
 
-def best_of_all(costs: Costs) -> float:
+def best_of_all(costs: SchedulingProblem) -> float:
     return min(max((p.end_s for p in play(costs, lanes)), default=0.0) for lanes in all_lane_orders(costs))
 
 
 @given(problems(max_tasks=5, sharing=False, host=False))
 @settings(max_examples=60, deadline=None)
-def test_it_proves_the_best_of_all_schedules(costs: Costs) -> None:
+def test_it_proves_the_best_of_all_schedules(costs: SchedulingProblem) -> None:
     schedule = run(costs, "exact")
     assert schedule.optimal
     assert schedule.makespan_s == pytest.approx(best_of_all(costs))
@@ -38,7 +38,7 @@ def test_it_proves_the_best_of_all_schedules(costs: Costs) -> None:
 
 @given(problems(max_tasks=4))
 @settings(max_examples=60, deadline=None)
-def test_its_bound_holds_with_sharing_and_a_host_too(costs: Costs) -> None:
+def test_its_bound_holds_with_sharing_and_a_host_too(costs: SchedulingProblem) -> None:
     # no assertion on the makespan: where tasks slow each other down, a wait may beat every order without one
     assert run(costs, "exact").lower_bound_s <= best_of_all(costs) * (1 + 1e-12)
 
@@ -111,7 +111,7 @@ def test_ticks_that_are_rounded_lose_time_and_never_gain_any(times: list[float])
     assert Fraction(repr(sum(times))) / ticks.quantum_s <= EXACT_TICKS
 
 
-def chosen_by_hand(costs: Costs, alternatives: tuple[Alternative, ...]) -> float:
+def chosen_by_hand(costs: SchedulingProblem, alternatives: tuple[Alternative, ...]) -> float:
     """The best of all schedules under every set of alternatives that do not exclude each other."""
     problem = expand(costs, alternatives)
     best = math.inf
@@ -119,24 +119,26 @@ def chosen_by_hand(costs: Costs, alternatives: tuple[Alternative, ...]) -> float
         for chosen in combinations(range(len(alternatives)), count):
             replaced = [i for a in chosen for i in alternatives[a].replaces]
             if len(set(replaced)) == len(replaced):
-                best = min(best, best_of_all(settle(costs, problem, chosen)))
+                best = min(best, best_of_all(select_alternatives(costs, problem, chosen)))
     return best
 
 
-FORK = Costs(  # a feeds b and c; d joins them
+FORK = SchedulingProblem(  # a feeds b and c; d joins them
     "toy",
     2,
-    tuple(Cost(t, (s, s), memory_bytes=m) for t, s, m in (("a", 1.0, 4), ("b", 3.0, 2), ("c", 3.0, 2), ("d", 1.0, 1))),
+    tuple(
+        TaskCost(t, (s, s), memory_bytes=m) for t, s, m in (("a", 1.0, 4), ("b", 3.0, 2), ("c", 3.0, 2), ("d", 1.0, 1))
+    ),
     (CommEdge(0, 1, 0.5), CommEdge(0, 2, 0.5), CommEdge(1, 3, 0.5), CommEdge(2, 3, 0.5)),
 )
 FUSED = Alternative(
-    "fuse b + c", "fuse", (1, 2), (Cost("bc", (4.0, 4.0), memory_bytes=4),), {0: (0,), 1: (0,)}, {2: (0,), 3: (0,)}
+    "fuse b + c", "fuse", (1, 2), (TaskCost("bc", (4.0, 4.0), memory_bytes=4),), {0: (0,), 1: (0,)}, {2: (0,), 3: (0,)}
 )
 SPLIT = Alternative(
     "split c",
     "split",
     (2,),
-    (Cost("c1", (1.0, 1.0), memory_bytes=1), Cost("c2", (1.5, 1.5), memory_bytes=1)),
+    (TaskCost("c1", (1.0, 1.0), memory_bytes=1), TaskCost("c2", (1.5, 1.5), memory_bytes=1)),
     {1: (0, 1)},
     {3: (0, 1)},
 )
@@ -150,7 +152,7 @@ def test_alternatives_are_taken_where_they_pay(alternatives: tuple[Alternative, 
     costs = replace(FORK, edges=tuple(replace(e, delay_s=delay_s) for e in FORK.edges))
     schedule = run(costs, "exact", alternatives=alternatives)
     chosen = [k for k, a in enumerate(alternatives) if a.name in schedule.chosen]
-    settled = settle(costs, expand(costs, alternatives), chosen)
+    settled = select_alternatives(costs, expand(costs, alternatives), chosen)
     check_schedule(settled, schedule)
     assert schedule.makespan_s == pytest.approx(chosen_by_hand(costs, alternatives))
     assert schedule.lower_bound_s == pytest.approx(schedule.makespan_s)
@@ -169,11 +171,15 @@ def test_alternatives_of_random_problems(seed: int) -> None:
     times = [draw.randint(1, 5) / 2 for _ in range(4)]
     pairs = [(i, j) for i in range(4) for j in range(i + 1, 4) if draw.random() < 0.4]
     edges = tuple(CommEdge(i, j, draw.choice([0.0, 1.0])) for i, j in pairs)
-    costs = Costs("toy", 2, tuple(Cost(f"t{i}", (t, t), memory_bytes=1) for i, t in enumerate(times)), edges)
+    costs = SchedulingProblem(
+        "toy", 2, tuple(TaskCost(f"t{i}", (t, t), memory_bytes=1) for i, t in enumerate(times)), edges
+    )
     i = draw.randrange(4)
     into = {k: (0,) for k, e in enumerate(edges) if e.dst == i}
     onward = {k: (1,) for k, e in enumerate(edges) if e.src == i}
-    parts = (Cost("p", (times[i] / 2,) * 2, memory_bytes=1), Cost("q", (times[i] / 4,) * 2, memory_bytes=1))
-    split = Alternative("split", "split", (i,), parts, into, onward, inner=(CommEdge(0, 1, draw.choice([0.0, 2.0])),))
+    parts = (TaskCost("p", (times[i] / 2,) * 2, memory_bytes=1), TaskCost("q", (times[i] / 4,) * 2, memory_bytes=1))
+    split = Alternative(
+        "split", "split", (i,), parts, into, onward, internal_edges=(CommEdge(0, 1, draw.choice([0.0, 2.0])),)
+    )
     schedule = run(costs, "exact", alternatives=(split,))
     assert schedule.makespan_s == pytest.approx(chosen_by_hand(costs, (split,)))

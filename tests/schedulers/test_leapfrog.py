@@ -21,7 +21,7 @@ from pararev_hw.models.neurons import IF
 from pararev_hw.models.reversible import Coupling
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.tracing import Traced, trace_step
-from pararev_hw.types import BlockGraph, Buffer, CommEdge, Cost, Costs, Task
+from pararev_hw.types import BlockGraph, Buffer, CommEdge, SchedulingProblem, Task, TaskCost
 from tests.helpers.brute_force_optimum import optimum
 
 
@@ -67,11 +67,13 @@ def costs(
     exchange_s: float = 0.0,
     transient: int | None = None,
     time: Callable[[BlockGraph, Task], float] = units_of_time,
-) -> Costs:
+) -> SchedulingProblem:
     """The problem. `transient`: how many recomputed graphs may be alive at once."""
-    tasks = tuple(Cost(t.id, (time(graph, t),) * lanes) for t in graph.tasks)
+    tasks = tuple(TaskCost(t.id, (time(graph, t),) * lanes) for t in graph.tasks)
     edges = tuple(CommEdge(e.src, e.dst, exchange_s) for e in graph.edges)
-    return Costs("unit times", lanes, tasks, edges, memory_limit_bytes=transient, buffers=transient_graphs(graph))
+    return SchedulingProblem(
+        "unit times", lanes, tasks, edges, memory_limit_bytes=transient, buffers=transient_graphs(graph)
+    )
 
 
 def transient_graphs(graph: BlockGraph) -> tuple[Buffer, ...]:
@@ -225,8 +227,8 @@ def test_a_stepwise_revnet_is_a_wavefront_of_blocks_and_time_steps(pairs: int, t
     path = 2 * pairs + timesteps - 1
     assert critical_path(graph, work).length == path
     lanes = min(2 * pairs, timesteps)
-    tasks = tuple(Cost(t.id, (w,) * lanes) for t, w in zip(graph.tasks, work, strict=True))
-    problem = Costs("unit times", lanes, tasks, tuple(CommEdge(e.src, e.dst) for e in graph.edges))
+    tasks = tuple(TaskCost(t.id, (w,) * lanes) for t, w in zip(graph.tasks, work, strict=True))
+    problem = SchedulingProblem("unit times", lanes, tasks, tuple(CommEdge(e.src, e.dst) for e in graph.edges))
     found = schedulers.run(problem, "heft")
     assert found.makespan_s == path
     assert found.speedup == 2 * pairs * timesteps / path

@@ -10,7 +10,7 @@ import pytest
 from pararev_hw.check import check_schedule
 from pararev_hw.errors import BadInput
 from pararev_hw.task_graph_files import read_problem
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 from tests.helpers.scheduler_runs import INSTANCES, run, tight
 from tests.helpers.scheduling_problems import NAMED, layered
 
@@ -24,7 +24,7 @@ PROBLEMS = {
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_more_steps_are_never_worse_and_the_same_steps_are_the_same(problem: str) -> None:
-    costs: Costs = PROBLEMS[problem]
+    costs: SchedulingProblem = PROBLEMS[problem]
     found = [run(costs, "local-search", iterations=k) for k in (1, 20, 100, 400)]
     for schedule in found:
         check_schedule(costs, schedule)

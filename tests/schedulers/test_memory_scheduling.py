@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from pararev_hw.check import check_schedule
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.schedulers.alternatives import expand, settle
+from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.bounds.memory import least_memory
 from pararev_hw.schedulers.buffer_table import holding, peak_along, peak_memory, profile, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.simulate import play
-from pararev_hw.types import Buffer, CommEdge, Cost, Costs, Placement, Schedule
+from pararev_hw.types import Buffer, CommEdge, Placement, Schedule, SchedulingProblem, TaskCost
 from tests.helpers.memory_problems import best_of_limited, limited, orders
 from tests.helpers.scheduler_runs import EVERY, run, tight
 from tests.helpers.scheduling_problems import NAMED, layered
@@ -28,7 +28,7 @@ from tests.helpers.scheduling_problems import NAMED, layered
 @EVERY
 @given(costs=limited())
 @settings(max_examples=60, deadline=None)
-def test_legal_within_the_limit_or_refused_with_numbers(name: str, costs: Costs) -> None:
+def test_legal_within_the_limit_or_refused_with_numbers(name: str, costs: SchedulingProblem) -> None:
     try:
         schedule = run(costs, name)
     except Infeasible as refused:
@@ -41,20 +41,20 @@ def test_legal_within_the_limit_or_refused_with_numbers(name: str, costs: Costs)
     assert schedule == run(costs, name)
 
 
-def _at_once(costs: Costs) -> bool:
+def _at_once(costs: SchedulingProblem) -> bool:
     """Whether tasks of no time make orders of one another that the clock cannot tell apart."""
     return any(t == 0 for c in costs.tasks for t in c.times_s)
 
 
 @given(limited(max_tasks=4, plain=True))
 @settings(max_examples=150, deadline=None)
-def test_no_schedule_of_all_within_the_limit_beats_the_bound(costs: Costs) -> None:
+def test_no_schedule_of_all_within_the_limit_beats_the_bound(costs: SchedulingProblem) -> None:
     assert lower_bound(costs)[0] <= best_of_limited(costs) * (1 + 1e-12)
 
 
 @given(limited(max_tasks=4, plain=True))
 @settings(max_examples=60, deadline=None)
-def test_exact_finds_the_best_within_the_limit(costs: Costs) -> None:
+def test_exact_finds_the_best_within_the_limit(costs: SchedulingProblem) -> None:
     if _at_once(costs):
         return
     best_s = best_of_limited(costs)
@@ -64,16 +64,16 @@ def test_exact_finds_the_best_within_the_limit(costs: Costs) -> None:
 
 
 def test_exact_counts_the_buffers_and_not_the_tasks_where_the_buffers_hold_nothing() -> None:
-    tasks = tuple(Cost(f"t{i}", (0.25, 0.25), memory_bytes=m) for i, m in enumerate((0, 0, 1)))
-    costs = Costs("toy", 2, tasks, (), memory_limit_bytes=5, static_bytes=5, buffers=(Buffer(0, (0,)),))
-    assert settle(costs, expand(costs, ()), ()).held() == costs.held()
+    tasks = tuple(TaskCost(f"t{i}", (0.25, 0.25), memory_bytes=m) for i, m in enumerate((0, 0, 1)))
+    costs = SchedulingProblem("toy", 2, tasks, (), memory_limit_bytes=5, static_bytes=5, buffers=(Buffer(0, (0,)),))
+    assert select_alternatives(costs, expand(costs, ()), ()).held() == costs.held()
     schedule = run(costs, "exact")
     assert (schedule.makespan_s, schedule.peak_bytes, schedule.optimal) == (0.5, 5, True)
 
 
 @given(limited(max_tasks=5))
 @settings(max_examples=100, deadline=None)
-def test_no_order_needs_less_than_the_least_memory(costs: Costs) -> None:
+def test_no_order_needs_less_than_the_least_memory(costs: SchedulingProblem) -> None:
     held = holding(costs)
     least, _ = least_memory(costs)
     assert least <= min((peak_along(held, o) for o in orders(costs)), default=costs.static_bytes)
@@ -81,7 +81,7 @@ def test_no_order_needs_less_than_the_least_memory(costs: Costs) -> None:
 
 @given(limited())
 @settings(max_examples=100, deadline=None)
-def test_a_sequential_profile_is_the_peak_of_the_sequential_schedule(costs: Costs) -> None:
+def test_a_sequential_profile_is_the_peak_of_the_sequential_schedule(costs: SchedulingProblem) -> None:
     timed = replace(costs, tasks=tuple(replace(c, times_s=(1.0,) * costs.lanes) for c in costs.tasks))
     order = least_peak_order(timed)
     placed = [Placement(timed.tasks[i].task, 0, float(k), float(k + 1)) for k, i in enumerate(order)]
@@ -91,7 +91,7 @@ def test_a_sequential_profile_is_the_peak_of_the_sequential_schedule(costs: Cost
 
 @given(limited(), st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
-def test_waits_keep_the_limit_whatever_time_tasks_take(costs: Costs, seed: int) -> None:
+def test_waits_keep_the_limit_whatever_time_tasks_take(costs: SchedulingProblem, seed: int) -> None:
     if _at_once(costs):
         return
     try:
@@ -112,12 +112,12 @@ def test_waits_keep_the_limit_whatever_time_tasks_take(costs: Costs, seed: int) 
 def test_waits_of_tasks_that_take_no_time_follow_the_edges() -> None:
     # t0 and then t2 take no time and start together, when t3 has ended: t2 waits for t0, though its lane comes first
     tasks = (
-        Cost("t0", (0.5, 0.0, math.inf)),
-        Cost("t1", (0.5, 0.25, 0.5), memory_bytes=1),
-        Cost("t2", (0.0, 0.0, 0.0)),
-        Cost("t3", (0.5, 0.25, math.inf), memory_bytes=1),
+        TaskCost("t0", (0.5, 0.0, math.inf)),
+        TaskCost("t1", (0.5, 0.25, 0.5), memory_bytes=1),
+        TaskCost("t2", (0.0, 0.0, 0.0)),
+        TaskCost("t3", (0.5, 0.25, math.inf), memory_bytes=1),
     )
-    costs = Costs("toy", 3, tasks, (CommEdge(0, 2),), memory_limit_bytes=1)
+    costs = SchedulingProblem("toy", 3, tasks, (CommEdge(0, 2),), memory_limit_bytes=1)
     placed = [Placement("t1", 1, 0.0, 0.25), Placement("t3", 1, 0.25, 0.5)]
     placed += [Placement("t2", 0, 0.5, 0.5), Placement("t0", 1, 0.5, 0.5)]
     waits = waits_that_keep(costs, placed)
@@ -140,22 +140,24 @@ def test_memory_list_gains_most_of_what_lanes_can_give(share: float, options: di
 
 
 def test_tasks_that_the_memory_keeps_apart_bound_the_makespan() -> None:
-    tasks = tuple(Cost(f"t{i}", (1.5,) * 3, memory_bytes=6) for i in range(4))
-    costs = Costs("toy", 3, tasks, (), memory_limit_bytes=11)
+    tasks = tuple(TaskCost(f"t{i}", (1.5,) * 3, memory_bytes=6) for i in range(4))
+    costs = SchedulingProblem("toy", 3, tasks, (), memory_limit_bytes=11)
     assert lower_bound(costs) == (pytest.approx(6.0), "tasks that the memory keeps apart")
     assert run(costs, "memory-list").optimal
 
 
 def test_bytes_times_time_bound_the_makespan() -> None:
-    tasks = tuple(Cost(f"t{i}", (1.5,) * 8, memory_bytes=2) for i in range(12))
-    costs = Costs("toy", 8, tasks, (), memory_limit_bytes=5)  # two at once: 12 x 1.5 s x 2 bytes over 5, at least 7.2 s
+    tasks = tuple(TaskCost(f"t{i}", (1.5,) * 8, memory_bytes=2) for i in range(12))
+    costs = SchedulingProblem(
+        "toy", 8, tasks, (), memory_limit_bytes=5
+    )  # two at once: 12 x 1.5 s x 2 bytes over 5, at least 7.2 s
     assert lower_bound(costs) == (pytest.approx(7.2), "bytes times time over the memory")
     assert run(costs, "memory-list").makespan_s == 9.0
 
 
 def test_what_stays_lives_to_the_end() -> None:
-    tasks = (Cost("a", (1.0,)), Cost("b", (1.0,)), Cost("c", (1.0,)))
-    costs = Costs("toy", 1, tasks, (), buffers=(Buffer(4, (0,), stays=True), Buffer(3, (1, 2))))
+    tasks = (TaskCost("a", (1.0,)), TaskCost("b", (1.0,)), TaskCost("c", (1.0,)))
+    costs = SchedulingProblem("toy", 1, tasks, (), buffers=(Buffer(4, (0,), stays=True), Buffer(3, (1, 2))))
     assert run(costs, "sequential").peak_bytes == 7
     assert run(costs, "memory-min").peak_bytes == 4  # b and c first
     assert run(costs, "memory-min").notes == (
@@ -166,12 +168,12 @@ def test_what_stays_lives_to_the_end() -> None:
 def test_a_start_that_would_block_the_rest_waits() -> None:
     # x's output needs room until z has run; y is next in the safe order and needs the same room meanwhile.
     tasks = (
-        Cost("y", (2.0, 2.0), memory_bytes=6),
-        Cost("w", (1.0, 1.0), memory_bytes=1),
-        Cost("x", (1.0, 1.0), memory_bytes=6),
-        Cost("z", (1.0, 1.0), memory_bytes=1),
+        TaskCost("y", (2.0, 2.0), memory_bytes=6),
+        TaskCost("w", (1.0, 1.0), memory_bytes=1),
+        TaskCost("x", (1.0, 1.0), memory_bytes=6),
+        TaskCost("z", (1.0, 1.0), memory_bytes=1),
     )
-    costs = Costs("toy", 2, tasks, (CommEdge(0, 1), CommEdge(2, 3), CommEdge(1, 3)), memory_limit_bytes=9)
+    costs = SchedulingProblem("toy", 2, tasks, (CommEdge(0, 1), CommEdge(2, 3), CommEdge(1, 3)), memory_limit_bytes=9)
     schedule = run(costs, "memory-list")
     check_schedule(costs, schedule)
     assert schedule.makespan_s == best_of_limited(costs) == 5.0
@@ -180,7 +182,7 @@ def test_a_start_that_would_block_the_rest_waits() -> None:
 @given(limited(max_tasks=5, plain=True), st.sampled_from([None, 1.0, 1.2, 2.0]))
 @settings(max_examples=60, deadline=None)
 def test_memory_min_keeps_its_latency_bound_and_never_needs_more_than_the_fastest(
-    costs: Costs, slack: float | None
+    costs: SchedulingProblem, slack: float | None
 ) -> None:
     free = replace(costs, memory_limit_bytes=None)
     fastest = run(free, "memory-list")
@@ -195,7 +197,9 @@ def test_memory_min_keeps_its_latency_bound_and_never_needs_more_than_the_fastes
 
 def test_no_note_names_more_memory_than_the_peak() -> None:
     # b starts and ends when a ends: to the clock, a's output is gone by then
-    costs = Costs("toy", 1, (Cost("a", (1.0,), memory_bytes=1), Cost("b", (0.0,), memory_bytes=1)), (CommEdge(0, 1),))
+    costs = SchedulingProblem(
+        "toy", 1, (TaskCost("a", (1.0,), memory_bytes=1), TaskCost("b", (0.0,), memory_bytes=1)), (CommEdge(0, 1),)
+    )
     made = run(costs, "memory-min")
     assert made.peak_bytes == 1 < least_memory(costs)[0]
     assert made.notes == ()
@@ -215,8 +219,8 @@ def points(schedule: Schedule) -> list[tuple[int, float]]:
 
 def test_a_front_trades_latency_for_memory_and_every_point_is_a_schedule() -> None:
     # ten pairs; a pair's two tasks are alive at once, and so are more pairs where they run side by side
-    tasks = tuple(Cost(f"{k}{i}", (1.0,) * 4, memory_bytes=10) for i in range(10) for k in "ab")
-    costs = Costs("toy", 4, tasks, tuple(CommEdge(2 * i, 2 * i + 1) for i in range(10)))
+    tasks = tuple(TaskCost(f"{k}{i}", (1.0,) * 4, memory_bytes=10) for i in range(10) for k in "ab")
+    costs = SchedulingProblem("toy", 4, tasks, tuple(CommEdge(2 * i, 2 * i + 1) for i in range(10)))
     schedule = run(costs, "pareto", points=12)
     check_schedule(costs, schedule)
     found = points(schedule)

@@ -19,15 +19,15 @@ from pararev_hw.check import check_schedule
 from pararev_hw.errors import BadInput, Infeasible, UnknownName
 from pararev_hw.schedulers import SCHEDULERS, describe, insertion, names
 from pararev_hw.schedulers.buffer_table import peak_memory
-from pararev_hw.schedulers.evaluate import energy, finish
+from pararev_hw.schedulers.evaluate import energy, evaluate_orders
 from pararev_hw.simulate import play
 from pararev_hw.task_graph_files import read_problem
-from pararev_hw.types import CommEdge, Cost, Costs, Placement
+from pararev_hw.types import CommEdge, Placement, SchedulingProblem, TaskCost
 from tests.helpers.scheduler_runs import EVERY, INSTANCES, rows, run
 from tests.helpers.scheduling_problems import NAMED, all_lane_orders, lane_orders, layered, problems
 
 
-def keeps_its_promises(costs: Costs, name: str) -> None:
+def keeps_its_promises(costs: SchedulingProblem, name: str) -> None:
     schedule = run(costs, name)
     check_schedule(costs, schedule)
     assert schedule.scheduler == name
@@ -47,14 +47,14 @@ def test_legal_repeatable_above_the_bound_and_no_worse_than_sequential(name: str
 @EVERY
 @given(costs=problems())
 @settings(max_examples=100, deadline=None)
-def test_the_same_on_random_problems(name: str, costs: Costs) -> None:
+def test_the_same_on_random_problems(name: str, costs: SchedulingProblem) -> None:
     keeps_its_promises(costs, name)
 
 
 @EVERY
 @given(costs=problems(max_tasks=4, sharing=False, host=False))
 @settings(max_examples=40, deadline=None)
-def test_never_better_than_the_best_of_all_schedules(name: str, costs: Costs) -> None:
+def test_never_better_than_the_best_of_all_schedules(name: str, costs: SchedulingProblem) -> None:
     best_s = min(max((p.end_s for p in play(costs, lanes)), default=0.0) for lanes in all_lane_orders(costs))
     schedule = run(costs, name)
     assert schedule.makespan_s >= best_s * (1 - 1e-12)
@@ -137,8 +137,8 @@ def test_list_schedulers_are_within_half_a_percent_of_the_bound_on_ten_thousand_
 def test_heft_uses_the_gap_that_a_delay_leaves() -> None:
     # a on lane 0, then b, which waits there; c is short, ranks last and fits in between.
     inf = math.inf
-    tasks = (Cost("a", (1.0, inf)), Cost("x", (inf, 3.0)), Cost("b", (1.0, inf)), Cost("c", (2.0, inf)))
-    costs = Costs("toy", 2, tasks, (CommEdge(0, 1), CommEdge(1, 2)))
+    tasks = (TaskCost("a", (1.0, inf)), TaskCost("x", (inf, 3.0)), TaskCost("b", (1.0, inf)), TaskCost("c", (2.0, inf)))
+    costs = SchedulingProblem("toy", 2, tasks, (CommEdge(0, 1), CommEdge(1, 2)))
     placed = {p.task: p.start_s for p in run(costs, "heft").placements}
     assert placed == {"a": 0.0, "x": 1.0, "b": 4.0, "c": 1.0}
     assert run(costs, "asap").makespan_s == 7.0  # c appended behind b
@@ -147,15 +147,15 @@ def test_heft_uses_the_gap_that_a_delay_leaves() -> None:
 def test_heft_runs_a_zero_time_task_before_the_long_one_that_starts_with_it() -> None:
     # p on lane 1; then a (5 s, lane 0 only) and z (no time, lane 0 by lowest number) at 1 s; c on lane 1 waits for z.
     inf = math.inf
-    tasks = (Cost("p", (inf, 1.0)), Cost("a", (5.0, inf)), Cost("z", (0.0, 0.0)), Cost("c", (inf, 3.0)))
-    costs = Costs("toy", 2, tasks, (CommEdge(0, 1), CommEdge(0, 2), CommEdge(2, 3)))
+    tasks = (TaskCost("p", (inf, 1.0)), TaskCost("a", (5.0, inf)), TaskCost("z", (0.0, 0.0)), TaskCost("c", (inf, 3.0)))
+    costs = SchedulingProblem("toy", 2, tasks, (CommEdge(0, 1), CommEdge(0, 2), CommEdge(2, 3)))
     assert run(costs, "heft").makespan_s == 6.0
 
 
 def test_asap_waits_for_a_busy_lane_rather_than_for_slower_data() -> None:
     # a, y on lane 0 until 2 s, x on lane 1 until 1.5 s; what b needs from a reaches lane 1 at 6 s only.
-    tasks = tuple(Cost(task, (time_s, time_s)) for task, time_s in (("a", 1.0), ("x", 1.5), ("y", 1.0), ("b", 1.0)))
-    assert run(Costs("toy", 2, tasks, (CommEdge(0, 3, 5.0),)), "asap").makespan_s == 3.0
+    tasks = tuple(TaskCost(task, (time_s, time_s)) for task, time_s in (("a", 1.0), ("x", 1.5), ("y", 1.0), ("b", 1.0)))
+    assert run(SchedulingProblem("toy", 2, tasks, (CommEdge(0, 3, 5.0),)), "asap").makespan_s == 3.0
 
 
 @given(st.data())
@@ -172,15 +172,15 @@ def test_heft_knows_when_inputs_arrive_on_each_lane(data: st.DataObject) -> None
 
 
 def test_heft_prefers_the_lane_that_ends_first_and_asap_the_one_that_starts_first() -> None:
-    tasks = (Cost("a", (1.0, 5.0)), Cost("b", (1.0, 5.0)))
-    costs = Costs("toy", 2, tasks, ())
+    tasks = (TaskCost("a", (1.0, 5.0)), TaskCost("b", (1.0, 5.0)))
+    costs = SchedulingProblem("toy", 2, tasks, ())
     assert [p.lane for p in run(costs, "heft").placements] == [0, 0]
     assert run(costs, "heft").makespan_s == 2.0
     assert run(costs, "asap").makespan_s == 2.0  # its own takes 5 s: the sequential one is returned
 
 
 def test_the_sequential_lane_is_the_fastest_overall() -> None:
-    costs = Costs("toy", 3, (Cost("a", (1.0, 3.0, 2.0)), Cost("b", (9.0, 3.0, 2.0))), ())
+    costs = SchedulingProblem("toy", 3, (TaskCost("a", (1.0, 3.0, 2.0)), TaskCost("b", (9.0, 3.0, 2.0))), ())
     schedule = run(costs, "sequential")
     assert {p.lane for p in schedule.placements} == {2}
     assert (schedule.makespan_s, schedule.speedup) == (4.0, 1.0)
@@ -204,8 +204,12 @@ def test_peak_memory_is_the_most_alive_at_any_moment(data: st.DataObject) -> Non
 
 
 def test_an_output_lives_until_its_last_consumer_ends() -> None:
-    tasks = (Cost("a", (1.0,), memory_bytes=4), Cost("b", (1.0,), memory_bytes=2), Cost("c", (1.0,), memory_bytes=1))
-    chain = Costs("toy", 1, tasks, (CommEdge(0, 1), CommEdge(1, 2)), static_bytes=10)
+    tasks = (
+        TaskCost("a", (1.0,), memory_bytes=4),
+        TaskCost("b", (1.0,), memory_bytes=2),
+        TaskCost("c", (1.0,), memory_bytes=1),
+    )
+    chain = SchedulingProblem("toy", 1, tasks, (CommEdge(0, 1), CommEdge(1, 2)), static_bytes=10)
     fork = replace(chain, edges=(CommEdge(0, 1), CommEdge(0, 2), CommEdge(1, 2)))
     assert run(chain, "sequential").peak_bytes == 10 + 4 + 2
     assert run(fork, "sequential").peak_bytes == 10 + 4 + 2 + 1
@@ -213,8 +217,10 @@ def test_an_output_lives_until_its_last_consumer_ends() -> None:
 
 @EVERY
 def test_a_problem_that_does_not_fit_says_what_it_needs_and_has(name: str) -> None:
-    tasks = tuple(Cost(task, (1.0, 1.0), memory_bytes=size) for task, size in (("a", 100), ("b", 50), ("c", 7)))
-    costs = Costs("toy", 2, tasks, (CommEdge(0, 2), CommEdge(1, 2)), memory_limit_bytes=166, static_bytes=10)
+    tasks = tuple(TaskCost(task, (1.0, 1.0), memory_bytes=size) for task, size in (("a", 100), ("b", 50), ("c", 7)))
+    costs = SchedulingProblem(
+        "toy", 2, tasks, (CommEdge(0, 2), CommEdge(1, 2)), memory_limit_bytes=166, static_bytes=10
+    )
     with pytest.raises(Infeasible) as caught:
         run(costs, name)
     assert str(caught.value) == (
@@ -226,19 +232,19 @@ def test_a_problem_that_does_not_fit_says_what_it_needs_and_has(name: str) -> No
 
 @EVERY
 def test_a_parallel_schedule_that_does_not_fit_gives_way_to_the_sequential_one(name: str) -> None:
-    tasks = tuple(Cost(f"t{i}", (1.0, 1.0), memory_bytes=10) for i in range(4))
-    tight = run(Costs("toy", 2, tasks, (), memory_limit_bytes=19), name)
+    tasks = tuple(TaskCost(f"t{i}", (1.0, 1.0), memory_bytes=10) for i in range(4))
+    tight = run(SchedulingProblem("toy", 2, tasks, (), memory_limit_bytes=19), name)
     assert (tight.makespan_s, tight.peak_bytes) == (4.0, 10)
     if name != "sequential":
         hurry = {"latency_bound": 2.0} if name == "memory-min" else {}
-        roomy = run(Costs("toy", 2, tasks, (), memory_limit_bytes=20), name, **hurry)
+        roomy = run(SchedulingProblem("toy", 2, tasks, (), memory_limit_bytes=20), name, **hurry)
         assert (roomy.makespan_s, roomy.peak_bytes) == (2.0, 20)
 
 
 def test_energy_adds_the_tasks_the_crossing_edges_and_the_static_power() -> None:
-    tasks = tuple(Cost(t, (1.0, 1.0), energy_j={"compute": 1.0, "dram": 0.5}) for t in "abc")
+    tasks = tuple(TaskCost(t, (1.0, 1.0), energy_j={"compute": 1.0, "dram": 0.5}) for t in "abc")
     edges = (CommEdge(0, 1, 0.0, 8, 0.25), CommEdge(0, 2, 0.0, 8, 0.125))
-    costs = Costs("toy", 2, tasks, edges, static_power_w=3.0)
+    costs = SchedulingProblem("toy", 2, tasks, edges, static_power_w=3.0)
     played = play(costs, [[0, 1], [2]])
     # 3 x 1 J, 3 x 0.5 J, one edge crosses, 3 W for 2 s
     assert energy(costs, played) == {"compute": 3.0, "dram": 1.5, "noc": 0.125, "static": 6.0, "total": 10.625}
@@ -259,9 +265,9 @@ def test_what_the_schedule_says_agrees_with_its_placements(name: str) -> None:
 
 
 def test_finish_keeps_orders_that_beat_the_sequential_schedule_and_drops_those_that_do_not() -> None:
-    costs = Costs("toy", 2, (Cost("a", (1.0, 9.0)), Cost("b", (1.0, 1.0))), ())
-    assert finish(costs, [[0], [1]], "mine").placements == (Placement("a", 0, 0, 1), Placement("b", 1, 0, 1))
-    assert finish(costs, [[1], [0]], "mine").makespan_s == 2.0
+    costs = SchedulingProblem("toy", 2, (TaskCost("a", (1.0, 9.0)), TaskCost("b", (1.0, 1.0))), ())
+    assert evaluate_orders(costs, [[0], [1]], "mine").placements == (Placement("a", 0, 0, 1), Placement("b", 1, 0, 1))
+    assert evaluate_orders(costs, [[1], [0]], "mine").makespan_s == 2.0
 
 
 def test_an_unknown_scheduler_names_the_nearest() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pararev_hw import task_graph_files
 from pararev_hw.errors import BadFile, BadInput, PararevError, UnknownName
 from pararev_hw.task_graph_files import read_problem
-from pararev_hw.types import CONTROL, Cost, Costs
+from pararev_hw.types import CONTROL, SchedulingProblem, TaskCost
 
 INSTANCES = Path(__file__).parents[1] / "golden" / "instances"
 GRAPH = {
@@ -38,9 +38,9 @@ def written(folder: Path, text: str, name: str = "graph.json") -> Path:
 def test_json_tasks_edges_lanes_and_memory_arrive_as_written(tmp_path: Path) -> None:
     costs = read_problem(written(tmp_path, json.dumps(GRAPH)), lanes=3, memory_limit_bytes=1000)
     assert costs.tasks == (
-        Cost("conv", (0.5, 0.5, 0.5), memory_bytes=100),
-        Cost("norm", (1.0, math.inf, 1.0)),
-        Cost("7", (0.0, 0.0, 0.0)),
+        TaskCost("conv", (0.5, 0.5, 0.5), memory_bytes=100),
+        TaskCost("norm", (1.0, math.inf, 1.0)),
+        TaskCost("7", (0.0, 0.0, 0.0)),
     )
     assert [(e.src, e.dst, e.delay_s, e.bytes) for e in costs.edges] == [(0, 1, 0.0, 64), (1, 2, 0.0, 0)]
     assert (costs.lanes, costs.memory_limit_bytes, costs.device) == (3, 1000, "3 lanes")
@@ -186,7 +186,7 @@ def test_no_damage_to_a_file_ends_in_anything_but_a_graph_or_one_line(
     except PararevError as e:
         assert "\n" not in str(e)
     else:
-        assert isinstance(costs, Costs)
+        assert isinstance(costs, SchedulingProblem)
 
 
 def test_a_call_that_makes_no_sense_is_refused(tmp_path: Path) -> None:

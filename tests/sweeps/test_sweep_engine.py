@@ -14,7 +14,7 @@ from pararev_hw.simulate import play, play_sequential
 from pararev_hw.sweeps.columns import TaskColumns
 from pararev_hw.sweeps.engine import FAILURES, NO_CORE, NO_ROOM, Engine
 from pararev_hw.sweeps.replay import lane_orders, replay, sequential_seconds
-from pararev_hw.types import BlockGraph, CommEdge, Cost, Costs, Device
+from pararev_hw.types import BlockGraph, CommEdge, Device, SchedulingProblem, TaskCost
 
 CLOSE = 1e-9
 
@@ -31,8 +31,8 @@ def device(cores: bool) -> Device:
     found = pipeline.bare_device(pipeline.find_device("edge8"))
     if cores:
         return found
-    kept = {n: f for n, f in found.figures.items() if not n.startswith("pe_")}
-    return replace(found, figures=kept)
+    kept = {n: f for n, f in found.parameters.items() if not n.startswith("pe_")}
+    return replace(found, parameters=kept)
 
 
 @cache
@@ -87,7 +87,7 @@ def test_a_step_that_the_memory_does_not_hold_is_said_to_be_so() -> None:
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[list[Costs], list[list[int]]]:
+def problems(draw: st.DrawFn) -> tuple[list[SchedulingProblem], list[list[int]]]:
     """Problems that differ in numbers alone, and lane orders for all of them."""
     n, lanes, count = draw(st.integers(1, 9)), draw(st.integers(1, 4)), draw(st.integers(1, 4))
     pairs = [(i, j) for j in range(n) for i in range(j) if draw(st.integers(0, 3)) == 0]
@@ -98,18 +98,20 @@ def problems(draw: st.DrawFn) -> tuple[list[Costs], list[list[int]]]:
     found = []
     for _ in range(count):
         tasks = [
-            Cost(f"t{i}", (draw(time_s),) * lanes, bandwidth_demand=draw(st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0])))
+            TaskCost(
+                f"t{i}", (draw(time_s),) * lanes, bandwidth_demand=draw(st.sampled_from([0.0, 0.3, 0.5, 0.7, 1.0]))
+            )
             for i in range(n)
         ]
         latency, slow = draw(st.sampled_from([0.0, 0.5, 2.0])), draw(st.sampled_from([0.0, 0.25]))
         edges = tuple(CommEdge(i, j, latency + slow * s, s) for (i, j), s in zip(pairs, sizes, strict=True))
-        found.append(Costs("d", lanes, tuple(tasks), edges))
+        found.append(SchedulingProblem("d", lanes, tuple(tasks), edges))
     return found, orders
 
 
 @settings(max_examples=100, deadline=None)
 @given(problems())
-def test_replay_is_the_simulator_with_a_last_axis(case: tuple[list[Costs], list[list[int]]]) -> None:
+def test_replay_is_the_simulator_with_a_last_axis(case: tuple[list[SchedulingProblem], list[list[int]]]) -> None:
     found, orders = case
     n = len(found[0].tasks)
     columns = _columns(found)
@@ -124,7 +126,7 @@ def test_replay_is_the_simulator_with_a_last_axis(case: tuple[list[Costs], list[
         assert sequential_seconds(columns)[b] == pytest.approx(one_lane, rel=CLOSE)
 
 
-def _columns(found: list[Costs]) -> TaskColumns:
+def _columns(found: list[SchedulingProblem]) -> TaskColumns:
     """The problems as columns; delays are latency + bytes x time per byte, recovered from the edges."""
     slow, latency = [], []
     for costs in found:

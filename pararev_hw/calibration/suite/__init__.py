@@ -17,12 +17,12 @@ from pararev_hw.calibration.suite import (
     views,
 )
 from pararev_hw.calibration.suite.entry import SEED as SEED
-from pararev_hw.calibration.suite.entry import Entry as Entry
+from pararev_hw.calibration.suite.entry import SuiteEntry as SuiteEntry
 
 ROUNDS = 40  # over which each entry's cases are spread
 
 
-def entries(device: str) -> tuple[Entry, ...]:
+def entries(device: str) -> tuple[SuiteEntry, ...]:
     """All entries for "cpu" or "cuda": half precision in bfloat16, on a GPU in float16 too."""
     dtypes = ("float32", "bfloat16", "float16") if device == "cuda" else ("float32", "bfloat16")
     return (
@@ -37,7 +37,7 @@ def entries(device: str) -> tuple[Entry, ...]:
     )
 
 
-def in_turn(entries: Sequence[Entry]) -> Iterator[tuple[Entry, Case, bool]]:
+def in_turn(entries: Sequence[SuiteEntry]) -> Iterator[tuple[SuiteEntry, Case, bool]]:
     """Cases of all entries in turn, so that a short budget still sees every kind; larger entries come more often.
 
     With each case stands whether it is held out.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pararev_hw.calibration.cases import CHANNELS_LAST, Case, Operand
-from pararev_hw.calibration.suite.entry import FEW, MANY, USUAL, Draw, Entry, Shape, X, Y, Z, entry
+from pararev_hw.calibration.suite.entry import FEW, MANY, USUAL, Draw, Shape, SuiteEntry, X, Y, Z, entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def _conv_shape(draw: Draw, form: str, flop_limit: float) -> _Conv:
             return _Conv(x, w, (batch, cout, out, out), stride, k // 2, groups)
 
 
-def _conv(form: str, dtype: str, count: int, channels_last: bool = False) -> Entry:
+def _conv(form: str, dtype: str, count: int, channels_last: bool = False) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         s = _conv_shape(draw, form, 4e9)
         order = CHANNELS_LAST if channels_last else None
@@ -63,7 +63,7 @@ def _conv(form: str, dtype: str, count: int, channels_last: bool = False) -> Ent
     return entry(dtype, f"aten.convolution.default {form}{' last' if channels_last else ''}", make, count)
 
 
-def _conv_backward(form: str, dtype: str, count: int, mask: tuple[bool, bool, bool], last: bool = False) -> Entry:
+def _conv_backward(form: str, dtype: str, count: int, mask: tuple[bool, bool, bool], last: bool = False) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         s = _conv_shape(draw, form, 2e9)
         order = CHANNELS_LAST if last else None
@@ -75,7 +75,7 @@ def _conv_backward(form: str, dtype: str, count: int, mask: tuple[bool, bool, bo
     return entry(dtype, name, make, count)
 
 
-def entries(dtypes: tuple[str, ...]) -> Iterator[Entry]:
+def entries(dtypes: tuple[str, ...]) -> Iterator[SuiteEntry]:
     """Convolutions: the zoo's forms in every datatype (float32 the most), the others in float32."""
     for dtype in dtypes:
         share = 1 if dtype == "float32" else 2

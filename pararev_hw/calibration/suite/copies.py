@@ -8,19 +8,19 @@ from collections.abc import Iterator
 import torch
 
 from pararev_hw.calibration.cases import CHANNELS_LAST, Case, Operand
-from pararev_hw.calibration.suite.entry import FEW, Draw, Entry, X, Y, entry
+from pararev_hw.calibration.suite.entry import FEW, Draw, SuiteEntry, X, Y, entry
 from pararev_hw.types import Hole
 
 
-def _cast(source: str, target: str) -> Entry:
+def _cast(source: str, target: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         operand = Operand(draw.elements(), source, "spikes" if source == "bool" else "normal")
         return Case("aten._to_copy.default", (operand,), (X,), (("dtype", getattr(torch, target)),))
 
-    return Entry(f"aten._to_copy.default {source} to {target}", make)
+    return SuiteEntry(f"aten._to_copy.default {source} to {target}", make)
 
 
-def _stack(dtype: str) -> Entry:
+def _stack(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape, steps = draw.image(1 << 20), draw.integer((2, 4, 4, 8, 10))
         return Case("aten.stack.default", (Operand(shape, dtype),) * steps, ([Hole(k) for k in range(steps)],))
@@ -28,7 +28,7 @@ def _stack(dtype: str) -> Entry:
     return entry(dtype, "aten.stack.default", make)
 
 
-def _cat(dtype: str) -> Entry:
+def _cat(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape = draw.image(1 << 21)
         steps = draw.integer((1, 1, 4, 10))
@@ -53,7 +53,7 @@ def _copy(draw: Draw) -> Case:
     return Case("aten.copy_.default", (Operand(shape), Operand(shape)), (X, Y))
 
 
-def _fill(function: str, *rest: object) -> Entry:
+def _fill(function: str, *rest: object) -> SuiteEntry:
     return entry("float32", function, lambda draw: Case(function, (Operand(draw.elements()),), (X, *rest)))
 
 
@@ -73,7 +73,7 @@ def _embedding(draw: Draw) -> Case:
     )
 
 
-def entries(dtypes: tuple[str, ...]) -> Iterator[Entry]:
+def entries(dtypes: tuple[str, ...]) -> Iterator[SuiteEntry]:
     """Casts between the datatypes and from spikes; stacks and concatenations; what only float32 needs."""
     for dtype in dtypes:
         yield _cast("bool", dtype)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from pararev_hw.calibration.cases import Case, Content, Operand
-from pararev_hw.calibration.suite.entry import FEW, USUAL, Draw, Entry, X, entry
+from pararev_hw.calibration.suite.entry import FEW, USUAL, Draw, SuiteEntry, X, entry
 from pararev_hw.types import Hole
 
 Contents = Content | Literal["mask"]
@@ -18,7 +18,7 @@ def _elementwise(
     *contents: Contents,
     scalars: tuple[object, ...] = (),
     count: int = USUAL,
-) -> Entry:
+) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape = draw.elements()
         mask = Operand(shape, "bool", "spikes", density=draw.share(0.01, 0.6))
@@ -29,12 +29,12 @@ def _elementwise(
     return entry(dtype, name, make, count)
 
 
-def _scalar_tensor(function: str, dtype: str) -> Entry:
+def _scalar_tensor(function: str, dtype: str) -> SuiteEntry:
     """An op on a tensor of no dimensions: a counter of batches, a loss."""
     return entry(dtype, f"{function} ()", lambda draw: Case(function, (Operand((), dtype, "ones"),), (X, 1)), FEW // 2)
 
 
-def _of_networks(dtype: str) -> list[Entry]:
+def _of_networks(dtype: str) -> list[SuiteEntry]:
     """What the zoo's neurons and sums run."""
     two = ["add.Tensor", "sub.Tensor", "mul.Tensor", "div.Tensor"]
     entries = [_elementwise(f"aten.{f}", dtype, "normal", "positive") for f in two]
@@ -53,10 +53,10 @@ def _of_networks(dtype: str) -> list[Entry]:
     return entries
 
 
-def _of_others() -> list[Entry]:
+def _of_others() -> list[SuiteEntry]:
     """What networks from elsewhere run, and optimizers that update one parameter at a time."""
 
-    def few(function: str, *contents: Contents, scalars: tuple[object, ...] = ()) -> Entry:
+    def few(function: str, *contents: Contents, scalars: tuple[object, ...] = ()) -> SuiteEntry:
         return _elementwise(f"aten.{function}", "float32", *contents, scalars=scalars, count=FEW)
 
     names = ("exp", "sqrt", "tanh", "gelu", "silu", "reciprocal", "abs", "log", "sin", "atan")
@@ -80,7 +80,7 @@ def _of_others() -> list[Entry]:
     ]
 
 
-def entries(dtypes: tuple[str, ...]) -> Iterator[Entry]:
+def entries(dtypes: tuple[str, ...]) -> Iterator[SuiteEntry]:
     """Elementwise ops: the zoo's in every datatype, the others in float32."""
     for dtype in dtypes:
         yield from _of_networks(dtype)

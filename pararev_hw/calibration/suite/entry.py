@@ -64,7 +64,7 @@ Make = Callable[[Draw], Case]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class SuiteEntry:
     """A row of the suite: cases of one op that are measured the same way."""
 
     name: str
@@ -78,6 +78,6 @@ class Entry:
             yield self.make(draw), k % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
-def entry(dtype: str, function: str, make: Make, count: int = USUAL) -> Entry:
+def entry(dtype: str, function: str, make: Make, count: int = USUAL) -> SuiteEntry:
     """The entry of a function in one datatype."""
-    return Entry(f"{function} {dtype}", make, count)
+    return SuiteEntry(f"{function} {dtype}", make, count)

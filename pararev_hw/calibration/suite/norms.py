@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pararev_hw.calibration.cases import Case, Operand
-from pararev_hw.calibration.suite.entry import FEW, USUAL, Draw, Entry, X, Y, Z, entry
+from pararev_hw.calibration.suite.entry import FEW, USUAL, Draw, SuiteEntry, X, Y, Z, entry
 from pararev_hw.types import Hole
 
 
-def _batch_norm(dtype: str, training: bool) -> Entry:
+def _batch_norm(dtype: str, training: bool) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape = draw.image()
         c = (shape[1],)
@@ -24,7 +24,7 @@ def _batch_norm(dtype: str, training: bool) -> Entry:
     )
 
 
-def _batch_norm_backward(dtype: str) -> Entry:
+def _batch_norm_backward(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape = draw.image()
         c = (shape[1],)
@@ -56,7 +56,7 @@ def _group_norm(draw: Draw) -> Case:
     return Case("aten.native_group_norm.default", operands, (X, Y, Z, n, c, side * side, groups, 1e-5))
 
 
-def entries(dtypes: tuple[str, ...]) -> Iterator[Entry]:
+def entries(dtypes: tuple[str, ...]) -> Iterator[SuiteEntry]:
     """Batch normalisation in every datatype, the others in float32."""
     for dtype in dtypes:
         yield from (_batch_norm(dtype, True), _batch_norm(dtype, False), _batch_norm_backward(dtype))

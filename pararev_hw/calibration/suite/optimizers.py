@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pararev_hw.calibration.cases import Case, Operand
-from pararev_hw.calibration.suite.entry import USUAL, Draw, Entry, entry
+from pararev_hw.calibration.suite.entry import USUAL, Draw, SuiteEntry, entry
 from pararev_hw.types import Hole
 
 
-def _foreach(function: str, lists: int, *rest: object, per_tensor: float | None = None) -> Entry:
+def _foreach(function: str, lists: int, *rest: object, per_tensor: float | None = None) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         count = draw.log(1, 64)
         shapes = [draw.elements(1 << 17) for _ in range(count)]
@@ -28,7 +28,7 @@ def _add_one(draw: Draw) -> Case:
     return Case("aten._foreach_add_.Tensor", operands, ([Hole(k) for k in range(count)], Hole(count)))
 
 
-def entries() -> Iterator[Entry]:
+def entries() -> Iterator[SuiteEntry]:
     """What SGD and Adam call when they update many parameters at once."""
     yield from (_foreach("aten._foreach_add_.List", 2), _foreach("aten._foreach_add.List", 2))
     yield from (_foreach("aten._foreach_add_.Scalar", 1, 1.0), _foreach("aten._foreach_mul_.Scalar", 1, 1.0))

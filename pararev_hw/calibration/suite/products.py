@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pararev_hw.calibration.cases import Case, Operand
-from pararev_hw.calibration.suite.entry import Draw, Entry, X, Y, Z, entry
+from pararev_hw.calibration.suite.entry import Draw, SuiteEntry, X, Y, Z, entry
 
 
-def _mm(dtype: str, transposed: str) -> Entry:
+def _mm(dtype: str, transposed: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         m, k, n = _product(draw)
         orders = tuple((1, 0) if t == "t" else None for t in transposed)
@@ -28,7 +28,7 @@ def _product(draw: Draw) -> tuple[int, int, int]:
             return m, k, n
 
 
-def _addmm(dtype: str) -> Entry:
+def _addmm(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         m, k, n = _product(draw)
         operands = (Operand((n,), dtype), Operand((m, k), dtype), Operand((k, n), dtype, order=(1, 0)))
@@ -37,7 +37,7 @@ def _addmm(dtype: str) -> Entry:
     return entry(dtype, "aten.addmm.default", make)
 
 
-def _bmm(dtype: str) -> Entry:
+def _bmm(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         b, m, k, n = draw.log(1, 64), draw.log(8, 128), draw.log(8, 128), draw.log(8, 128)
         return Case("aten.bmm.default", (Operand((b, m, k), dtype), Operand((b, k, n), dtype)), (X, Y))
@@ -45,7 +45,7 @@ def _bmm(dtype: str) -> Entry:
     return entry(dtype, "aten.bmm.default", make)
 
 
-def entries(dtypes: tuple[str, ...]) -> Iterator[Entry]:
+def entries(dtypes: tuple[str, ...]) -> Iterator[SuiteEntry]:
     """Products of matrices as linear layers and attention use them."""
     for dtype in dtypes:
         yield from (_mm(dtype, t) for t in ("nn", "nt", "tn"))

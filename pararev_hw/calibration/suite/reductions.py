@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from pararev_hw.calibration.cases import Case, Operand
-from pararev_hw.calibration.suite.entry import FEW, Draw, Entry, Shape, X, Y, Z, entry
+from pararev_hw.calibration.suite.entry import FEW, Draw, Shape, SuiteEntry, X, Y, Z, entry
 from pararev_hw.types import Hole
 
 
@@ -24,7 +24,7 @@ def _pool_shape(draw: Draw) -> tuple[Shape, int, int, Shape]:
             return (n, c, side, side), kernel, kernel // 2 if kernel == 3 else 0, (n, c, out, out)
 
 
-def _avg_pool(dtype: str, backward: bool) -> Entry:
+def _avg_pool(dtype: str, backward: bool) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape, kernel, pad, out = _pool_shape(draw)
         window = ([kernel] * 2, [2, 2], [pad] * 2, False, True, None)
@@ -37,7 +37,7 @@ def _avg_pool(dtype: str, backward: bool) -> Entry:
     return entry(dtype, f"aten.avg_pool2d{'_backward' if backward else ''}.default", make)
 
 
-def _max_pool(dtype: str) -> Entry:
+def _max_pool(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape, kernel, pad, _ = _pool_shape(draw)
         window = ([kernel] * 2, [2, 2], [pad] * 2)
@@ -46,7 +46,7 @@ def _max_pool(dtype: str) -> Entry:
     return entry(dtype, "aten.max_pool2d_with_indices.default", make)
 
 
-def _max_pool_backward(dtype: str) -> Entry:
+def _max_pool_backward(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape, kernel, pad, out = _pool_shape(draw)
         index = Operand(out, "int64", "small", below=shape[2] * shape[3])
@@ -57,27 +57,27 @@ def _max_pool_backward(dtype: str) -> Entry:
     return entry(dtype, "aten.max_pool2d_with_indices_backward.default", make)
 
 
-def _spatial(function: str, dtype: str, *rest: object) -> Entry:
+def _spatial(function: str, dtype: str, *rest: object) -> SuiteEntry:
     return entry(
         dtype, f"{function} spatial", lambda draw: Case(function, (Operand(draw.image(), dtype),), (X, [-1, -2], *rest))
     )
 
 
-def _sum(dtype: str, dim: int) -> Entry:
+def _sum(dtype: str, dim: int) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         return Case("aten.sum.dim_IntList", (Operand(draw.elements(), dtype),), (X, [dim], True))
 
     return entry(dtype, f"aten.sum.dim_IntList {'first' if dim == 0 else 'last'}", make)
 
 
-def _sum_all(dtype: str) -> Entry:
+def _sum_all(dtype: str) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         return Case("aten.sum.default", (Operand(draw.elements(), dtype),), (X,))
 
     return entry(dtype, "aten.sum.default", make)
 
 
-def _softmax(function: str, operands: int) -> Entry:
+def _softmax(function: str, operands: int) -> SuiteEntry:
     def make(draw: Draw) -> Case:
         shape = (draw.log(1, 4096), draw.log(4, 1000))
         if operands == 1:
@@ -102,7 +102,7 @@ def _nll_backward(draw: Draw) -> Case:
     return Case("aten.nll_loss_backward.default", operands, (X, Y, Z, None, 1, -100, Hole(3)))
 
 
-def entries(dtypes: tuple[str, ...]) -> Iterator[Entry]:
+def entries(dtypes: tuple[str, ...]) -> Iterator[SuiteEntry]:
     """Pooling, sums and means in every datatype; softmax and the loss in float32."""
     for dtype in dtypes:
         yield from (_avg_pool(dtype, False), _avg_pool(dtype, True), _max_pool(dtype), _max_pool_backward(dtype))

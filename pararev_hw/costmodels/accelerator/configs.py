@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pararev_hw.costmodels.accelerator.layers import WORDS
 from pararev_hw.costmodels.datatypes import figure_for
 from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.devices.parameters import FIGURES
+from pararev_hw.devices.parameters import PARAMETERS
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.types import Device
 
@@ -40,7 +40,7 @@ class ConfigTable:
         return self.value(name) if self.gives(name) else np.broadcast_to(np.asarray(default, np.float64), self.count)
 
     def gives(self, name: str) -> bool:
-        return name in self.columns or name in self.device.figures
+        return name in self.columns or name in self.device.parameters
 
     def take(self, at: NDArray[np.int64]) -> ConfigTable:
         """Some of the configurations."""
@@ -58,10 +58,10 @@ def config_table(device: Device, columns: Mapping[str, Floats] | None = None) ->
     if len(lengths) > 1:
         raise BadInput(f"columns of {', '.join(map(str, sorted(lengths)))} configurations: all must have as many")
     for name, values in found.items():
-        if name != "lanes" and name not in FIGURES:
-            raise unknown_name("device figure", name, ("lanes", *FIGURES))
-        low, high = (1.0, 1e9) if name == "lanes" else FIGURES[name].span
-        whole = name in _WHOLE or (name != "lanes" and FIGURES[name].whole)
+        if name != "lanes" and name not in PARAMETERS:
+            raise unknown_name("device figure", name, ("lanes", *PARAMETERS))
+        low, high = (1.0, 1e9) if name == "lanes" else PARAMETERS[name].span
+        whole = name in _WHOLE or (name != "lanes" and PARAMETERS[name].whole)
         bad = ~((values >= low) & (values <= high)) | (whole & (values != np.floor(values)))
         if bad.any():
             kind = "a whole number " if whole else ""

@@ -16,7 +16,7 @@ def core_kinds(device: Device) -> tuple[tuple[Device, int], ...]:
     where as many or more cores are of the second kind as there are, or where a figure of a second kind has no such
     cores.
     """
-    own = {n.removesuffix(SECOND_KIND): f for n, f in device.figures.items() if n.endswith(SECOND_KIND)}
+    own = {n.removesuffix(SECOND_KIND): f for n, f in device.parameters.items() if n.endswith(SECOND_KIND)}
     second = int(device.get("second_kind_lanes", 0.0))
     if own and not second:
         raise BadInput(f"device {device.name!r} gives {min(own)}{SECOND_KIND}, but no second_kind_lanes: say how many")
@@ -26,8 +26,8 @@ def core_kinds(device: Device) -> tuple[tuple[Device, int], ...]:
         raise BadInput(
             f"device {device.name!r} has {device.lanes} lanes, {second} of a second kind: leave one of the first"
         )
-    first = {n: f for n, f in device.figures.items() if not n.endswith(SECOND_KIND) and n != "second_kind_lanes"}
+    first = {n: f for n, f in device.parameters.items() if not n.endswith(SECOND_KIND) and n != "second_kind_lanes"}
     return (
-        (replace(device, figures=first), device.lanes - second),
-        (replace(device, figures={**first, **own}), second),
+        (replace(device, parameters=first), device.lanes - second),
+        (replace(device, parameters={**first, **own}), second),
     )

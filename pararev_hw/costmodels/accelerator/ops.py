@@ -16,13 +16,13 @@ from pararev_hw.types import BlockGraph, Device
 
 def has_cores(device: Device) -> bool:
     """Whether a device describes its cores: an accelerator that gives `pe_rows`. Others follow the plain roofline."""
-    return device.kind == "accelerator" and "pe_rows" in device.figures
+    return device.kind == "accelerator" and "pe_rows" in device.parameters
 
 
 def accelerator_op_costs(graph: BlockGraph, device: Device, flow: Traffic) -> OpCosts:
     """What each op costs: its layer's costs, shared out by the ops' own work. Raises Infeasible where a layer fits no
     core, BadInput where a figure is missing."""
-    if graph.dtype == "float64" and "activation_bits" not in device.figures:
+    if graph.dtype == "float64" and "activation_bits" not in device.parameters:
         device.value("matrix_flops_per_s.float64")  # float32's rate would flatter it
     table = layer_table(graph, flow)
     configs = config_table(device)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from pararev_hw.costmodels import roofline
 from pararev_hw.errors import BadInput
-from pararev_hw.types import BlockGraph, Device, Figure
+from pararev_hw.types import BlockGraph, Device, DeviceParameter
 
 GRAIN_ELEMENTS = 32768  # ATen/Parallel.h
 _MATRIX_KINDS = ("conv", "conv_backward", "gemm", "attention", "attention_backward")
@@ -42,8 +42,8 @@ def wide_op_seconds(graph: BlockGraph, device: Device, threads: int, seconds: Se
 
 def _as_one(device: Device, threads: int) -> Device:
     """The device as a single lane that has the rates of `threads` lanes."""
-    figures: dict[str, Figure] = {}
-    for name, figure in device.figures.items():
+    figures: dict[str, DeviceParameter] = {}
+    for name, figure in device.parameters.items():
         faster = "flops_per_s" in name or name == "matrix_half_work_flops"
         figures[name] = replace(figure, value=figure.value * threads) if faster else figure
     bandwidth = device.value("memory_bandwidth_bytes_per_s")
@@ -51,4 +51,4 @@ def _as_one(device: Device, threads: int) -> Device:
     figures["lane_bandwidth_bytes_per_s"] = replace(
         figures["memory_bandwidth_bytes_per_s"], value=min(bandwidth, threads * lane)
     )
-    return replace(device, lanes=1, figures=figures)
+    return replace(device, lanes=1, parameters=figures)

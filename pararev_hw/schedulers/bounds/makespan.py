@@ -16,12 +16,12 @@ from collections.abc import Iterable, Sequence
 from pararev_hw.schedulers.bounds.memory import area_bound, excluding_sets
 from pararev_hw.schedulers.bounds.overlap import pairing_bound
 from pararev_hw.schedulers.buffer_table import holding
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 MAX_LANE_SETS = 32  # sets of lanes that are looked at one by one; each costs O(n log n)
 
 
-def lower_bound(costs: Costs) -> tuple[float, str]:
+def lower_bound(costs: SchedulingProblem) -> tuple[float, str]:
     """The best of the bounds in seconds, and what sets it; (0.0, "nothing to do") for a problem without work.
 
     Heads and tails take each task's best time and no communication. On a tie the name that comes first below wins.
@@ -51,7 +51,7 @@ def lower_bound(costs: Costs) -> tuple[float, str]:
     return _whole(costs, best_s), bound_by
 
 
-def _whole(costs: Costs, bound_s: float) -> float:
+def _whole(costs: SchedulingProblem, bound_s: float) -> float:
     """Where every time is a multiple of some whole number, and nothing stretches tasks, so is every makespan."""
     step = 0
     for c in costs.tasks:
@@ -69,7 +69,7 @@ def _whole(costs: Costs, bound_s: float) -> float:
     return float(step * math.ceil(bound_s / step * (1 - 1e-12))) if step else bound_s
 
 
-def heads_and_tails(costs: Costs, works: Sequence[float]) -> tuple[list[float], list[float]]:
+def heads_and_tails(costs: SchedulingProblem, works: Sequence[float]) -> tuple[list[float], list[float]]:
     """The longest path into and out of each task in the times `works`, without its own time."""
     n = len(works)
     out: list[list[int]] = [[] for _ in range(n)]
@@ -93,7 +93,7 @@ def heads_and_tails(costs: Costs, works: Sequence[float]) -> tuple[list[float], 
 
 
 def _lane_bounds(
-    costs: Costs, works: list[float], heads: list[float], tails: list[float]
+    costs: SchedulingProblem, works: list[float], heads: list[float], tails: list[float]
 ) -> Iterable[tuple[float, str]]:
     """For each set of lanes that some task is confined to: everything confined to it, served by those lanes only."""
     confined: dict[tuple[int, ...], list[int]] = {}
@@ -113,7 +113,7 @@ def _lane_bounds(
         yield _machine(members, heads, shared, tails), name
 
 
-def _host_bound(costs: Costs, tails: list[float]) -> Iterable[tuple[float, str]]:
+def _host_bound(costs: SchedulingProblem, tails: list[float]) -> Iterable[tuple[float, str]]:
     """The host issues everything, and what is issued last still has its tail before it."""
     host = [c.host_s for c in costs.tasks]
     if any(host):
@@ -122,7 +122,7 @@ def _host_bound(costs: Costs, tails: list[float]) -> Iterable[tuple[float, str]]
 
 
 def _memory_bounds(
-    costs: Costs, works: list[float], heads: list[float], tails: list[float]
+    costs: SchedulingProblem, works: list[float], heads: list[float], tails: list[float]
 ) -> Iterable[tuple[float, str]]:
     """What the memory limit adds; see `memory_bounds`."""
     if costs.memory_limit_bytes is not None and holding(costs).matters:
@@ -131,7 +131,7 @@ def _memory_bounds(
             yield _machine(members, heads, works, tails), "tasks that the memory keeps apart"
 
 
-def _pairing_bound(costs: Costs) -> Iterable[tuple[float, str]]:
+def _pairing_bound(costs: SchedulingProblem) -> Iterable[tuple[float, str]]:
     """What two lanes can do side by side, where they share a chip or a memory that is limited; see `pairing`."""
     shared = any(c.compute_demand or c.bandwidth_demand for c in costs.tasks)
     limited = costs.memory_limit_bytes is not None

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pararev_hw.graph.reach import descendants
 from pararev_hw.schedulers.buffer_table import Holding, holding
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 MAX_WORK = 40_000_000  # buffers x pairs of tasks that are looked at
 MAX_TASKS = 4000  # of more, sets of descendants would take too much memory
@@ -34,7 +34,7 @@ Bools = NDArray[np.bool_]
 class Forced:
     """Which buffers must be alive while tasks run. Rows are tasks, columns buffers."""
 
-    def __init__(self, costs: Costs, held: Holding | None = None) -> None:
+    def __init__(self, costs: SchedulingProblem, held: Holding | None = None) -> None:
         self.held = holding(costs) if held is None else held
         n = len(costs.tasks)
         self.after = descendants(n, [(e.src, e.dst) for e in costs.edges])
@@ -71,7 +71,7 @@ class Forced:
         return bool(self.after[i] >> j & 1 or self.after[j] >> i & 1)
 
 
-def least_memory(costs: Costs) -> tuple[int, int | None]:
+def least_memory(costs: SchedulingProblem) -> tuple[int, int | None]:
     """Bytes that every schedule needs at its peak, static ones included, and the task that forces them (None: none)."""
     if not costs.tasks or len(costs.tasks) > MAX_TASKS:
         held = holding(costs)
@@ -82,7 +82,7 @@ def least_memory(costs: Costs) -> tuple[int, int | None]:
     return costs.static_bytes + most, alone.index(most) if most else None
 
 
-def excluding_sets(costs: Costs, works: Sequence[float]) -> Iterator[list[int]]:
+def excluding_sets(costs: SchedulingProblem, works: Sequence[float]) -> Iterator[list[int]]:
     """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
     held = holding(costs)
     n = len(costs.tasks)
@@ -108,7 +108,7 @@ def excluding_sets(costs: Costs, works: Sequence[float]) -> Iterator[list[int]]:
             yield found
 
 
-def area_bound(costs: Costs, works: Sequence[float], tails: Sequence[float]) -> float:
+def area_bound(costs: SchedulingProblem, works: Sequence[float], tails: Sequence[float]) -> float:
     """Seconds that the buffers need at least to live in the room."""
     held = holding(costs)
     if not held.matters or not held.room or len(costs.tasks) > MAX_TASKS:

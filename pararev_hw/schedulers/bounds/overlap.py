@@ -18,12 +18,12 @@ import numpy as np
 
 from pararev_hw.schedulers.bounds.memory import Forced
 from pararev_hw.schedulers.buffer_table import holding
-from pararev_hw.types import Costs
+from pararev_hw.types import SchedulingProblem
 
 MAX_TASKS = 400  # 80,000 pairs at most: a second for the solver
 
 
-def pairing_bound(costs: Costs) -> float:
+def pairing_bound(costs: SchedulingProblem) -> float:
     """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks."""
     n = len(costs.tasks)
     held = holding(costs)

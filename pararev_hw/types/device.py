@@ -1,0 +1,61 @@
+"""A GPU, a CPU or an accelerator, each number with its source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pararev_hw.errors import BadInput
+from pararev_hw.types.base import SCHEMA_VERSION, Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceParameter:
+    """A number of a device with its unit in its name, its source, and how sure it is."""
+
+    value: float
+    source: str
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value) or self.value < 0:
+            raise BadInput(f"a device parameter is {self.value!r}: it must be finite and not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A GPU, a CPU, or an accelerator: lanes that run tasks, and what they share.
+
+    `parameters` holds every number by its name; pararev_hw.devices lists the names, their units and meaning, and which
+    of them a kind of device must have. Ask with `value(name)`.
+    """
+
+    name: str
+    kind: Literal["gpu", "cpu", "accelerator", "neuromorphic"]
+    title: str
+    lanes: int
+    parameters: Mapping[str, DeviceParameter]
+    notes: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.lanes < 1:
+            raise BadInput(f"device {self.name!r} has {self.lanes} lanes: at least 1 is needed")
+
+    def value(self, name: str) -> float:
+        """The value of the parameter of that name. Raises BadInput where the device has none."""
+        if name not in self.parameters:
+            raise BadInput(f"device {self.name!r} gives no {name}: add it to its YAML")
+        return self.parameters[name].value
+
+    def get(self, name: str, default: float) -> float:
+        """The value of the parameter of that name, or `default` where the device has none."""
+        return self.parameters[name].value if name in self.parameters else default
+
+    @property
+    def provenance(self) -> Provenance:
+        """The weakest standing among the figures: a prediction is no better than that."""
+        grades = {f.provenance for f in self.parameters.values()}
+        return "assumed" if "assumed" in grades else "published" if "published" in grades else "measured"

@@ -1,0 +1,231 @@
+"""A traced step: ops, the storages they touch, the tasks they form, and the program that runs it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pararev_hw.types.base import SCHEMA_VERSION, Phase, Role, html_table
+
+
+@dataclass(frozen=True, slots=True)
+class OpType:
+    """What an op is and what it moves, apart from where it stands: many ops of a step share one.
+
+    `flops` counts convolutions and matrix products as torch's `FlopCounterMode` does (a MAC is two flops) and is 0 for
+    every other kind; `vector_flops` counts the elementwise, normalisation, pooling and reduction work by
+    `pararev_hw.tracing.formulas`, and is None for an op that has no formula. A view moves no bytes.
+    """
+
+    name: str  # "aten.convolution.default"
+    kind: str  # "conv", "conv_backward", "gemm", "elementwise", ... : see pararev_hw.tracing.formulas.KINDS
+    dtype: str  # "float32": of the first output (of the first input for ops that only mutate)
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
+    # (("stride", (1, 1)), ("groups", (1,)), ...); "scattered": which inputs of a convolution are no block
+    # of memory
+    attributes: tuple[tuple[str, tuple[int, ...]], ...]
+    flops: int
+    vector_flops: int | None
+    read_bytes: int
+    write_bytes: int
+
+    @property
+    def macs(self) -> int:
+        return self.flops // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One aten operation of the step. `reads` and `writes` are storage ids, `after` the ops it must follow."""
+
+    type: int  # index into BlockGraph.op_types
+    module: str  # "stages.0.blocks.1.f.conv1"; "" is the network itself or code outside any module
+    phase: Phase
+    reads: tuple[int, ...]
+    writes: tuple[int, ...]
+    after: tuple[int, ...]  # indices into BlockGraph.ops, always smaller than this op's own
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A piece of memory. `born` is the op that made it (-1: there before the step), `freed` the op after which eager
+    PyTorch let it go (the number of ops, if it outlives the step)."""
+
+    bytes: int
+    role: Role
+    born: int
+    freed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A schedulable group of ops: one branch of one block in one phase. `branch` is "" where the block has but one,
+    and "join" for the sums that bring branches together."""
+
+    id: str
+    block: str
+    branch: str
+    phase: Phase
+    ops: tuple[int, ...]  # indices into BlockGraph.ops, in program order
+    flops: int
+    vector_flops: int
+    read_bytes: int
+    write_bytes: int
+    sops: int | None = None  # synaptic operations of the spiking inputs, None where no spikes were measured or assumed
+
+    @property
+    def macs(self) -> int:
+        return self.flops // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`dst` cannot start before `src` has ended; `bytes` flow (0: an ordering of accesses, or a view)."""
+
+    src: int  # indices into BlockGraph.tasks, src < dst in at least one topological order
+    dst: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpikes:
+    """Activity of one convolution or linear layer's input over all T, per sample.
+
+    `density` is the share of non-zero elements; `sops` the exact number of synaptic operations, the sum over input
+    spikes of their fan-out (borders, strides and groups included); `dense_macs` the MACs as torch counts them, which
+    takes the zeros of a padded border for work: so `density x dense_macs` exceeds `sops` by the border's share.
+    `spiking` is False for an analog input (values other than 0 and one constant), which counts as MACs.
+    """
+
+    module: str
+    density: float
+    sops: float
+    dense_macs: float
+    spiking: bool
+    channel_density: tuple[float, ...] = ()  # share of non-zero elements of each input channel
+
+
+@dataclass(frozen=True, slots=True)
+class Spikes:
+    """Where the spike figures come from and what they are. `measured` False: `rate` was assumed for every layer."""
+
+    measured: bool
+    source: str  # "digits, 16 samples, random weights" or "assumed rate 0.15"
+    rate: float  # mean density over spiking layers
+    layers: tuple[LayerSpikes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepMemory:
+    """Memory of the step as eager PyTorch runs it, from the life of every storage. All in bytes."""
+
+    peak_bytes: int
+    saved_bytes: int  # made in forward and read again by backward or recompute
+    parameter_bytes: int
+    buffer_bytes: int
+    gradient_bytes: int
+    optimizer_bytes: int
+    input_bytes: int
+    peak_op: int  # the op during which the peak is reached
+
+
+@dataclass(frozen=True, slots=True)
+class BlockGraph:
+    """A traced step: ops, the storages they touch, and the tasks they form. Tasks are in a topological order."""
+
+    model: str
+    mode: Literal["train", "infer"]
+    batch: int
+    timesteps: int | None
+    dtype: str
+    granularity: str
+    input_shapes: tuple[tuple[int, ...], ...]
+    parameters: int
+    op_types: tuple[OpType, ...]
+    ops: tuple[Op, ...]
+    storages: tuple[Storage, ...]
+    tasks: tuple[Task, ...]
+    edges: tuple[Edge, ...]
+    memory: StepMemory
+    spikes: Spikes | None = None
+    assumptions: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def _repr_html_(self) -> str:
+        flops = sum(t.flops for t in self.tasks)
+        return html_table(
+            f"{self.model}: {self.mode} step, batch {self.batch}",
+            ("parameters", f"{self.parameters:,}"),
+            ("operations", f"{len(self.ops):,} in {len(self.tasks)} tasks"),
+            ("MACs", f"{flops // 2:,}"),
+            ("peak memory", f"{self.memory.peak_bytes / 2**20:,.1f} MiB"),
+            ("saved for backward", f"{self.memory.saved_bytes / 2**20:,.1f} MiB"),
+        )
+
+    @property
+    def unknown_ops(self) -> Mapping[str, int]:
+        """Op name -> how often it occurs, for ops that have no formula."""
+        counts: dict[str, int] = {}
+        for op in self.ops:
+            t = self.op_types[op.type]
+            if t.vector_flops is None:
+                counts[t.name] = counts.get(t.name, 0) + 1
+        return dict(sorted(counts.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Stands for the k-th tensor in the arguments of a `Call`."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function and its arguments with holes where the tensors go; many instructions share one."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """Op k of the step, ready to run again: `inputs` fill the holes, `outputs` receive the results (None: no tensor).
+
+    Two random instructions with the same `rng` token draw the same numbers, as a recomputation that restores the
+    generator's state does; -1 where nothing is random.
+    """
+
+    call: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int | None, ...]
+    rng: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The traced step as something that runs: instruction k is `BlockGraph.ops[k]`. Lives in memory only.
+
+    Slots name tensors. `externals` are those that exist before the step, by name ("parameter:stem.weight", "input:0"),
+    `constants` those that the network's code brought along, `results` what the step leaves ("gradient:stem.weight",
+    "output:0", "loss").
+    """
+
+    calls: tuple[Call, ...]
+    instructions: tuple[Instruction, ...]
+    externals: Mapping[int, str]
+    constants: Mapping[int, Any]
+    results: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CriticalPath:
+    """The longest chain of tasks: through the whole step, and within each phase alone. `weight` says in what."""
+
+    tasks: tuple[str, ...]
+    length: float
+    by_phase: Mapping[Phase, tuple[str, ...]]
+    weight: str  # "work": flops + vector flops; "time_s": seconds on a device

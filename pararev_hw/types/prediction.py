@@ -1,0 +1,97 @@
+"""What a schedule costs when it is played on its device, and what reports show of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pararev_hw.errors import BadInput
+from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
+from pararev_hw.types.device import Device
+from pararev_hw.types.graph import BlockGraph, CriticalPath
+from pararev_hw.types.problem import EnergyParts
+from pararev_hw.types.schedule import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryCurve:
+    """Live bytes by role over time: `bytes[role][k]` is alive from `times_s[k]` to `times_s[k + 1]`."""
+
+    times_s: tuple[float, ...]
+    bytes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def total(self) -> tuple[int, ...]:
+        return tuple(map(sum, zip(*self.bytes.values(), strict=True))) if self.bytes else ()
+
+    @property
+    def peak_bytes(self) -> int:
+        return max(self.total, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a schedule costs when it is played on its device."""
+
+    device: str
+    scheduler: str
+    launch: str  # "eager": a host launches every op; "graph": replayed as one graph, no host clock; "" where no host
+    schedule: Schedule
+    latency_s: float
+    host_s: float  # time the launching host is busy; 0 where there is no host clock
+    lane_busy_s: tuple[float, ...]
+    peak_bytes: int
+    memory: MemoryCurve
+    energy_j: EnergyParts  # with "total"
+    energy_by_phase_j: Mapping[str, EnergyParts]
+    time_by_phase_s: Mapping[str, float]  # lane time spent in each phase
+    provenance: Provenance
+    assumptions: tuple[str, ...] = ()
+    not_modelled: tuple[str, ...] = ()
+    # of the step in program order as PyTorch's own allocator counts it, library workspaces included, where that is what
+    # runs: a sequential schedule, launched eagerly, on a CPU or a GPU; `peak_bytes` is the tensors alone, as scheduled
+    eager_peak_bytes: int | None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"{self.scheduler} on {self.device} ({self.provenance} parameters)",
+            ("latency", f"{self.latency_s * 1e3:,.4g} ms"),
+            ("peak memory", f"{self.peak_bytes / 2**20:,.1f} MiB"),
+            ("energy", f"{self.energy_j.get('total', 0.0) * 1e3:,.4g} mJ"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One network on one device: the step as PyTorch runs it and the schedules that were tried.
+
+    `predictions[0]` is the sequential one that the others are compared with; `best` is the index of the recommended
+    one. `critical_path` is weighted by time on the device.
+    """
+
+    graph: BlockGraph
+    device: Device
+    predictions: tuple[Prediction, ...]
+    best: int
+    critical_path: CriticalPath
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.best < len(self.predictions):
+            raise BadInput(f"best is {self.best}: it must name one of {len(self.predictions)} predictions")
+
+    @property
+    def sequential(self) -> Prediction:
+        return self.predictions[0]
+
+    @property
+    def chosen(self) -> Prediction:
+        return self.predictions[self.best]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Several networks on one device, in the order the user named them."""
+
+    device: Device
+    studies: tuple[Study, ...]

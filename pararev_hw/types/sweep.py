@@ -1,0 +1,57 @@
+"""Many configurations of a device and a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pararev_hw.types.base import SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class SweepAxis:
+    """A parameter or an objective of a sweep: the name of its column, its unit, how it is best drawn."""
+
+    name: str
+    unit: str
+    log: bool = False
+    maximise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPoint:
+    """A configuration that works: its number, its parameters and derived quantities, its objectives."""
+
+    row: int
+    parameters: Mapping[str, Any]
+    objectives: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """A finished sweep.
+
+    `parameters` are those that vary, `fixed` those that do not. `pareto` is sorted by the first objective; `sample`
+    are other configurations, for pictures. `sensitivity[objective][parameter]` is the share of the variance of the
+    objective's logarithm that the parameter explains alone, None where nothing could be said. `configs_per_s` None:
+    nothing was computed this time. `combinations` None: a range without steps has no number of values.
+    """
+
+    name: str
+    device: str
+    scheduler: str
+    method: str
+    parameters: tuple[SweepAxis, ...]
+    fixed: Mapping[str, Any]
+    objectives: tuple[SweepAxis, ...]
+    evaluated: int
+    failed: int
+    reasons: Mapping[str, int]
+    resumed: int
+    configs_per_s: float | None
+    pareto: tuple[SweepPoint, ...]
+    sample: tuple[SweepPoint, ...]
+    sensitivity: Mapping[str, Mapping[str, float | None]]
+    combinations: int | None
+    schema_version: int = SCHEMA_VERSION

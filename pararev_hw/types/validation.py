@@ -1,0 +1,126 @@
+"""Predictions beside real steps, and beside the figures of a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pararev_hw.errors import BadInput
+from pararev_hw.types.base import SCHEMA_VERSION
+from pararev_hw.types.profile import Environment
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What one step takes, predicted or measured. `energy_j` None: the machine has no counter, or none is modelled."""
+
+    latency_s: float
+    peak_bytes: int
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationCase:
+    """A network that really ran: what was predicted for a step of it, and what was measured.
+
+    `held_out` "network": the calibration ran no whole step of this family of networks; "shape": it ran another depth or
+    size of the family. `baselines` are seconds by name. `samples_s` is every measured step. A case that did not come
+    to an end says why in `failed` and has no measurement.
+    """
+
+    name: str  # "pararevsnn37 train, width 0.25, batch 8, T 2, float32"
+    network: str
+    held_out: Literal["network", "shape"]
+    mode: Literal["train", "infer"]
+    launch: Literal["eager", "graph"]
+    dtype: str
+    batch: int
+    timesteps: int
+    width: float
+    flops: int
+    predicted: StepCost | None
+    measured: StepCost | None
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    samples_s: tuple[float, ...] = ()
+    failed: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.measured is None) != (self.failed is not None):
+            raise BadInput(f"case {self.name!r}: it has a measurement, or the reason why there is none")
+
+    def error(self, quantity: Literal["latency_s", "peak_bytes", "energy_j"]) -> float | None:
+        """Predicted over measured, minus 1; None where one of the two is not known."""
+        if self.predicted is None or self.measured is None:
+            return None
+        predicted, measured = getattr(self.predicted, quantity), getattr(self.measured, quantity)
+        return None if predicted is None or not measured else predicted / measured - 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """How far predictions are from measurements over `cases` cases; shares of one. `kendall_tau` tells how well the
+    ranking is predicted: None where fewer than two cases, or no two different ones, are ranked."""
+
+    cases: int
+    mape: float  # mean of |predicted / measured - 1|
+    max: float
+    within_10pct: float
+    kendall_tau: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """Predictions of one profile beside real training on its device.
+
+    `by_held_out` splits latency by what a case holds out, `by_group` by family, mode, datatype and launch; `baselines`
+    is the latency of simpler predictions on the same cases. `left_out` are cases that were not tried, each with its
+    reason. `interrupted`: the user stopped it, and the cases are those that had ended.
+    """
+
+    device: str
+    title: str
+    kind: str
+    suite: str
+    environment: Environment
+    cases: tuple[ValidationCase, ...]
+    latency: Accuracy | None
+    memory: Accuracy | None
+    energy: Accuracy | None
+    by_held_out: Mapping[str, Accuracy]
+    baselines: Mapping[str, Accuracy]
+    by_group: Mapping[str, Accuracy] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    interrupted: bool = False
+    schema_version: int = SCHEMA_VERSION
+
+    def within(self, tolerance: float) -> bool:
+        """Whether every mean error that was measured is at most `tolerance`, a share of one, and no case failed."""
+        found = [a.mape for a in (self.latency, self.memory, self.energy) if a is not None]
+        return bool(found) and max(found) <= tolerance and all(c.failed is None for c in self.cases)
+
+
+@dataclass(frozen=True, slots=True)
+class PaperRow:
+    """A relative figure of a paper beside our predictions of it, by way to launch."""
+
+    quantity: str  # "training time"
+    ratio: str  # "ParaRevSNN37 / RevSNN37"
+    form: str  # which form of the network above the line is predicted: "2 lanes", "merged"; "" where it has but one
+    source: str
+    published: float
+    predicted: Mapping[str, float]  # "eager", "graph", or "" where the way to launch means nothing
+
+
+@dataclass(frozen=True, slots=True)
+class PaperCheck:
+    """Relative figures of a paper beside predictions, none of them fitted. `untraced` are published figures that no
+    table of the paper gives."""
+
+    paper: str
+    device: str
+    rows: tuple[PaperRow, ...]
+    assumptions: tuple[str, ...]
+    untraced: tuple[str, ...]
+    schema_version: int = SCHEMA_VERSION
