@@ -13,8 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
+from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import CONTROL, CommEdge, SchedulingProblem, TaskCost
 
@@ -43,13 +43,14 @@ def read_problem(
         raise BadInput(f"{lanes} lanes: a problem has 1 to {MAX_LANES}")
     if memory_limit_bytes is not None and memory_limit_bytes < 0:
         raise BadInput(f"a memory limit of {memory_limit_bytes} bytes: it must not be negative")
-    text = _text(path)
+    text = read_text(path, MAX_FILE_BYTES, "a task graph is a JSON, STG or JSP text")
+    document = parse_json(text, str(path)) if kind == "json" else None
     try:
         if kind == "jsp":
             lanes, tasks, edges = _read_jsp(text, lanes)
         else:
             assert lanes is not None
-            tasks, edges = (_read_json if kind == "json" else _read_stg)(text, lanes)
+            tasks, edges = _read_json(document, lanes) if kind == "json" else _read_stg(text, lanes)
         return SchedulingProblem(
             device=f"{lanes} lanes",
             lanes=lanes,
@@ -72,31 +73,14 @@ def _format(path: Path, format: str | None) -> str:
     return found
 
 
-def _text(path: Path) -> str:
-    try:
-        if not path.is_file():
-            raise BadFile(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise BadFile(f"{path}: {size} bytes, at most {MAX_FILE_BYTES} are read")
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise BadFile(f"{path}: byte {e.start} is not UTF-8: this is no text file") from None
-    except OSError as e:
-        raise BadFile(f"{path}: cannot be read: {e.strerror}") from None
-    if not text.strip():
-        raise BadFile(f"{path}: is empty")
-    return text
-
-
 def _check_size(tasks: int, lanes: int) -> None:
     if tasks * lanes > MAX_TIMES:
         raise BadFile(f"{tasks} tasks on {lanes} lanes: at most {MAX_TIMES} times are held")
 
 
-def _read_json(text: str, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
-    document = _fields(_parsed(text), "the file", required=("tasks",), optional=("edges",))
-    rows = _list(document["tasks"], "tasks")
+def _read_json(document: object, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
+    graph = _fields(document, "the file", required=("tasks",), optional=("edges",))
+    rows = _list(graph["tasks"], "tasks")
     _check_size(len(rows), lanes)
     tasks: list[TaskCost] = []
     index: dict[str, int] = {}
@@ -112,7 +96,7 @@ def _read_json(text: str, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
         memory_bytes = _bytes(fields.get("memory_bytes", 0), f"memory_bytes of task {name!r}")
         tasks.append(TaskCost(name, times_s, memory_bytes=memory_bytes))
     edges: list[CommEdge] = []
-    for at, row in enumerate(_list(document.get("edges", []), "edges")):
+    for at, row in enumerate(_list(graph.get("edges", []), "edges")):
         fields = _fields(row, f"edges[{at}]", required=("src", "dst"), optional=("bytes",))
         ends = {end: _id(fields[end], f"edges[{at}].{end}") for end in ("src", "dst")}
         for end, name in ends.items():
@@ -121,30 +105,6 @@ def _read_json(text: str, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
         moved = _bytes(fields.get("bytes", 0), f"edges[{at}].bytes")
         edges.append(CommEdge(index[ends["src"]], index[ends["dst"]], bytes=moved))
     return tasks, edges
-
-
-def _parsed(text: str) -> object:
-    def refuse(literal: str) -> None:
-        raise BadFile(f"holds {literal}, which is no JSON number: times are finite")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [k for k, _ in pairs]
-            raise BadFile(f"key {next(k for k in keys if keys.count(k) > 1)!r} is given twice in one object")
-        return found
-
-    try:
-        parsed: object = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
-        return parsed
-    except json.JSONDecodeError as e:
-        raise BadFile(f"line {e.lineno} column {e.colno}: not valid JSON: {e.msg}") from None
-    except RecursionError:
-        raise BadFile("not a task graph: nested too deeply") from None
-    except BadFile:
-        raise
-    except ValueError:  # an integer of thousands of digits
-        raise BadFile("holds a number that is too long to be a time or a size") from None
 
 
 def _fields(value: object, where: str, required: Sequence[str], optional: Sequence[str]) -> Mapping[str, object]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from pararev_hw.atomic import write_files
 from pararev_hw.calibration.residuals import held_out_errors
 from pararev_hw.costmodels.calibrated.features import family
-from pararev_hw.reports.files import write_files
 from pararev_hw.types import Profile
 
 

@@ -44,7 +44,7 @@ def is_stream(path: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    from pararev_hw.reports.files import write_files
+    from pararev_hw.atomic import write_files
 
     if not is_stream(path):
         path = path.resolve()  # a link stays a link

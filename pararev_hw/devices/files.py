@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
-from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +24,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
+from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance
 
@@ -45,7 +44,7 @@ class _Strict(BaseModel):
 
 def _plain(text: str) -> str:
     if CONTROL.search(text):
-        raise ValueError(f"is {_shown(text)}: a control character in it would be obeyed by a terminal")
+        raise ValueError(f"is {shown(text)}: a control character in it would be obeyed by a terminal")
     return text
 
 
@@ -106,60 +105,17 @@ def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Devic
 
 
 def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        if len(data) > MAX_FILE_BYTES:
-            raise BadFile(f"{path}: larger than {MAX_FILE_BYTES} bytes: a device file is a few KiB of YAML")
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        raise BadFile(f"{path}: not UTF-8 text: a device file is YAML or JSON") from None
-    except OSError as err:
-        raise BadFile(f"{path}: cannot be read: {err.strerror}") from None
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, which refuses a key given twice instead of keeping the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) < len(node.value):
-            keys = [self.construct_object(key) for key, _ in node.value]
-            again = next(k for k, key in enumerate(keys) if key in keys[:k])
-            mark = node.value[again][0].start_mark
-            raise yaml.MarkedYAMLError(problem=f"key {keys[again]!r} is given twice", problem_mark=mark)
-        return mapping
+    return read_text(path, MAX_FILE_BYTES, "a device file is a few KiB of YAML or JSON")
 
 
 def device_from_yaml(text: str, where: str) -> Device:
     """The device that a YAML text describes. Raises BadFile, one line that begins with `where`."""
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)  # a SafeLoader
-    except yaml.MarkedYAMLError as err:
-        line = f" in line {err.problem_mark.line + 1}" if err.problem_mark else ""
-        raise BadFile(f"{where}: not valid YAML{line}: {err.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as err:
-        raise BadFile(f"{where}: not valid YAML: {str(err).splitlines()[0]}") from None
-    return device_from_dict(data, where)
+    return device_from_dict(parse_yaml(text, where), where)
 
 
 def device_from_json(text: str, where: str) -> Device:
     """The device that a JSON text describes. Raises BadFile, one line that begins with `where`."""
-    try:
-        data = json.loads(text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as err:
-        raise BadFile(f"{where}: not valid JSON in line {err.lineno}: {err.msg}") from None
-    except (ValueError, RecursionError) as err:
-        raise BadFile(f"{where}: not valid JSON: {err}") from None
-    return device_from_dict(data, where)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
-    return mapping
+    return device_from_dict(parse_json(text, where), where)
 
 
 def device_from_dict(data: object, where: str) -> Device:
@@ -188,7 +144,7 @@ def _words_as_numbers(data: dict[Any, Any], where: str) -> dict[Any, Any]:
             word = figure["value"]
             if word not in choices:
                 known = ", ".join(choices)
-                raise BadFile(f"{where}: figures.{name}.value is {_shown(word)}: it must be one of {known}")
+                raise BadFile(f"{where}: figures.{name}.value is {shown(word)}: it must be one of {known}")
             found[name] = {**figure, "value": float(choices.index(word))}
     return {**data, "figures": found}
 
@@ -196,7 +152,7 @@ def _words_as_numbers(data: dict[Any, Any], where: str) -> dict[Any, Any]:
 def _checked(model: _DeviceModel, where: str) -> Device:
     for name in model.figures:
         if name not in PARAMETERS:
-            raise BadFile(f"{where}: {_unknown_key(name, 'figures', tuple(PARAMETERS))}")
+            raise BadFile(f"{where}: {unknown_key(name, tuple(PARAMETERS), 'figures')}")
     missing = [name for name in needed_parameters(model.kind) if name not in model.figures]
     if missing:
         raise BadFile(f"{where}: figures lacks {', '.join(missing)}: a device of kind {model.kind} needs them")
@@ -216,36 +172,13 @@ def _checked(model: _DeviceModel, where: str) -> Device:
 _FIELDS = {"": tuple(_DeviceModel.model_fields), "figure": tuple(_FigureModel.model_fields)}
 
 
-def _one_line(err: ValidationError) -> str:
-    """The first thing pydantic found wrong, in our words. Unknown keys first: they explain a key that is missing."""
-    errors = sorted(err.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
-    first = errors[0]
-    loc = [str(part) for part in first["loc"]]
-    at = ".".join(loc)
-    match first["type"]:
-        case "extra_forbidden":
-            return _unknown_key(loc[-1], ".".join(loc[:-1]), _FIELDS["figure" if len(loc) > 1 else ""])
-        case "missing":
-            return f"{at} is missing"
-        case "literal_error":
-            return f"{at} is {_shown(first['input'])}: it must be {first['ctx']['expected']}"
-        case "model_type" | "dict_type":
-            return f"{at} is {_shown(first['input'])}: it must be a mapping"
-        case "value_error":
-            return f"{at} {first['ctx']['error']}"
-        case _:
-            return f"{at} is {_shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _unknown_key(key: str, where: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-    return f"unknown key {key!r}{f' at {where}' if where else ''}: {hint}"
+def _one_line(error: ValidationError) -> str:
+    """The first thing pydantic found wrong, in our words."""
+    fault = first_fault(error)
+    *parents, last = map(str, fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return unknown_key(last, _FIELDS["figure" if parents else ""], ".".join(parents))
+    return fault_in_words(fault, ".".join((*parents, last)))
 
 
 def device_to_dict(device: Device) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pararev_hw.devices.files import device_from_dict, device_to_dict, load_device
+from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_bytes, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.types import SCHEMA_VERSION, Estimate, Hardware, Profile
 
@@ -57,17 +58,7 @@ def is_profile(data: object) -> bool:
 
 def read_profile(path: Path) -> Profile:
     """The profile in that file. Raises BadFile, one line."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_PROFILE_BYTES + 1)
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror}") from None
-    if len(data) > MAX_PROFILE_BYTES:
-        raise BadFile(f"{path}: larger than {MAX_PROFILE_BYTES} bytes: that is no profile")
-    try:
-        return profile_from_json(data.decode("utf-8"), str(path))
-    except UnicodeDecodeError:
-        raise BadFile(f"{path}: not UTF-8 text: a profile is JSON") from None
+    return profile_from_json(read_text(path, MAX_PROFILE_BYTES, "a profile is JSON"), str(path))
 
 
 def load_hardware(name_or_path: str | Path) -> Hardware:
@@ -79,20 +70,14 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
 def _holds_profile(path: Path) -> bool:
     """Whether the file speaks of fits, as every profile does, whole or cut short."""
     try:
-        with path.open("rb") as file:
-            return b'"fits"' in file.read(MAX_PROFILE_BYTES)
-    except OSError:
+        return b'"fits"' in read_bytes(path, MAX_PROFILE_BYTES, "a profile is JSON")
+    except BadFile:
         return False  # the device reader says what is wrong with it
 
 
 def profile_from_json(text: str, where: str) -> Profile:
     """The profile that a JSON text describes. Raises BadFile, one line that begins with `where`."""
-    try:
-        data = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise BadFile(f"{where}: not valid JSON in line {error.lineno}: {error.msg}: was it cut short?") from None
-    except (ValueError, RecursionError) as error:
-        raise BadFile(f"{where}: not valid JSON: {error}") from None
+    data = parse_json(text, where)
     if not is_profile(data):
         raise BadFile(f"{where}: holds no profile: a profile has fits")
     version = data.get("schema_version")
@@ -108,7 +93,7 @@ def profile_from_json(text: str, where: str) -> Profile:
     if unknown:
         raise BadFile(f"{where}: unknown key {unknown[0]!r}: known: {', '.join(sorted(known))}")
     try:
-        found = _adapter().validate_json(json.dumps(data | {"device": device_to_dict(device)}))
+        found = _adapter().validate_json(json.dumps(data | {"device": asdict(device)}))
     except ValidationError as error:
         raise BadFile(f"{where}: {_one_line(error)}") from None
     _check_ranges(found, where)
@@ -127,10 +112,6 @@ def _plain(profile: Profile) -> dict[str, Any]:
 @cache
 def _adapter() -> TypeAdapter[Profile]:
     return TypeAdapter(Profile)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
 
 
 def _estimates(profile: Profile) -> Iterator[tuple[str, str, Estimate]]:
@@ -160,17 +141,9 @@ def _check_ranges(profile: Profile, where: str) -> None:
 
 
 def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    at = ".".join(map(str, first["loc"]))
-    match first["type"]:
-        case "missing":
-            return f"{at} is missing: was it cut out?"
-        case "value_error":
-            return f"{at}: {first['ctx']['error']}"
-        case _:
-            shown = repr(first["input"])
-            text = shown if len(shown) <= 60 else f"{shown[:57]}..."
-            return f"{at} is {text}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    fault = first_fault(error)
+    at = ".".join(map(str, fault["loc"]))
+    return f"{at} is missing: was it cut out?" if fault["type"] == "missing" else fault_in_words(fault, at)
 
 
 def profile_document(profile: Profile) -> dict[str, Any]:

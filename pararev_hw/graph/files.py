@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.critical import critical_path
 from pararev_hw.types import (
@@ -349,39 +350,7 @@ def _shapes(value: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
 
 def read_json(path: Path) -> Any:
     """The JSON document in a file. Raises BadFile in one line: unreadable, too large, half written, not JSON."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise BadFile(f"{path}: {size} bytes are more than a graph file may have ({MAX_BYTES})")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: not a text file: a graph file is JSON in UTF-8") from error
-    if not text.strip():
-        raise BadFile(f"{path}: the file is empty")
-    return parse_json(text, str(path))
-
-
-def parse_json(text: str, where: str) -> Any:
-    """The JSON document in a text. NaN and infinity are refused: they are no JSON."""
-
-    def refuse(word: str) -> float:
-        raise BadFile(f"{where}: {word} stands where a number belongs")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        raise BadFile(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno} ({error.msg}): "
-            "is the file half written?"
-        ) from error
-    except RecursionError as error:
-        raise BadFile(f"{where}: nested too deeply to be a graph") from error
-    except ValueError as error:  # a number of more digits than Python reads
-        if isinstance(error, BadFile):
-            raise
-        raise BadFile(f"{where}: holds a number of thousands of digits") from error
+    return parse_json(read_text(path, MAX_BYTES, "a graph file is JSON in UTF-8"), str(path))
 
 
 def load(path: Path) -> BlockGraph:

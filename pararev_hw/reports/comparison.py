@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pararev_hw.atomic import write_files
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
-from pararev_hw.reports.files import write_files
 from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 

@@ -11,9 +11,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw.atomic import write_files
 from pararev_hw.reports import svg, units
 from pararev_hw.reports.document import dump
-from pararev_hw.reports.files import write_files
 from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
 from pararev_hw.reports.text import columns_of, plain_table
 from pararev_hw.types import PaperCheck, PaperRow

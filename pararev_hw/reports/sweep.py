@@ -12,8 +12,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw.atomic import write_files
 from pararev_hw.reports import sweep_phrasing, sweep_svg, units
-from pararev_hw.reports.files import write_files
 from pararev_hw.reports.page import Cell, Row, markup, render
 from pararev_hw.reports.text import columns_of, plain_table
 from pararev_hw.types import SweepPoint, SweepResult

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pararev_hw.atomic import write_files
 from pararev_hw.reports import units
 from pararev_hw.reports.document import dump
-from pararev_hw.reports.files import write_files
 from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
 from pararev_hw.reports.scatter import Quantity, scatter_svg
 from pararev_hw.reports.validation import (

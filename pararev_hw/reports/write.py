@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pararev_hw.atomic import write_files
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import dump, report_document
-from pararev_hw.reports.files import write_files
 from pararev_hw.reports.gantt import gantt_svg
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.page import report_html

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pararev_hw.atomic import write_files
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.devices.files import device_to_yaml
-from pararev_hw.reports.files import write_files
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.types import Device, DeviceParameter, SweepResult
 

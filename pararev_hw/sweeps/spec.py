@@ -11,15 +11,14 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pararev_hw.devices import PARAMETERS, load_device
 from pararev_hw.devices.files import device_to_dict
+from pararev_hw.documents import fault_in_words, first_fault, parse_yaml, read_text, unknown_key
 from pararev_hw.errors import BadFile, BadInput, PararevError, unknown_name
 from pararev_hw.sweeps import expressions
 from pararev_hw.sweeps.expressions import Expression
@@ -123,28 +122,13 @@ class _File(_Strict):
 
 def load(path: Path) -> Sweep:
     """The sweep in a YAML file. Raises BadFile, BadInput or UnknownName in one line."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        text = data.decode("utf-8")
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise BadFile(f"{path}: not UTF-8 text: a sweep file is YAML") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise BadFile(f"{path}: larger than {MAX_FILE_BYTES} bytes: a sweep file is a few KiB of YAML")
+    text = read_text(path, MAX_FILE_BYTES, "a sweep file is a few KiB of YAML")
     return from_yaml(text, str(path), path.parent)
 
 
 def from_yaml(text: str, where: str, folder: Path = Path()) -> Sweep:
     """The sweep that a YAML text describes; device files are found beside it. `where` begins every complaint."""
-    try:
-        data = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadFile(f"{where}: not valid YAML{line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise BadFile(f"{where}: not valid YAML: {str(error).splitlines()[0]}") from None
+    data = parse_yaml(text, where)
     if not isinstance(data, dict):
         raise BadFile(
             f"{where}: holds no sweep: a mapping with device, networks, parameters and objectives is expected"
@@ -404,18 +388,12 @@ def _at_most(count: int, key: str) -> int:
     return count
 
 
-def _one_line(error: ValidationError, known: tuple[str, ...] | None = None) -> str:
-    """The first thing pydantic found wrong, in our words; unknown keys first, since they explain missing ones."""
-    first = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")[0]
-    parts = [str(p) for p in first["loc"] if p not in ("str", "list[str]", "_Method")]
+def _one_line(error: ValidationError, keys: tuple[str, ...] | None = None) -> str:
+    """The first thing pydantic found wrong, in our words."""
+    fault = first_fault(error)
+    parts = [str(p) for p in fault["loc"] if p not in ("str", "list[str]", "_Method")]
     at = ".".join(parts)
-    if first["type"] == "extra_forbidden":
-        keys = known or tuple(
-            f.alias or n for n, f in (_Method if parts[0] == "method" else _File).model_fields.items()
-        )
-        near = get_close_matches(parts[-1], keys, n=1, cutoff=0.5)
-        return f"unknown key {at!r}: " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(keys)}")
-    if first["type"] == "missing":
-        return f"{at} is missing"
-    shown = repr(first["input"])
-    return f"{at} is {shown if len(shown) <= 60 else shown[:57] + '...'}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    if fault["type"] == "extra_forbidden":
+        model = _Method if parts[0] == "method" else _File
+        return unknown_key(at, keys or tuple(f.alias or n for n, f in model.model_fields.items()))
+    return fault_in_words(fault, at)

@@ -163,7 +163,7 @@ GOOD = {"value": 1.0, "source": "somebody", "standing": "assumed"}
             "figures.memory_bytes.standing is 'guessed': it must be 'measured', 'published' or 'assumed'",
         ),
         (_spoilt(figures__memory_bytes=5.0), "figures.memory_bytes is 5.0: it must be a mapping"),
-        (_spoilt(parameters=[]), "figures is a list: it must be a mapping"),
+        (_spoilt(figures=[]), "figures is a list: it must be a mapping"),
         (_spoilt(figures__memory_bytes=None), "figures lacks memory_bytes: a device of kind accelerator needs"),
         (_spoilt(figures__systolic__value=0.5), "figures.systolic.value must be 0 or 1"),
         (

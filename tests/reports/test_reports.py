@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import pararev_hw.reports as reports
+from pararev_hw.atomic import write_files
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
-from pararev_hw.reports.files import write_files
 from pararev_hw.types import Comparison, DeviceParameter, Study
 from tests.helpers import hand_built_study
 

@@ -76,8 +76,8 @@ B = '{"id": "b", "time_s": 1}'
 BAD_JSON = {
     "empty file": ("", r"is empty"),
     "blank file": (" \n ", r"is empty"),
-    "half-written": ('{"tasks": [\n  {"id": "a", "time_s"', r"line 2 column \d+: not valid JSON"),
-    "not JSON": ("tasks:\n  - a", r"line 1 column 1: not valid JSON"),
+    "half-written": ('{"tasks": [\n  {"id": "a", "time_s"', r"not valid JSON in line 2, column \d+"),
+    "not JSON": ("tasks:\n  - a", r"not valid JSON in line 1, column 1 "),
     "a list": ("[]", r"the file is a list: it must be an object with tasks, edges"),
     "no tasks": ('{"edges": []}', r"the file has no 'tasks'"),
     "tasks no list": ('{"tasks": {"a": 1}}', r"tasks is an object: it must be a list"),
@@ -94,7 +94,7 @@ BAD_JSON = {
         f'{{"tasks": [{A}, {B}], "edges": [{{"source": "a", "dst": "b"}}]}}',
         r"edges\[0\] has an unknown key 'source'.*known: src, dst, bytes",
     ),
-    "key twice": ('{"tasks": [{"id": "a", "id": "b", "time_s": 1}]}', r"key 'id' is given twice in one object"),
+    "key twice": ('{"tasks": [{"id": "a", "id": "b", "time_s": 1}]}', r"key 'id' is given twice"),
     "no id": ('{"tasks": [{"time_s": 1}]}', r"tasks\[0\] has no 'id'"),
     "no time": ('{"tasks": [{"id": "a"}]}', r"tasks\[0\] has no 'time_s'"),
     "id obeyed by a terminal": (
@@ -108,7 +108,7 @@ BAD_JSON = {
         '{"tasks": [{"id": "1", "time_s": 1}, {"id": 1, "time_s": 1}]}',
         r"task id '1' occurs twice",
     ),
-    "NaN time": ('{"tasks": [{"id": "a", "time_s": NaN}]}', r"holds NaN, which is no JSON number: times are finite"),
+    "NaN time": ('{"tasks": [{"id": "a", "time_s": NaN}]}', r"holds NaN, which is no JSON number: numbers are finite"),
     "infinite time": ('{"tasks": [{"id": "a", "time_s": -Infinity}]}', r"holds -Infinity"),
     "overflowing time": ('{"tasks": [{"id": "a", "time_s": 1e999}]}', r"time_s of task 'a' is Infinity: .* finite"),
     "negative time": (
@@ -119,7 +119,7 @@ BAD_JSON = {
     "time a truth value": ('{"tasks": [{"id": "a", "time_s": true}]}', r"time_s of task 'a' is true"),
     "time null": ('{"tasks": [{"id": "a", "time_s": null}]}', r"time_s of task 'a' is null"),
     "endless time": (f'{{"tasks": [{{"id": "a", "time_s": {"9" * 400}}}]}}', r"time_s of task 'a' is 9+: it must be"),
-    "absurd time": (f'{{"tasks": [{{"id": "a", "time_s": {"9" * 9000}}}]}}', r"holds a number that is too long"),
+    "absurd time": (f'{{"tasks": [{{"id": "a", "time_s": {"9" * 9000}}}]}}', r"holds a number of thousands of digits"),
     "half a byte": (
         '{"tasks": [{"id": "a", "time_s": 1, "memory_bytes": 1.5}]}',
         r"memory_bytes of task 'a' is 1.5: it must be a whole number",
@@ -205,7 +205,7 @@ def test_a_call_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadFile, match=r"gone.json: no such file"):
+    with pytest.raises(BadFile, match=r"gone.json: cannot be read: No such file"):
         read_problem(tmp_path / "gone.json", lanes=1)
     with pytest.raises(BadFile, match=r"is no regular file"):
         read_problem(tmp_path, format="json", lanes=1)
@@ -218,7 +218,7 @@ def test_a_file_over_the_size_bound_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.json"
     with path.open("wb") as file:
         file.truncate(task_graph_files.MAX_FILE_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(BadFile, match=r"67108865 bytes, at most 67108864 are read"):
+    with pytest.raises(BadFile, match=r"larger than 67108864 bytes"):
         read_problem(path, lanes=1)
 
 
