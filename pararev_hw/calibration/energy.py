@@ -12,6 +12,7 @@ import torch
 from scipy.optimize import nnls
 
 from pararev_hw.calibration.ops import Missed
+from pararev_hw.measurement.energy import energy_counter
 from pararev_hw.types import Device, DeviceParameter
 
 _LONG_S = 1.5  # the counter moves every 20 to 100 ms
@@ -32,17 +33,11 @@ class PowerSample:
 
 def measured_power() -> Iterator[PowerSample | Missed]:
     """The idle board, products and copies, each for a second or two. Missed where there is no counter."""
-    try:
-        import pynvml  # an extra: only GPU machines have a use for it
-    except ImportError:
-        yield Missed("energy", "nvidia-ml-py is not installed (pip install 'pararev-hw[gpu]')")
-        return
-    pynvml.nvmlInit()
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(0).uuid}")
-        yield from _powers(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) / 1e3)
-    finally:
-        pynvml.nvmlShutdown()
+    with energy_counter("cuda") as counter:
+        if isinstance(counter, str):
+            yield Missed("energy", counter.removeprefix("energy: "))
+        else:
+            yield from _powers(counter)
 
 
 def _powers(counter: Callable[[], float]) -> Iterator[PowerSample]:

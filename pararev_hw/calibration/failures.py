@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Lost(Exception):
+class DeviceLost(Exception):
     """The device no longer answers: nothing more can be measured on it."""
 
 

@@ -9,15 +9,15 @@ import numpy as np
 from scipy.optimize import least_squares, nnls
 
 from pararev_hw.costmodels.calibrated.design_matrix import (
-    Rows,
-    clean_s,
+    DesignMatrix,
     corrected,
-    measured_rows,
-    smoothness_estimates,
-    smoothness_of,
+    hyperparameter_estimates,
+    hyperparameters_of,
+    measured_design_matrix,
+    seconds_without_faults,
 )
 from pararev_hw.costmodels.calibrated.features import branches, family, group
-from pararev_hw.costmodels.calibrated.gaussian_process import smoothness
+from pararev_hw.costmodels.calibrated.gaussian_process import fit_hyperparameters
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.types import Estimate, Fit, OpSample
 
@@ -55,19 +55,19 @@ def _fit(
     unseen = [s for s in samples if s.held_out]
     if len(known) < _FEWEST:
         return None
-    table, taken = measured_rows(known, capacities), clean_s(known, fault_s_per_byte)
-    coefficients = dict(priced(table, taken))
-    residual = np.log(taken / table.priced(coefficients))
+    table, taken = measured_design_matrix(known, capacities), seconds_without_faults(known, fault_s_per_byte)
+    coefficients = dict(fitted_coefficients(table, taken))
+    residual = np.log(taken / table.seconds(coefficients))
     if smooth:
-        how = smoothness(table.at, residual)
+        how = fit_hyperparameters(table.at, residual)
         if how is not None:
-            coefficients |= smoothness_estimates(how)
+            coefficients |= hyperparameter_estimates(how)
     draft = Fit(name, dtype, coefficients, len(known), len(unseen), None, None, None)
     if not unseen:
         return draft
-    rest = measured_rows(unseen, capacities)
-    factor = corrected(table, residual, smoothness_of(draft), rest)
-    error = rest.priced(coefficients) * factor / clean_s(unseen, fault_s_per_byte) - 1.0
+    rest = measured_design_matrix(unseen, capacities)
+    factor = corrected(table, residual, hyperparameters_of(draft), rest)
+    error = rest.seconds(coefficients) * factor / seconds_without_faults(unseen, fault_s_per_byte) - 1.0
     return Fit(
         name,
         dtype,
@@ -80,13 +80,13 @@ def _fit(
     )
 
 
-def priced(table: Rows, taken_s: Floats) -> Mapping[str, Estimate]:
+def fitted_coefficients(table: DesignMatrix, taken_s: Floats) -> Mapping[str, Estimate]:
     """Prices under which the amounts of `table` explain the measured seconds, in relative terms.
 
     Start: non-negative least squares of relative errors. Then the logarithms of times under a soft-L1 loss, which
     outliers move little. Sigma from the curvature at the solution, None for a price at its bound of 0.
     """
-    scaled = table.amounts / taken_s[:, None]
+    scaled = table.work_terms / taken_s[:, None]
     size = scaled.max(0)
     used = np.flatnonzero(size > 0)
     columns = scaled[:, used] / size[used]

@@ -7,7 +7,6 @@ plain network only trains: untrained and in eval mode, hardly a neuron of it fir
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,7 @@ from torch import nn
 
 from pararev_hw import models
 from pararev_hw.tracing import optimizer_named, trace_step
+from pararev_hw.training.step import Loop, eager_step
 from pararev_hw.types import BlockGraph
 
 CLASSES = 10
@@ -126,27 +126,9 @@ def step(which: HeldIn, device: str, seed: int) -> Callable[[], object]:
     x = torch.randn(which.batch, 3, 32, 32, generator=generator).to(device)
     y = torch.randint(0, CLASSES, (which.batch,), generator=generator).to(device)
 
-    def cast() -> contextlib.AbstractContextManager[object]:
-        lowered = which.dtype in ("bfloat16", "float16")
-        return torch.autocast(device, getattr(torch, which.dtype)) if lowered else contextlib.nullcontext()
-
-    if which.mode == "infer":
-
-        def infer() -> object:
-            with torch.no_grad(), cast():
-                return model(x)
-
-        return infer
-    optimizer = optimizer_named(_optimizer(device))(list(model.parameters()))
-
-    def train() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with cast():
-            loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-
-    return train
+    loop = Loop(optimizer_named(_optimizer(device))) if which.mode == "train" else None
+    run = eager_step(model, loop, which.dtype, device)
+    return lambda: run((x,), y)
 
 
 def _optimizer(device: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.optimize import least_squares
 
-from pararev_hw.costmodels.calibrated.cache_model import lost
+from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.measurement import Clock, measure, step_clock
 from pararev_hw.types import Estimate
@@ -112,7 +112,7 @@ def capacities(warm: Points, start: tuple[float, float]) -> Mapping[str, Estimat
 
     def predicted(p: Floats) -> Floats:
         overhead, a, b, c, l2, last = np.exp(p)
-        found: Floats = overhead + size * (a + b * lost(size, l2) + c * lost(size, last))
+        found: Floats = overhead + size * (a + b * miss_share(size, l2) + c * miss_share(size, last))
         return found
 
     first = np.log([time_s[0], 1e-11, 1e-11, 3e-11, start[0], start[1]])

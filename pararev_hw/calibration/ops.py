@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from pararev_hw.calibration.cases import Case
-from pararev_hw.calibration.failures import Lost, failure
+from pararev_hw.calibration.failures import DeviceLost, failure
 from pararev_hw.calibration.suite import SEED, SuiteEntry, in_turn
 from pararev_hw.measurement import Clock, Timing, measure
 from pararev_hw.types import OpSample
@@ -33,7 +33,7 @@ def measured_ops(
 ) -> Iterator[OpSample | Missed]:
     """Samples of the suite's cases in turn, while `until` does not say that the time is over.
 
-    A case that raises is missed and the rest go on; Lost is raised where the device itself is gone.
+    A case that raises is missed and the rest go on; DeviceLost is raised where the device itself is gone.
     """
     generator = torch.Generator().manual_seed(SEED)
     flush = _flush(device)
@@ -46,7 +46,7 @@ def measured_ops(
             # a library may refuse a shape with any error; what it said goes into the profile
             reason = failure(error)
             if reason is None:
-                raise Lost(str(error).splitlines()[0]) from error
+                raise DeviceLost(str(error).splitlines()[0]) from error
             yield Missed(entry.name, reason)
 
 

@@ -16,7 +16,7 @@ from pararev_hw.calibration.ops import Missed
 from pararev_hw.calibration.suite import SEED
 from pararev_hw.calibration.suite.convolutions import conv_case
 from pararev_hw.calibration.suite.elementwise import sum_case
-from pararev_hw.costmodels.calibrated.cache_model import lost
+from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.measurement import Clock, measure
 from pararev_hw.types import Device, DeviceParameter, OpType, PairSample
 
@@ -137,7 +137,7 @@ def together_s(device: Device, pair: PairSample, capacity: float, figures: Mappi
     demands = []
     both = np.array(float(sum(t.read_bytes + t.write_bytes for t in pair.ops)))  # the last cache is shared too
     for t, alone, count in zip(pair.ops, pair.alone_s, pair.counts, strict=True):
-        fetched = count * (t.read_bytes + t.write_bytes) * float(lost(both, capacity))
+        fetched = count * (t.read_bytes + t.write_bytes) * float(miss_share(both, capacity))
         held = count * device.get("host_overhead_s", 0.0) / alone
         busy = _occupied(device, t, figures) if device.kind == "gpu" else min(1.0, held)
         demands.append((busy, fetched / figures[_BANDWIDTH] / alone))

@@ -8,7 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pararev_hw.costmodels.calibrated.design_matrix import capacities, clean_s, corrected, measured_rows, smoothness_of
+from pararev_hw.costmodels.calibrated.design_matrix import (
+    capacities,
+    corrected,
+    hyperparameters_of,
+    measured_design_matrix,
+    seconds_without_faults,
+)
 from pararev_hw.costmodels.calibrated.features import family, group
 from pararev_hw.types import OpSample, Profile
 
@@ -38,10 +44,10 @@ def held_out_errors(profile: Profile) -> Iterator[tuple[OpSample, float]]:
         key = (fit.group, fit.dtype)
         if not known[key] or not unseen[key]:
             continue
-        table, rest = measured_rows(known[key], limits), measured_rows(unseen[key], limits)
-        residual = np.log(clean_s(known[key], faults) / table.priced(fit.coefficients))
-        factor = corrected(table, residual, smoothness_of(fit), rest)
-        errors = rest.priced(fit.coefficients) * factor / clean_s(unseen[key], faults) - 1.0
+        table, rest = measured_design_matrix(known[key], limits), measured_design_matrix(unseen[key], limits)
+        residual = np.log(seconds_without_faults(known[key], faults) / table.seconds(fit.coefficients))
+        factor = corrected(table, residual, hyperparameters_of(fit), rest)
+        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(unseen[key], faults) - 1.0
         yield from zip(unseen[key], errors.tolist(), strict=True)
 
 

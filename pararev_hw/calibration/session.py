@@ -11,12 +11,12 @@ import torch
 
 from pararev_hw.calibration import held_in, host_overheads
 from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_power
-from pararev_hw.calibration.failures import Lost, failure
+from pararev_hw.calibration.failures import DeviceLost, failure
 from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import Budget, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
-from pararev_hw.calibration.steps import Seen, corrections, measured_steps
+from pararev_hw.calibration.steps import MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, entries
 from pararev_hw.errors import BadInput
 from pararev_hw.measurement import computing_threads, cpu_clock, cuda_clock
@@ -41,7 +41,7 @@ class Measured:
     curves: dict[str, host_overheads.Points] = field(default_factory=dict)
     samples: list[OpSample] = field(default_factory=list)
     pairs: list[PairSample] = field(default_factory=list)
-    steps: list[Seen] = field(default_factory=list)
+    steps: list[MeasuredStep] = field(default_factory=list)
     power: list[PowerSample] = field(default_factory=list)
     missed: list[Missed] = field(default_factory=list)
 
@@ -75,7 +75,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
         except KeyboardInterrupt:
             interrupted = True
             found.missed.append(Missed("the rest", "interrupted"))
-        except Lost as gone:
+        except DeviceLost as gone:
             found.missed.append(Missed("the rest", f"the device is gone: {gone}"))
         if not found.samples:
             if interrupted:
@@ -147,7 +147,7 @@ def _kept(found: Measured, what: str) -> Iterator[None]:
         # whatever a library raises here costs this part alone, and is written into the profile
         reason = failure(error)
         if reason is None:
-            raise Lost(str(error).splitlines()[0]) from error
+            raise DeviceLost(str(error).splitlines()[0]) from error
         found.missed.append(Missed(what, reason))
 
 

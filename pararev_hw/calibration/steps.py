@@ -9,10 +9,10 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from pararev_hw.calibration import held_in
-from pararev_hw.calibration.failures import Lost, failure
+from pararev_hw.calibration.failures import DeviceLost, failure
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.ops import Missed, rounded
-from pararev_hw.calibration.subprocess_steps import Timed, timed_apart, timed_here
+from pararev_hw.calibration.subprocess_steps import Timed, timed_here, timed_in_subprocess
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
@@ -25,7 +25,7 @@ _OUTLIER = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class MeasuredStep:
     """A measured step, and the same step traced."""
 
     sample: StepSample
@@ -34,19 +34,23 @@ class Seen:
 
 def measured_steps(
     which: Sequence[HeldIn], device: str, threads: int, seed: int, until: Callable[[], bool]
-) -> Iterator[Seen | Missed]:
-    """Steps in turn while the time lasts; one that raises is missed. Raises Lost where the device is gone."""
+) -> Iterator[MeasuredStep | Missed]:
+    """Steps in turn while the time lasts; one that raises is missed. Raises DeviceLost where the device is gone."""
     graphs = (held_in.traced(one, device) for one in which)
-    timings = timed_apart(which, threads, seed, STEP_LIMIT_S, until) if device == "cpu" else _on_gpu(which, seed, until)
+    timings = (
+        timed_in_subprocess(which, threads, seed, STEP_LIMIT_S, until)
+        if device == "cpu"
+        else _timed_on_gpu(which, seed, until)
+    )
     for one, graph, found in zip(which, graphs, timings, strict=False):
         if found.timing is None:
             yield Missed(one.name, found.failed)
             continue
         flops = sum(t.flops for t in graph.tasks)
-        yield Seen(StepSample(one.name, rounded(found.timing), 0.0, found.timing.faulted_bytes, flops), graph)
+        yield MeasuredStep(StepSample(one.name, rounded(found.timing), 0.0, found.timing.faulted_bytes, flops), graph)
 
 
-def _on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool]) -> Iterator[Timed]:
+def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool]) -> Iterator[Timed]:
     """Timings in this process: a GPU's allocator keeps what it has, whoever had it before."""
     for one in which:
         if until():
@@ -57,11 +61,13 @@ def _on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool]) -> It
             # a step may fail in as many ways as a network: the other steps still count
             reason = failure(error)
             if reason is None:
-                raise Lost(str(error).splitlines()[0]) from error
+                raise DeviceLost(str(error).splitlines()[0]) from error
             yield Timed(None, reason)
 
 
-def corrections(profile: Profile, seen: Sequence[Seen]) -> tuple[Mapping[str, Estimate], tuple[StepSample, ...]]:
+def corrections(
+    profile: Profile, seen: Sequence[MeasuredStep]
+) -> tuple[Mapping[str, Estimate], tuple[StepSample, ...]]:
     """What steps spend beyond their ops: seconds per op by phase, a factor by mode, and what fresh memory costs.
 
     Least squares of log(predicted / measured) over the held-in steps under a loss that outliers move little, each
@@ -112,7 +118,7 @@ def corrections(profile: Profile, seen: Sequence[Seen]) -> tuple[Mapping[str, Es
     return found, samples
 
 
-def kept_bytes(seen: Sequence[Seen]) -> Estimate:
+def kept_bytes(seen: Sequence[MeasuredStep]) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 

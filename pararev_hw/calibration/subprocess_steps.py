@@ -36,7 +36,7 @@ def timed_here(one: HeldIn, device: str, threads: int, seed: int, limit_s: float
         return measure_step(held_in.step(one, device, seed), step_clock(device, threads), limit_s=limit_s)
 
 
-def timed_apart(
+def timed_in_subprocess(
     which: Sequence[HeldIn], threads: int, seed: int, limit_s: float, until: Callable[[], bool]
 ) -> Iterator[Timed]:
     """Timings in turn, measured on the CPU in a process of their own, which ends with the time or with this one."""

@@ -11,7 +11,7 @@ import torch
 
 from pararev_hw.check.replay import filled
 from pararev_hw.errors import BadInput, Infeasible, StepFailed
-from pararev_hw.execution.lane_order import Turn, turns
+from pararev_hw.execution.lane_order import Slot, lane_slots
 from pararev_hw.execution.program import scalars_of, task_name, write_source
 from pararev_hw.execution.random_numbers import Draws
 from pararev_hw.execution.state import bound
@@ -47,7 +47,7 @@ class BoundStep:
 
     graph: BlockGraph
     program: Program
-    turns: tuple[tuple[Turn, ...], ...]
+    slots: tuple[tuple[Slot, ...], ...]
     run_task: Mapping[int, Callable[[], None]]
     static: Mapping[int, torch.Tensor]
     _cells: tuple[list[Any], ...]
@@ -116,7 +116,7 @@ def bind(
     shown every tensor that the step makes; `streams` are those of the lanes on a GPU. Raises BadInput where the state
     lacks a tensor, IllegalSchedule where the orders are not legal.
     """
-    in_turn = turns(graph, orders)
+    slots = lane_slots(graph, orders)
     static = bound(program, state)
     _make_views(graph, program, static)
     places: dict[int, range] = {}
@@ -137,7 +137,7 @@ def bind(
     names |= {f"s{slot}": tensor for slot, tensor in static.items()}
     exec(compile(source.text, _FILE, "exec"), names)
     run_task = {t: names[task_name(t)] for order in orders for t in order}
-    return BoundStep(graph, program, in_turn, run_task, static, cells, source.results, source.op_of_line, draws, now)
+    return BoundStep(graph, program, slots, run_task, static, cells, source.results, source.op_of_line, draws, now)
 
 
 def _make_views(graph: BlockGraph, program: Program, static: dict[int, torch.Tensor]) -> None:

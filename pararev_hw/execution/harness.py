@@ -61,7 +61,7 @@ def lanes_of(run: StepRun) -> list[list[tuple[float, float]]]:
     return list(lanes.values())
 
 
-def take_turns(
+def interleave(
     runners: Mapping[str, Runner],
     batches: Iterator[Batch],
     steps: int,

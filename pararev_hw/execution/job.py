@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from pararev_hw.errors import BadInput, PararevError, StepFailed
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
+from pararev_hw.training.step import Loop, eager_step, tensors_in
 from pararev_hw.types import BlockGraph
 
 Batch = dict[str, torch.Tensor]  # by the names of a program's externals: "input:0", "target:0"
@@ -84,9 +84,14 @@ def _realised(found: Target, dtype: str, device: str) -> nn.Module:
     return model.double() if dtype == "float64" else model
 
 
+def copied_model(job: Job) -> nn.Module:
+    """A copy of the job's network with tensors of its own."""
+    return copy.deepcopy(job.model)
+
+
 def start(job: Job) -> tuple[nn.Module, Batch]:
     """A copy of the network and all that its step starts from, by name, with the first batch in tensors of its own."""
-    model = copy.deepcopy(job.model)
+    model = copied_model(job)
     state = network_state(model)
     if job.mode == "train":
         state |= fresh_optimizer_state(model, optimizer_named(job.optimizer))
@@ -149,37 +154,18 @@ def plain_loop(job: Job) -> tuple[nn.Module, Callable[[Batch], torch.Tensor]]:
 
     Raises StepFailed where the network raises.
     """
-    model = copy.deepcopy(job.model)
-    cast = _autocast(job)
-    count = len(job.target.inputs)
+    model = copied_model(job)
+    loop = Loop(optimizer_named(job.optimizer), step=job.target.step) if job.mode == "train" else None
+    step = eager_step(model, loop, job.dtype, job.device)
 
-    def inputs(batch: Batch) -> tuple[torch.Tensor, ...]:
-        return tuple(batch[n] for n in (f"input:{k}" for k in range(len(batch))) if n in batch)
+    def run(batch: Batch) -> torch.Tensor:
+        names = (f"input:{k}" for k in range(len(batch)))
+        output = step(tuple(batch[n] for n in names if n in batch), batch.get("target:0"))
+        if job.mode == "infer":
+            return tensors_in(output.out)[0]
+        return output.loss.detach() if isinstance(output.loss, torch.Tensor) else torch.zeros(())
 
-    if job.mode == "infer":
-
-        def infer(batch: Batch) -> torch.Tensor:
-            with torch.no_grad(), cast():
-                return _first(model(*inputs(batch)))
-
-        return model, _guarded(infer, job)
-    optimizer = optimizer_named(job.optimizer)([p for p in model.parameters() if p.requires_grad])
-    own = job.target.step
-
-    def train(batch: Batch) -> torch.Tensor:
-        if own is not None:
-            with cast():
-                value = own(model, inputs(batch), optimizer)
-            return value.detach() if isinstance(value, torch.Tensor) else torch.zeros(())
-        optimizer.zero_grad(set_to_none=True)
-        with cast():
-            out = model(*inputs(batch)[:count])
-            loss = _loss(out, batch.get("target:0"))
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return loss.detach()
-
-    return model, _guarded(train, job)
+    return model, _guarded(run, job)
 
 
 def _guarded(step: Callable[[Batch], torch.Tensor], job: Job) -> Callable[[Batch], torch.Tensor]:
@@ -192,30 +178,3 @@ def _guarded(step: Callable[[Batch], torch.Tensor], job: Job) -> Callable[[Batch
             raise StepFailed(f"{job.graph.model}: {type(error).__name__} while it ran: {first}") from error
 
     return run
-
-
-def _loss(out: Any, target: torch.Tensor | None) -> torch.Tensor:
-    """The loss that the tracer takes where a network brings none."""
-    tensors = [t for t in _tensors(out) if t.is_floating_point() and t.requires_grad]
-    if target is not None:
-        return nn.functional.cross_entropy(tensors[0], target)
-    return sum((t.float().square().mean() for t in tensors[1:]), tensors[0].float().square().mean())
-
-
-def _tensors(out: Any) -> list[torch.Tensor]:
-    if isinstance(out, torch.Tensor):
-        return [out]
-    found = list(out.values()) if isinstance(out, dict) else out if isinstance(out, list | tuple) else []
-    return [t for v in found for t in _tensors(v)]
-
-
-def _first(out: Any) -> torch.Tensor:
-    return _tensors(out)[0]
-
-
-def _autocast(job: Job) -> Callable[[], Any]:
-    lowered = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(job.dtype)
-    kind = torch.device(job.device).type
-    if lowered is None:
-        return contextlib.nullcontext
-    return lambda: torch.autocast(kind, lowered)

@@ -1,4 +1,4 @@
-"""Who runs after whom: the lanes of a schedule as turns, with a wait exactly where an edge crosses lanes.
+"""The order on each lane of a schedule, with a wait exactly where an edge crosses lanes.
 
 A wait that another one implies is left out: what lane k has waited for, and everything that was known to be done when
 that ended, need not be waited for again (vector clocks, Mattern 1989).
@@ -14,12 +14,12 @@ from pararev_hw.types import BlockGraph, Schedule
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A task of a lane: it starts when the tasks in `waits` have ended, and tells the lanes in `tells` when it ends."""
+class Slot:
+    """A task of a lane: it starts after the tasks in `waits`, and its end is signalled to the lanes in `signals`."""
 
     task: int
     waits: tuple[int, ...] = ()  # tasks on other lanes
-    tells: tuple[int, ...] = ()  # lanes
+    signals: tuple[int, ...] = ()  # lanes
 
 
 def lane_orders(graph: BlockGraph, schedule: Schedule) -> tuple[tuple[int, ...], ...]:
@@ -38,7 +38,7 @@ def lane_orders(graph: BlockGraph, schedule: Schedule) -> tuple[tuple[int, ...],
     return tuple(tuple(task for _, _, task in sorted(lane)) for lane in lanes)
 
 
-def turns(graph: BlockGraph, orders: Sequence[Sequence[int]]) -> tuple[tuple[Turn, ...], ...]:
+def lane_slots(graph: BlockGraph, orders: Sequence[Sequence[int]]) -> tuple[tuple[Slot, ...], ...]:
     """What each lane does, lane orders given. Raises IllegalSchedule where lanes would wait for each other for ever."""
     lane_of = {task: k for k, order in enumerate(orders) for task in order}
     position = {task: n for order in orders for n, task in enumerate(order)}
@@ -66,8 +66,8 @@ def turns(graph: BlockGraph, orders: Sequence[Sequence[int]]) -> tuple[tuple[Tur
         if not moved:
             stuck = [graph.tasks[order[n]].id for order, n in zip(orders, at, strict=True) if n < len(order)]
             raise IllegalSchedule(f"the lanes would wait for each other for ever: {', '.join(map(repr, stuck))}")
-    tells: dict[int, list[int]] = {}
+    signals: dict[int, list[int]] = {}
     for task, needed_tasks in waits.items():
         for j in needed_tasks:
-            tells.setdefault(j, []).append(lane_of[task])
-    return tuple(tuple(Turn(t, waits[t], tuple(sorted(tells.get(t, ())))) for t in order) for order in orders)
+            signals.setdefault(j, []).append(lane_of[task])
+    return tuple(tuple(Slot(t, waits[t], tuple(sorted(signals.get(t, ())))) for t in order) for order in orders)

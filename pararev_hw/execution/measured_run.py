@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pararev_hw import pipeline, schedulers
-from pararev_hw.costmodels.calibrated.intra_op_threads import wide_op_seconds
+from pararev_hw.costmodels.calibrated.intra_op_threads import intra_op_seconds
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution.contention import shared_costs, sharing_of_calls, threaded_seconds
-from pararev_hw.execution.harness import Rounds, Spread, take_turns
+from pararev_hw.execution.harness import Rounds, Spread, interleave
 from pararev_hw.execution.job import Job, batches
 from pararev_hw.execution.lane_order import lane_orders
 from pararev_hw.execution.machine import available_bytes
@@ -106,7 +106,7 @@ def execute(
     threads_s = None
     if lanes > 1 and job.device == "cpu":
         sharing = sharing_of_calls(job, one.op_seconds, lanes, next(batches(job)), progress)
-        wide = wide_op_seconds(job.graph, many.device, lanes, one.op_seconds)
+        wide = intra_op_seconds(job.graph, many.device, lanes, one.op_seconds)
         threads_s = threaded_seconds(job, one.op_seconds, wide, sharing)
         if reworked is not None:
             sharing = sharing_of_calls(work, many.op_seconds, lanes, next(batches(job)), progress)
@@ -121,7 +121,7 @@ def execute(
         if threads_s is not None:
             runners[THREADS] = stack.enter_context(LaneRunner(job, orders[SEQUENTIAL], intra_op=lanes))
         runners[LOOP] = stack.enter_context(LoopRunner(job))
-        rounds = take_turns(runners, batches(job), steps, warm_up=warm_up, progress=progress)
+        rounds = interleave(runners, batches(job), steps, warm_up=warm_up, progress=progress)
         apart = difference(runners[SEQUENTIAL], runners[PARALLEL])
         loop_apart = difference(runners[SEQUENTIAL], runners[LOOP])
         seen = None

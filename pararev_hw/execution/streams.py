@@ -17,7 +17,7 @@ import torch
 
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.bound_step import BoundStep, StepRun, TaskRun
-from pararev_hw.execution.lane_order import Turn
+from pararev_hw.execution.lane_order import Slot
 
 _BEFORE_CAPTURE = 3  # steps on side streams, as torch's documentation on CUDA graphs asks for
 
@@ -43,15 +43,15 @@ class LaneStreams:
         *,
         launch: Literal["eager", "graph"] = "eager",
     ) -> None:
-        if len(streams) != len(step.turns):
-            raise BadInput(f"{len(streams)} streams for {len(step.turns)} lanes: one each")
+        if len(streams) != len(step.slots):
+            raise BadInput(f"{len(streams)} streams for {len(step.slots)} lanes: one each")
         if launch == "graph" and step.draws_again:
             raise BadInput("the step draws the same random numbers twice, which a CUDA graph cannot: launch it eagerly")
         if launch == "graph" and step.scalars_vary:
             raise BadInput("the optimizer's scalars change from step to step, which a CUDA graph cannot: take sgd")
         self._step, self._streams, self._launch = step, list(streams), launch
-        self._order = issue_order(step.turns)
-        waited = {w for _, turn in self._order for w in turn.waits}
+        self._order = issue_order(step.slots)
+        waited = {w for _, slot in self._order for w in slot.waits}
         self._ended = {w: torch.cuda.Event() for w in waited}
         self._graph: torch.cuda.CUDAGraph | None = None
 
@@ -81,8 +81,8 @@ class LaneStreams:
         except Exception as error:  # an op may raise anything
             raise self._step.explained(error) from error
         found = [
-            TaskRun(turn.task, lane, zero.elapsed_time(a) / 1e3, zero.elapsed_time(b) / 1e3)
-            for (lane, turn), (a, b) in zip(self._order, marks, strict=True)
+            TaskRun(slot.task, lane, zero.elapsed_time(a) / 1e3, zero.elapsed_time(b) / 1e3)
+            for (lane, slot), (a, b) in zip(self._order, marks, strict=True)
         ]
         return StepRun(latency_s, tuple(sorted(found, key=lambda r: (r.start_s, r.lane, r.end_s))))
 
@@ -92,16 +92,16 @@ class LaneStreams:
         marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
         for stream in self._streams:
             stream.wait_stream(outer)
-        for lane, turn in self._order:
+        for lane, slot in self._order:
             with torch.cuda.stream(self._streams[lane]):
-                for w in turn.waits:
+                for w in slot.waits:
                     self._streams[lane].wait_event(self._ended[w])
                 if timed:
-                    marks.append(self._timed(self._step.run_task[turn.task]))
+                    marks.append(self._timed(self._step.run_task[slot.task]))
                 else:
-                    self._step.run_task[turn.task]()
-                if turn.task in self._ended:
-                    self._ended[turn.task].record(self._streams[lane])
+                    self._step.run_task[slot.task]()
+                if slot.task in self._ended:
+                    self._ended[slot.task].record(self._streams[lane])
         for stream in self._streams:
             outer.wait_stream(stream)
         for tensor in self._step.results().values():
@@ -145,13 +145,13 @@ class LaneStreams:
         return graph
 
 
-def issue_order(turns: Sequence[Sequence[Turn]]) -> tuple[tuple[int, Turn], ...]:
-    """Lane and turn of every task, each after all that it waits for and after its lane's earlier ones."""
-    at = [0] * len(turns)
+def issue_order(slots: Sequence[Sequence[Slot]]) -> tuple[tuple[int, Slot], ...]:
+    """Lane and slot of every task, each after all that it waits for and after its lane's earlier ones."""
+    at = [0] * len(slots)
     issued: set[int] = set()
-    order: list[tuple[int, Turn]] = []
-    while len(order) < sum(map(len, turns)):
-        for lane, own in enumerate(turns):
+    order: list[tuple[int, Slot]] = []
+    while len(order) < sum(map(len, slots)):
+        for lane, own in enumerate(slots):
             if at[lane] < len(own) and issued.issuperset(own[at[lane]].waits):
                 order.append((lane, own[at[lane]]))
                 issued.add(own[at[lane]].task)

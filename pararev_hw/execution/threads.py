@@ -19,7 +19,7 @@ import torch
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.bound_step import BoundStep, StepRun, TaskRun
 
-_Turn = tuple[int, Callable[[], None], tuple[Any, ...], tuple[Any, ...]]  # task, what it runs, waits, tells
+_BoundSlot = tuple[int, Callable[[], None], tuple[Any, ...], tuple[Any, ...]]  # task, what it runs, waits, signals
 
 
 class LaneThreads:
@@ -32,28 +32,28 @@ class LaneThreads:
         if intra_op < 1:
             raise BadInput(f"a lane cannot compute with {intra_op} threads: at least 1 is needed")
         self._step, self._intra_op = step, intra_op
-        locks = {(w, lane): _taken() for lane, own in enumerate(step.turns) for t in own for w in t.waits}
-        self._turns: list[list[_Turn]] = [
+        locks = {(w, lane): _taken() for lane, own in enumerate(step.slots) for t in own for w in t.waits}
+        self._slots: list[list[_BoundSlot]] = [
             [
                 (
                     t.task,
                     step.run_task[t.task],
                     tuple(locks[w, lane].acquire for w in t.waits),
-                    tuple(locks[t.task, other].release for other in t.tells),
+                    tuple(locks[t.task, other].release for other in t.signals),
                 )
                 for t in own
             ]
-            for lane, own in enumerate(step.turns)
+            for lane, own in enumerate(step.slots)
         ]
         self._locks = tuple(locks.values())
-        self._ran: list[list[tuple[int, float, float]]] = [[] for _ in step.turns]
+        self._ran: list[list[tuple[int, float, float]]] = [[] for _ in step.slots]
         self._errors: list[BaseException] = []
         self._stop = self._closed = False
-        self._go = [_taken() for _ in step.turns]
-        self._done = [_taken() for _ in step.turns]
+        self._go = [_taken() for _ in step.slots]
+        self._done = [_taken() for _ in step.slots]
         self._threads = [
             threading.Thread(target=self._serve, args=(lane,), name=f"lane {lane}", daemon=True)
-            for lane in range(1, len(step.turns))
+            for lane in range(1, len(step.slots))
         ]
 
     def __enter__(self) -> LaneThreads:
@@ -110,7 +110,7 @@ class LaneThreads:
         ran: list[tuple[int, float, float]] = []
         clock = time.perf_counter
         try:
-            for task, run, waits, tells in self._turns[lane]:
+            for task, run, waits, signals in self._slots[lane]:
                 for wait in waits:
                     wait()
                 if self._stop:
@@ -118,8 +118,8 @@ class LaneThreads:
                 begin = clock()
                 run()
                 ran.append((task, begin, clock()))
-                for tell in tells:
-                    tell()
+                for signal in signals:
+                    signal()
         except Exception as error:  # an op may raise anything; once all stop, it may be a lock opened twice
             if not self._stop:
                 self._errors.append(error)

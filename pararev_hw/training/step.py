@@ -127,6 +127,51 @@ def run_training_step(
     return StepOutput(out, value)
 
 
+_LOWERED: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def autocast(dtype: str, device: str) -> contextlib.AbstractContextManager[Any]:
+    """Autocast on that torch device for "bfloat16" and "float16", else nothing; it may be entered again and again."""
+    lowered = _LOWERED.get(dtype)
+    return contextlib.nullcontext() if lowered is None else torch.autocast(torch.device(device).type, lowered)
+
+
+@dataclass(frozen=True, slots=True)
+class EagerStep:
+    """A network's step as PyTorch runs it on real tensors: training with `optimizer`, inference where that is None."""
+
+    model: nn.Module
+    loop: Loop
+    optimizer: torch.optim.Optimizer | None
+    dtype: str
+    device: str
+
+    def __call__(self, inputs: tuple[torch.Tensor, ...], target: torch.Tensor | None = None) -> StepOutput:
+        """One step; `target` are the class labels where the loss is cross-entropy. Raises what the network raises."""
+        cast = autocast(self.dtype, self.device)
+        if self.optimizer is None:
+            with torch.no_grad(), cast:
+                return StepOutput(self.model(*inputs), None)
+
+        def labels(samples: int, device: torch.device) -> torch.Tensor:
+            if target is not None:
+                return target
+            return torch.zeros(samples, dtype=torch.int64, device=device)
+
+        nothing = contextlib.nullcontext()
+        return run_training_step(
+            self.loop, self.model, inputs, self.optimizer, mode=nothing, cast=cast, new_target=labels
+        )
+
+
+def eager_step(model: nn.Module, loop: Loop | None, dtype: str, device: str) -> EagerStep:
+    """The step of a network that is on its device already; `loop` None is inference."""
+    if loop is None:
+        return EagerStep(model, Loop(), None, dtype, device)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return EagerStep(model, loop, loop.optimizer(trained), dtype, device)
+
+
 def tensors_in(out: Any) -> list[torch.Tensor]:
     """Every tensor in what a network gave, in order."""
     if isinstance(out, torch.Tensor):

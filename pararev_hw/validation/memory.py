@@ -38,7 +38,7 @@ def peak_bytes(step: RealStep, device: str, before_bytes: int = 0) -> int:
         if event.name() == "[memory]":
             live += event.nbytes()
             most = max(most, live)
-    return most + storage_bytes(step.kept())
+    return most + storage_bytes(step.persistent())
 
 
 def cuda_bytes_before() -> int:

@@ -12,9 +12,9 @@ from pararev_hw import models
 from pararev_hw.errors import Infeasible
 from pararev_hw.importers.targets import Options, resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
+from pararev_hw.measurement.energy import Counter, energy_j
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Profile, StepCost, ValidationCase
-from pararev_hw.validation.energy import Counter, energy_j
 from pararev_hw.validation.memory import cuda_bytes_before, peak_bytes
 from pararev_hw.validation.predicting import baselines, flops_of, optimizer_of, predicted, traced
 from pararev_hw.validation.stepping import check_finite, real_step, replayed

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from pararev_hw.errors import Diverged
-from pararev_hw.tracing import optimizer_named
+from pararev_hw.training.step import Loop, eager_step, optimizer_named, tensors_in
 
-_LOWERED: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _BEFORE_CAPTURE = 3  # steps on a side stream, as torch's documentation on CUDA graphs asks for
 
 
 @dataclass(frozen=True, slots=True)
 class RealStep:
     """`run` is one whole step and gives its loss (a prediction's outputs); `forget` lets gradients go, as a step does
-    at its start; `kept` are the tensors that outlive a step, state of the optimizer included once it exists."""
+    at its start; `persistent` are the tensors that outlive a step, state of the optimizer included once it exists."""
 
     run: Callable[[], torch.Tensor]
     forget: Callable[[], None]
-    kept: Callable[[], list[torch.Tensor]]
+    persistent: Callable[[], list[torch.Tensor]]
 
 
 def real_step(
@@ -44,42 +41,24 @@ def real_step(
     """
     model = model.to(device).train(mode == "train")
     batch = [torch.randn(x.shape, device=device) for x in inputs]
-    cast = _autocast(dtype, device)
-    if mode == "infer":
-
-        def infer() -> torch.Tensor:
-            with torch.no_grad(), cast():
-                out: torch.Tensor = model(*batch)
-            return out
-
-        return RealStep(infer, lambda: None, lambda: [*model.parameters(), *model.buffers(), *batch])
-
-    chosen = optimizer_named(optimizer)(list(model.parameters()))
+    step = eager_step(model, Loop(optimizer_named(optimizer)) if mode == "train" else None, dtype, device)
     target = torch.randint(0, classes, (samples,), device=device)
 
-    def train() -> torch.Tensor:
-        chosen.zero_grad(set_to_none=True)
-        with cast():
-            out = model(*batch)
-        with cast():
-            loss = nn.functional.cross_entropy(out, target)
-        loss.backward()
-        chosen.step()
-        return loss.detach()
+    def run() -> torch.Tensor:
+        output = step(tuple(batch), target)
+        value = output.out if output.loss is None else output.loss.detach()
+        return tensors_in(value)[0]
 
-    def kept() -> list[torch.Tensor]:
-        state = [t for values in chosen.state.values() for t in values.values() if isinstance(t, torch.Tensor)]
-        return [*model.parameters(), *model.buffers(), *state, *batch, target]
+    def forget() -> None:
+        if step.optimizer is not None:
+            step.optimizer.zero_grad(set_to_none=True)
 
-    return RealStep(train, lambda: chosen.zero_grad(set_to_none=True), kept)
+    def persistent() -> list[torch.Tensor]:
+        slots = {} if step.optimizer is None else step.optimizer.state
+        state = [t for values in slots.values() for t in values.values() if isinstance(t, torch.Tensor)]
+        return [*model.parameters(), *model.buffers(), *state, *batch, *([target] if mode == "train" else [])]
 
-
-def _autocast(dtype: str, device: str) -> Callable[[], contextlib.AbstractContextManager[Any]]:
-    lowered = _LOWERED.get(dtype)
-    if lowered is None:
-        return contextlib.nullcontext
-    kind = torch.device(device).type
-    return lambda: torch.autocast(kind, lowered)
+    return RealStep(run, forget, persistent)
 
 
 def replayed(step: RealStep) -> RealStep:
@@ -99,7 +78,7 @@ def replayed(step: RealStep) -> RealStep:
         graph.replay()
         return result
 
-    return RealStep(replay, lambda: None, lambda: [*step.kept(), result])
+    return RealStep(replay, lambda: None, lambda: [*step.persistent(), result])
 
 
 def check_finite(result: torch.Tensor, steps: int) -> None:

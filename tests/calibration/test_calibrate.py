@@ -47,7 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "WARM_LIMIT_S", 0.002)
     monkeypatch.setattr(ops, "COLD_LIMIT_S", 0.002)
     monkeypatch.setattr(session, "measured_pairs", lambda *_: iter(()))
-    monkeypatch.setattr(steps, "timed_apart", here)
+    monkeypatch.setattr(steps, "timed_in_subprocess", here)
     monkeypatch.setattr(held_in, "CPU", (HeldIn("plain", "infer", "float32", 0.0625, 1, 2),))
 
 
@@ -226,11 +226,11 @@ def test_nothing_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_steps_are_measured_in_a_process_of_their_own_and_what_fails_is_said() -> None:
     tiny = HeldIn("plain", "infer", "float32", 0.0625, 1, 1)
     unknown = HeldIn("no-such-network", "infer", "float32", 0.0625, 1, 1)
-    good, bad = subprocess_steps.timed_apart((tiny, unknown), 1, 0, 0.05, lambda: False)
+    good, bad = subprocess_steps.timed_in_subprocess((tiny, unknown), 1, 0, 0.05, lambda: False)
     assert good.timing is not None and good.timing.median_s > 0
     assert bad.timing is None and "no-such-network" in bad.failed
 
 
 def test_a_process_that_is_told_to_stop_measures_no_more() -> None:
     tiny = HeldIn("plain", "infer", "float32", 0.0625, 1, 1)
-    assert len(list(subprocess_steps.timed_apart((tiny,) * 50, 1, 0, 0.05, lambda: True))) == 1
+    assert len(list(subprocess_steps.timed_in_subprocess((tiny,) * 50, 1, 0, 0.05, lambda: True))) == 1

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pararev_hw.calibration.fit import fits
 from pararev_hw.costmodels.calibrated import gaussian_process
-from pararev_hw.costmodels.calibrated.cache_model import lost
+from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.types import Fit, OpSample, OpType
 
 CACHES = (1e6, 3e7)
@@ -30,7 +30,7 @@ def op(elements: int, name: str = "aten.relu.default") -> OpType:
 def true_s(elements: int, cold: bool) -> float:
     """What the sum of prices x amounts gives, written again."""
     moved = 8.0 * elements
-    far = moved if cold else moved * float(lost(np.array(moved), CACHES[1]))
+    far = moved if cold else moved * float(miss_share(np.array(moved), CACHES[1]))
     return OVERHEAD_S + PER_BYTE_S * 4 * elements + DRAM_S * far + (COLD_S if cold else 0.0)
 
 
@@ -105,7 +105,7 @@ def test_a_smooth_residual_is_learnt_and_vanishes_far_away(seed: int, size: floa
     generator = np.random.default_rng(seed)
     at = generator.uniform(0, 10, (120, 1))
     wave = size * np.sin(at[:, 0] / length)
-    how = gaussian_process.smoothness(at[:80], wave[:80])
+    how = gaussian_process.fit_hyperparameters(at[:80], wave[:80])
     assert how is not None
     factor = gaussian_process.correction(at[:80], wave[:80], how, at[80:])
     assert np.median(np.abs(np.log(factor) - wave[80:])) < 0.25 * size
@@ -115,14 +115,14 @@ def test_a_smooth_residual_is_learnt_and_vanishes_far_away(seed: int, size: floa
 
 def test_nothing_is_learnt_from_nothing() -> None:
     at = np.arange(20.0)[:, None]
-    assert gaussian_process.smoothness(at, np.zeros(20)) is None
-    assert gaussian_process.smoothness(at[:3], np.ones(3)) is None
+    assert gaussian_process.fit_hyperparameters(at, np.zeros(20)) is None
+    assert gaussian_process.fit_hyperparameters(at[:3], np.ones(3)) is None
 
 
 def test_noise_is_not_learnt_as_shape() -> None:
     generator = np.random.default_rng(0)
     at, noise = generator.uniform(0, 10, (100, 2)), generator.normal(0, 0.1, 100)
-    how = gaussian_process.smoothness(at[:70], noise[:70])
+    how = gaussian_process.fit_hyperparameters(at[:70], noise[:70])
     if how is not None:
         factor = gaussian_process.correction(at[:70], noise[:70], how, at[70:])
         assert np.abs(np.log(factor)).mean() < 0.1

@@ -10,7 +10,7 @@ import torch
 from pararev_hw import models
 from pararev_hw.calibration.suite import ROUNDS, entries, in_turn
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY, Draw
-from pararev_hw.costmodels.calibrated.features import amounts, coordinates, group, prices
+from pararev_hw.costmodels.calibrated.features import coefficient_names, coordinates, group, work_terms
 from pararev_hw.tracing import optimizer_named, trace_step
 from pararev_hw.types import BlockGraph
 
@@ -85,10 +85,10 @@ def test_every_case_has_as_many_amounts_and_coordinates_as_its_group() -> None:
     for entry in entries("cpu"):
         for case, _ in itertools.islice(entry.cases(), 2):
             t = case.op_type()
-            own = tuple(n for n in prices(t) if n not in ("l2_s_per_byte", "dram_s_per_byte", "cold_s"))
+            own = tuple(n for n in coefficient_names(t) if n not in ("l2_s_per_byte", "dram_s_per_byte", "cold_s"))
             own = tuple(n for n in own if n != "branch_s_per_element")
-            assert len(amounts(t)) == len(own)
-            assert all(a >= 0 for a in amounts(t))
+            assert len(work_terms(t)) == len(own)
+            assert all(a >= 0 for a in work_terms(t))
             assert shape.setdefault(group(t), (len(own), len(coordinates(t)))) == (len(own), len(coordinates(t)))
 
 

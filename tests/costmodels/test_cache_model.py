@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES, lost, lost_bytes
+from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES, miss_bytes, miss_share
 from pararev_hw.costmodels.traffic import traffic
 from pararev_hw.types import BlockGraph
 from tests.helpers.hand_built_graphs import Step, chain
@@ -15,13 +15,13 @@ from tests.helpers.hand_built_graphs import Step, chain
 
 @given(st.floats(1, 1e12), st.floats(1, 1e12), st.floats(1, 1e12))
 def test_more_traffic_or_a_smaller_cache_lose_more(distance: float, more: float, capacity: float) -> None:
-    near, far = lost(np.array([distance, distance + more]), capacity)
+    near, far = miss_share(np.array([distance, distance + more]), capacity)
     assert 0 <= near <= far <= 1
-    assert lost(np.array([distance]), capacity + more)[0] <= near
+    assert miss_share(np.array([distance]), capacity + more)[0] <= near
 
 
 def test_half_is_lost_at_the_capacity_and_all_of_what_was_never_touched() -> None:
-    assert lost(np.array([0.0, 5e6, np.inf]), 5e6) == pytest.approx([0.0, 0.5, 1.0])
+    assert miss_share(np.array([0.0, 5e6, np.inf]), 5e6) == pytest.approx([0.0, 0.5, 1.0])
 
 
 def two_ops_apart(between: int) -> BlockGraph:
@@ -44,16 +44,16 @@ def test_the_distance_is_the_traffic_in_between(between: int) -> None:
     # the first op and those in between move 2 x size each; the write of the same op is not apart from its read
     distance = 2 * size * (1 + between)
     capacity = 8.0 * size
-    (found,) = lost_bytes(graph, traffic(graph), (capacity,))
+    (found,) = miss_bytes(graph, traffic(graph), (capacity,))
     expected = 1 / (1 + (capacity / distance) ** 4)
-    assert found[-1] == pytest.approx(size * expected + size * float(lost(np.array(0.0), capacity)), rel=1e-9)
+    assert found[-1] == pytest.approx(size * expected + size * float(miss_share(np.array(0.0), capacity)), rel=1e-9)
 
 
 def test_a_cache_that_holds_everything_loses_only_fresh_memory() -> None:
     graph = chain(3)
     flow = traffic(graph)
-    (endless,) = lost_bytes(graph, flow, (1e15,))
-    (none,) = lost_bytes(graph, flow, (1e-3,))
+    (endless,) = miss_bytes(graph, flow, (1e15,))
+    (none,) = miss_bytes(graph, flow, (1e-3,))
     types = [graph.op_types[op.type] for op in graph.ops]
     # what an op writes in place it has just read
     fetched = np.array(
@@ -77,7 +77,7 @@ def test_a_block_that_was_let_go_is_warm_for_the_next_of_its_size() -> None:
     step.op("fill", (), (second,))
     graph = step.graph("reused")
     size = graph.storages[0].bytes
-    (found,) = lost_bytes(graph, traffic(graph), (4.0 * size,))
+    (found,) = miss_bytes(graph, traffic(graph), (4.0 * size,))
     assert found[0] == pytest.approx(size)  # nothing was let go before it
     assert found[1] == pytest.approx(size / (1 + 4.0**4))  # size bytes were written since
     assert size <= MMAP_BYTES

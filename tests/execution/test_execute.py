@@ -19,7 +19,7 @@ from pararev_hw import pipeline, schedulers
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput, IllegalSchedule, Infeasible, StepFailed
 from pararev_hw.execution import LaneThreads, LiveBytes, bind, fresh_optimizer_state, lane_orders, network_state
-from pararev_hw.execution.lane_order import turns
+from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.random_numbers import seed_of
 from pararev_hw.models import create
@@ -268,8 +268,8 @@ def chain(*edges: tuple[int, int], tasks: int) -> BlockGraph:
 def test_a_lane_waits_only_where_an_edge_crosses_lanes_and_no_other_wait_implies_it() -> None:
     # lane 0: 0 1; lane 1: 2 3 4. 1 -> 3 implies 0 -> 4; 0 -> 1 is on one lane
     graph = chain((0, 1), (1, 3), (0, 4), (2, 3), tasks=5)
-    lanes = turns(graph, [(0, 1), (2, 3, 4)])
-    assert [(t.task, t.waits, t.tells) for own in lanes for t in own] == [
+    lanes = lane_slots(graph, [(0, 1), (2, 3, 4)])
+    assert [(t.task, t.waits, t.signals) for own in lanes for t in own] == [
         (0, (), ()),
         (1, (), (1,)),
         (2, (), ()),
@@ -281,7 +281,7 @@ def test_a_lane_waits_only_where_an_edge_crosses_lanes_and_no_other_wait_implies
 def test_lanes_that_would_wait_for_ever_are_refused() -> None:
     graph = chain((0, 1), (2, 3), tasks=4)
     with pytest.raises(IllegalSchedule, match="wait for each other for ever: 't1', 't3'"):
-        turns(graph, [(1, 2), (3, 0)])
+        lane_slots(graph, [(1, 2), (3, 0)])
 
 
 def test_a_schedule_of_another_graph_is_refused() -> None:

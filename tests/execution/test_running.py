@@ -19,12 +19,12 @@ from torch import nn
 
 from pararev_hw import execution
 from pararev_hw.costmodels import roofline
-from pararev_hw.costmodels.calibrated.intra_op_threads import wide_op_seconds
+from pararev_hw.costmodels.calibrated.intra_op_threads import intra_op_seconds
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput, Infeasible, StepFailed
 from pararev_hw.execution import StepRun, TaskRun, contention
-from pararev_hw.execution.harness import Rounds, spread, take_turns
-from pararev_hw.execution.lane_order import turns
+from pararev_hw.execution.harness import Rounds, interleave, spread
+from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.scalars import Scalars
 from pararev_hw.execution.streams import issue_order
 from pararev_hw.importers.targets import Options
@@ -71,7 +71,7 @@ class Tells(Net):
         return super().forward(x)
 
 
-def tells():
+def signals():
     return Tells(), torch.rand(5, 6)
 """
 
@@ -251,7 +251,7 @@ class Recorded:
 def test_runners_take_turns_and_ratios_are_taken_round_by_round() -> None:
     seen: list[str] = []
     runners: Any = {"a": Recorded("a", seen, 2.0), "b": Recorded("b", seen, 1.0)}
-    rounds = take_turns(runners, iter(range(9)), 3, warm_up=1)  # type: ignore[arg-type]
+    rounds = interleave(runners, iter(range(9)), 3, warm_up=1)  # type: ignore[arg-type]
     assert seen == ["a0", "b0", "b1", "a1", "a2", "b2", "b3", "a3"]
     assert [r.latency_s for r in rounds.runs["b"]] == [2, 3, 4]
     assert rounds.ratio("a", "b") == spread([2.0, 2.0, 2.0])
@@ -270,7 +270,7 @@ def test_overlap_is_not_known_where_tasks_have_no_times() -> None:
 def test_threads_speed_an_op_up_as_far_as_its_slowest_resource_allows() -> None:
     job = execution.prepare("pararevsnn21", Options(batch=4, width=0.5))
     narrow = roofline.op_seconds(job.graph, cpu())
-    wide = wide_op_seconds(job.graph, cpu(), 2, narrow)
+    wide = intra_op_seconds(job.graph, cpu(), 2, narrow)
     convs = [
         (n, w)
         for op, n, w in zip(job.graph.ops, narrow, wide, strict=True)
@@ -284,9 +284,9 @@ def test_threads_speed_an_op_up_as_far_as_its_slowest_resource_allows() -> None:
         if job.graph.op_types[op.type].kind == "norm" and job.graph.op_types[op.type].output_shapes[0][0] == 0
     ]
     assert all(small)
-    assert wide_op_seconds(job.graph, cpu(), 1, narrow) == pytest.approx(narrow)
+    assert intra_op_seconds(job.graph, cpu(), 1, narrow) == pytest.approx(narrow)
     with pytest.raises(BadInput, match="is no CPU"):
-        wide_op_seconds(job.graph, load_device("h200"), 2, narrow)
+        intra_op_seconds(job.graph, load_device("h200"), 2, narrow)
 
 
 def test_measured_contention_becomes_the_demand_that_gives_that_slowdown() -> None:
@@ -320,7 +320,7 @@ def test_sharing_is_measured_on_the_calls_that_take_most_of_the_step() -> None:
 def test_a_task_is_issued_after_all_that_it_waits_for() -> None:
     job = execution.prepare("pararevsnn21", TINY)
     for seed in range(5):
-        lanes = turns(job.graph, random_lanes(job.graph, 3, seed))
+        lanes = lane_slots(job.graph, random_lanes(job.graph, 3, seed))
         order = issue_order(lanes)
         place = {turn.task: n for n, (_, turn) in enumerate(order)}
         assert sorted(place) == list(range(len(job.graph.tasks)))
@@ -445,7 +445,7 @@ def test_an_interrupt_ends_the_process_at_once(tmp_path: Path, network: str) -> 
     from pararev_hw.devices import device_to_json
 
     device.write_text(device_to_json(replace(cpu(), name="toy")))
-    command = [sys.executable, "-m", "pararev_hw.cli", "execute", f"{network}:tells", "--device", str(device)]
+    command = [sys.executable, "-m", "pararev_hw.cli", "execute", f"{network}:signals", "--device", str(device)]
     process = subprocess.Popen(
         [*command, "--steps", "1000000"],
         stdout=subprocess.PIPE,

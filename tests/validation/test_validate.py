@@ -176,7 +176,7 @@ def test_the_step_really_trains() -> None:
     step = step_of(model)
     losses = [step.run().item() for _ in range(20)]
     assert losses[-1] < losses[0]
-    x, y = step.kept()[-2:]
+    x, y = step.persistent()[-2:]
     plain = weight.requires_grad_()
     momentum = None
     for loss in losses:  # SGD by hand: lr 0.1, momentum 0.9, weight decay 1e-4

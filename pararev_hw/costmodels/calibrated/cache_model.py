@@ -20,7 +20,7 @@ MMAP_BYTES = 32 << 20  # glibc's DEFAULT_MMAP_THRESHOLD_MAX on 64-bit machines: 
 _SHARPNESS = 4
 
 
-def lost(distance_bytes: Floats, capacity_bytes: float) -> Floats:
+def miss_share(distance_bytes: Floats, capacity_bytes: float) -> Floats:
     """The share of the bytes last touched so long ago that a cache of that capacity no longer holds them."""
     ratio = np.divide(
         capacity_bytes, distance_bytes, out=np.full(np.shape(distance_bytes), np.inf), where=distance_bytes > 0
@@ -29,7 +29,7 @@ def lost(distance_bytes: Floats, capacity_bytes: float) -> Floats:
     return share
 
 
-def lost_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) -> tuple[Floats, ...]:
+def miss_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) -> tuple[Floats, ...]:
     """For each cache, the bytes that each op has to fetch from beyond it. Arrays are indexed by op."""
     n = len(graph.ops)
     types = [graph.op_types[op.type] for op in graph.ops]
@@ -57,7 +57,7 @@ def lost_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) 
     n_reads = int(reads.sum())
     result = []
     for capacity in capacities:
-        share = lost(distance, capacity)
+        share = miss_share(distance, capacity)
         total = np.zeros(n)
         for part, moved in ((slice(None, n_reads), read), (slice(n_reads, None), written)):
             weight = np.bincount(op[part], size[part], n)

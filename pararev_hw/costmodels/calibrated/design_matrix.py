@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pararev_hw.costmodels.calibrated import gaussian_process
-from pararev_hw.costmodels.calibrated.cache_model import lost
-from pararev_hw.costmodels.calibrated.features import amounts, branches, coordinates, prices
-from pararev_hw.costmodels.calibrated.gaussian_process import Smoothness
+from pararev_hw.costmodels.calibrated.cache_model import miss_share
+from pararev_hw.costmodels.calibrated.features import branches, coefficient_names, coordinates, work_terms
+from pararev_hw.costmodels.calibrated.gaussian_process import Hyperparameters
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.types import Estimate, Fit, OpSample, OpType, Profile
 
@@ -19,27 +19,29 @@ _CACHE_WEIGHT = 2.0  # of where the bytes were, among the logarithms of sizes
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class DesignMatrix:
     """Ops of one group: amounts [n, prices], coordinates [n, d]."""
 
     names: tuple[str, ...]
-    amounts: Floats
+    work_terms: Floats
     at: Floats
 
-    def priced(self, coefficients: Mapping[str, Estimate]) -> Floats:
+    def seconds(self, coefficients: Mapping[str, Estimate]) -> Floats:
         """Seconds by the prices alone; an amount without a price costs nothing."""
         price = [coefficients[n].value if n in coefficients else 0.0 for n in self.names]
-        return np.asarray(self.amounts @ np.array(price), np.float64)
+        return np.asarray(self.work_terms @ np.array(price), np.float64)
 
 
-def rows(types: Sequence[OpType], l2: Floats, dram: Floats, density: Floats, cold: Floats | None = None) -> Rows:
-    """Rows of ops of one group: `l2` and `dram` are bytes fetched from beyond the caches, `density` shares of masks,
-    `cold` 1 where the caches had been emptied."""
+def design_matrix(
+    types: Sequence[OpType], l2: Floats, dram: Floats, density: Floats, cold: Floats | None = None
+) -> DesignMatrix:
+    """The matrix of ops of one group: `l2` and `dram` are bytes fetched from beyond the caches, `density` shares of
+    masks, `cold` 1 where the caches had been emptied."""
     first = types[0]
     seen: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
     for t in types:
         if id(t) not in seen:
-            seen[id(t)] = amounts(t), coordinates(t)
+            seen[id(t)] = work_terms(t), coordinates(t)
     own = np.array([seen[id(t)][0] for t in types], np.float64)
     moved = np.maximum(own[:, 1] + own[:, 2], 1.0)
     columns = [own, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
@@ -48,19 +50,19 @@ def rows(types: Sequence[OpType], l2: Floats, dram: Floats, density: Floats, col
         columns.append((elements * np.minimum(density, 1 - density))[:, None])
     where = _CACHE_WEIGHT * np.stack((l2 / moved, dram / moved), 1)
     at = np.concatenate((np.array([seen[id(t)][1] for t in types], np.float64), where), 1)
-    return Rows(prices(first), np.concatenate(columns, 1), at)
+    return DesignMatrix(coefficient_names(first), np.concatenate(columns, 1), at)
 
 
-def measured_rows(samples: Sequence[OpSample], capacities: tuple[float, float]) -> Rows:
-    """Rows of measured ops: one that ran warm last touched its memory one run before, a cold one never."""
+def measured_design_matrix(samples: Sequence[OpSample], capacities: tuple[float, float]) -> DesignMatrix:
+    """DesignMatrix of measured ops: one that ran warm last touched its memory one run before, a cold one never."""
     moved = np.array([float(s.op.read_bytes + s.op.write_bytes) for s in samples])
     cold = np.array([s.cold for s in samples])
-    l2, dram = (np.where(cold, moved, moved * lost(moved, c)) for c in capacities)
+    l2, dram = (np.where(cold, moved, moved * miss_share(moved, c)) for c in capacities)
     density = np.array([0.0 if s.density is None else s.density for s in samples])
-    return rows([s.op for s in samples], l2, dram, density, cold.astype(np.float64))
+    return design_matrix([s.op for s in samples], l2, dram, density, cold.astype(np.float64))
 
 
-def clean_s(samples: Sequence[OpSample], fault_s_per_byte: float) -> Floats:
+def seconds_without_faults(samples: Sequence[OpSample], fault_s_per_byte: float) -> Floats:
     """Measured medians without what the operating system took to map memory in: in a step that is counted apart."""
     median = np.array([s.median_s for s in samples])
     faults = fault_s_per_byte * np.array([float(s.faulted_bytes) for s in samples])
@@ -76,16 +78,16 @@ def capacities(profile: Profile) -> tuple[float, float]:
     return bytes_of("l2_capacity_bytes"), bytes_of("last_capacity_bytes")
 
 
-def smoothness_of(fit: Fit) -> Smoothness | None:
+def hyperparameters_of(fit: Fit) -> Hyperparameters | None:
     """How the residuals of a fit are smoothed, None where they are not."""
     c = fit.coefficients
     if "residual_share" not in c:
         return None
     lengths = tuple(c[length_name(d)].value for d in range(len(c)) if length_name(d) in c)
-    return Smoothness(c["residual_share"].value, lengths, c["noise_share"].value)
+    return Hyperparameters(c["residual_share"].value, lengths, c["noise_share"].value)
 
 
-def smoothness_estimates(how: Smoothness) -> Mapping[str, Estimate]:
+def hyperparameter_estimates(how: Hyperparameters) -> Mapping[str, Estimate]:
     """The same as coefficients of a fit."""
     lengths = {length_name(d): Estimate(length) for d, length in enumerate(how.lengths)}
     return {"residual_share": Estimate(how.deviation), "noise_share": Estimate(how.noise), **lengths}
@@ -96,7 +98,7 @@ def length_name(coordinate: int) -> str:
     return f"length{coordinate}_factor"
 
 
-def corrected(known: Rows, residual: Floats, how: Smoothness | None, unknown: Rows) -> Floats:
+def corrected(known: DesignMatrix, residual: Floats, how: Hyperparameters | None, unknown: DesignMatrix) -> Floats:
     """Factors on the priced times of `unknown`, from the residuals of `known`."""
     if how is None or not len(residual):
         return np.ones(len(unknown.at))

@@ -54,7 +54,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def prices(t: OpType) -> tuple[str, ...]:
+def coefficient_names(t: OpType) -> tuple[str, ...]:
     """Names of the coefficients of an op of that type; those of all types of a group are the same."""
     branch = ("branch_s_per_element",) if branches(t) else ()
     return (*COMMON, *OWN.get(family(t), ()), *CACHES, COLD, *branch)
@@ -92,8 +92,8 @@ def group(t: OpType) -> str:
     return f"{t.name} {form}{'' if attributes.get('output_mask', (1,))[0] else ' weight'}"
 
 
-def amounts(t: OpType) -> tuple[float, ...]:
-    """Amounts of work in the order of `prices(t)`, without what caches and branches set."""
+def work_terms(t: OpType) -> tuple[float, ...]:
+    """Amounts of work in the order of `coefficient_names(t)`, without what caches and branches set."""
     common = (1.0, float(t.read_bytes), float(t.write_bytes))
     match family(t):
         case "conv" | "conv_backward":

@@ -30,7 +30,7 @@ _MOST = 0.7  # of a correction, as a logarithm: a factor of two
 
 
 @dataclass(frozen=True, slots=True)
-class Smoothness:
+class Hyperparameters:
     """How far a residual reaches: prior deviation, length over each coordinate, and noise of one measurement."""
 
     deviation: float
@@ -38,8 +38,8 @@ class Smoothness:
     noise: float
 
 
-def smoothness(at: Floats, residual: Floats) -> Smoothness | None:
-    """The smoothness under which these residuals are likeliest; None where they are too few or hold nothing.
+def fit_hyperparameters(at: Floats, residual: Floats) -> Hyperparameters | None:
+    """The hyperparameters of maximum posterior for these residuals; None where they are too few or hold nothing.
 
     `at` [n, d] are coordinates, `residual` [n] logarithms.
     """
@@ -52,7 +52,7 @@ def smoothness(at: Floats, residual: Floats) -> Smoothness | None:
     start = np.log([min(max(deviation, _DEVIATIONS[0]), 1.0), *(_USUAL_LENGTH for _ in varies), _USUAL_NOISE])
     bounds = [tuple(np.log(b)) for b in (_DEVIATIONS, *(_LENGTHS for _ in varies), _NOISES)]
     found = minimize(
-        _unlikeliness,
+        neg_log_posterior,
         start,
         args=(squared, residual),
         jac=True,
@@ -63,10 +63,10 @@ def smoothness(at: Floats, residual: Floats) -> Smoothness | None:
     best = np.exp(found.x)
     lengths = np.full(at.shape[1], _LENGTHS[1])
     lengths[varies] = best[1:-1]
-    return Smoothness(float(best[0]), tuple(lengths.tolist()), float(best[-1]))
+    return Hyperparameters(float(best[0]), tuple(lengths.tolist()), float(best[-1]))
 
 
-def _unlikeliness(logs: Floats, squared: Floats, residual: Floats) -> tuple[float, Floats]:
+def neg_log_posterior(logs: Floats, squared: Floats, residual: Floats) -> tuple[float, Floats]:
     """Minus the log of likelihood times priors, and its gradient; `logs` of deviation, lengths and noise."""
     deviation, lengths, noise = np.exp(logs[0]), np.exp(logs[1:-1]), np.exp(logs[-1])
     smooth = deviation**2 * np.exp(-0.5 * np.tensordot(1.0 / lengths**2, squared, 1))
@@ -91,7 +91,7 @@ def _unlikeliness(logs: Floats, squared: Floats, residual: Floats) -> tuple[floa
     return -value, -slope
 
 
-def correction(known_at: Floats, residual: Floats, how: Smoothness, at: Floats) -> Floats:
+def correction(known_at: Floats, residual: Floats, how: Hyperparameters, at: Floats) -> Floats:
     """Factors by which priced times at the coordinates `at` [m, d] are to be multiplied."""
     scale = np.array(how.lengths)
     known, asked = known_at / scale, at / scale

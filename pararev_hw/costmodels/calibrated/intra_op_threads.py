@@ -20,7 +20,7 @@ GRAIN_ELEMENTS = 32768  # ATen/Parallel.h
 _MATRIX_KINDS = ("conv", "conv_backward", "gemm", "attention", "attention_backward")
 
 
-def wide_op_seconds(graph: BlockGraph, device: Device, threads: int, seconds: Sequence[float]) -> tuple[float, ...]:
+def intra_op_seconds(graph: BlockGraph, device: Device, threads: int, seconds: Sequence[float]) -> tuple[float, ...]:
     """Seconds of each op computed by `threads` threads together, `seconds` being those of one thread.
 
     The roofline of the device's figures says by how much an op gains; so `seconds` may come from any cost model.

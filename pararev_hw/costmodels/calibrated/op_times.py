@@ -17,14 +17,14 @@ import numpy as np
 
 from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.calibrated.branch_density import mask_densities
-from pararev_hw.costmodels.calibrated.cache_model import lost_bytes
+from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
 from pararev_hw.costmodels.calibrated.design_matrix import (
     capacities,
-    clean_s,
     corrected,
-    measured_rows,
-    rows,
-    smoothness_of,
+    design_matrix,
+    hyperparameters_of,
+    measured_design_matrix,
+    seconds_without_faults,
 )
 from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
@@ -50,7 +50,7 @@ def costs(graph: BlockGraph, profile: Profile, *, lanes: int | None = None, laun
 def op_costs(graph: BlockGraph, profile: Profile, flow: Traffic, launch: str) -> OpCosts:
     """What each op costs; ops of a kind that was not fitted cost what the roofline of the device says."""
     plain = roofline.op_costs(graph, profile.device, flow, launch)
-    l2, dram = lost_bytes(graph, flow, capacities(profile))
+    l2, dram = miss_bytes(graph, flow, capacities(profile))
     alone = alone_s(graph, profile, l2, dram)
     seconds = np.where(np.isnan(alone), plain.seconds, alone) * step_factor(graph, profile)
     shift = host_shift_s(graph, profile)
@@ -107,15 +107,15 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
         at = np.flatnonzero(np.isin(type_of, which))
         if not len(at):
             continue
-        unknown = rows([graph.op_types[k] for k in type_of[at]], l2[at], dram[at], density[at])
+        unknown = design_matrix([graph.op_types[k] for k in type_of[at]], l2[at], dram[at], density[at])
         factor: Floats = np.ones(len(at))
-        how, samples = smoothness_of(fit), measured.get(key, [])
+        how, samples = hyperparameters_of(fit), measured.get(key, [])
         if how is not None and samples:
-            known = measured_rows(samples, limits)
+            known = measured_design_matrix(samples, limits)
             if known.at.shape[1] == unknown.at.shape[1]:
-                taken = clean_s(samples, _fault_s_per_byte(profile))
-                factor = corrected(known, np.log(taken / known.priced(fit.coefficients)), how, unknown)
-        seconds[at] = np.maximum(unknown.priced(fit.coefficients) * factor, _LEAST_S)
+                taken = seconds_without_faults(samples, _fault_s_per_byte(profile))
+                factor = corrected(known, np.log(taken / known.seconds(fit.coefficients)), how, unknown)
+        seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
     return seconds
 
 
