@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.test_reports_browser import CHROMIUM, _chromium, _console, _seen
+from tests.reports.test_reports_browser import CHROMIUM, _chromium, _console, _seen
 from tests.test_validate_reports import CASES, ROWS, WITH_ENERGY, check
 
 from pararev_hw.reports import write_paper, write_validation
