@@ -48,15 +48,6 @@ def this_machine(
     return found
 
 
-def available_bytes() -> int | None:
-    """Main memory that can be had without swapping, None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
-
-
 def keep_memory() -> bool:
     """Let the C library keep what tensors free instead of giving it back to the operating system, for this process.
 

@@ -16,10 +16,10 @@ from pararev_hw.execution.contention import shared_costs, sharing_of_calls, thre
 from pararev_hw.execution.harness import Rounds, Spread, interleave
 from pararev_hw.execution.job import Job, batches
 from pararev_hw.execution.lane_order import lane_orders
-from pararev_hw.execution.machine import available_bytes
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.profiled import profiled_overlap
 from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
+from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.reports import units
 from pararev_hw.tracing import Traced
 from pararev_hw.types import Hardware, Prediction, Schedule, SchedulingProblem

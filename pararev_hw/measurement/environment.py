@@ -22,6 +22,15 @@ def environment(device: str, threads: int) -> Environment:
     return Environment(machine, cpu_name(), f"oneDNN, {capability}", torch.__version__, threads, _cpu_clocks_hz())
 
 
+def available_bytes() -> int | None:
+    """Main memory that can be had without swapping, None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
+
+
 def _cpu_clocks_hz() -> Mapping[str, float]:
     """The cores' clocks as the operating system tells them, empty where it does not."""
     try:

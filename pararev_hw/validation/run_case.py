@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -13,6 +12,7 @@ from pararev_hw.errors import Infeasible
 from pararev_hw.importers.targets import Options, resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
 from pararev_hw.measurement.energy import Counter, energy_j
+from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Profile, StepCost, ValidationCase
 from pararev_hw.validation.memory import cuda_bytes_before, peak_bytes
@@ -104,18 +104,9 @@ def measure_trial(
 
 def _check_room(peak: int, profile: Profile) -> None:
     """A CPU's process that asks for more than there is gets killed, and takes the other cases with it."""
-    have = _available_bytes() if profile.kind == "cpu" else None
+    have = available_bytes() if profile.kind == "cpu" else None
     if have is not None and peak > have:
         raise Infeasible(f"it needs {units.size(peak)} of memory, {units.size(have)} are free")
-
-
-def _available_bytes() -> int | None:
-    """Main memory that can be had without swapping, None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
 
 
 def _reason(error: Exception) -> str:

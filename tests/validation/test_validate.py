@@ -318,7 +318,7 @@ def test_a_broken_network_among_others_is_reported_failed(monkeypatch: pytest.Mo
 
 
 def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_case, "_available_bytes", lambda: 1000)
+    monkeypatch.setattr(run_case, "available_bytes", lambda: 1000)
     found = judge(cpu_profile(), planned(TINY), answering())
     assert found.cases == ()
     assert found.latency is None
