@@ -137,7 +137,7 @@ def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> 
         return np.array(values, np.float64)[type_of] if values else np.zeros(len(graph.ops))
 
     types = graph.op_types
-    flops = per_op([t.flops for t in types])
+    flops = per_op([t.true_flops for t in types])
     vector = per_op([t.vector_flops or 0 for t in types])
     read, write = per_op([t.read_bytes for t in types]), per_op([t.write_bytes for t in types])
     moved = read + write

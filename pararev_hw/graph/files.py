@@ -113,12 +113,14 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
 
 
 def totals(graph: BlockGraph) -> dict[str, int | None]:
-    """Sums over the step. `flops` and `macs` are those of convolutions and matrix products, as torch counts them."""
+    """Sums over the step. `flops` and `macs` are those of convolutions and matrix products, as torch counts them;
+    `true_flops` counts a grouped convolution's weight gradient as what it is."""
     flops = sum(t.flops for t in graph.tasks)
     known = [t.sops for t in graph.tasks if t.sops is not None]
     return {
         "ops": len(graph.ops),
         "flops": flops,
+        "true_flops": sum(graph.op_types[op.type].true_flops for op in graph.ops),
         "macs": flops // 2,
         "vector_flops": sum(t.vector_flops for t in graph.tasks),
         "read_bytes": sum(t.read_bytes for t in graph.tasks),

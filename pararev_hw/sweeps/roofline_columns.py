@@ -86,7 +86,7 @@ class RooflineColumns:
         self._names = tuple(found)
         type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
         amounts = np.array(
-            [[t.flops, t.vector_flops or 0, t.read_bytes, t.write_bytes] for t in graph.op_types], np.float64
+            [[t.true_flops, t.vector_flops or 0, t.read_bytes, t.write_bytes] for t in graph.op_types], np.float64
         ).reshape(len(graph.op_types), 4)
         share = spiking_share(graph) if self.device.get("zero_skipping", 0.0) == 1.0 else np.full(len(type_of), np.nan)
         self._fixed = np.column_stack((amounts[type_of], np.nan_to_num(share, nan=-1.0), per_type[type_of]))

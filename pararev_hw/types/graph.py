@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -34,6 +35,22 @@ class OpType:
     @property
     def macs(self) -> int:
         return self.flops // 2
+
+    @property
+    def true_flops(self) -> int:
+        """Flops that the op needs: `flops`, but for the gradients of a grouped convolution, of which each needs as many
+        as the convolution; torch counts the weight's as if every input channel met every output channel."""
+        attributes = dict(self.attributes)
+        if self.kind != "conv_backward" or attributes.get("groups", (1,))[0] == 1:
+            return self.flops
+        gradient, image, weight = self.input_shapes[:3]
+        places = image if attributes.get("transposed", (0,))[0] else gradient
+        forward = 2 * math.prod(weight) * places[0] * math.prod(places[2:])
+        return forward * sum(attributes.get("output_mask", (1, 1))[:2])
+
+    @property
+    def true_macs(self) -> int:
+        return self.true_flops // 2
 
 
 @dataclass(frozen=True, slots=True)

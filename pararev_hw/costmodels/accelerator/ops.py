@@ -65,7 +65,10 @@ def _shares(graph: BlockGraph, table: LayerTable, configs: ConfigTable) -> Float
     macs_per_s = configs.value("pe_rows")[0] * configs.value("pe_columns")[0] * configs.value("clock_hz")[0]
     vector = configs.value("vector_flops_per_s.float32")[0]
     own = np.array(
-        [t.macs / macs_per_s + (t.vector_flops or 0) / vector + (t.read_bytes + t.write_bytes) * 1e-15 for t in types]
+        [
+            t.true_macs / macs_per_s + (t.vector_flops or 0) / vector + (t.read_bytes + t.write_bytes) * 1e-15
+            for t in types
+        ]
     )
     n = len(graph.ops)
     placed = table.row_of_op >= 0

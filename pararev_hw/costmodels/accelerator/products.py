@@ -82,7 +82,7 @@ def products(t: OpType) -> tuple[Product, ...]:
         found = _gradients(t)
     elif t.kind == "gemm":
         found = _matrix_product(t)
-    if sum(p.macs for p in found) != t.macs:
+    if sum(p.macs for p in found) != t.true_macs:
         return (_bare(t),)
     return found
 
@@ -180,9 +180,9 @@ def _matrix_product(t: OpType) -> tuple[Product, ...]:
 
 def _bare(t: OpType) -> Product:
     """An op whose loops are not known: its MACs in a shape that most arrays hold well."""
-    k = _divisor(t.macs)
-    n = _divisor(t.macs // k)
-    return _flat("forward", 1, t.macs // (k * n), n, k, known=False)
+    k = _divisor(t.true_macs)
+    n = _divisor(t.true_macs // k)
+    return _flat("forward", 1, t.true_macs // (k * n), n, k, known=False)
 
 
 def _divisor(size: int, most: int = 1024) -> int:
