@@ -12,6 +12,8 @@ from torch import nn
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.tracing.blocks import BlockFinder
 from pararev_hw.tracing.build import GRANULARITIES, build
+from pararev_hw.tracing.cuda_dispatch import CPU_RULES
+from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import no_gc, record
 from pararev_hw.tracing.tape import Tape, written_down
@@ -47,6 +49,7 @@ def trace_step(
     accumulate: int = 1,
     zero_grad: ZeroGrad = "none",
     assumptions: Sequence[str] = (),
+    rules: DispatchRules = CPU_RULES,
 ) -> Traced:
     """Trace one training step (or one inference) of `model`.
 
@@ -54,7 +57,8 @@ def trace_step(
     "float16" trace under autocast, "float64" with weights and inputs in double. `blocks` are patterns of module paths
     ("encoder.layers.*") that name the blocks by hand; `granularity` is "op", "module" or "block". `optimizer`, `step`,
     `loss`, `accumulate` and `zero_grad` say how a training step goes: see `pararev_hw.training.step.Loop`. With
-    `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all.
+    `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all. `rules` say
+    whether the ops are those of a CPU or of a GPU, and whether images lie channels last.
 
     Raises TraceError where the step cannot be traced, and says which module and line.
     """
@@ -69,7 +73,7 @@ def trace_step(
     if mode == "infer" and (accumulate, zero_grad) != (1, "none"):
         raise BadInput("inference has no gradients: leave accumulate and zero_grad out")
     with no_gc():
-        recorded = record(model, tensors, name=title, loop=loop if mode == "train" else None, dtype=dtype)
+        recorded = record(model, tensors, name=title, loop=loop if mode == "train" else None, dtype=dtype, rules=rules)
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
         tape = written_down(recorded.recorder, recorded.results, recorded.gradients, finder, granularity, neurons)
         built = build(tape)

@@ -133,13 +133,15 @@ class Record:
 class Recorder(TorchDispatchMode):
     """Writes down the ops of everything that runs inside it.
 
-    `frames` are the calls of modules; use `enter_module`/`exit_module` as forward hooks. `declare` names a tensor that
+    `layouts`: how each input lies in memory is part of an op's type, as it is of its cost on a GPU. `frames` are the
+    calls of modules; use `enter_module`/`exit_module` as forward hooks. `declare` names a tensor that
     exists before the step.
     """
 
-    def __init__(self, fake: FakeTensorMode) -> None:
+    def __init__(self, fake: FakeTensorMode, *, layouts: bool = False) -> None:
         super().__init__()
         self.fake = fake
+        self.layouts = layouts
         self.frames: list[Frame] = []
         self.entries: list[OpSignature] = []
         self.records: list[Record] = []
@@ -481,6 +483,10 @@ class Recorder(TorchDispatchMode):
         scattered = tuple(k for k in reads if kind in ("conv", "conv_backward") and not _in_one_piece(tensors[k]))
         if scattered:
             named["scattered"] = scattered
+        if self.layouts and not view:
+            layouts = tuple(memory_layout(t.shape, t.stride()) for t in tensors)
+            if any(layouts):
+                named["layout"] = layouts
         return OpType(
             name=str(func),
             kind=kind,
@@ -614,6 +620,32 @@ def _touched_bytes(tensor: torch.Tensor) -> int:
     for n, s in zip(tensor.shape, tensor.stride(), strict=True):
         count *= n if s != 0 or n == 0 else 1
     return count * tensor.element_size()
+
+
+def memory_layout(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """How elements lie in memory: 0 densely, the last dimension innermost; 1 channels last; 2 not densely, but the last
+    dimension innermost; 3 another dimension innermost. Dimensions that were expanded take part in nothing."""
+    sizes = [(n, s) for n, s in zip(shape, stride, strict=True) if n > 1]
+    real = [(n, s) for n, s in sizes if s != 0]
+    if not real:
+        return 0
+    if _dense(real):
+        return 0
+    if len(shape) in (4, 5) and shape[1] > 1:
+        channels_last = [(shape[d], stride[d]) for d in (0, *range(2, len(shape)), 1) if shape[d] > 1]
+        if _dense(channels_last):
+            return 1
+    return 2 if sizes[-1][1] in (0, 1) else 3
+
+
+def _dense(sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether dimensions (size, stride), outermost first, leave no gaps."""
+    expected = 1
+    for n, s in reversed(sizes):
+        if s != expected:
+            return False
+        expected *= n
+    return True
 
 
 def _in_one_piece(tensor: torch.Tensor) -> bool:

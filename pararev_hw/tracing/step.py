@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pararev_hw.errors import BadInput, PararevError, TraceError, unknown_name
+from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.training.step import Loop, MakeOptimizer, StepOutput, run_training_step, tensors_in
 
@@ -44,6 +45,7 @@ class _Swap:
 
     fake: FakeTensorMode
     dtype: torch.dtype | None
+    channels_last: bool = False
     twins: dict[int, torch.Tensor] = field(default_factory=dict)
 
     def twin(self, tensor: torch.Tensor, trainable: bool) -> torch.Tensor:
@@ -52,11 +54,26 @@ class _Swap:
             wide = self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
             device = torch.device("cpu") if tensor.device.type == "meta" else tensor.device
             with self.fake:
-                known = torch.empty_strided(tensor.shape, tensor.stride(), dtype=wide, device=device)
+                known = torch.empty_strided(tensor.shape, self.stride(tensor), dtype=wide, device=device)
             if trainable:
                 known = nn.Parameter(known, requires_grad=tensor.requires_grad)
             self.twins[id(tensor)] = known
         return known
+
+    def stride(self, tensor: torch.Tensor, contiguous: bool = False) -> tuple[int, ...]:
+        """How the twin lies in memory: images and their weights channels last where that is asked for, all else as the
+        tensor itself, or contiguous."""
+        if self.channels_last and tensor.dim() == 4:
+            return _strides(tensor.shape, (1, 3, 2, 0))
+        return _strides(tensor.shape, range(tensor.dim() - 1, -1, -1)) if contiguous else tensor.stride()
+
+
+def _strides(shape: Sequence[int], innermost_first: Iterable[int]) -> tuple[int, ...]:
+    strides, step = [0] * len(shape), 1
+    for d in innermost_first:
+        strides[d] = step
+        step *= max(shape[d], 1)
+    return tuple(strides)
 
 
 def record(
@@ -66,11 +83,13 @@ def record(
     name: str,
     loop: Loop | None,
     dtype: str = "float32",
+    rules: DispatchRules = CPU_RULES,
 ) -> Recorded:
     """Run one step of `model` on fake tensors and write it down. The model and its tensors are left as they were.
 
     `inputs` give shapes and dtypes only. `loop` says how a training step goes, None is inference. The step is recorded
     in the steady state: optimizer state exists, and gradients do where the loop keeps them from one step to the next.
+    `rules` say which device's ops it takes, and how images lie in memory.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
@@ -78,13 +97,19 @@ def record(
     if lazy is not None:
         raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    recorder = Recorder(fake)
+    recorder = Recorder(fake, layouts=rules.cuda)
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
     rng_state = torch.random.get_rng_state()
-    with _on_fake_tensors(model, fake, torch.float64 if dtype == "float64" else None, loop is not None):
+    swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
+    with _on_fake_tensors(model, swap, loop is not None), rules.applied():
         try:
             with fake:
-                batch = tuple(torch.empty(x.shape, dtype=_input_dtype(x, dtype), device=_home(model)) for x in inputs)
+                batch = tuple(
+                    torch.empty_strided(
+                        x.shape, swap.stride(x, contiguous=True), dtype=_input_dtype(x, dtype), device=_home(model)
+                    )
+                    for x in inputs
+                )
             parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
             count = sum(p.numel() for p in model.parameters())
             cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
@@ -208,9 +233,8 @@ def _declare(
 
 
 @contextlib.contextmanager
-def _on_fake_tensors(model: nn.Module, fake: FakeTensorMode, dtype: torch.dtype | None, train: bool) -> Iterator[None]:
+def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool) -> Iterator[None]:
     """The model with fake twins for its tensors; on exit every module is as it was, hidden state included."""
-    swap = _Swap(fake, dtype)
     with _attributes_kept(model):
         for m in model.modules():
             for n, p in m._parameters.items():

@@ -1,0 +1,160 @@
+"""CUDA's dispatch on any machine: the casts of its autocast and its attention kernels.
+
+A step is traced on fake tensors of device "cpu", whatever it is traced for. Left alone it would follow the CPU's lists:
+autocast would keep softmax, norms, losses, sums and powers in 16 bits, attention would be the CPU's kernel. Inside
+`cuda_dispatch()` the operators concerned have CUDA's rules registered in place of the CPU's, so that every route to
+them (modules, functions, methods, operators called inside of composite ones) takes the ops that it takes on a GPU.
+
+The lists are those of `ATen/autocast_mode.h` of torch 2.11 to 2.13. What both devices cast alike is left to torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.library import _scoped_library
+
+_aten: Any = torch.ops.aten
+_HALF = (torch.float16, torch.bfloat16)
+
+# AT_FORALL_FP32: inputs of 16 bits are cast to float32 first, and autograd keeps those copies.
+IN_FLOAT32 = """
+acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar pow.Tensor_Tensor
+pow.Scalar softplus layer_norm native_layer_norm group_norm frobenius_norm.dim nuclear_norm nuclear_norm.dim
+cosine_similarity poisson_nll_loss cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss kl_div l1_loss
+smooth_l1_loss huber_loss mse_loss margin_ranking_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss
+multi_margin_loss binary_cross_entropy_with_logits dist pdist cdist renorm logsumexp upsample_nearest1d
+upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d
+norm.Scalar norm.ScalarOpt_dim
+""".split()
+
+# AT_FORALL_FP32_SET_OPT_DTYPE: the result is float32, the input is read as it is.
+TO_FLOAT32 = """
+prod prod.dim_int softmax.int log_softmax.int cumprod cumsum linalg_vector_norm linalg_matrix_norm sum
+sum.dim_IntList
+""".split()
+
+# On CUDA the softmax of float16 writes float32 itself; of bfloat16 a cast goes before it.
+_FUSED_CAST = {"softmax.int": "_softmax", "log_softmax.int": "_log_softmax"}
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchRules:
+    """Whose ops a traced step takes: the CPU's, or CUDA's (`cuda`), on images that lie channels last or as they come.
+
+    `flash_attention` False: a GPU older than compute capability 8.0, which has the memory-efficient kernel alone.
+    """
+
+    cuda: bool = False
+    channels_last: bool = False
+    flash_attention: bool = True
+
+    def applied(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which CPU tensors follow the rules."""
+        return cuda_dispatch(self.flash_attention) if self.cuda else contextlib.nullcontext()
+
+
+CPU_RULES = DispatchRules()
+
+
+@contextlib.contextmanager
+def cuda_dispatch(flash_attention: bool = True) -> Iterator[None]:
+    """Within it, ops on CPU tensors are those that CUDA tensors would run."""
+    with _scoped_library("aten", "IMPL") as library, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel.*")
+        for name in (*IN_FLOAT32, *TO_FLOAT32):
+            op = _overload(name)
+            if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "AutocastCPU"):
+                continue  # the CPU casts it too
+            rule = _in_float32(op) if name in IN_FLOAT32 else _to_float32(op, _FUSED_CAST.get(name))
+            library.impl(name, rule, "AutocastCPU")
+        attention = _attention(flash_attention)
+        for key in ("AutogradCPU", "CPU"):
+            library.impl("scaled_dot_product_attention", attention, key)
+        yield
+
+
+def _overload(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(_aten, packet), overload or "default")
+
+
+def _without_autocast() -> Any:
+    return torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU))
+
+
+def _widened(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(torch.float32) if value.dtype in _HALF else value
+    return type(value)(map(_widened, value)) if isinstance(value, list | tuple) else value
+
+
+def _in_float32(op: Any) -> Callable[..., Any]:
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        with _without_autocast():
+            return op(*map(_widened, args), **{name: _widened(value) for name, value in kwargs.items()})
+
+    return rule
+
+
+def _to_float32(op: Any, fused: str | None) -> Callable[..., Any]:
+    names = [argument.name for argument in op._schema.arguments]
+
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        x = given[names[0]]
+        with _without_autocast():
+            if x.dtype not in _HALF or given.get("dtype") is not None:
+                return op(*args, **kwargs)
+            if fused is not None and x.dtype is torch.float16:
+                return getattr(_aten, fused).default(x, given["dim"], True)
+            return op(**{**given, "dtype": torch.float32})
+
+    return rule
+
+
+def _attention(flash: bool) -> Callable[..., torch.Tensor]:
+    """`scaled_dot_product_attention` with the backend that CUDA takes: flash, memory-efficient, else plain products."""
+
+    def rule(
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Any:
+        width = query.shape[-1]
+        half = query.dtype in _HALF
+        batched = query.dim() == 4 and not enable_gqa and key.shape[-1] == value.shape[-1] == width
+        if flash and batched and half and attn_mask is None and width <= 256 and width % 8 == 0:
+            return _aten._scaled_dot_product_flash_attention.default(
+                query, key, value, dropout_p, is_causal, False, scale=scale
+            )[0]
+        if batched and width % (8 if half else 4) == 0 and query.dtype is not torch.float64:
+            keeps = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+            return _aten._scaled_dot_product_efficient_attention.default(
+                query, key, value, _bias(attn_mask, query, key), keeps, dropout_p, is_causal, scale=scale
+            )[0]
+        return _aten._scaled_dot_product_attention_math.default(
+            query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
+        )[0]
+
+    return rule
+
+
+def _bias(mask: torch.Tensor | None, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor | None:
+    """What a mask adds to the scores, in the queries' datatype and the scores' shape."""
+    if mask is None:
+        return None
+    if mask.dtype is torch.bool:
+        mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, float("-inf"))
+    return mask.expand(*query.shape[:2], query.shape[-2], key.shape[-2])

@@ -1,0 +1,121 @@
+"""A step traced for a GPU takes CUDA's ops: checked against CUDA's published autocast lists, on small networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from pararev_hw.tracing import DispatchRules, trace_step
+from pararev_hw.tracing.recorder import memory_layout
+
+CUDA = DispatchRules(cuda=True)
+
+
+class Attention(nn.Module):
+    """Softmax attention written out, with a norm and a power: what autocast's lists treat apart."""
+
+    def __init__(self, fused: bool = False, mask: bool = False) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.head = nn.LayerNorm(64), nn.Linear(64, 192), nn.Linear(64, 10)
+        self.fused, self.mask = fused, mask
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        if self.fused:
+            q, k, v = (t.unsqueeze(1) for t in (q, k, v))
+            mask = torch.zeros(q.shape[-2], q.shape[-2], dtype=q.dtype, device=q.device) if self.mask else None
+            y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask).squeeze(1)
+        else:
+            y = (q @ k.transpose(1, 2)).softmax(-1) @ v
+        return self.head((y**2).mean(1))
+
+
+def ops(
+    model: nn.Module, dtype: str, rules: DispatchRules, shape: tuple[int, ...] = (2, 16, 64)
+) -> dict[str, set[str]]:
+    """Op name -> datatypes of its first output."""
+    graph = trace_step(model, torch.empty(shape, device="meta"), dtype=dtype, rules=rules).graph
+    found: dict[str, set[str]] = {}
+    for t in graph.op_types:
+        found.setdefault(t.name.split(".")[1], set()).add(t.dtype)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_autocast_follows_cudas_lists(dtype: str) -> None:
+    cpu, gpu = ops(Attention(), dtype, DispatchRules()), ops(Attention(), dtype, CUDA)
+    assert cpu["_softmax"] == {dtype}
+    assert gpu["_softmax"] == {"float32"}
+    assert gpu["_log_softmax"] == {"float32"}
+    assert gpu["native_layer_norm"] == {"float32"}
+    assert gpu["pow"] == {"float32"}
+    assert gpu["bmm"] == gpu["addmm"] == {dtype}
+
+
+def test_float16_softmax_casts_in_the_kernel_and_bfloat16_before_it() -> None:
+    for dtype, reads in (("float16", 2), ("bfloat16", 4)):
+        graph = trace_step(Attention(), torch.empty(2, 16, 64, device="meta"), dtype=dtype, rules=CUDA).graph
+        softmax = next(t for t in graph.op_types if t.name == "aten._softmax.default")
+        assert (softmax.read_bytes, softmax.write_bytes) == (2 * 16 * 16 * reads, 2 * 16 * 16 * 4)
+
+
+def test_copies_for_float32_are_kept_for_backward() -> None:
+    x = torch.empty(8, 256, 64, device="meta")
+    saved = {
+        rules.cuda: trace_step(Attention(), x, dtype="float16", rules=rules).graph.memory.saved_bytes
+        for rules in (DispatchRules(), CUDA)
+    }
+    # at least: the attention weights in 4 bytes instead of 2, and the squared tensor's copy of 4 bytes
+    assert saved[True] >= saved[False] + 2 * 8 * 256 * 256 + 2 * 8 * 256 * 64
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mask", "flash", "op"),
+    [
+        ("float16", False, True, "_scaled_dot_product_flash_attention"),
+        ("float16", False, False, "_scaled_dot_product_efficient_attention"),
+        ("float16", True, True, "_scaled_dot_product_efficient_attention"),
+        ("float32", False, True, "_scaled_dot_product_efficient_attention"),
+    ],
+)
+def test_attention_takes_cudas_kernels(dtype: str, mask: bool, flash: bool, op: str) -> None:
+    rules = DispatchRules(cuda=True, flash_attention=flash)
+    found = ops(Attention(fused=True, mask=mask), dtype, rules)
+    assert op in found and f"{op}_backward" in found
+    assert not [name for name in found if name.endswith("for_cpu")]
+
+
+def test_cpus_rules_are_back_after_the_trace() -> None:
+    ops(Attention(), "float16", CUDA)
+    with torch.autocast("cpu", torch.bfloat16):
+        x = torch.ones(2, 4, dtype=torch.bfloat16)
+        assert x.softmax(-1).dtype is torch.bfloat16
+    assert ops(Attention(), "float16", DispatchRules())["_softmax"] == {"float16"}
+
+
+def test_float32_inference_is_the_same_on_both_but_for_attention() -> None:
+    x = torch.empty(2, 16, 64, device="meta")
+    cpu, gpu = (trace_step(Attention(), x, mode="infer", rules=r).graph for r in (DispatchRules(), CUDA))
+    assert [cpu.op_types[o.type].name for o in cpu.ops] == [gpu.op_types[o.type].name for o in gpu.ops]
+
+
+def test_channels_last_reaches_every_convolution() -> None:
+    model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.Flatten())
+    x = torch.empty(2, 8, 8, 8, device="meta")
+    for last in (False, True):
+        graph = trace_step(model, x, rules=DispatchRules(cuda=True, channels_last=last)).graph
+        for t in graph.op_types:
+            if t.kind in ("conv", "norm"):
+                layout = dict(t.attributes).get("layout", (0,) * len(t.input_shapes))
+                assert (layout[0] == 1) == last, t
+
+
+def test_memory_layouts() -> None:
+    x = torch.empty(2, 3, 4, 5)
+    assert memory_layout(x.shape, x.stride()) == 0
+    y = x.contiguous(memory_format=torch.channels_last)
+    assert memory_layout(y.shape, y.stride()) == 1
+    assert memory_layout(x[..., :3].shape, x[..., :3].stride()) == 2
+    assert memory_layout(x.transpose(1, 2).shape, x.transpose(1, 2).stride()) == 2
+    assert memory_layout(x.transpose(2, 3).shape, x.transpose(2, 3).stride()) == 3
+    assert memory_layout(x[:, :1].expand(2, 7, 4, 5).shape, x[:, :1].expand(2, 7, 4, 5).stride()) == 2
+    assert memory_layout((1, 1), (7, 9)) == 0
