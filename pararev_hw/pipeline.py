@@ -76,6 +76,7 @@ def build_graph(
     optimizer: str | None = None,
     accumulate: int = 1,
     zero_grad: Literal["none", "zero"] = "none",
+    channels_last: bool = False,
     device: Hardware | None = None,
     spikes: str = "auto",
     rewrite: Callable[[Traced], Traced] | None = None,
@@ -86,12 +87,14 @@ def build_graph(
     `optimizer` None is SGD with momentum as PyTorch runs it on `device`: one kernel for all parameters on a GPU (and
     where no device is named), one per parameter elsewhere. `accumulate` micro-batches, each of `batch` samples, go
     before its step; `zero_grad` "zero" keeps the gradients' memory from one step to the next, "none" lets it go.
+    For a GPU the step takes the ops that CUDA takes, on whatever machine it is traced; `channels_last` lays images and
+    their weights out as `[B, H, W, C]`.
     `spikes` says where firing rates come from: "auto" (the target's own inputs, else the digits, else an assumed
     rate), "digits", "none", a rate such as "0.15", or a `.npy` file of inputs `[B, ...]`.
     `rework` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
     """
     from pararev_hw.importers.targets import Options, resolve
-    from pararev_hw.tracing import optimizer_named, trace_step
+    from pararev_hw.tracing import DispatchRules, optimizer_named, trace_step
 
     options = Options(batch, timesteps, num_classes, width, form, input_shape, seed)
     make_optimizer = optimizer_named(optimizer or _default_optimizer(device))
@@ -115,6 +118,11 @@ def build_graph(
         zero_grad=zero_grad,
         step=found.step if own else None,
         assumptions=found.assumptions,
+        rules=DispatchRules(
+            cuda=device is not None and device.kind == "gpu",
+            channels_last=channels_last,
+            flash_attention=_has_bfloat16(device),
+        ),
     )
     graph = with_spikes(traced.graph, found, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
@@ -122,6 +130,12 @@ def build_graph(
 
 def _default_optimizer(device: Hardware | None) -> str:
     return "sgd-foreach" if device is None or device.kind == "gpu" else "sgd"
+
+
+def _has_bfloat16(hardware: Hardware | None) -> bool:
+    """Whether a GPU is of compute capability 8.0 or more, which brought bfloat16 and what flash attention needs."""
+    device = hardware.device if isinstance(hardware, Profile) else hardware
+    return device is None or "matrix_flops_per_s.bfloat16" in device.parameters
 
 
 def _check_spikes(spikes: str) -> None:

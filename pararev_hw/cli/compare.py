@@ -12,6 +12,7 @@ from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import (
     AccumulateOpt,
     BatchOpt,
+    ChannelsLastOpt,
     ChoicesOpt,
     ClassesOpt,
     DeviceOpt,
@@ -61,6 +62,7 @@ def compare(
     optimizer: OptimizerOpt = None,
     accumulate: AccumulateOpt = 1,
     zero_grad: ZeroGradOpt = "none",
+    channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
     choices: ChoicesOpt = "none",
     json_: JsonOpt = False,

@@ -40,6 +40,9 @@ AccumulateOpt = Annotated[
 ZeroGradOpt = Annotated[
     str, typer.Option("--zero-grad", help="none: gradients are let go between steps; zero: kept and filled with zeros.")
 ]
+ChannelsLastOpt = Annotated[
+    bool, typer.Option("--channels-last", help="Images and their weights lie in memory as [B, H, W, C].")
+]
 SpikesOpt = Annotated[
     str, typer.Option("--spikes", help="auto, digits, none, a firing rate such as 0.15, or a .npy file of inputs.")
 ]
@@ -60,7 +63,7 @@ JsonOpt = Annotated[bool, typer.Option("--json", help="The whole result as one J
 # Parameters of `trace` that say what the step is: a file that holds a traced step cannot obey them.
 STEP_OPTIONS = (
     *("batch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "form", "seed"),
-    *("granularity", "blocks", "optimizer", "accumulate", "zero_grad", "spikes", "choices"),
+    *("granularity", "blocks", "optimizer", "accumulate", "zero_grad", "channels_last", "spikes", "choices"),
 )
 
 

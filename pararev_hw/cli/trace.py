@@ -15,6 +15,7 @@ from pararev_hw.cli.options import (
     AccumulateOpt,
     BatchOpt,
     BlocksOpt,
+    ChannelsLastOpt,
     ClassesOpt,
     DtypeOpt,
     FormOpt,
@@ -59,6 +60,7 @@ def trace(
     optimizer: OptimizerOpt = None,
     accumulate: AccumulateOpt = 1,
     zero_grad: ZeroGradOpt = "none",
+    channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
     json_: JsonOpt = False,
 ) -> None:
