@@ -14,9 +14,11 @@ from pararev_hw.costmodels.buffers import buffers
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, PararevError
+from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
+from pararev_hw.schedulers import uses_memory
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.task_graph_files import MAX_LANES
 from pararev_hw.types import (
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 ASSUMED_RATE = 0.2  # firing rate where nothing was measured; stated in every report
 TIE = 1e-9  # latencies this close, relative, are the same: sums of the same times differ by less
-MEMORY_SCHEDULERS = ("memory-list", "memory-min", "pareto")  # to which memory matters without a limit, too
 Progress = Callable[[str], None]
 
 
@@ -274,7 +275,7 @@ def plan(
     room = min((m for m in (costs.memory_limit_bytes, memory_limit) if m is not None), default=None)
     costs = replace(costs, memory_limit_bytes=None)
     # buffers take time to find: only where the limit may matter, or where memory is what is asked for
-    if scheduler in MEMORY_SCHEDULERS or (room is not None and sum(s.bytes for s in graph.storages) > room):
+    if uses_memory(scheduler) or (room is not None and sum(s.bytes for s in graph.storages) > room):
         costs = replace(costs, memory_limit_bytes=room, buffers=buffers(graph))
     seconds = (
         op_times.op_seconds(graph, device, how)
@@ -295,15 +296,6 @@ def plan(
             raise
         return plan
     return Plan(graph, bare_device(device), costs, made, seconds, how)
-
-
-def lane_orders(graph: BlockGraph, schedule: Schedule) -> tuple[tuple[int, ...], ...]:
-    """Per lane, the indices of the graph's tasks in the order in which the schedule runs them."""
-    index = {task.id: k for k, task in enumerate(graph.tasks)}
-    lanes: list[list[int]] = [[] for _ in range(schedule.lanes)]
-    for p in sorted(schedule.placements, key=lambda p: (p.start_s, p.end_s, index[p.task])):
-        lanes[p.lane].append(index[p.task])
-    return tuple(map(tuple, lanes))
 
 
 def bare_device(hardware: Hardware) -> Device:

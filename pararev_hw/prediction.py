@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw.errors import BadInput
-from pararev_hw.graph.liveness import lives_throughout as lives_throughout
-from pararev_hw.graph.liveness import own_at_peak, owned_by
+from pararev_hw.graph.liveness import lives_throughout, own_at_peak, owned_by
+from pararev_hw.simulate import energy_by_group
 from pararev_hw.types import (
     PHASES,
     ROLES,
@@ -44,7 +44,7 @@ _NOT_MODELLED = (
 def predict(
     graph: BlockGraph,
     device: Device,
-    costs: SchedulingProblem,
+    problem: SchedulingProblem,
     schedule: Schedule,
     op_seconds: Sequence[float],
     *,
@@ -56,7 +56,7 @@ def predict(
     in the result where the device has no launching host. Energy by phase adds up to the whole: static energy is
     allotted by busy lane time. Raises BadInput where graph, costs and schedule are not of the same tasks.
     """
-    placed = _placements(graph, costs, schedule, op_seconds)
+    placed = _placements(graph, problem, schedule, op_seconds)
     planned = device.kind in ("accelerator", "neuromorphic")
     curve = memory_curve(graph, placed, schedule.makespan_s, None if planned else op_seconds)
     time_by_phase: dict[str, float] = {p: 0.0 for p in PHASES if any(t.phase == p for t in graph.tasks)}
@@ -64,7 +64,7 @@ def predict(
     for task, p in zip(graph.tasks, placed, strict=True):
         time_by_phase[task.phase] += p.end_s - p.start_s
         lane_busy[p.lane] += p.end_s - p.start_s
-    energy_by_phase = _energy_by_phase(graph, costs, placed, schedule.makespan_s, time_by_phase)
+    energy_by_phase = _energy_by_phase(graph, problem, placed, schedule.makespan_s, time_by_phase)
     energy = _summed(energy_by_phase.values())
     return Prediction(
         device=device.name,
@@ -72,7 +72,7 @@ def predict(
         launch=launch if device.kind == "gpu" else "",
         schedule=replace(schedule, peak_bytes=curve.peak_bytes, energy_j=energy),
         latency_s=schedule.makespan_s,
-        host_s=sum(c.host_s for c in costs.tasks),
+        host_s=sum(c.host_s for c in problem.tasks),
         lane_busy_s=tuple(lane_busy),
         peak_bytes=curve.peak_bytes,
         memory=curve,
@@ -80,18 +80,18 @@ def predict(
         energy_by_phase_j=energy_by_phase,
         time_by_phase_s=time_by_phase,
         provenance=device.provenance,
-        assumptions=tuple(dict.fromkeys((*graph.assumptions, *costs.assumptions))),
-        not_modelled=(*costs.not_modelled, *_NOT_MODELLED),
+        assumptions=tuple(dict.fromkeys((*graph.assumptions, *problem.assumptions))),
+        not_modelled=(*problem.not_modelled, *_NOT_MODELLED),
     )
 
 
 def _placements(
-    graph: BlockGraph, costs: SchedulingProblem, schedule: Schedule, op_seconds: Sequence[float]
+    graph: BlockGraph, problem: SchedulingProblem, schedule: Schedule, op_seconds: Sequence[float]
 ) -> tuple[Placement, ...]:
     """The placement of each task of the graph, in the graph's order."""
     if len(op_seconds) != len(graph.ops):
         raise BadInput(f"{len(op_seconds)} op times for {len(graph.ops)} ops: one per op is needed")
-    if tuple(c.task for c in costs.tasks) != tuple(t.id for t in graph.tasks):
+    if tuple(c.task for c in problem.tasks) != tuple(t.id for t in graph.tasks):
         raise BadInput(f"the costs are not those of {graph.model}'s tasks: cost the same graph")
     where = {p.task: p for p in schedule.placements}
     missing = [t.id for t in graph.tasks if t.id not in where]
@@ -177,13 +177,13 @@ def _lives(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Start of the first write (or allocation) and end of the last use of each storage; inf and -inf where no op is."""
     born = np.fromiter((s.born for s in graph.storages), np.int64, len(graph.storages))
-    made = np.flatnonzero(born >= 0)
+    inside = np.flatnonzero(born >= 0)
     writes = _flat([op.writes for op in graph.ops])
     reads = _flat([op.reads for op in graph.ops])
     born_s, gone_s = np.full(len(graph.storages), np.inf), np.full(len(graph.storages), -np.inf)
     np.minimum.at(born_s, writes[1], start[writes[0]])
-    np.minimum.at(born_s, made, start[born[made]])
-    for op, storage in (writes, reads, (born[made], made)):
+    np.minimum.at(born_s, inside, start[born[inside]])
+    for op, storage in (writes, reads, (born[inside], inside)):
         np.maximum.at(gone_s, storage, end[op])
     return born_s, gone_s
 
@@ -196,22 +196,18 @@ def _flat(lists: list[tuple[int, ...]]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 def _energy_by_phase(
     graph: BlockGraph,
-    costs: SchedulingProblem,
+    problem: SchedulingProblem,
     placed: Sequence[Placement],
     makespan_s: float,
     time_by_phase: Mapping[str, float],
 ) -> dict[str, EnergyParts]:
     """Joule by phase and part, with "total"; a message between lanes is paid by the phase that receives it."""
-    by_phase: dict[str, dict[str, float]] = {p: {} for p in time_by_phase}
-    for task, cost, p in zip(graph.tasks, costs.tasks, placed, strict=True):
-        into = by_phase[task.phase]
-        for part, joule in cost.energy_on(p.lane).items():
-            into[part] = into.get(part, 0.0) + joule
-    for e in costs.edges:
-        if e.energy_j and placed[e.src].lane != placed[e.dst].lane:
-            into = by_phase[graph.tasks[e.dst].phase]
-            into["noc"] = into.get("noc", 0.0) + e.energy_j
-    static_j = costs.static_power_w * makespan_s
+    phases = list(time_by_phase)
+    parts = energy_by_group(
+        problem, [p.lane for p in placed], [phases.index(t.phase) for t in graph.tasks], len(phases)
+    )
+    by_phase = dict(zip(phases, parts, strict=True))
+    static_j = problem.static_power_w * makespan_s
     busy_s = sum(time_by_phase.values())
     for phase, into in by_phase.items():
         share = time_by_phase[phase] / busy_s if busy_s > 0 else 1.0 / len(by_phase)

@@ -27,7 +27,7 @@ from pararev_hw.types import Placement, SchedulingProblem
 
 
 def play(
-    costs: SchedulingProblem, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int, int]] = ()
+    problem: SchedulingProblem, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int, int]] = ()
 ) -> tuple[Placement, ...]:
     """When each task runs, sorted by start, lane and id. `lanes[k]` is the order of task indices on lane k, `waits` are
     pairs of tasks of which the second starts when the first has ended.
@@ -35,39 +35,39 @@ def play(
     Raises IllegalSchedule where a task is missing, doubled or on a lane that it may not use, and where the orders
     contradict the edges (a deadlock: the tasks that wait for each other are named).
     """
-    plan = _plan(costs, lanes, waits)
+    plan = _plan(problem, lanes, waits)
     starts, ends, order = _unshared(plan, [0.0] * len(plan.work), [0.0] * len(plan.work))
     if len(order) < len(plan.work):
-        waiting = " -> ".join(repr(costs.tasks[i].task) for i in _deadlock(plan, order))
+        waiting = " -> ".join(repr(problem.tasks[i].task) for i in _deadlock(plan, order))
         raise IllegalSchedule(f"the lane orders contradict the edges: each waits for the one before it: {waiting}")
     release, issued = [0.0] * len(order), [0.0] * len(order)
-    if any(c.host_s > 0 for c in costs.tasks):
-        release, issued = _host(costs, plan, starts)
+    if any(c.host_s > 0 for c in problem.tasks):
+        release, issued = _host(problem, plan, starts)
         starts, ends, _ = _unshared(plan, release, issued)
-    if _may_contend(costs):
-        starts, ends = _shared(costs, plan, release, issued)
-    return placements(costs, plan.lane, starts, ends)
+    if _may_contend(problem):
+        starts, ends = _shared(problem, plan, release, issued)
+    return placements(problem, plan.lane, starts, ends)
 
 
-def sequential_order(costs: SchedulingProblem) -> tuple[int, ...]:
+def sequential_order(problem: SchedulingProblem) -> tuple[int, ...]:
     """The order of the sequential schedule: predecessors first, ties by index."""
-    return costs.topological_order()
+    return problem.topological_order()
 
 
-def play_sequential(costs: SchedulingProblem, order: Sequence[int] | None = None) -> tuple[Placement, ...]:
+def play_sequential(problem: SchedulingProblem, order: Sequence[int] | None = None) -> tuple[Placement, ...]:
     """One task at a time, in `order` (`sequential_order` by default), on the one lane that needs the least time for all
     tasks.
 
     Where no lane may run all of them, each task that the lane allowing most may not run goes to its own fastest lane,
     and still no two run at once.
     """
-    main = min(range(costs.lanes), key=lambda k: _refused_and_time(costs, k))
-    lane = [_lane_or_fastest(c.times_s, main) for c in costs.tasks]
+    main = min(range(problem.lanes), key=lambda k: _refused_and_time(problem, k))
+    lane = [_lane_or_fastest(c.times_s, main) for c in problem.tasks]
     starts, ends, arrived = [0.0] * len(lane), [0.0] * len(lane), [0.0] * len(lane)
-    out = costs.successors() if any(k != main for k in lane) else ((),) * len(lane)
+    out = problem.successors() if any(k != main for k in lane) else ((),) * len(lane)
     now = host = 0.0
-    for i in sequential_order(costs) if order is None else order:
-        c = costs.tasks[i]
+    for i in sequential_order(problem) if order is None else order:
+        c = problem.tasks[i]
         starts[i] = max(now, arrived[i])  # the host is never behind: what ran before did not end before its issue
         host += c.host_s
         now = starts[i] + c.times_s[lane[i]] * max(1.0, c.compute_demand, c.bandwidth_demand)
@@ -75,21 +75,39 @@ def play_sequential(costs: SchedulingProblem, order: Sequence[int] | None = None
         for e in out[i]:
             if lane[e.dst] != lane[i]:
                 arrived[e.dst] = max(arrived[e.dst], now + e.delay_s)
-    return placements(costs, lane, starts, ends)
+    return placements(problem, lane, starts, ends)
 
 
 def placements(
-    costs: SchedulingProblem, lane: Sequence[int], starts: Sequence[float], ends: Sequence[float]
+    problem: SchedulingProblem, lane: Sequence[int], starts: Sequence[float], ends: Sequence[float]
 ) -> tuple[Placement, ...]:
     """Placements of all tasks, sorted by start, lane and id."""
-    found = [Placement(c.task, lane[i], starts[i], ends[i]) for i, c in enumerate(costs.tasks)]
-    return tuple(sorted(found, key=lambda p: (p.start_s, p.lane, p.task)))
+    unsorted = [Placement(c.task, lane[i], starts[i], ends[i]) for i, c in enumerate(problem.tasks)]
+    return tuple(sorted(unsorted, key=lambda p: (p.start_s, p.lane, p.task)))
 
 
-def _refused_and_time(costs: SchedulingProblem, lane: int) -> tuple[int, float]:
+def energy_by_group(
+    problem: SchedulingProblem, lane: Sequence[int], group: Sequence[int], groups: int
+) -> list[dict[str, float]]:
+    """Joules by part of the tasks of each group, and "noc" of the edges that cross lanes: the group that receives pays.
+
+    `lane[i]` and `group[i]` are those of task i. Power that is drawn all the time is not among the parts.
+    """
+    parts: list[dict[str, float]] = [{} for _ in range(groups)]
+    for c, k, g in zip(problem.tasks, lane, group, strict=True):
+        for part, joule in c.energy_on(k).items():
+            parts[g][part] = parts[g].get(part, 0.0) + joule
+    for e in problem.edges:
+        if e.energy_j and lane[e.src] != lane[e.dst]:
+            into = parts[group[e.dst]]
+            into["noc"] = into.get("noc", 0.0) + e.energy_j
+    return parts
+
+
+def _refused_and_time(problem: SchedulingProblem, lane: int) -> tuple[int, float]:
     """How many tasks may not run on that lane, and how long the others take there."""
-    times = [c.times_s[lane] for c in costs.tasks if c.times_s[lane] < math.inf]
-    return len(costs.tasks) - len(times), sum(times)
+    times = [c.times_s[lane] for c in problem.tasks if c.times_s[lane] < math.inf]
+    return len(problem.tasks) - len(times), sum(times)
 
 
 def _lane_or_fastest(times_s: tuple[float, ...], lane: int) -> int:
@@ -106,10 +124,10 @@ class _Plan:
     waits: list[int]  # how many entries of `after` name the task
 
 
-def _plan(costs: SchedulingProblem, lanes: Sequence[Sequence[int]], extra: Iterable[tuple[int, int]]) -> _Plan:
-    tasks, n = costs.tasks, len(costs.tasks)
-    if len(lanes) != costs.lanes:
-        raise IllegalSchedule(f"{len(lanes)} lane orders for {costs.lanes} lanes: give one per lane, empty if idle")
+def _plan(problem: SchedulingProblem, lanes: Sequence[Sequence[int]], extra: Iterable[tuple[int, int]]) -> _Plan:
+    tasks, n = problem.tasks, len(problem.tasks)
+    if len(lanes) != problem.lanes:
+        raise IllegalSchedule(f"{len(lanes)} lane orders for {problem.lanes} lanes: give one per lane, empty if idle")
     lane = [-1] * n
     for k, order in enumerate(lanes):
         for i in order:
@@ -124,7 +142,7 @@ def _plan(costs: SchedulingProblem, lanes: Sequence[Sequence[int]], extra: Itera
         raise IllegalSchedule(f"{tasks[lane.index(-1)].task!r} runs on no lane")
     after: list[list[tuple[int, float]]] = [[] for _ in range(n)]
     waits = [0] * n
-    for e in costs.edges:
+    for e in problem.edges:
         src, dst = e.src, e.dst
         after[src].append((dst, e.delay_s if lane[src] != lane[dst] else 0.0))
         waits[dst] += 1
@@ -165,7 +183,7 @@ def _deadlock(plan: _Plan, done: list[int]) -> list[int]:
     return [at, *reversed(circle)]
 
 
-def _host(costs: SchedulingProblem, plan: _Plan, starts: list[float]) -> tuple[list[float], list[float]]:
+def _host(problem: SchedulingProblem, plan: _Plan, starts: list[float]) -> tuple[list[float], list[float]]:
     """When the host begins and ends to issue each task; 0 and 0 for a task that needs no host."""
     release, issued, now = [0.0] * len(starts), [0.0] * len(starts), 0.0
     waits = list(plan.waits)
@@ -173,8 +191,8 @@ def _host(costs: SchedulingProblem, plan: _Plan, starts: list[float]) -> tuple[l
     heapq.heapify(ready)
     while ready:
         _, i = heapq.heappop(ready)
-        if costs.tasks[i].host_s > 0:
-            release[i], now = now, now + costs.tasks[i].host_s
+        if problem.tasks[i].host_s > 0:
+            release[i], now = now, now + problem.tasks[i].host_s
             issued[i] = now
         for j, _ in plan.after[i]:
             waits[j] -= 1
@@ -183,18 +201,18 @@ def _host(costs: SchedulingProblem, plan: _Plan, starts: list[float]) -> tuple[l
     return release, issued
 
 
-def _may_contend(costs: SchedulingProblem) -> bool:
+def _may_contend(problem: SchedulingProblem) -> bool:
     """Whether as many tasks as there are lanes can ask for more than there is."""
-    compute = heapq.nlargest(costs.lanes, (c.compute_demand for c in costs.tasks))
-    bandwidth = heapq.nlargest(costs.lanes, (c.bandwidth_demand for c in costs.tasks))
+    compute = heapq.nlargest(problem.lanes, (c.compute_demand for c in problem.tasks))
+    bandwidth = heapq.nlargest(problem.lanes, (c.bandwidth_demand for c in problem.tasks))
     return max(sum(compute), sum(bandwidth)) > 1.0
 
 
 def _shared(
-    costs: SchedulingProblem, plan: _Plan, release: list[float], issued: list[float]
+    problem: SchedulingProblem, plan: _Plan, release: list[float], issued: list[float]
 ) -> tuple[list[float], list[float]]:
     """Starts and ends where running tasks slow each other down. Expects orders without deadlock."""
-    n, tasks = len(plan.work), costs.tasks
+    n, tasks = len(plan.work), problem.tasks
     starts, ends, ready, waits = [0.0] * n, [0.0] * n, list(release), list(plan.waits)
     clock: list[tuple[float, int]] = [(ready[i], i) for i in range(n) if waits[i] == 0]  # real time: to start or to end
     heapq.heapify(clock)

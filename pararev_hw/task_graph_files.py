@@ -67,10 +67,10 @@ def read_problem(
 def _format(path: Path, format: str | None) -> str:
     if format is not None and format not in FORMATS:
         raise unknown_name("problem format", format, FORMATS)
-    found = format or path.suffix.lower().removeprefix(".")
-    if found not in FORMATS:
+    kind = format or path.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
         raise BadInput(f"the name {path.name!r} does not tell the format: give it (format='json', 'stg' or 'jsp')")
-    return found
+    return kind
 
 
 def _check_size(tasks: int, lanes: int) -> None:
@@ -109,20 +109,20 @@ def _read_json(document: object, lanes: int) -> tuple[list[TaskCost], list[CommE
 
 def _fields(value: object, where: str, required: Sequence[str], optional: Sequence[str]) -> Mapping[str, object]:
     """An object with exactly these keys."""
-    known = (*required, *optional)
+    names = (*required, *optional)
     if not isinstance(value, dict):
-        raise BadFile(f"{where} is {_what(value)}: it must be an object with {', '.join(known)}")
+        raise BadFile(f"{where} is {_what(value)}: it must be an object with {', '.join(names)}")
     for key in value:
-        if key not in known:
-            raise BadFile(f"{where} has an unknown key {key!r}{_nearest(key, known)}; known: {', '.join(known)}")
+        if key not in names:
+            raise BadFile(f"{where} has an unknown key {key!r}{_nearest(key, names)}; known: {', '.join(names)}")
     for key in required:
         if key not in value:
             raise BadFile(f"{where} has no {key!r}")
     return value
 
 
-def _nearest(name: str, known: Sequence[str] | Mapping[str, int]) -> str:
-    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+def _nearest(name: str, names: Sequence[str] | Mapping[str, int]) -> str:
+    near = get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f": did you mean {near[0]!r}?" if near else ""
 
 
@@ -163,11 +163,11 @@ def _bytes(value: object, where: str) -> int:
 
 
 def _lanes(value: object, task: str, lanes: int) -> frozenset[int]:
-    found = _list(value, f"lanes of task {task!r}")
-    if not found:
+    listed = _list(value, f"lanes of task {task!r}")
+    if not listed:
         raise BadFile(f"lanes of task {task!r} is empty: allow at least one of 0..{lanes - 1}")
     allowed: set[int] = set()
-    for lane in found:
+    for lane in listed:
         if not isinstance(lane, int) or isinstance(lane, bool) or not 0 <= lane < lanes:
             raise BadFile(f"lanes of task {task!r} holds {_what(lane)}: lanes are numbered 0..{lanes - 1}")
         allowed.add(lane)

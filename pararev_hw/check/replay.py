@@ -44,8 +44,8 @@ def replay(
         if instruction.rng >= 0 and seed_rng is not None:
             seed_rng(instruction.rng)
         out = call.function(*filled(call.args, tensors), **{n: filled(v, tensors) for n, v in call.kwargs.items()})
-        made = out if isinstance(out, list | tuple) else (out,)
-        slots.update((s, value) for s, value in zip(instruction.outputs, made, strict=True) if s is not None)
+        results = out if isinstance(out, list | tuple) else (out,)
+        slots.update((s, value) for s, value in zip(instruction.outputs, results, strict=True) if s is not None)
     return {name: slots[slot] for name, slot in program.results.items()}
 
 

@@ -14,7 +14,7 @@ from pararev_hw.types import Placement, Schedule, SchedulingProblem, TaskCost
 TOLERANCE = 1e-9  # relative to the makespan: what adding up 1e5 rounded times may lose
 
 
-def check_schedule(costs: SchedulingProblem, schedule: Schedule) -> None:
+def check_schedule(problem: SchedulingProblem, schedule: Schedule) -> None:
     """Returns where the schedule is legal, raises IllegalSchedule with the first rule it breaks where it is not.
 
     The rules: device and lanes are the problem's; every task runs exactly once, on a lane it may use; no lane runs two
@@ -24,48 +24,48 @@ def check_schedule(costs: SchedulingProblem, schedule: Schedule) -> None:
     it where the schedule claims to be optimal; a wait's second task starts when its first has ended; what is alive at
     once, and the stated peak, are within the memory limit; placements are sorted. A front's schedules keep them too.
     """
-    if schedule.device != costs.device:
-        raise IllegalSchedule(f"the schedule is for device {schedule.device!r}, the problem for {costs.device!r}")
-    if schedule.lanes != costs.lanes:
-        raise IllegalSchedule(f"the schedule has {schedule.lanes} lanes, the problem {costs.lanes}")
-    placed = _placed(costs, schedule.placements)
+    if schedule.device != problem.device:
+        raise IllegalSchedule(f"the schedule is for device {schedule.device!r}, the problem for {problem.device!r}")
+    if schedule.lanes != problem.lanes:
+        raise IllegalSchedule(f"the schedule has {schedule.lanes} lanes, the problem {problem.lanes}")
+    placed = _placed(problem, schedule.placements)
     slack_s = TOLERANCE * max((p.end_s for p in schedule.placements), default=0.0)
     _check_lanes(schedule.placements, slack_s)
-    _check_edges(costs, placed, slack_s)
-    if any(c.host_s > 0 for c in costs.tasks):
-        _check_host(costs, placed, slack_s)
+    _check_edges(problem, placed, slack_s)
+    if any(c.host_s > 0 for c in problem.tasks):
+        _check_host(problem, placed, slack_s)
     else:
-        _check_work(costs, placed, slack_s)
+        _check_work(problem, placed, slack_s)
     _check_makespan(schedule, slack_s)
     _check_order(schedule.placements)
     _check_waits(placed, schedule.waits, slack_s)
-    _check_memory(costs, placed, schedule.peak_bytes, slack_s)
+    _check_memory(problem, placed, schedule.peak_bytes, slack_s)
     for point in schedule.front:
-        check_schedule(costs, replace(point, front=()))
+        check_schedule(problem, replace(point, front=()))
 
 
 def _s(time_s: float) -> str:
     return f"{time_s:.9g} s"
 
 
-def _placed(costs: SchedulingProblem, placements: Sequence[Placement]) -> Mapping[str, Placement]:
+def _placed(problem: SchedulingProblem, placements: Sequence[Placement]) -> Mapping[str, Placement]:
     """Each task's one placement, on a lane that it may use, at finite times."""
-    tasks = {c.task: c for c in costs.tasks}
+    tasks = {c.task: c for c in problem.tasks}
     placed: dict[str, Placement] = {}
     for p in placements:
         if p.task not in tasks:
             raise IllegalSchedule(f"{p.task!r} is placed, but the problem has no such task")
         if p.task in placed:
             raise IllegalSchedule(f"{p.task!r} is placed twice, at {_s(placed[p.task].start_s)} and {_s(p.start_s)}")
-        if not 0 <= p.lane < costs.lanes:
-            raise IllegalSchedule(f"{p.task!r} is on lane {p.lane}: lanes are 0 to {costs.lanes - 1}")
+        if not 0 <= p.lane < problem.lanes:
+            raise IllegalSchedule(f"{p.task!r} is on lane {p.lane}: lanes are 0 to {problem.lanes - 1}")
         if not (math.isfinite(p.start_s) and math.isfinite(p.end_s) and p.start_s >= 0):
             raise IllegalSchedule(f"{p.task!r} runs from {p.start_s} to {p.end_s}: times are finite and not negative")
         if tasks[p.task].times_s[p.lane] == math.inf:
             allowed = ", ".join(str(k) for k, t in enumerate(tasks[p.task].times_s) if t < math.inf)
             raise IllegalSchedule(f"{p.task!r} is on lane {p.lane}: it may run on {allowed} only")
         placed[p.task] = p
-    for c in costs.tasks:
+    for c in problem.tasks:
         if c.task not in placed:
             raise IllegalSchedule(f"{c.task!r} is not placed: every task runs once")
     return placed
@@ -83,9 +83,9 @@ def _check_lanes(placements: Sequence[Placement], slack_s: float) -> None:
         last[p.lane] = p
 
 
-def _check_edges(costs: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
-    for e in costs.edges:
-        src, dst = placed[costs.tasks[e.src].task], placed[costs.tasks[e.dst].task]
+def _check_edges(problem: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
+    for e in problem.edges:
+        src, dst = placed[problem.tasks[e.src].task], placed[problem.tasks[e.dst].task]
         if dst.start_s < src.end_s - slack_s:
             raise IllegalSchedule(
                 f"{dst.task!r} starts at {_s(dst.start_s)}, before {src.task!r} ends at {_s(src.end_s)}"
@@ -97,11 +97,11 @@ def _check_edges(costs: SchedulingProblem, placed: Mapping[str, Placement], slac
             )
 
 
-def _check_work(costs: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
+def _check_work(problem: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
     """Work done between start and end is the integral of 1/U, for which one running sum over all events serves."""
     events = sorted(
         (at, sign, c.compute_demand, c.bandwidth_demand)
-        for c in costs.tasks
+        for c in problem.tasks
         for at, sign in ((placed[c.task].start_s, 1), (placed[c.task].end_s, -1))
     )
     done_at: dict[float, float] = {0.0: 0.0}  # time -> integral of 1/U up to it
@@ -112,7 +112,7 @@ def _check_work(costs: SchedulingProblem, placed: Mapping[str, Placement], slack
         done_at[at] = done
         compute += sign * c_demand
         bandwidth += sign * b_demand
-    for c in costs.tasks:
+    for c in problem.tasks:
         p = placed[c.task]
         got_s, need_s = done_at[p.end_s] - done_at[p.start_s], c.times_s[p.lane]
         if abs(got_s - need_s) > slack_s:
@@ -122,10 +122,10 @@ def _check_work(costs: SchedulingProblem, placed: Mapping[str, Placement], slack
             )
 
 
-def _check_host(costs: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
+def _check_host(problem: SchedulingProblem, placed: Mapping[str, Placement], slack_s: float) -> None:
     """Durations are long enough, and one host can have issued everything in time (earliest end first)."""
     ends: list[tuple[float, TaskCost]] = []
-    for c in costs.tasks:
+    for c in problem.tasks:
         p = placed[c.task]
         if p.end_s - p.start_s < c.times_s[p.lane] - slack_s:
             raise IllegalSchedule(
@@ -153,12 +153,12 @@ def _check_waits(placed: Mapping[str, Placement], waits: Sequence[tuple[str, str
 
 
 def _check_memory(
-    costs: SchedulingProblem, placed: Mapping[str, Placement], stated: int | None, slack_s: float
+    problem: SchedulingProblem, placed: Mapping[str, Placement], stated: int | None, slack_s: float
 ) -> None:
     """Live bytes are looked at wherever something comes to life: just then, what ended before has gone."""
-    at = [placed[c.task] for c in costs.tasks]
+    at = [placed[c.task] for c in problem.tasks]
     alive = []
-    for b in costs.held():
+    for b in problem.held():
         first_s = min(at[i].start_s for i in b.tasks)
         last_s = math.inf if b.stays else max(at[i].end_s for i in b.tasks)
         alive.append((first_s, last_s, b.bytes))
@@ -171,8 +171,8 @@ def _check_memory(
             live += size
             heapq.heappush(going, (last_s, size))
         peak = max(peak, live)
-    peak += costs.static_bytes
-    limit = costs.memory_limit_bytes
+    peak += problem.static_bytes
+    limit = problem.memory_limit_bytes
     for need in (stated, peak):
         if limit is not None and need is not None and need > limit:
             raise IllegalSchedule(f"the schedule needs {need} bytes at its peak, the limit is {limit}")

@@ -11,22 +11,23 @@ from collections import defaultdict
 
 import numpy as np
 
+from pararev_hw.graph.liveness import lives_throughout
+from pararev_hw.graph.order import task_of_op
 from pararev_hw.graph.reach import descendants
-from pararev_hw.prediction import lives_throughout
 from pararev_hw.types import BlockGraph, Buffer
 
 
 def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
     """The buffers of a graph's tasks; what is there throughout the step is not among them."""
-    task_of_op = {op: k for k, task in enumerate(graph.tasks) for op in task.ops}
+    task_of = task_of_op(graph)
     touched: list[dict[int, list[int]]] = [{} for _ in graph.storages]  # storage -> task -> its ops, in order
     for k, op in enumerate(graph.ops):
-        if k in task_of_op:
+        if task_of[k] >= 0:
             for s in {*op.reads, *op.writes}:
-                touched[s].setdefault(task_of_op[k], []).append(k)
+                touched[s].setdefault(task_of[k], []).append(k)
     for s, storage in enumerate(graph.storages):
-        if storage.born in task_of_op:
-            touched[s].setdefault(task_of_op[storage.born], []).insert(0, storage.born)
+        if storage.born >= 0 and task_of[storage.born] >= 0:
+            touched[s].setdefault(task_of[storage.born], []).insert(0, storage.born)
     shared: dict[tuple[tuple[int, ...], bool], int] = defaultdict(int)
     inside: list[list[tuple[int, int, int]]] = [[] for _ in graph.tasks]  # (first op, last op, bytes), alive in a task
     whole = [0] * len(graph.tasks)  # bytes of the buffers that a task touches

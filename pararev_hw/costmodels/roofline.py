@@ -36,7 +36,7 @@ from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes, traffic
 from pararev_hw.errors import BadInput
-from pararev_hw.prediction import lives_throughout
+from pararev_hw.graph.liveness import lives_throughout
 from pararev_hw.types import BlockGraph, CommEdge, Device, OpType, SchedulingProblem, TaskCost
 
 LAUNCHES = ("eager", "graph")

@@ -7,7 +7,6 @@ from pararev_hw.execution.bound_step import bind as bind
 from pararev_hw.execution.job import Job as Job
 from pararev_hw.execution.job import batches as batches
 from pararev_hw.execution.job import prepare as prepare
-from pararev_hw.execution.lane_order import lane_orders as lane_orders
 from pararev_hw.execution.machine import check_device as check_device
 from pararev_hw.execution.machine import keep_memory as keep_memory
 from pararev_hw.execution.machine import this_machine as this_machine
@@ -25,3 +24,4 @@ from pararev_hw.execution.state import network_state as network_state
 from pararev_hw.execution.streams import LaneStreams as LaneStreams
 from pararev_hw.execution.streams import make_streams as make_streams
 from pararev_hw.execution.threads import LaneThreads as LaneThreads
+from pararev_hw.graph.order import lane_orders as lane_orders

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pararev_hw.errors import IllegalSchedule
-from pararev_hw.types import BlockGraph, Schedule
+from pararev_hw.types import BlockGraph
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,22 +20,6 @@ class Slot:
     task: int
     waits: tuple[int, ...] = ()  # tasks on other lanes
     signals: tuple[int, ...] = ()  # lanes
-
-
-def lane_orders(graph: BlockGraph, schedule: Schedule) -> tuple[tuple[int, ...], ...]:
-    """The tasks of each lane in the order of their start. Raises IllegalSchedule where it is not the graph's."""
-    index = {t.id: k for k, t in enumerate(graph.tasks)}
-    placed = [p.task for p in schedule.placements]
-    stranger = next((t for t in placed if t not in index), None)
-    if stranger is not None or len(placed) != len(set(placed)):
-        raise IllegalSchedule(f"the schedule places {stranger or 'a task twice'!r}: it is not one of {graph.model}")
-    missing = sorted(set(index) - set(placed))
-    if missing:
-        raise IllegalSchedule(f"the schedule does not place {missing[0]!r}: it must place all {len(index)} tasks")
-    lanes: list[list[tuple[float, float, int]]] = [[] for _ in range(schedule.lanes)]
-    for p in schedule.placements:
-        lanes[p.lane].append((p.start_s, p.end_s, index[p.task]))
-    return tuple(tuple(task for _, _, task in sorted(lane)) for lane in lanes)
 
 
 def lane_slots(graph: BlockGraph, orders: Sequence[Sequence[int]]) -> tuple[tuple[Slot, ...], ...]:

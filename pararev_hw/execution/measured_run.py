@@ -15,10 +15,10 @@ from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution.contention import shared_costs, sharing_of_calls, threaded_seconds
 from pararev_hw.execution.harness import Rounds, Spread, interleave
 from pararev_hw.execution.job import Job, batches
-from pararev_hw.execution.lane_order import lane_orders
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.profiled import profiled_overlap
 from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
+from pararev_hw.graph.order import lane_orders
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.reports import units
 from pararev_hw.tracing import Traced

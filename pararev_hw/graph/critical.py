@@ -21,7 +21,9 @@ def critical_path(graph: BlockGraph, weights: Sequence[float] | None = None) -> 
     return CriticalPath(
         tasks=tuple(graph.tasks[k].id for k in whole),
         length=sum(weigh[k] for k in whole),
-        by_phase={p: tuple(graph.tasks[k].id for k in _longest(graph, weigh, own)) for p, own in phases.items() if own},
+        by_phase={
+            p: tuple(graph.tasks[k].id for k in _longest(graph, weigh, tasks)) for p, tasks in phases.items() if tasks
+        },
         weight=unit,
     )
 

@@ -116,7 +116,7 @@ def totals(graph: BlockGraph) -> dict[str, int | None]:
     """Sums over the step. `flops` and `macs` are those of convolutions and matrix products, as torch counts them;
     `true_flops` counts a grouped convolution's weight gradient as what it is."""
     flops = sum(t.flops for t in graph.tasks)
-    known = [t.sops for t in graph.tasks if t.sops is not None]
+    counts = [t.sops for t in graph.tasks if t.sops is not None]
     return {
         "ops": len(graph.ops),
         "flops": flops,
@@ -125,7 +125,7 @@ def totals(graph: BlockGraph) -> dict[str, int | None]:
         "vector_flops": sum(t.vector_flops for t in graph.tasks),
         "read_bytes": sum(t.read_bytes for t in graph.tasks),
         "write_bytes": sum(t.write_bytes for t in graph.tasks),
-        "sops": sum(known) if known else None,
+        "sops": sum(counts) if counts else None,
         "unknown_ops": sum(graph.unknown_ops.values()),
     }
 
@@ -332,9 +332,9 @@ def _share(value: object) -> float:
     return _number(value)
 
 
-def _one_of(value: T, known: Sequence[T]) -> T:
-    if value not in known:
-        raise ValueError(f"{_shown(value)} is none of {', '.join(map(str, known))}")
+def _one_of(value: T, allowed: Sequence[T]) -> T:
+    if value not in allowed:
+        raise ValueError(f"{_shown(value)} is none of {', '.join(map(str, allowed))}")
     return value
 
 

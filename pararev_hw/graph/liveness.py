@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pararev_hw.graph.order import task_of_op
 from pararev_hw.types import BlockGraph, Storage
 
 _PERSISTENT = ("parameter", "buffer", "optimizer", "input")
@@ -22,7 +23,7 @@ def lives_throughout(storage: Storage) -> bool:
 
 def touched_by(graph: BlockGraph) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
     """Per storage: the tasks that make or write it, and all that touch it, sorted. Ops of no task do not count."""
-    task_of = _task_of(graph)
+    task_of = task_of_op(graph)
     makers: list[set[int]] = [set() for _ in graph.storages]
     users: list[set[int]] = [set() for _ in graph.storages]
     for task, op in zip(task_of, graph.ops, strict=True):
@@ -40,40 +41,34 @@ def touched_by(graph: BlockGraph) -> tuple[tuple[tuple[int, ...], tuple[int, ...
 
 def owned_by(graph: BlockGraph) -> tuple[tuple[int, ...], ...]:
     """Per task: the storages that it makes, uses and drops by itself."""
-    own: list[list[int]] = [[] for _ in graph.tasks]
-    task_of = _task_of(graph)
+    owned: list[list[int]] = [[] for _ in graph.tasks]
+    task_of = task_of_op(graph)
     for s, (_, users) in enumerate(touched_by(graph)):
         storage = graph.storages[s]
         inside = len(users) == 1 and not lives_throughout(storage) and storage.freed < len(graph.ops)
         if inside and task_of[storage.born] == users[0]:
-            own[users[0]].append(s)
-    return tuple(map(tuple, own))
+            owned[users[0]].append(s)
+    return tuple(map(tuple, owned))
 
 
 def own_at_peak(graph: BlockGraph, owned: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
     """Per task: which of the storages that it owns are alive at their peak, ops in program order."""
-    found = []
+    born_at: dict[int, list[int]] = {}
+    for storages in owned:
+        for s in storages:
+            born_at.setdefault(graph.storages[s].born, []).append(s)
+    alive_at_peak = []
     for task, storages in zip(graph.tasks, owned, strict=True):
-        mine = set(storages)
-        begin = {s: len(task.ops) for s in storages}
+        begin = dict.fromkeys(storages, len(task.ops))
         end = dict.fromkeys(storages, 0)
         for k, op in enumerate(task.ops):
-            born = (s for s in storages if graph.storages[s].born == op)
-            for s in (*graph.ops[op].reads, *graph.ops[op].writes, *born):
-                if s in mine:
+            for s in (*graph.ops[op].reads, *graph.ops[op].writes, *born_at.get(op, ())):
+                if s in begin:
                     begin[s], end[s] = min(begin[s], k), max(end[s], k)
         change = np.zeros(len(task.ops) + 1, np.int64)
         for s in storages:
             change[begin[s]] += graph.storages[s].bytes
             change[end[s] + 1] -= graph.storages[s].bytes
         peak = int(np.cumsum(change).argmax())
-        found.append(tuple(s for s in storages if begin[s] <= peak <= end[s]))
-    return tuple(found)
-
-
-def _task_of(graph: BlockGraph) -> list[int]:
-    """The task of each op, -1 where it belongs to none."""
-    task_of = np.full(len(graph.ops), -1)
-    for k, task in enumerate(graph.tasks):
-        task_of[list(task.ops)] = k
-    return task_of.tolist()
+        alive_at_peak.append(tuple(s for s in storages if begin[s] <= peak <= end[s]))
+    return tuple(alive_at_peak)

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pararev_hw.graph.order import first_come_order, followers
+
 
 def descendants(count: int, edges: Iterable[tuple[int, int]]) -> list[int]:
     """For each of `count` tasks the set of all that must come after it, itself left out. Edges form no cycle."""
-    out: list[list[int]] = [[] for _ in range(count)]
-    waits = [0] * count
-    for src, dst in edges:
-        out[src].append(dst)
-        waits[dst] += 1
-    order = [i for i in range(count) if waits[i] == 0]
-    for i in order:  # grows while it is read
+    out = followers(count, edges)
+    after = [0] * count
+    for i in reversed(first_come_order(out)):
         for j in out[i]:
-            waits[j] -= 1
-            if waits[j] == 0:
-                order.append(j)
-    found = [0] * count
-    for i in reversed(order):
-        for j in out[i]:
-            found[i] |= found[j] | 1 << j
-    return found
+            after[i] |= after[j] | 1 << j
+    return after

@@ -1,7 +1,8 @@
 """Schedulers by name: who runs where and in which order.
 
-A scheduler is one file with `schedule(costs) -> Schedule` and one line in the table below. It makes lane orders and
-hands them to `evaluate.finish`; the conformance tests (`tests/schedulers/test_schedulers.py`) pick it up by themselves.
+A scheduler is one file with `schedule(problem) -> Schedule` and one line in the table below. It makes lane orders and
+hands them to `evaluate.evaluate_orders`; the conformance tests (`tests/schedulers/test_schedulers.py`) pick it up by
+themselves.
 """
 
 from __future__ import annotations
@@ -29,10 +30,21 @@ from pararev_hw.types import Schedule, SchedulingProblem
 
 @dataclass(frozen=True, slots=True)
 class Scheduler:
-    """An algorithm and what it does, in one line."""
+    """An algorithm, what it does in one line, and what it can.
+
+    `uses_memory`: it plans with the memory that tasks hold, also where there is no limit. `proves`: it can show that
+    its schedule is the best, or how far it is from that, beyond the bound that every schedule states.
+    """
 
     schedule: Callable[..., Schedule]
     description: str
+    uses_memory: bool = False
+    proves: bool = False
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options that it takes, by name."""
+        return tuple(inspect.signature(self.schedule).parameters)[1:]
 
 
 SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
@@ -44,14 +56,22 @@ SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
             forward_backward.schedule, "list scheduling, improved by passes backward from the end and forward again"
         ),
         "memory-list": Scheduler(
-            memory_list.schedule, "list scheduling within a memory limit: what starts early never blocks the rest"
+            memory_list.schedule,
+            "list scheduling within a memory limit: what starts early never blocks the rest",
+            uses_memory=True,
         ),
         "local-search": Scheduler(
             local_search.schedule, "the best list schedule, disturbed and listed again while the budget lasts (seeded)"
         ),
-        "exact": Scheduler(exact.schedule, "constraint programming: proves the best schedule, or bounds how far it is"),
-        "memory-min": Scheduler(memory_min.schedule, "the least peak memory that was found under a latency bound"),
-        "pareto": Scheduler(pareto.schedule, "the front of latency against memory, each point a schedule"),
+        "exact": Scheduler(
+            exact.schedule, "constraint programming: proves the best schedule, or bounds how far it is", proves=True
+        ),
+        "memory-min": Scheduler(
+            memory_min.schedule, "the least peak memory that was found under a latency bound", uses_memory=True
+        ),
+        "pareto": Scheduler(
+            pareto.schedule, "the front of latency against memory, each point a schedule", uses_memory=True
+        ),
     }
 )
 
@@ -68,22 +88,27 @@ def describe(name: str) -> str:
 
 def options_of(name: str) -> tuple[str, ...]:
     """The options that a scheduler takes. Raises UnknownName."""
-    return tuple(inspect.signature(_find(name).schedule).parameters)[1:]
+    return _find(name).options
 
 
-def run(costs: SchedulingProblem, name: str, **options: Any) -> Schedule:
+def uses_memory(name: str) -> bool:
+    """Whether a scheduler plans with the memory that tasks hold, limit or not. Raises UnknownName."""
+    return _find(name).uses_memory
+
+
+def run(problem: SchedulingProblem, name: str, **options: Any) -> Schedule:
     """The schedule that the scheduler of that name gives.
 
     Raises UnknownName, BadInput for an option that the scheduler does not have, and Infeasible where the problem does
     not fit its memory limit.
     """
-    found = _find(name).schedule
-    known = options_of(name)
+    algorithm = _find(name).schedule
+    takes = options_of(name)
     for option in options:
-        if option not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise BadInput(f"scheduler {name!r} has no option {option!r}: {takes}")
-    return found(costs, **options)
+        if option not in takes:
+            what = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            raise BadInput(f"scheduler {name!r} has no option {option!r}: {what}")
+    return algorithm(problem, **options)
 
 
 def _find(name: str) -> Scheduler:

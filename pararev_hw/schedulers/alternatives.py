@@ -37,9 +37,9 @@ class Expanded:
     buffers: tuple[HeldBy, ...]
 
 
-def expand(costs: SchedulingProblem, alternatives: Sequence[Alternative] = ()) -> Expanded:
+def expand(problem: SchedulingProblem, alternatives: Sequence[Alternative] = ()) -> Expanded:
     """All that a schedule of the problem may choose from."""
-    tasks, owner = list(costs.tasks), [-1] * len(costs.tasks)
+    tasks, owner = list(problem.tasks), [-1] * len(problem.tasks)
     base: list[int] = []
     replaced_by: list[list[int]] = [[] for _ in tasks]
     for a, alternative in enumerate(alternatives):
@@ -52,14 +52,14 @@ def expand(costs: SchedulingProblem, alternatives: Sequence[Alternative] = ()) -
             replaced_by.append([])
 
     def stands_for(task: int, edge: int, leaving: bool) -> list[int]:
-        found = [task]
+        stand_ins = [task]
         for a in replaced_by[task]:
             named = (alternatives[a].out_edges if leaving else alternatives[a].in_edges).get(edge, ())
-            found += [base[a] + at for at in named]
-        return found
+            stand_ins += [base[a] + at for at in named]
+        return stand_ins
 
     arcs: list[CommEdge] = []
-    for k, e in enumerate(costs.edges):
+    for k, e in enumerate(problem.edges):
         for src in stands_for(e.src, k, True):
             for dst in stands_for(e.dst, k, False):
                 if owner[src] < 0 or owner[src] != owner[dst]:
@@ -71,59 +71,59 @@ def expand(costs: SchedulingProblem, alternatives: Sequence[Alternative] = ()) -
             sources = [e.src, *(base[b] + at for b in others for at in range(len(alternatives[b].tasks)))]
             arcs += [replace(e, src=src, dst=base[a] + e.dst) for src in sources]
     return Expanded(
-        costs.lanes,
+        problem.lanes,
         tuple(tasks),
         tuple(owner),
         tuple(map(tuple, replaced_by)),
         tuple(arcs),
-        _buffers(costs, alternatives, base, tasks, replaced_by, arcs),
+        _buffers(problem, alternatives, base, tasks, replaced_by, arcs),
     )
 
 
-def select_alternatives(costs: SchedulingProblem, problem: Expanded, chosen: Sequence[int]) -> SchedulingProblem:
+def select_alternatives(problem: SchedulingProblem, expanded: Expanded, chosen: Sequence[int]) -> SchedulingProblem:
     """The problem that is left when these alternatives are chosen: its own tasks first, then theirs, in order."""
     taken = set(chosen)
     runs = [
         i
-        for i, owner in enumerate(problem.owner)
-        if (owner in taken if owner >= 0 else not taken.intersection(problem.replaced_by[i]))
+        for i, owner in enumerate(expanded.owner)
+        if (owner in taken if owner >= 0 else not taken.intersection(expanded.replaced_by[i]))
     ]
     at = {i: k for k, i in enumerate(runs)}
     buffers = []
-    for b in problem.buffers:
+    for b in expanded.buffers:
         users = tuple(at[i] for i in b.users if i in at)
         if users and (b.owner is None or b.owner in at):
             buffers.append(Buffer(b.bytes, users, b.stays))
-    if costs.buffers and runs and not buffers:
+    if problem.buffers and runs and not buffers:
         buffers.append(Buffer(0, (0,)))  # without any, the tasks' `memory_bytes` would count
     return replace(
-        costs,
-        tasks=tuple(problem.tasks[i] for i in runs),
-        edges=tuple(replace(e, src=at[e.src], dst=at[e.dst]) for e in problem.arcs if e.src in at and e.dst in at),
+        problem,
+        tasks=tuple(expanded.tasks[i] for i in runs),
+        edges=tuple(replace(e, src=at[e.src], dst=at[e.dst]) for e in expanded.arcs if e.src in at and e.dst in at),
         buffers=tuple(buffers),
     )
 
 
 def _buffers(
-    costs: SchedulingProblem,
+    problem: SchedulingProblem,
     alternatives: Sequence[Alternative],
     base: Sequence[int],
     tasks: Sequence[TaskCost],
     replaced_by: Sequence[Sequence[int]],
     arcs: Sequence[CommEdge],
 ) -> tuple[HeldBy, ...]:
-    found: list[HeldBy] = []
-    for b, buffer in enumerate(costs.buffers):
+    buffers: list[HeldBy] = []
+    for b, buffer in enumerate(problem.buffers):
         users = list(buffer.tasks)
         for i in buffer.tasks:
             for a in replaced_by[i]:
                 named = alternatives[a].buffers.get(b, tuple(range(len(alternatives[a].tasks))))
                 users += [base[a] + at for at in named]
-        found.append(HeldBy(buffer.bytes, tuple(sorted(set(users))), buffer.stays, None))
+        buffers.append(HeldBy(buffer.bytes, tuple(sorted(set(users))), buffer.stays, None))
     consumers: list[set[int]] = [{i} for i in range(len(tasks))]
     for e in arcs:
         consumers[e.src].add(e.dst)
     for i, c in enumerate(tasks):
-        if c.memory_bytes and (i >= len(costs.tasks) or not costs.buffers):
-            found.append(HeldBy(c.memory_bytes, tuple(sorted(consumers[i])), False, i))
-    return tuple(b for b in found if b.bytes)
+        if c.memory_bytes and (i >= len(problem.tasks) or not problem.buffers):
+            buffers.append(HeldBy(c.memory_bytes, tuple(sorted(consumers[i])), False, i))
+    return tuple(b for b in buffers if b.bytes)

@@ -6,19 +6,19 @@ from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.types import Schedule, SchedulingProblem
 
 
-def schedule(costs: SchedulingProblem) -> Schedule:
+def schedule(problem: SchedulingProblem) -> Schedule:
     """Tasks in topological order, ties by index, appended to the lane of earliest start, then end, then lowest number.
 
     O(tasks x lanes + edges). The sequential schedule is returned where it is faster. Raises Infeasible where neither
     fits the memory limit.
     """
-    into = costs.predecessors()
-    lanes: list[list[int]] = [[] for _ in range(costs.lanes)]
-    free_s = [0.0] * costs.lanes
-    lane, end_s = [0] * len(costs.tasks), [0.0] * len(costs.tasks)
-    for i in costs.topological_order():
+    into = problem.predecessors()
+    lanes: list[list[int]] = [[] for _ in range(problem.lanes)]
+    free_s = [0.0] * problem.lanes
+    lane, end_s = [0] * len(problem.tasks), [0.0] * len(problem.tasks)
+    for i in problem.topological_order():
         best = (float("inf"), float("inf"), 0)
-        for k, time_s in enumerate(costs.tasks[i].times_s):
+        for k, time_s in enumerate(problem.tasks[i].times_s):
             if time_s < float("inf"):
                 start = free_s[k]
                 for e in into[i]:
@@ -27,4 +27,4 @@ def schedule(costs: SchedulingProblem) -> Schedule:
         _, end_s[i], lane[i] = best
         free_s[lane[i]] = end_s[i]
         lanes[lane[i]].append(i)
-    return evaluate_orders(costs, lanes, "asap")
+    return evaluate_orders(problem, lanes, "asap")

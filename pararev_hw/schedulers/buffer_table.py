@@ -38,22 +38,22 @@ class Holding:
         return self.room is not None and self.total > self.room
 
 
-def holding(costs: SchedulingProblem) -> Holding:
+def holding(problem: SchedulingProblem) -> Holding:
     """The buffers of a problem that hold anything."""
-    held = [b for b in costs.held() if b.bytes]
+    held = [b for b in problem.held() if b.bytes]
     users = [tuple(sorted(set(b.tasks))) for b in held]
-    touches: list[list[int]] = [[] for _ in costs.tasks]
+    touches: list[list[int]] = [[] for _ in problem.tasks]
     for b, tasks in enumerate(users):
         for i in tasks:
             touches[i].append(b)
-    limit = costs.memory_limit_bytes
+    limit = problem.memory_limit_bytes
     return Holding(
         tuple(b.bytes for b in held),
         tuple(users),
         tuple(b.stays for b in held),
         tuple(map(tuple, touches)),
-        costs.static_bytes,
-        None if limit is None else limit - costs.static_bytes,
+        problem.static_bytes,
+        None if limit is None else limit - problem.static_bytes,
     )
 
 
@@ -75,15 +75,15 @@ def peak_along(held: Holding, order: Sequence[int]) -> int:
     return held.static_bytes + max(profile(held, order), default=0)
 
 
-def peak_memory(costs: SchedulingProblem, placements: Sequence[Placement]) -> tuple[int, tuple[int, ...]]:
+def peak_memory(problem: SchedulingProblem, placements: Sequence[Placement]) -> tuple[int, tuple[int, ...]]:
     """The most bytes alive at once, static ones included, and the tasks that hold them: the first of each buffer.
 
     What ends at an instant makes room for what starts at it.
     """
     at = {p.task: p for p in placements}
-    alive = [(at[c.task].start_s, at[c.task].end_s) for c in costs.tasks]
+    alive = [(at[c.task].start_s, at[c.task].end_s) for c in problem.tasks]
     events: list[tuple[float, int, int, int]] = []  # at one instant: frees, new buffers, frees of what lives no time
-    for b in costs.held():
+    for b in problem.held():
         if b.bytes:
             first_s, owner = min((alive[i][0], i) for i in b.tasks)
             last_s = max(alive[i][1] for i in b.tasks)
@@ -100,10 +100,10 @@ def peak_memory(costs: SchedulingProblem, placements: Sequence[Placement]) -> tu
     live: dict[int, int] = {}
     for _, _, owner, size in events[: peak_at + 1]:
         live[owner] = live.get(owner, 0) + size
-    return costs.static_bytes + peak, tuple(sorted(i for i, size in live.items() if size))
+    return problem.static_bytes + peak, tuple(sorted(i for i, size in live.items() if size))
 
 
-def waits_that_keep(costs: SchedulingProblem, placements: Sequence[Placement]) -> list[tuple[int, int]]:
+def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement]) -> list[tuple[int, int]]:
     """Pairs (before, after) of tasks that keep a schedule's peak whatever time the tasks take.
 
     Each task waits, on every other lane, for the last task that had ended by its start. Then at any moment of any run
@@ -111,12 +111,12 @@ def waits_that_keep(costs: SchedulingProblem, placements: Sequence[Placement]) -
     in the plan, and nothing has started that had not: so what is alive is part of what was alive in the plan. Pairs
     that follow from edges, or from an earlier pair of the same lane, are left out.
     """
-    index = {c.task: i for i, c in enumerate(costs.tasks)}
-    position = {costs.tasks[i].task: k for k, i in enumerate(costs.topological_order())}
-    known = {(e.src, e.dst) for e in costs.edges}
-    ended: list[int | None] = [None] * costs.lanes  # the last task that has ended on each lane
+    index = {c.task: i for i, c in enumerate(problem.tasks)}
+    position = {problem.tasks[i].task: k for k, i in enumerate(problem.topological_order())}
+    edges = {(e.src, e.dst) for e in problem.edges}
+    ended: list[int | None] = [None] * problem.lanes  # the last task that has ended on each lane
     seen = [list(ended) for _ in ended]  # what the latest task of each lane has waited for
-    found: list[tuple[int, int]] = []
+    pairs: list[tuple[int, int]] = []
     running: list[tuple[float, int, int]] = []
     # of what starts together, what takes no time comes first, predecessors before successors: it may be what the others
     # wait for. Every edge, lane order and wait points forward in this order, so together they cannot deadlock
@@ -128,7 +128,7 @@ def waits_that_keep(costs: SchedulingProblem, placements: Sequence[Placement]) -
         for k, before in enumerate(ended):
             if k != p.lane and before is not None and seen[p.lane][k] != before:
                 seen[p.lane][k] = before
-                if (before, i) not in known:
-                    found.append((before, i))
+                if (before, i) not in edges:
+                    pairs.append((before, i))
         heapq.heappush(running, (p.end_s, p.lane, i))
-    return found
+    return pairs

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pararev_hw.types import SchedulingProblem
 
 
-def lanes_are_alike(costs: SchedulingProblem) -> bool:
+def lanes_are_alike(problem: SchedulingProblem) -> bool:
     """Whether it makes no difference to any task on which lane it runs, or where its inputs come from."""
-    return all(len(set(c.times_s)) == 1 for c in costs.tasks) and not any(e.delay_s for e in costs.edges)
+    return all(len(set(c.times_s)) == 1 for c in problem.tasks) and not any(e.delay_s for e in problem.edges)
 
 
 def dispatch(
@@ -49,14 +49,14 @@ def lane_orders(
     """Tasks of which at no time more than `lanes` run, each on the lowest lane that is free. `order` is topological: of
     two tasks that start together it tells which may be the other's predecessor."""
     free, busy = list(range(lanes)), list[tuple[float, int]]()
-    found: list[list[int]] = [[] for _ in range(lanes)]
+    orders: list[list[int]] = [[] for _ in range(lanes)]
     until = [0.0] * lanes
     for i in sorted(order, key=lambda i: (starts_s[i], ends_s[i])):
         while busy and (busy[0][0] <= starts_s[i]):
             heapq.heappush(free, heapq.heappop(busy)[1])
         # none is free for a task of no time whose plan had it run inside another one: then it runs after that
         lane = heapq.heappop(free) if free else heapq.heappop(busy)[1]
-        found[lane].append(i)
+        orders[lane].append(i)
         heapq.heappush(busy, (max(ends_s[i], until[lane]), lane))
         until[lane] = max(ends_s[i], until[lane])
-    return found
+    return orders

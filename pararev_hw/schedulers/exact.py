@@ -17,7 +17,7 @@ from pararev_hw.schedulers.alternatives import Expanded, expand, select_alternat
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.buffer_table import holding, waits_that_keep
 from pararev_hw.schedulers.dispatch import lane_orders
-from pararev_hw.schedulers.evaluate import evaluate_orders, with_bound
+from pararev_hw.schedulers.evaluate import evaluate_orders, with_better_bound, with_bound
 from pararev_hw.schedulers.forward_backward import is_plain
 from pararev_hw.schedulers.ticks import Ticks, ticks_for
 from pararev_hw.schedulers.warm_start import warm_start
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 SECONDS = 60.0
 WORKERS = 8  # also on 2 cores: its workers are different searches, and together they close what one cannot
 WARM_AFTER = 10.0  # from so many seconds on, the warm start has had all of its own local search
-KEPT = 20  # last solutions that are played: of a relaxation the best need not be the last
+LAST_SOLUTIONS = 20  # last solutions that are played: of a relaxation the best need not be the last
 FIRST_LOOK = 1.0  # CP-SAT's deterministic seconds for one worker alone, which is all that most small problems need
 
 
 def schedule(
-    costs: SchedulingProblem,
+    problem: SchedulingProblem,
     seconds: float = SECONDS,
     seed: int = 0,
     workers: int = WORKERS,
@@ -52,30 +52,32 @@ def schedule(
     """
     if not (seconds > 0 and math.isfinite(seconds)) or workers < 1:
         raise BadInput(f"exact with {seconds} seconds and {workers} workers: both must be positive")
-    warm = warm_start(costs, min(1.0, seconds / WARM_AFTER), seed)
-    if workers > 1 and not warm.optimal and not is_plain(costs):
+    warm = warm_start(problem, min(1.0, seconds / WARM_AFTER), seed)
+    if workers > 1 and not warm.optimal and not is_plain(problem):
         # the simulator knows what the model does not: half of the time for the search that asks it
-        warm = min(warm, local_search.schedule(costs, seconds / 2, seed), key=lambda s: s.makespan_s)
+        warm = min(warm, local_search.schedule(problem, seconds / 2, seed), key=lambda s: s.makespan_s)
         seconds /= 2
-    if not costs.tasks or (warm.optimal and not alternatives):
+    if not problem.tasks or (warm.optimal and not alternatives):
         return replace(warm, scheduler="exact")
-    problem = expand(costs, alternatives)
-    found = _solve(costs, problem, warm, seconds, seed, workers)
-    bound = (found.bound_s, "constraint programming")
+    expanded = expand(problem, alternatives)
+    answer = _solve(problem, expanded, warm, seconds, seed, workers)
+    bound = (answer.bound_s, "constraint programming")
     if alternatives:  # what bounds the problem as it is says nothing of its alternatives
         warm = replace(warm, lower_bound_s=0.0, bound_by="nothing to do", optimal=False)
     best = warm
-    for lanes, waits, chosen in found.schedules:
-        made = evaluate_orders(select_alternatives(costs, problem, chosen), lanes, "exact", waits=waits, bound=bound)
-        if made.makespan_s < best.makespan_s:
-            best = replace(made, chosen=tuple(alternatives[a].name for a in chosen))
-    best = with_bound(best, bound, only=bool(alternatives))
-    notes = (f"no better schedule than that of {warm.scheduler} was found: {found.status}",)
+    for lanes, waits, chosen in answer.schedules:
+        candidate = evaluate_orders(
+            select_alternatives(problem, expanded, chosen), lanes, "exact", waits=waits, bound=bound
+        )
+        if candidate.makespan_s < best.makespan_s:
+            best = replace(candidate, chosen=tuple(alternatives[a].name for a in chosen))
+    best = with_bound(best, bound) if alternatives else with_better_bound(best, bound)
+    notes = (f"no better schedule than that of {warm.scheduler} was found: {answer.status}",)
     return replace(best, scheduler="exact", notes=notes if best.scheduler != "exact" and not best.optimal else ())
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Answer:
     """What the solver says: a bound in seconds, its last solutions (lanes, waits, alternatives), and how it ended."""
 
     bound_s: float
@@ -84,19 +86,19 @@ class _Found:
 
 
 def _solve(
-    costs: SchedulingProblem, problem: Expanded, warm: Schedule, seconds: float, seed: int, workers: int
-) -> _Found:
+    problem: SchedulingProblem, expanded: Expanded, warm: Schedule, seconds: float, seed: int, workers: int
+) -> _Answer:
     # imported late: OR-Tools takes half a second to load, and the other schedulers do without it
     from ortools.sat.python import cp_model
 
     from pararev_hw.schedulers.exact_model import Solutions, build
 
-    times = [t for c in problem.tasks for t in c.times_s] + [e.delay_s for e in problem.arcs]
+    times = [t for c in expanded.tasks for t in c.times_s] + [e.delay_s for e in expanded.arcs]
     ticks = ticks_for(times, warm.makespan_s)
-    own_s = 0.0 if len(problem.tasks) > len(costs.tasks) else lower_bound(costs)[0]
-    room = holding(costs).room
-    model = build(problem, ticks, ticks.floor(warm.makespan_s) + 1, ticks.floor(own_s), room)
-    _hint(model, costs, ticks, warm)
+    bound_s = 0.0 if len(expanded.tasks) > len(problem.tasks) else lower_bound(problem)[0]
+    room = holding(problem).room
+    model = build(expanded, ticks, ticks.floor(warm.makespan_s) + 1, ticks.floor(bound_s), room)
+    _hint(model, problem, ticks, warm)
     bound = 0
     solutions = []
     status = "unknown"
@@ -111,30 +113,30 @@ def _solve(
             solver.parameters.max_time_in_seconds = budget
         else:
             solver.parameters.max_deterministic_time = budget
-        seen = Solutions(lambda values: _read(model, costs, problem, values))
-        ended = solver.solve(model.problem, seen)
-        solutions += seen.found[-KEPT:]
+        seen = Solutions(lambda values: _read(model, problem, expanded, values))
+        ended = solver.solve(model.cp, seen)
+        solutions += seen.solutions[-LAST_SOLUTIONS:]
         status = f"the solver ended as {solver.status_name(ended).lower()}"
         if ended in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            model.problem.clear_hints()
+            model.cp.clear_hints()
             _hint_again(model, solver)
         if ended != cp_model.INFEASIBLE:
             bound = max(bound, math.ceil(solver.best_objective_bound - 1e-6))
         if ended in (cp_model.OPTIMAL, cp_model.INFEASIBLE):
             break
-    return _Found(ticks.seconds(bound) if model.sizes_exact else 0.0, tuple(solutions), status)
+    return _Answer(ticks.seconds(bound) if model.sizes_exact else 0.0, tuple(solutions), status)
 
 
-def _hint(model: Model, costs: SchedulingProblem, ticks: Ticks, warm: Schedule) -> None:
+def _hint(model: Model, problem: SchedulingProblem, ticks: Ticks, warm: Schedule) -> None:
     """The warm start, with lanes numbered as the model numbers them."""
     placed = {p.task: p for p in warm.placements}
-    at = [placed[c.task] for c in costs.tasks]
+    at = [placed[c.task] for c in problem.tasks]
     renamed = {k: at_ for at_, k in enumerate(dict.fromkeys([at[i].lane for i in model.alike_by]))}
-    hint = model.problem.add_hint
+    hint = model.cp.add_hint
     for i, p in enumerate(at):
         hint(model.starts[i], ticks.floor(p.start_s))
         if not isinstance(model.lengths[i], int):
-            hint(model.lengths[i], ticks.floor(costs.tasks[i].times_s[p.lane]))
+            hint(model.lengths[i], ticks.floor(problem.tasks[i].times_s[p.lane]))
         for lane, literal in model.on_lane[i].items():
             if literal is not True:
                 hint(literal, lane == renamed.get(p.lane, p.lane))
@@ -146,33 +148,33 @@ def _hint_again(model: Model, solver: Any) -> None:
     """The last solution, for whoever searches next."""
     for length in model.lengths:
         if not isinstance(length, int):
-            model.problem.add_hint(length, solver.value(length))
+            model.cp.add_hint(length, solver.value(length))
     for start, lanes in zip(model.starts, model.on_lane, strict=True):
-        model.problem.add_hint(start, solver.value(start))
+        model.cp.add_hint(start, solver.value(start))
         for literal in lanes.values():
             if literal is not True:
-                model.problem.add_hint(literal, solver.boolean_value(literal))
+                model.cp.add_hint(literal, solver.boolean_value(literal))
     for literal in model.taken:
-        model.problem.add_hint(literal, solver.boolean_value(literal))
+        model.cp.add_hint(literal, solver.boolean_value(literal))
 
 
 def _read(
-    model: Model, costs: SchedulingProblem, problem: Expanded, solver: Any
+    model: Model, problem: SchedulingProblem, expanded: Expanded, solver: Any
 ) -> tuple[list[list[int]], list[tuple[int, int]], tuple[int, ...]]:
     """Lane orders, waits and alternatives of a solution; tasks by their index in the problem that it settles on."""
     chosen = tuple(a for a, literal in enumerate(model.taken) if solver.boolean_value(literal))
-    settled = select_alternatives(costs, problem, chosen)
+    settled = select_alternatives(problem, expanded, chosen)
     runs = [i for i, lit in enumerate(model.runs) if lit is True or solver.boolean_value(lit)]
     starts = [float(solver.value(model.starts[i])) for i in runs]
     ends = [s + solver.value(model.lengths[i]) for s, i in zip(starts, runs, strict=True)]
     position = {i: k for k, i in enumerate(settled.topological_order())}
     if any(model.on_lane):
-        lanes: list[list[int]] = [[] for _ in range(costs.lanes)]
+        lanes: list[list[int]] = [[] for _ in range(problem.lanes)]
         for k in sorted(range(len(runs)), key=lambda k: (starts[k], ends[k], position[k])):
             on = model.on_lane[runs[k]]
             lanes[next(lane for lane, lit in on.items() if lit is True or solver.boolean_value(lit))].append(k)
     else:
-        lanes = lane_orders(starts, ends, settled.topological_order(), costs.lanes)
+        lanes = lane_orders(starts, ends, settled.topological_order(), problem.lanes)
     if not holding(settled).matters:
         return lanes, [], chosen
     planned = [

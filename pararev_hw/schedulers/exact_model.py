@@ -30,7 +30,7 @@ LARGEST = 2**62  # CP-SAT computes in 64 bits: a sum of bytes times ticks must s
 class Model:
     """The constraints, and the variables in which a schedule is read and written. All times in ticks."""
 
-    problem: Any
+    cp: Any
     starts: Sequence[Any]
     lengths: Sequence[Any]
     runs: Sequence[Any]  # task -> whether it runs; True where it must
@@ -46,25 +46,25 @@ class Solutions(cp_model.CpSolverSolutionCallback):
 
     def __init__(self, read: Callable[[Any], Any]) -> None:
         super().__init__()
-        self.read, self.found = read, list[Any]()
+        self.read, self.solutions = read, list[Any]()
 
     def on_solution_callback(self) -> None:
-        self.found.append(self.read(self))
+        self.solutions.append(self.read(self))
 
 
-def build(problem: Expanded, ticks: Ticks, horizon: int, least: int, room: int | None) -> Model:
+def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int | None) -> Model:
     """The model of schedules that end within `horizon` ticks, not before `least`, and hold at most `room` bytes."""
     model = cp_model.CpModel()
-    alike = all(len(set(c.times_s)) == 1 for c in problem.tasks) and not any(e.delay_s for e in problem.arcs)
+    alike = all(len(set(c.times_s)) == 1 for c in expanded.tasks) and not any(e.delay_s for e in expanded.arcs)
     makespan = model.new_int_var(min(least, horizon), horizon, "makespan")
-    taken = [model.new_bool_var(f"choose {a}") for a in range(1 + max(problem.owner, default=-1))]
-    runs = [_runs(model, problem, taken, i) for i in range(len(problem.tasks))]
-    starts = [model.new_int_var(0, horizon, f"start {i}") for i in range(len(problem.tasks))]
+    taken = [model.new_bool_var(f"choose {a}") for a in range(1 + max(expanded.owner, default=-1))]
+    runs = [_runs(model, expanded, taken, i) for i in range(len(expanded.tasks))]
+    starts = [model.new_int_var(0, horizon, f"start {i}") for i in range(len(expanded.tasks))]
     lengths: list[Any] = []
     on_lane: list[dict[int, Any]] = []
-    lanes: list[list[Any]] = [[] for _ in range(problem.lanes)]
+    lanes: list[list[Any]] = [[] for _ in range(expanded.lanes)]
     everywhere: list[Any] = []
-    for i, c in enumerate(problem.tasks):
+    for i, c in enumerate(expanded.tasks):
         times = {k: ticks.floor(t) for k, t in enumerate(c.times_s) if t < math.inf}
         length, interval = _interval(model, i, starts[i], sorted(set(times.values())), runs[i], horizon)
         lengths.append(length)
@@ -72,12 +72,12 @@ def build(problem: Expanded, ticks: Ticks, horizon: int, least: int, room: int |
         model.add(starts[i] + length <= makespan).only_enforce_if(_given(runs[i]))
         on_lane.append({} if alike else _lanes_of(model, i, starts[i], length, times, runs[i], interval, lanes))
     if any(len(c) != 1 for c in on_lane):
-        model.add_cumulative(everywhere, [1] * len(everywhere), problem.lanes)
+        model.add_cumulative(everywhere, [1] * len(everywhere), expanded.lanes)
     for line in lanes:
         if len(line) > 1:
             model.add_no_overlap(line)
-    alike_by = _break_symmetry(model, problem, on_lane)
-    for e in problem.arcs:
+    alike_by = _break_symmetry(model, expanded, on_lane)
+    for e in expanded.arcs:
         src, dst = e.src, e.dst
         both = _given(runs[src], runs[dst])
         model.add(starts[dst] >= starts[src] + lengths[src]).only_enforce_if(both)
@@ -88,19 +88,19 @@ def build(problem: Expanded, ticks: Ticks, horizon: int, least: int, room: int |
                 away = [] if there is None else [there.negated()]
                 apart = model.add(starts[dst] >= starts[src] + lengths[src] + delay)
                 apart.only_enforce_if([*both, *_given(here), *away])
-    _add_shared(model, problem, ticks, runs, makespan)
-    sizes_exact = room is None or _add_memory(model, problem, starts, lengths, runs, makespan, horizon, room)
+    _add_shared(model, expanded, ticks, runs, makespan)
+    sizes_exact = room is None or _add_memory(model, expanded, starts, lengths, runs, makespan, horizon, room)
     model.minimize(makespan)
     return Model(model, starts, lengths, runs, on_lane, taken, makespan, sizes_exact, alike_by)
 
 
-def _runs(model: Any, problem: Expanded, taken: Sequence[Any], task: int) -> Any:
-    if problem.owner[task] >= 0:
-        return taken[problem.owner[task]]
-    if not problem.replaced_by[task]:
+def _runs(model: Any, expanded: Expanded, taken: Sequence[Any], task: int) -> Any:
+    if expanded.owner[task] >= 0:
+        return taken[expanded.owner[task]]
+    if not expanded.replaced_by[task]:
         return True
     runs = model.new_bool_var(f"runs {task}")
-    model.add_exactly_one([runs, *(taken[a] for a in problem.replaced_by[task])])
+    model.add_exactly_one([runs, *(taken[a] for a in expanded.replaced_by[task])])
     return runs
 
 
@@ -149,24 +149,24 @@ def _lanes_of(
     return here
 
 
-def _break_symmetry(model: Any, problem: Expanded, on_lane: Sequence[Mapping[int, Any]]) -> list[int]:
+def _break_symmetry(model: Any, expanded: Expanded, on_lane: Sequence[Mapping[int, Any]]) -> list[int]:
     """Where no task tells lanes apart, the k-th longest that must run uses one of the first k lanes."""
-    if any(len(set(c.times_s)) > 1 for c in problem.tasks) or not any(on_lane):
+    if any(len(set(c.times_s)) > 1 for c in expanded.tasks) or not any(on_lane):
         return []
-    must = [i for i in range(len(on_lane)) if problem.owner[i] < 0 and not problem.replaced_by[i]]
-    longest = sorted(must, key=lambda i: (-problem.tasks[i].best_s, i))
-    for rank, i in enumerate(longest[: problem.lanes - 1]):
-        for lane in range(rank + 1, problem.lanes):
+    must = [i for i in range(len(on_lane)) if expanded.owner[i] < 0 and not expanded.replaced_by[i]]
+    longest = sorted(must, key=lambda i: (-expanded.tasks[i].best_s, i))
+    for rank, i in enumerate(longest[: expanded.lanes - 1]):
+        for lane in range(rank + 1, expanded.lanes):
             model.add(on_lane[i][lane] == 0)
     return longest
 
 
-def _add_shared(model: Any, problem: Expanded, ticks: Ticks, runs: Sequence[Any], makespan: Any) -> None:
+def _add_shared(model: Any, expanded: Expanded, ticks: Ticks, runs: Sequence[Any], makespan: Any) -> None:
     """What lanes share is there once: all that tasks ask of it, and of the host, takes no more than the makespan."""
     for asked_s in (
-        [c.best_s * c.compute_demand for c in problem.tasks],
-        [c.best_s * c.bandwidth_demand for c in problem.tasks],
-        [c.host_s for c in problem.tasks],
+        [c.best_s * c.compute_demand for c in expanded.tasks],
+        [c.best_s * c.bandwidth_demand for c in expanded.tasks],
+        [c.host_s for c in expanded.tasks],
     ):
         if any(asked_s):
             spent = [(ticks.floor(s), lit) for s, lit in zip(asked_s, runs, strict=True)]
@@ -175,7 +175,7 @@ def _add_shared(model: Any, problem: Expanded, ticks: Ticks, runs: Sequence[Any]
 
 def _add_memory(
     model: Any,
-    problem: Expanded,
+    expanded: Expanded,
     starts: Sequence[Any],
     lengths: Sequence[Any],
     runs: Sequence[Any],
@@ -184,15 +184,15 @@ def _add_memory(
     room: int,
 ) -> bool:
     """Buffers as intervals in the memory. False where their sizes had to be rounded up."""
-    total = sum(b.bytes for b in problem.buffers)
+    total = sum(b.bytes for b in expanded.buffers)
     if total <= room:
         return True
-    unit = math.gcd(*(b.bytes for b in problem.buffers))
+    unit = math.gcd(*(b.bytes for b in expanded.buffers))
     exact = total // unit * (horizon + 1) < LARGEST
     if not exact:
         unit = max(unit, -(-total * (horizon + 1) // LARGEST))
     intervals, sizes = [], []
-    for b, buffer in enumerate(problem.buffers):
+    for b, buffer in enumerate(expanded.buffers):
         first = model.new_int_var(0, horizon, f"from {b}")
         last = makespan if buffer.stays else model.new_int_var(0, horizon, f"until {b}")
         life = model.new_int_var(0, horizon, f"life {b}")

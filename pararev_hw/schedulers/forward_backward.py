@@ -26,16 +26,16 @@ PASSES = 500  # at most, for problems so small that the placements would take th
 INSERTION = 5  # placing a task in a gap of the best lane takes about so many times as long as dispatching it
 
 
-def schedule(costs: SchedulingProblem) -> Schedule:
+def schedule(problem: SchedulingProblem) -> Schedule:
     """Passes from HEFT's ranks until the bound is met, then from ranks with noise (seeded), while the budget lasts.
 
     Lanes that are all alike are served as tasks get ready; on others each task goes where it ends first, in gaps too.
     The passes plan without sharing, host clock and memory; the best of them is chosen by what the simulator gives with
     sharing and host. Raises Infeasible where nothing fits the memory limit.
     """
-    bound = lower_bound(costs)
-    lanes = search(costs, min(PLACEMENTS, PASSES * len(costs.tasks)), bound=bound)
-    return evaluate_orders(costs, lanes, "forward-backward", known=bound)
+    bound = lower_bound(problem)
+    lanes = search(problem, min(PLACEMENTS, PASSES * len(problem.tasks)), bound=bound)
+    return evaluate_orders(problem, lanes, "forward-backward", problem_bound=bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,85 +50,87 @@ class _Pass:
 
 
 def search(
-    costs: SchedulingProblem, placements: int, seed: int = 0, bound: tuple[float, str] | None = None
+    problem: SchedulingProblem, placements: int, seed: int = 0, bound: tuple[float, str] | None = None
 ) -> list[list[int]]:
     """The best lane orders that were found with `placements` tasks placed."""
-    n, draw = len(costs.tasks), random.Random(seed)
-    passes = _uniform(costs) if lanes_are_alike(costs) else _uneven(costs)
+    n, draw = len(problem.tasks), random.Random(seed)
+    passes = _uniform(problem) if lanes_are_alike(problem) else _uneven(problem)
     forward, backward, spent_each = passes
-    order = costs.topological_order()
-    levels = upward_ranks(costs, order)
-    bound_s, _ = lower_bound(costs) if bound is None else bound
+    order = problem.topological_order()
+    levels = upward_ranks(problem, order)
+    bound_s, _ = lower_bound(problem) if bound is None else bound
     enough_s = bound_s * (1 + PROVED)
-    plain = is_plain(costs)
+    plain = is_plain(problem)
     best: list[list[int]] | None = None
     best_s, spent, rank = float("inf"), 0, [-level for level in levels]
     while best is None or spent < placements:
         local_s, stale = float("inf"), 0
         while best is None or (stale < STALE and spent < placements):
-            found_s = float("inf")
+            pair_s = float("inf")
             for mirrored, run in ((False, forward), (True, backward)):
-                made = run(rank)
+                listed = run(rank)
                 spent += spent_each
-                took_s = made.makespan_s
+                took_s = listed.makespan_s
                 if not plain or took_s < best_s:
-                    lanes = [line[::-1] for line in made.lanes()] if mirrored else made.lanes()
-                    took_s = took_s if plain else makespan_of(costs, lanes)
+                    lanes = [line[::-1] for line in listed.lanes()] if mirrored else listed.lanes()
+                    took_s = took_s if plain else makespan_of(problem, lanes)
                     if best is None or took_s < best_s:
                         best, best_s = lanes, took_s
                     if best_s <= enough_s:
                         return best
-                found_s = min(found_s, took_s)
-                rank = [-end_s for end_s in made.ends_s]  # latest end first: of the forward pass, then of the mirrored
-            stale = 0 if found_s < local_s else stale + 1
-            local_s = min(local_s, found_s)
+                pair_s = min(pair_s, took_s)
+                rank = [
+                    -end_s for end_s in listed.ends_s
+                ]  # latest end first: of the forward pass, then of the mirrored
+            stale = 0 if pair_s < local_s else stale + 1
+            local_s = min(local_s, pair_s)
         rank = [-level * (1 + NOISE * draw.random()) for level in levels]
-    return best if n else [[] for _ in range(costs.lanes)]
+    return best if n else [[] for _ in range(problem.lanes)]
 
 
-def is_plain(costs: SchedulingProblem) -> bool:
+def is_plain(problem: SchedulingProblem) -> bool:
     """Whether tasks take exactly their times: nothing is shared and no host launches."""
-    return not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in costs.tasks)
+    return not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
 
 
 _Passes = tuple[Callable[[Sequence[float]], _Pass], Callable[[Sequence[float]], _Pass], int]
 
 
-def _uniform(costs: SchedulingProblem) -> _Passes:
-    n = len(costs.tasks)
-    times_s = [c.best_s for c in costs.tasks]
+def _uniform(problem: SchedulingProblem) -> _Passes:
+    n = len(problem.tasks)
+    times_s = [c.best_s for c in problem.tasks]
     out: list[list[int]] = [[] for _ in range(n)]
     into: list[list[int]] = [[] for _ in range(n)]
-    for e in costs.edges:
+    for e in problem.edges:
         out[e.src].append(e.dst)
         into[e.dst].append(e.src)
-    order = costs.topological_order()
+    order = problem.topological_order()
 
     def one_way(after: list[list[int]], before: list[list[int]], order: Sequence[int]) -> Callable[..., _Pass]:
         waits = [len(b) for b in before]
 
         def run(rank: Sequence[float]) -> _Pass:
-            starts_s, ends_s = dispatch(times_s, after, waits, rank, costs.lanes)
-            return _Pass(starts_s, ends_s, lambda: lane_orders(starts_s, ends_s, order, costs.lanes))
+            starts_s, ends_s = dispatch(times_s, after, waits, rank, problem.lanes)
+            return _Pass(starts_s, ends_s, lambda: lane_orders(starts_s, ends_s, order, problem.lanes))
 
         return run
 
     return one_way(out, into, order), one_way(into, out, order[::-1]), n
 
 
-def _uneven(costs: SchedulingProblem) -> _Passes:
-    n = len(costs.tasks)
-    times_s = [c.times_s for c in costs.tasks]
+def _uneven(problem: SchedulingProblem) -> _Passes:
+    n = len(problem.tasks)
+    times_s = [c.times_s for c in problem.tasks]
     into: list[list[tuple[int, float]]] = [[] for _ in range(n)]
     out: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-    for e in costs.edges:
+    for e in problem.edges:
         into[e.dst].append((e.src, e.delay_s))
         out[e.src].append((e.dst, e.delay_s))
-    order = costs.topological_order()
+    order = problem.topological_order()
 
     def one_way(before: list[list[tuple[int, float]]], order: Sequence[int]) -> Callable[..., _Pass]:
         def run(rank: Sequence[float]) -> _Pass:
-            placed = place(times_s, before, _listed(rank, before, order), costs.lanes)
+            placed = place(times_s, before, _listed(rank, before, order), problem.lanes)
             return _Pass(placed.start_s, placed.end_s, lambda: placed.lanes)
 
         return run

@@ -14,34 +14,34 @@ from pararev_hw.schedulers.insertion import place
 from pararev_hw.types import Schedule, SchedulingProblem
 
 
-def schedule(costs: SchedulingProblem) -> Schedule:
+def schedule(problem: SchedulingProblem) -> Schedule:
     """Tasks by upward rank, ties in topological order, each on the lane of earliest finish, ties to the lowest lane.
 
     It plans without sharing, host clock and memory; the makespan is what the simulator gives with them. The sequential
     schedule is returned where it is faster, or where only it fits the memory. Raises Infeasible where none fits.
     """
-    return evaluate_orders(costs, lane_orders(costs), "heft")
+    return evaluate_orders(problem, lane_orders(problem), "heft")
 
 
-def lane_orders(costs: SchedulingProblem) -> list[list[int]]:
+def lane_orders(problem: SchedulingProblem) -> list[list[int]]:
     """What each lane runs, in order."""
-    order = costs.topological_order()
-    ranks = upward_ranks(costs, order)
-    into = [[(e.src, e.delay_s) for e in edges] for edges in costs.predecessors()]
+    order = problem.topological_order()
+    ranks = upward_ranks(problem, order)
+    into = [[(e.src, e.delay_s) for e in edges] for edges in problem.predecessors()]
     first = sorted(order, key=lambda i: -ranks[i])  # stable: a task of no time stays behind its predecessors
-    return place([c.times_s for c in costs.tasks], into, first, costs.lanes).lanes
+    return place([c.times_s for c in problem.tasks], into, first, problem.lanes).lanes
 
 
-def upward_ranks(costs: SchedulingProblem, order: Sequence[int]) -> list[float]:
+def upward_ranks(problem: SchedulingProblem, order: Sequence[int]) -> list[float]:
     """Mean time of the longest way from each task, itself included, to the end; a delay counts where there are lanes.
 
     `rank(i) = mean time(i) + max over successors j of (delay(i, j) + rank(j))`, means over the lanes that are allowed.
     `order` is topological.
     """
-    out = costs.successors()
-    ranks = [0.0] * len(costs.tasks)
+    out = problem.successors()
+    ranks = [0.0] * len(problem.tasks)
     for i in reversed(order):
-        allowed = [t for t in costs.tasks[i].times_s if t < math.inf]
-        rest = max(((e.delay_s if costs.lanes > 1 else 0.0) + ranks[e.dst] for e in out[i]), default=0.0)
+        allowed = [t for t in problem.tasks[i].times_s if t < math.inf]
+        rest = max(((e.delay_s if problem.lanes > 1 else 0.0) + ranks[e.dst] for e in out[i]), default=0.0)
         ranks[i] = sum(allowed) / len(allowed) + rest
     return ranks

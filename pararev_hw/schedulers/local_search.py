@@ -34,7 +34,7 @@ WARM, COLD = 0.01, 1e-4  # temperature at the beginning and the end of a turn of
 
 
 def schedule(
-    costs: SchedulingProblem, seconds: float | None = None, seed: int = 0, iterations: int | None = None
+    problem: SchedulingProblem, seconds: float | None = None, seed: int = 0, iterations: int | None = None
 ) -> Schedule:
     """The best schedule that `iterations` steps find (by default as many as place some 300,000 tasks), or `seconds`.
 
@@ -47,27 +47,27 @@ def schedule(
         raise BadInput(f"local-search for {seconds} seconds: give a positive number")
     if iterations is not None and iterations < 1:
         raise BadInput(f"local-search with {iterations} iterations: give at least 1")
-    steps = default_iterations(costs) if iterations is None and seconds is None else iterations
+    steps = default_iterations(problem) if iterations is None and seconds is None else iterations
     ends = math.inf if seconds is None else time.monotonic() + seconds
-    best: _Kept | None = None
-    for count, kept in enumerate(_search(costs, seed)):
-        best = kept
+    best: _PlayedOrders | None = None
+    for count, candidate in enumerate(_search(problem, seed)):
+        best = candidate
         if (steps is not None and count >= steps) or time.monotonic() >= ends:
             break
     if best is None:
-        return evaluate_orders(costs, None, "local-search")
-    return evaluate_orders(costs, best.lanes, "local-search", waits=best.waits)
+        return evaluate_orders(problem, None, "local-search")
+    return evaluate_orders(problem, best.lanes, "local-search", waits=best.waits)
 
 
-def default_iterations(costs: SchedulingProblem) -> int:
+def default_iterations(problem: SchedulingProblem) -> int:
     """Steps that place some 300,000 tasks, and no more than 100 per task."""
-    n = len(costs.tasks)
-    dear = 5 if holding(costs).matters else 1  # listing within a memory limit takes so many times as long
+    n = len(problem.tasks)
+    dear = 5 if holding(problem).matters else 1  # listing within a memory limit takes so many times as long
     return min(100 * n, max(20, PLACEMENTS // dear // max(1, n)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _PlayedOrders:
     """Lane orders with the waits that they need, when tasks start and end when played, and the makespan."""
 
     lanes: list[list[int]]
@@ -77,26 +77,26 @@ class _Kept:
     makespan_s: float
 
 
-def _search(costs: SchedulingProblem, seed: int) -> Iterator[_Kept]:
+def _search(problem: SchedulingProblem, seed: int) -> Iterator[_PlayedOrders]:
     """The best so far, first of the list schedulers, then after every step; ends where the bound is met."""
-    work = SafeSearch(costs)
+    work = SafeSearch(problem)
     orders = work.safe_orders()
-    if not costs.tasks or not orders:
+    if not problem.tasks or not orders:
         return
     draw = random.Random(seed)
-    best = _beginning(costs, work)
+    best = _beginning(problem, work)
     yield best
     while best.makespan_s > work.enough_s:
         present = best
-        for found in _listings(costs, work, present, draw):
-            if found.makespan_s < best.makespan_s:
-                best = found
+        for candidate in _listings(problem, work, present, draw):
+            if candidate.makespan_s < best.makespan_s:
+                best = candidate
             yield best
             if best.makespan_s <= work.enough_s:
                 return
         if work.held.matters:
             continue
-        for moved in _moves(costs, best, draw):
+        for moved in _moves(problem, best, draw):
             if moved is not None and moved.makespan_s < best.makespan_s:
                 best = moved
             yield best
@@ -104,33 +104,35 @@ def _search(costs: SchedulingProblem, seed: int) -> Iterator[_Kept]:
                 return
 
 
-def _beginning(costs: SchedulingProblem, work: SafeSearch) -> _Kept:
+def _beginning(problem: SchedulingProblem, work: SafeSearch) -> _PlayedOrders:
     """The best of the list schedulers, each with a small budget."""
-    budget = 20 * len(costs.tasks)
+    budget = 20 * len(problem.tasks)
     tried = []
-    safe = memory_list.search(costs, budget)
+    safe = memory_list.search(problem, budget)
     assert safe is not None
-    tried.append(_played(costs, safe.lanes, safe.waits))
+    tried.append(_played(problem, safe.lanes, safe.waits))
     if not work.held.matters:
-        tried.append(_played(costs, forward_backward.search(costs, budget), []))
-        tried.append(_played(costs, heft.lane_orders(costs), []))
+        tried.append(_played(problem, forward_backward.search(problem, budget), []))
+        tried.append(_played(problem, heft.lane_orders(problem), []))
     return min(tried, key=lambda k: k.makespan_s)
 
 
-def _played(costs: SchedulingProblem, lanes: list[list[int]], waits: list[tuple[int, int]]) -> _Kept:
-    played = play(costs, lanes, waits)
+def _played(problem: SchedulingProblem, lanes: list[list[int]], waits: list[tuple[int, int]]) -> _PlayedOrders:
+    played = play(problem, lanes, waits)
     at = {p.task: p for p in played}
-    starts_s = [at[c.task].start_s for c in costs.tasks]
-    ends_s = [at[c.task].end_s for c in costs.tasks]
-    return _Kept(lanes, waits, starts_s, ends_s, makespan(played))
+    starts_s = [at[c.task].start_s for c in problem.tasks]
+    ends_s = [at[c.task].end_s for c in problem.tasks]
+    return _PlayedOrders(lanes, waits, starts_s, ends_s, makespan(played))
 
 
-def _listings(costs: SchedulingProblem, work: SafeSearch, present: _Kept, draw: random.Random) -> Iterator[_Kept]:
+def _listings(
+    problem: SchedulingProblem, work: SafeSearch, present: _PlayedOrders, draw: random.Random
+) -> Iterator[_PlayedOrders]:
     """Schedules listed by the present one's starts with noise, or now and then by the ways to the end with noise."""
-    n = len(costs.tasks)
+    n = len(problem.tasks)
     for step in range(LISTINGS):
         noise_s = draw.choice(NOISES) * present.makespan_s
-        times_s = None if work.plain else _stretched(costs, present)
+        times_s = None if work.plain else _stretched(problem, present)
         order = sorted(work.order, key=lambda i: (present.starts_s[i], present.ends_s[i]))
         if step == LISTINGS - 1:
             rank = [-level * (1 + 0.3 * draw.random()) for level in work.levels]
@@ -141,55 +143,57 @@ def _listings(costs: SchedulingProblem, work: SafeSearch, present: _Kept, draw: 
             for i in draw.sample(range(n), max(1, n // 20)):
                 rank[i] += noise_s * draw.uniform(-5, 5)
         if draw.random() < 0.5:
-            made, mirrored = work.forward.run(rank, order, times_s), False
+            listed, mirrored = work.forward.run(rank, order, times_s), False
         else:
             middle = work.forward.run(rank, order, times_s)
             backward = sorted(work.order, key=lambda i: (middle.starts_s[i], middle.ends_s[i]))[::-1]
-            made, mirrored = work.backward.run([-e for e in middle.ends_s], backward, times_s), True
-        found = _kept(costs, work, made, mirrored, present.makespan_s)
-        if found is not None and found.makespan_s <= present.makespan_s:
-            present = found
+            listed, mirrored = work.backward.run([-e for e in middle.ends_s], backward, times_s), True
+        candidate = _played_if_shorter(problem, work, listed, mirrored, present.makespan_s)
+        if candidate is not None and candidate.makespan_s <= present.makespan_s:
+            present = candidate
         yield present
 
 
-def _kept(costs: SchedulingProblem, work: SafeSearch, made: Planned, mirrored: bool, than_s: float) -> _Kept | None:
+def _played_if_shorter(
+    problem: SchedulingProblem, work: SafeSearch, listed: Planned, mirrored: bool, than_s: float
+) -> _PlayedOrders | None:
     """What a listing gives when played; None where it is worse anyway."""
-    if work.plain and made.makespan_s > than_s:
+    if work.plain and listed.makespan_s > than_s:
         return None
-    kept = work.kept(made, mirrored)
-    return _played(costs, kept.lanes, kept.waits)
+    orders = work.candidate(listed, mirrored)
+    return _played(problem, orders.lanes, orders.waits)
 
 
-def _stretched(costs: SchedulingProblem, present: _Kept) -> list[tuple[float, ...]]:
+def _stretched(problem: SchedulingProblem, present: _PlayedOrders) -> list[tuple[float, ...]]:
     """Times of the tasks on their lanes, in proportion to what each took in the present schedule."""
-    found = []
-    lane = [0] * len(costs.tasks)
+    stretched_s = []
+    lane = [0] * len(problem.tasks)
     for k, line in enumerate(present.lanes):
         for i in line:
             lane[i] = k
-    for i, c in enumerate(costs.tasks):
+    for i, c in enumerate(problem.tasks):
         alone_s = c.times_s[lane[i]]
         factor = (present.ends_s[i] - present.starts_s[i]) / alone_s if alone_s > 0 else 1.0
-        found.append(tuple(t * factor for t in c.times_s))
-    return found
+        stretched_s.append(tuple(t * factor for t in c.times_s))
+    return stretched_s
 
 
-def _moves(costs: SchedulingProblem, present: _Kept, draw: random.Random) -> Iterator[_Kept | None]:
+def _moves(problem: SchedulingProblem, present: _PlayedOrders, draw: random.Random) -> Iterator[_PlayedOrders | None]:
     """Schedules after single moves in one sequence of all tasks, annealed; None for a move that made things worse."""
-    n = len(costs.tasks)
+    n = len(problem.tasks)
     before: list[list[int]] = [[] for _ in range(n)]
     after: list[list[int]] = [[] for _ in range(n)]
-    for e in costs.edges:
+    for e in problem.edges:
         before[e.dst].append(e.src)
         after[e.src].append(e.dst)
-    allowed = [[k for k, t in enumerate(c.times_s) if t < math.inf] for c in costs.tasks]
+    allowed = [[k for k, t in enumerate(c.times_s) if t < math.inf] for c in problem.tasks]
     lane = [0] * n
     for k, line in enumerate(present.lanes):
         for i in line:
             lane[i] = k
-    topological = costs.topological_order()
+    topological = problem.topological_order()
     sequence = sorted(topological, key=lambda i: (present.starts_s[i], present.ends_s[i]))
-    measure = _measure(costs)
+    measure = _measure(problem)
     now_s = measure(sequence, lane)
     for step in range(MOVES):
         position = {i: k for k, i in enumerate(sequence)}
@@ -210,30 +214,30 @@ def _moves(costs: SchedulingProblem, present: _Kept, draw: random.Random) -> Ite
         else:
             lane[i] = was
         if now_s < present.makespan_s:
-            present = _played(costs, _split(sequence, lane, costs.lanes), [])
+            present = _played(problem, _split(sequence, lane, problem.lanes), [])
             yield present
         else:
             yield None
 
 
 def _split(sequence: Sequence[int], lane: Sequence[int], lanes: int) -> list[list[int]]:
-    found: list[list[int]] = [[] for _ in range(lanes)]
+    orders: list[list[int]] = [[] for _ in range(lanes)]
     for i in sequence:
-        found[lane[i]].append(i)
-    return found
+        orders[lane[i]].append(i)
+    return orders
 
 
-def _measure(costs: SchedulingProblem) -> Callable[[Sequence[int], Sequence[int]], float]:
+def _measure(problem: SchedulingProblem) -> Callable[[Sequence[int], Sequence[int]], float]:
     """How long a sequence on lanes takes: by the simulator, or by the same sums where nothing stretches tasks."""
-    if not forward_backward.is_plain(costs):
-        return lambda sequence, lane: makespan(play(costs, _split(sequence, lane, costs.lanes)))
-    times_s = [c.times_s for c in costs.tasks]
+    if not forward_backward.is_plain(problem):
+        return lambda sequence, lane: makespan(play(problem, _split(sequence, lane, problem.lanes)))
+    times_s = [c.times_s for c in problem.tasks]
     into: list[list[tuple[int, float]]] = [[] for _ in times_s]
-    for e in costs.edges:
+    for e in problem.edges:
         into[e.dst].append((e.src, e.delay_s))
 
     def measure(sequence: Sequence[int], lane: Sequence[int]) -> float:
-        free_s, ends_s = [0.0] * costs.lanes, [0.0] * len(times_s)
+        free_s, ends_s = [0.0] * problem.lanes, [0.0] * len(times_s)
         for i in sequence:
             k = lane[i]
             start_s = free_s[k]

@@ -15,7 +15,7 @@ PROBES = 20  # halvings of the interval between the least memory of all and the 
 CLOSE = 1e-3  # relative: an interval as small as this is not halved further
 
 
-def schedule(costs: SchedulingProblem, latency_bound: float | None = None) -> Schedule:
+def schedule(problem: SchedulingProblem, latency_bound: float | None = None) -> Schedule:
     """A schedule of at most `latency_bound` seconds with as little memory at its peak as was found.
 
     The limit is halved between what one task at a time needs and what the fastest schedules need, and the schedule
@@ -26,42 +26,42 @@ def schedule(costs: SchedulingProblem, latency_bound: float | None = None) -> Sc
     if latency_bound is not None and not (latency_bound > 0 and math.isfinite(latency_bound)):
         raise BadInput(f"a latency bound of {latency_bound} seconds: give a positive number")
     allowed_s = math.inf if latency_bound is None else latency_bound * (1 + 1e-12)
-    low = least_known(costs)
-    found = list(unhurried(costs, NAME))
-    least = within(costs, low, NAME)
-    in_time = [s for s in ([least] if least else []) + found if s.makespan_s <= allowed_s]
+    low = least_known(problem)
+    candidates = list(unhurried(problem, NAME))
+    least = within(problem, low, NAME)
+    in_time = [s for s in ([least] if least else []) + candidates if s.makespan_s <= allowed_s]
     if not in_time:
-        fastest = min(found, key=lambda s: s.makespan_s)
+        fastest = min(candidates, key=lambda s: s.makespan_s)
         raise Infeasible(
-            f"no schedule of {latency_bound:.6g} s was found for {costs.device!r}: the fastest takes "
+            f"no schedule of {latency_bound:.6g} s was found for {problem.device!r}: the fastest takes "
             f"{fastest.makespan_s:.6g} s, and none can take less than {fastest.lower_bound_s:.6g} s"
         )
     best = min(in_time, key=_order)
     if least is not None and least.makespan_s > allowed_s:
-        best = _halved(costs, best, low, allowed_s)
-    forced, task = least_memory(costs)
+        best = _halved(problem, best, low, allowed_s)
+    forced, task = least_memory(problem)
     # a peak is that of the clock, which tells no order of what happens in one instant: around tasks that take no time
     # it can be below what their order forces
     if best.peak_bytes is None or task is None or best.peak_bytes < forced:
         return best
-    held_by = f"for {costs.tasks[task].task!r} and what must be alive then"
+    held_by = f"for {problem.tasks[task].task!r} and what must be alive then"
     return replace(best, notes=(f"every schedule needs at least {forced} bytes, {held_by}",))
 
 
-def _order(made: Schedule) -> tuple[int, float]:
-    return made.peak_bytes or 0, made.makespan_s
+def _order(schedule: Schedule) -> tuple[int, float]:
+    return schedule.peak_bytes or 0, schedule.makespan_s
 
 
-def _halved(costs: SchedulingProblem, best: Schedule, low: int, allowed_s: float) -> Schedule:
+def _halved(problem: SchedulingProblem, best: Schedule, low: int, allowed_s: float) -> Schedule:
     """The best of schedules within limits above `low`, at which the latency bound could not be kept."""
     for _ in range(PROBES):
         high = best.peak_bytes or 0
         if high - low <= max(1, CLOSE * high):
             break
         limit = (low + high) // 2
-        found = within(costs, limit, NAME)
-        if found is not None and found.makespan_s <= allowed_s:
-            best = min(best, found, key=_order)
+        candidate = within(problem, limit, NAME)
+        if candidate is not None and candidate.makespan_s <= allowed_s:
+            best = min(best, candidate, key=_order)
         else:
             low = limit
     return best

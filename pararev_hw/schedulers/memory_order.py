@@ -11,23 +11,23 @@ from pararev_hw.types import SchedulingProblem
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds
 
 
-def least_peak_order(costs: SchedulingProblem, held: Holding | None = None) -> tuple[int, ...]:
+def least_peak_order(problem: SchedulingProblem, held: Holding | None = None) -> tuple[int, ...]:
     """The order of least peak among those tried: the program's, greedy ones from the front and from the back, and for
     at most MAX_TASKS_OF_ALL tasks the best of all, by dynamic programming over the sets of tasks that are done.
 
     Finding the best of all is NP-hard (Sethi 1975, doi 10.1137/0204020); ties go to the one named first.
     """
-    held = holding(costs) if held is None else held
-    order = costs.topological_order()
+    held = holding(problem) if held is None else held
+    order = problem.topological_order()
     if not held.bytes:
         return order
-    n = len(costs.tasks)
+    n = len(problem.tasks)
     out: list[list[int]] = [[] for _ in range(n)]
     into: list[list[int]] = [[] for _ in range(n)]
-    for e in costs.edges:
+    for e in problem.edges:
         out[e.src].append(e.dst)
         into[e.dst].append(e.src)
-    tried = [order, tuple(_greedy(held, out, into, False)), tuple(_greedy(held, into, out, True)[::-1])]
+    tried = [order, _from_the_front(held, out, into), _from_the_back(held, out, into)]
     if n <= MAX_TASKS_OF_ALL:
         tried.append(_best_of_all(held, into))
     return min(tried, key=lambda o: peak_along(held, o))
@@ -61,20 +61,37 @@ def _best_of_all(held: Holding, into: Sequence[Sequence[int]]) -> tuple[int, ...
     return tuple(reversed(order))
 
 
-def _greedy(held: Holding, out: Sequence[Sequence[int]], into: Sequence[Sequence[int]], backward: bool) -> list[int]:
-    """Of the ready tasks always the one after which least is alive, then the one that needs least, ties by index.
+def _from_the_front(held: Holding, out: Sequence[Sequence[int]], into: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Tasks in order of time, chosen greedily; ties to the lower index."""
+    nothing = [False] * len(held.stays)
+    return tuple(_greedy(held, out, into, begun=nothing, outlives=held.stays, ties=range(len(out))))
 
-    `backward`: time runs the other way, and what `stays` is there from the beginning.
-    """
+
+def _from_the_back(held: Holding, out: Sequence[Sequence[int]], into: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Tasks chosen greedily with time running backward, where what stays is there from the beginning; ties to the
+    higher index."""
+    nothing = [False] * len(held.stays)
+    ties = range(0, -len(out), -1)
+    return tuple(_greedy(held, into, out, begun=list(held.stays), outlives=nothing, ties=ties)[::-1])
+
+
+def _greedy(
+    held: Holding,
+    out: Sequence[Sequence[int]],
+    into: Sequence[Sequence[int]],
+    *,
+    begun: list[bool],
+    outlives: Sequence[bool],
+    ties: Sequence[int],
+) -> list[int]:
+    """Of the ready tasks always the one after which least is alive, then the one that needs least, then by `ties`."""
     n = len(out)
     left = [len(u) for u in held.users]
-    begun = [backward and s for s in held.stays]
-    kept = [not backward and s for s in held.stays]
 
     def key(i: int) -> tuple[int, int, int]:
         need = sum(held.bytes[b] for b in held.touches[i] if not begun[b])
-        gives = sum(held.bytes[b] for b in held.touches[i] if left[b] == 1 and not kept[b])
-        return (need - gives, need, -i if backward else i)
+        gives = sum(held.bytes[b] for b in held.touches[i] if left[b] == 1 and not outlives[b])
+        return (need - gives, need, ties[i])
 
     missing = [len(p) for p in into]
     best = [key(i) for i in range(n)]

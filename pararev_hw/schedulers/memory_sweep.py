@@ -15,32 +15,32 @@ from pararev_hw.types import Schedule, SchedulingProblem
 PLACEMENTS = 12_000  # tasks placed under each limit
 
 
-def unhurried(costs: SchedulingProblem, name: str) -> Iterator[Schedule]:
+def unhurried(problem: SchedulingProblem, name: str) -> Iterator[Schedule]:
     """Schedules that the problem's own limit alone holds back. Raises Infeasible where nothing fits it."""
-    yield evaluate_orders(costs, forward_backward.search(costs, PLACEMENTS), name)
-    yield evaluate_orders(costs, heft.lane_orders(costs), name)
-    found = memory_list.search(costs, PLACEMENTS)
+    yield evaluate_orders(problem, forward_backward.search(problem, PLACEMENTS), name)
+    yield evaluate_orders(problem, heft.lane_orders(problem), name)
+    listed = memory_list.search(problem, PLACEMENTS)
     yield (
-        evaluate_orders(costs, None, name)
-        if found is None
-        else evaluate_orders(costs, found.lanes, name, waits=found.waits)
+        evaluate_orders(problem, None, name)
+        if listed is None
+        else evaluate_orders(problem, listed.lanes, name, waits=listed.waits)
     )
 
 
-def within(costs: SchedulingProblem, limit: int, name: str) -> Schedule | None:
+def within(problem: SchedulingProblem, limit: int, name: str) -> Schedule | None:
     """A schedule that stays within `limit` bytes, judged by the problem as it is; None where none was found."""
-    tight = replace(costs, memory_limit_bytes=limit)
-    found = memory_list.search(tight, PLACEMENTS)
-    if found is None:
+    tight = replace(problem, memory_limit_bytes=limit)
+    listed = memory_list.search(tight, PLACEMENTS)
+    if listed is None:
         return None
     try:
-        made = evaluate_orders(costs, found.lanes, name, waits=found.waits)
+        schedule = evaluate_orders(problem, listed.lanes, name, waits=listed.waits)
     except Infeasible:
         return None
-    return made if made.peak_bytes is None or made.peak_bytes <= limit else None
+    return schedule if schedule.peak_bytes is None or schedule.peak_bytes <= limit else None
 
 
-def least_known(costs: SchedulingProblem) -> int:
+def least_known(problem: SchedulingProblem) -> int:
     """Bytes within which one task at a time fits."""
-    held = holding(costs)
-    return peak_along(held, least_peak_order(costs, held))
+    held = holding(problem)
+    return peak_along(held, least_peak_order(problem, held))

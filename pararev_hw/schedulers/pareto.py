@@ -13,7 +13,7 @@ NAME = "pareto"
 POINTS = 12
 
 
-def schedule(costs: SchedulingProblem, points: int = POINTS) -> Schedule:
+def schedule(problem: SchedulingProblem, points: int = POINTS) -> Schedule:
     """The fastest schedule that was found, with the whole front in `front`: least memory first, fastest last.
 
     The memory limits that are tried are `points` steps of equal ratio from what one task at a time needs to what the
@@ -22,22 +22,22 @@ def schedule(costs: SchedulingProblem, points: int = POINTS) -> Schedule:
     """
     if points < 2:
         raise BadInput(f"a front of {points} points: give at least 2")
-    found = list(unhurried(costs, NAME))
-    low = least_known(costs)
-    high = min(found, key=lambda s: s.makespan_s).peak_bytes or 0
+    candidates = list(unhurried(problem, NAME))
+    low = least_known(problem)
+    high = min(candidates, key=lambda s: s.makespan_s).peak_bytes or 0
     if 0 < low < high:
         for k in range(points - 1):
-            made = within(costs, round(low * (high / low) ** (k / (points - 1))), NAME)
-            if made is not None:
-                found.append(made)
-    kept = front(found)
-    return replace(kept[-1], front=kept)
+            candidate = within(problem, round(low * (high / low) ** (k / (points - 1))), NAME)
+            if candidate is not None:
+                candidates.append(candidate)
+    points_of_front = front(candidates)
+    return replace(points_of_front[-1], front=points_of_front)
 
 
 def front(schedules: Iterable[Schedule]) -> tuple[Schedule, ...]:
     """Those that none of the others beats in one of latency and memory without losing in the other, by memory."""
-    kept: list[Schedule] = []
-    for made in sorted(schedules, key=lambda s: (s.peak_bytes or 0, s.makespan_s)):
-        if not kept or made.makespan_s < kept[-1].makespan_s:
-            kept.append(made)
-    return tuple(kept)
+    points: list[Schedule] = []
+    for candidate in sorted(schedules, key=lambda s: (s.peak_bytes or 0, s.makespan_s)):
+        if not points or candidate.makespan_s < points[-1].makespan_s:
+            points.append(candidate)
+    return tuple(points)

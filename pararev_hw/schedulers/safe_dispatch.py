@@ -41,24 +41,24 @@ class Planned:
 
     def lanes(self, lanes: int, order: Sequence[int]) -> list[list[int]]:
         """The order on each lane. `order` is topological: it says which of two tasks of no time comes first."""
-        found: list[list[int]] = [[] for _ in range(lanes)]
+        orders: list[list[int]] = [[] for _ in range(lanes)]
         for i in sorted(order, key=lambda i: (self.starts_s[i], self.ends_s[i])):
-            found[self.lane[i]].append(i)
-        return found
+            orders[self.lane[i]].append(i)
+        return orders
 
 
 class SafeDispatch:
     """A problem, ready to be listed by any rank and safe order. `backward`: time runs the other way."""
 
-    def __init__(self, costs: SchedulingProblem, held: Holding, backward: bool = False) -> None:
-        n = len(costs.tasks)
-        self.count, self.lanes = n, costs.lanes
+    def __init__(self, problem: SchedulingProblem, held: Holding, backward: bool = False) -> None:
+        n = len(problem.tasks)
+        self.count, self.lanes = n, problem.lanes
         self.room: float = math.inf if held.room is None or not held.matters else held.room
-        self.times_s = [c.times_s for c in costs.tasks]
-        self.alike = lanes_are_alike(costs)
+        self.times_s = [c.times_s for c in problem.tasks]
+        self.alike = lanes_are_alike(problem)
         self.out: list[list[int]] = [[] for _ in range(n)]
         self.into: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-        for e in costs.edges:
+        for e in problem.edges:
             src, dst = (e.dst, e.src) if backward else (e.src, e.dst)
             self.out[src].append(dst)
             self.into[dst].append((src, e.delay_s))

@@ -38,10 +38,10 @@ class Ticks:
 
 def ticks_for(times_s: Iterable[float], horizon_s: float) -> Ticks:
     """The coarsest quantum that divides all times, or a rounded one where the horizon would take too many."""
-    found = {_fraction(t) for t in times_s if 0 < t < math.inf}
+    distinct = {_fraction(t) for t in times_s if 0 < t < math.inf}
     horizon = _fraction(horizon_s)
     quantum = Fraction(0)
-    for t in sorted(found):
+    for t in sorted(distinct):
         quantum = Fraction(
             math.gcd(quantum.numerator * t.denominator, t.numerator * quantum.denominator),
             quantum.denominator * t.denominator,

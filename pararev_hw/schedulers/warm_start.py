@@ -10,16 +10,16 @@ from pararev_hw.types import Schedule, SchedulingProblem
 LEAST_STEPS = 30
 
 
-def warm_start(costs: SchedulingProblem, share: float = 1.0, seed: int = 0) -> Schedule:
+def warm_start(problem: SchedulingProblem, share: float = 1.0, seed: int = 0) -> Schedule:
     """The shortest schedule of those tried, ties to the first. Raises Infeasible where none fits the memory limit.
 
     `share` of the steps that local search takes by itself, but at least LEAST_STEPS.
     """
-    tried = [forward_backward.schedule(costs)]
+    tried = [forward_backward.schedule(problem)]
     for algorithm in (heft, memory_list, pareto):
         if not any(s.optimal for s in tried):
-            tried.append(replace(algorithm.schedule(costs), front=()))
+            tried.append(replace(algorithm.schedule(problem), front=()))
     if not any(s.optimal for s in tried):
-        steps = max(LEAST_STEPS, round(share * local_search.default_iterations(costs)))
-        tried.append(local_search.schedule(costs, seed=seed, iterations=steps))
+        steps = max(LEAST_STEPS, round(share * local_search.default_iterations(problem)))
+        tried.append(local_search.schedule(problem, seed=seed, iterations=steps))
     return min(tried, key=lambda s: s.makespan_s)

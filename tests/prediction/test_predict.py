@@ -12,7 +12,8 @@ from pararev_hw.costmodels import op_seconds
 from pararev_hw.costmodels.roofline import costs
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput
-from pararev_hw.prediction import lives_throughout, memory_curve, predict
+from pararev_hw.graph.liveness import lives_throughout
+from pararev_hw.prediction import memory_curve, predict
 from pararev_hw.types import (
     ROLES,
     BlockGraph,

@@ -28,16 +28,14 @@ from pararev_hw.types import SchedulingProblem
 MAX_WORK = 40_000_000  # buffers x pairs of tasks that are looked at
 MAX_TASKS = 4000  # of more, sets of descendants would take too much memory
 
-Bools = NDArray[np.bool_]
-
 
 class Forced:
     """Which buffers must be alive while tasks run. Rows are tasks, columns buffers."""
 
-    def __init__(self, costs: SchedulingProblem, held: Holding | None = None) -> None:
-        self.held = holding(costs) if held is None else held
-        n = len(costs.tasks)
-        self.after = descendants(n, [(e.src, e.dst) for e in costs.edges])
+    def __init__(self, problem: SchedulingProblem, held: Holding | None = None) -> None:
+        self.held = holding(problem) if held is None else held
+        n = len(problem.tasks)
+        self.after = descendants(n, [(e.src, e.dst) for e in problem.edges])
         self.sizes = np.array(self.held.bytes, np.int64)
         self.touched = np.zeros((n, len(self.sizes)), bool)  # by the task or by something before it
         self.needed = np.zeros((n, len(self.sizes)), bool)  # by the task or by something after it
@@ -45,8 +43,10 @@ class Forced:
             self.touched[list(users), b] = self.needed[list(users), b] = True
             if self.held.stays[b]:
                 self.needed[:, b] = True
-        out = [[] for _ in range(n)] if not costs.edges else [[e.dst for e in edges] for edges in costs.successors()]
-        order = costs.topological_order()
+        out = (
+            [[] for _ in range(n)] if not problem.edges else [[e.dst for e in edges] for edges in problem.successors()]
+        )
+        order = problem.topological_order()
         for i in order:
             for j in out[i]:
                 self.touched[j] |= self.touched[i]
@@ -56,40 +56,40 @@ class Forced:
 
     def alone(self) -> NDArray[np.int64]:
         """Bytes that must be alive while each task runs."""
-        found: NDArray[np.int64] = (self.touched & self.needed) @ self.sizes
-        return found
+        forced_bytes: NDArray[np.int64] = (self.touched & self.needed) @ self.sizes
+        return forced_bytes
 
     def beside(self, i: int, others: Sequence[int]) -> NDArray[np.int64]:
         """Bytes that must be alive while task i and each of the others run at the same moment."""
         rows = list(others)
         both = (self.touched[i] | self.touched[rows]) & (self.needed[i] | self.needed[rows])
-        found: NDArray[np.int64] = both @ self.sizes
-        return found
+        forced_bytes: NDArray[np.int64] = both @ self.sizes
+        return forced_bytes
 
     def ordered(self, i: int, j: int) -> bool:
         """Whether one of two tasks must come before the other."""
         return bool(self.after[i] >> j & 1 or self.after[j] >> i & 1)
 
 
-def least_memory(costs: SchedulingProblem) -> tuple[int, int | None]:
+def least_memory(problem: SchedulingProblem) -> tuple[int, int | None]:
     """Bytes that every schedule needs at its peak, static ones included, and the task that forces them (None: none)."""
-    if not costs.tasks or len(costs.tasks) > MAX_TASKS:
-        held = holding(costs)
+    if not problem.tasks or len(problem.tasks) > MAX_TASKS:
+        held = holding(problem)
         alone = [sum(held.bytes[b] for b in touches) for touches in held.touches]
     else:
-        alone = Forced(costs).alone().tolist()
+        alone = Forced(problem).alone().tolist()
     most = max(alone, default=0)
-    return costs.static_bytes + most, alone.index(most) if most else None
+    return problem.static_bytes + most, alone.index(most) if most else None
 
 
-def excluding_sets(costs: SchedulingProblem, works: Sequence[float]) -> Iterator[list[int]]:
+def excluding_sets(problem: SchedulingProblem, works: Sequence[float]) -> Iterator[list[int]]:
     """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
-    held = holding(costs)
-    n = len(costs.tasks)
+    held = holding(problem)
+    n = len(problem.tasks)
     if not held.matters or n > MAX_TASKS:
         return
     assert held.room is not None
-    forced = Forced(costs, held)
+    forced = Forced(problem, held)
     alone = forced.alone()
     most = max(2, int((MAX_WORK / max(1, len(held.bytes))) ** 0.5))
     # what holds half the room excludes all its like: the heaviest by memory, then by time
@@ -100,20 +100,20 @@ def excluding_sets(costs: SchedulingProblem, works: Sequence[float]) -> Iterator
         excludes[i] = {j for j, b in zip(chosen, beside.tolist(), strict=True) if b > held.room or forced.ordered(i, j)}
     longest = sorted(chosen, key=lambda i: (-works[i], i))
     for first in longest[:8]:
-        found = [first]
+        members = [first]
         for j in longest:
-            if j != first and all(j in excludes[i] for i in found):
-                found.append(j)
-        if len(found) > 1:
-            yield found
+            if j != first and all(j in excludes[i] for i in members):
+                members.append(j)
+        if len(members) > 1:
+            yield members
 
 
-def area_bound(costs: SchedulingProblem, works: Sequence[float], tails: Sequence[float]) -> float:
+def area_bound(problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float]) -> float:
     """Seconds that the buffers need at least to live in the room."""
-    held = holding(costs)
-    if not held.matters or not held.room or len(costs.tasks) > MAX_TASKS:
+    held = holding(problem)
+    if not held.matters or not held.room or len(problem.tasks) > MAX_TASKS:
         return 0.0
-    after = descendants(len(works), [(e.src, e.dst) for e in costs.edges])
+    after = descendants(len(works), [(e.src, e.dst) for e in problem.edges])
     area = 0.0
     for size, users, stays in zip(held.bytes, held.users, held.stays, strict=True):
         life = max(works[i] for i in users)

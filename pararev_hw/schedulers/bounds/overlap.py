@@ -23,19 +23,19 @@ from pararev_hw.types import SchedulingProblem
 MAX_TASKS = 400  # 80,000 pairs at most: a second for the solver
 
 
-def pairing_bound(costs: SchedulingProblem) -> float:
+def pairing_bound(problem: SchedulingProblem) -> float:
     """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks."""
-    n = len(costs.tasks)
-    held = holding(costs)
-    if costs.lanes != 2 or not 1 < n <= MAX_TASKS:
+    n = len(problem.tasks)
+    held = holding(problem)
+    if problem.lanes != 2 or not 1 < n <= MAX_TASKS:
         return 0.0
     from scipy.optimize import linprog  # late: it takes a third of a second to load
     from scipy.sparse import csr_array
 
-    forced = Forced(costs, held)
-    compute = np.array([c.compute_demand for c in costs.tasks])
-    bandwidth = np.array([c.bandwidth_demand for c in costs.tasks])
-    work = np.array([c.best_s for c in costs.tasks])
+    forced = Forced(problem, held)
+    compute = np.array([c.compute_demand for c in problem.tasks])
+    bandwidth = np.array([c.bandwidth_demand for c in problem.tasks])
+    work = np.array([c.best_s for c in problem.tasks])
     alone = np.maximum(1.0, np.maximum(compute, bandwidth))
     first, second = [], []
     for i in range(n):
@@ -54,15 +54,15 @@ def pairing_bound(costs: SchedulingProblem) -> float:
     scale = work.max()
     if scale <= 0:
         return 0.0
-    found = linprog(
+    dual = linprog(
         -work / scale,
         A_ub=both if len(first) else None,
         b_ub=together if len(first) else None,
         bounds=np.column_stack((np.zeros(n), alone)),
         method="highs",
     )
-    if found.x is None:
+    if dual.x is None:
         return 0.0
-    y = np.clip(found.x, 0.0, alone)
+    y = np.clip(dual.x, 0.0, alone)
     worst = max(1.0, float(((y[first] + y[second]) / together).max(initial=1.0)))
     return float((y * work).sum() / worst) * (1 - 1e-12)
