@@ -13,6 +13,7 @@ from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.buffers import buffers
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.devices import load_hardware
+from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, PararevError
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.prediction import predict as predict_schedule
@@ -331,7 +332,7 @@ def _eager_peak_bytes(made: Plan) -> int | None:
     kind = made.device.kind
     if made.schedule.scheduler != "sequential" or made.launch != "eager" or kind not in ("cpu", "gpu"):
         return None
-    return workspace.eager_peak_bytes(made.graph, kind, simd_bytes=workspace.simd_bytes_here())
+    return workspace.eager_peak_bytes(made.graph, kind, instruction_set_here())
 
 
 def _does_not_fit(made: Plan, found: Prediction, have: float) -> str:

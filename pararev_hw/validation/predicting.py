@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pararev_hw import pipeline
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, simd_bytes_here
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Profile, StepCost
 from pararev_hw.validation.statistics import fitted_constant
 from pararev_hw.validation.suite import Trial
@@ -48,7 +49,7 @@ def predicted(graph: BlockGraph, profile: Profile, launch: str) -> StepCost:
 
 def peak_bytes(graph: BlockGraph, kind: str) -> int:
     """Peak memory of the step as eager PyTorch runs it here, workspaces of this machine's libraries included."""
-    return eager_peak_bytes(graph, kind, simd_bytes=simd_bytes_here())
+    return eager_peak_bytes(graph, kind, instruction_set_here())
 
 
 def baselines(graph: BlockGraph, profile: Profile, launch: str) -> Mapping[str, float]:

@@ -1,4 +1,4 @@
-"""Predicted peak memory against torch's profiler, on networks that were not written for it: within 2 %."""
+"""Predicted peak memory against torch's profiler, on networks that were not written for it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.errors import BadInput, UnknownName
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 from pararev_hw.training.step import ZERO_GRADS
 from tests.helpers.memory_networks import NETWORKS, batch_of
-from tests.helpers.recorded_memory import SIMD_BYTES, Setting, recorded_peak_bytes
+from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
 
-known = pytest.mark.skipif(SIMD_BYTES is None, reason="oneDNN's workspaces are known for AVX2 and AVX-512 alone")
 TRAIN = Setting(OPTIMIZERS["sgd"])
 
 
@@ -32,24 +32,21 @@ def both(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, int]
         zero_grad="none" if setting.set_to_none else "zero",
         dtype="bfloat16" if setting.bfloat16 else "float32",
     ).graph
-    assert SIMD_BYTES is not None
-    predicted = eager_peak_bytes(graph, "cpu", simd_bytes=SIMD_BYTES)
+    predicted = eager_peak_bytes(graph, "cpu", instruction_set_here())
     return predicted, recorded_peak_bytes(model, x, setting)
 
 
 def holds(name: str, batch: int, setting: Setting) -> None:
     torch.manual_seed(0)
     predicted, recorded = both(NETWORKS[name][0](), batch_of(name, batch), setting)
-    assert predicted == pytest.approx(recorded, rel=0.02)
+    assert predicted == pytest.approx(recorded, rel=0.02 if setting.bfloat16 else 0.01)
 
 
-@known
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_training_step_is_predicted(name: str) -> None:
     holds(name, 4, TRAIN)
 
 
-@known
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "sgd-foreach"])
 @pytest.mark.parametrize("batch", [1, 3, 8, 16, 32])
@@ -67,13 +64,11 @@ OTHERS = {
 }
 
 
-@known
 @pytest.mark.parametrize("optimizer", [*OPTIMIZERS, *OTHERS])
 def test_optimizer_state_and_the_temporaries_of_its_step_are_predicted(optimizer: str) -> None:
     holds("mlp", 4, Setting({**OPTIMIZERS, **OTHERS}[optimizer]))
 
 
-@known
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("name", ["mlp", "transformer", "vgg"])
@@ -81,7 +76,6 @@ def test_accumulated_and_zeroed_gradients_are_predicted(name: str, accumulate: i
     holds(name, 4, Setting(OPTIMIZERS["adamw-foreach"], accumulate, set_to_none))
 
 
-@known
 @pytest.mark.slow
 @pytest.mark.parametrize("set_to_none", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
@@ -146,13 +140,11 @@ def test_a_loop_that_cannot_be_is_refused(options: dict[str, Any], said: str) ->
         trace_step(nn.Linear(8, 4), torch.empty(5, 8), **options)
 
 
-@known
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"resnet_checkpointed_reentrant"}))
 def test_inference_is_predicted(name: str) -> None:
     holds(name, 8, Setting(None))
 
 
-@known
 @pytest.mark.parametrize("name", ["resnet18", "transformer", "unet", "convnext", "mlp"])
 def test_a_training_step_under_bfloat16_autocast_is_predicted(name: str) -> None:
     holds(name, 8, replace(TRAIN, bfloat16=True))

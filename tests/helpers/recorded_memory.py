@@ -14,10 +14,6 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from pararev_hw.costmodels.allocator.workspace import AVX2_BYTES, AVX512_BYTES
-
-SIMD_BYTES = {"AVX512": AVX512_BYTES, "AVX2": AVX2_BYTES}.get(torch.backends.cpu.get_cpu_capability())
-
 
 @dataclass(frozen=True)
 class Setting:

@@ -16,7 +16,8 @@ import pararev_hw as ph
 from pararev_hw import graph as graphs
 from pararev_hw import pipeline, reports
 from pararev_hw.check import check_schedule
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, simd_bytes_here
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.models.neurons import IF
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
@@ -85,7 +86,7 @@ def test_what_pytorch_runs_by_itself_is_given_its_allocators_peak_too(graph: Blo
             (h200, "sequential", "graph"),
         )
     }
-    on_cpu = eager_peak_bytes(graph, "cpu", simd_bytes=simd_bytes_here())
+    on_cpu = eager_peak_bytes(graph, "cpu", instruction_set_here())
     assert list(found.values()) == [on_cpu, None, eager_peak_bytes(graph, "gpu"), None]
     assert on_cpu > graph.memory.peak_bytes
     page = reports.report_html(pipeline.study(graph, cpu))

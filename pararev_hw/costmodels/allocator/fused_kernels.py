@@ -7,20 +7,27 @@ a SIMD register, and every part rounded up to pages:
     gates T x B x 4H, hidden T x B x H, and for T + 1 steps, twice (input and output of the layer):
     states of layer and iteration, cell states, and in float32 the gradients of both states
 
+In inference the states of all steps and the cell states are scratch, and so are the gates: of one step where kernels
+of AVX2 and later compute small matrix products (brgemm) on weights in blocks of each gate's features; of all steps on
+processors without AVX2.
+
 The transformer layer's attention holds queries, keys and values twice while it rescales them, then the scores.
-Found with torch 2.13 by watching the profiler's memory events.
+Found with torch 2.13 by watching the profiler's memory events, and in oneDNN's `rnn_utils::set_offsets`.
 """
 
 from __future__ import annotations
 
 import math
 
-from pararev_hw.costmodels.allocator.convolution import ITEM_BYTES
+from pararev_hw.costmodels.allocator.convolution_sizes import ITEM_BYTES
+from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.types import OpType
 
 _REGISTER_BYTES = 64
 _PAGE_BYTES = 4096
 _LSTM_SCRATCH = 12856  # beside the gates
+_BRGEMM_SCRATCH = 8968  # in inference, pointers and lists of products
+_REFERENCE_SCRATCH = 8760
 
 
 def hidden_output_bytes(op: OpType, base: str) -> int:
@@ -40,12 +47,12 @@ def hidden_output_bytes(op: OpType, base: str) -> int:
     return sum(-(-p // _PAGE_BYTES) * _PAGE_BYTES for p in parts)
 
 
-def fused_bytes(op: OpType, base: str) -> int:
+def fused_bytes(op: OpType, base: str, isa: InstructionSet) -> int:
     """The most that such an op holds at once beside its inputs and outputs; 0 for every other op."""
     if op.dtype not in ITEM_BYTES:
         return 0
     if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
-        return _lstm(op, back=base.endswith("backward")) if _is_lstm(op) else 0
+        return _lstm(op, base.endswith("backward"), isa) if _is_lstm(op) else 0
     return _transformer_layer(op) if base == "_transformer_encoder_layer_fwd" else 0
 
 
@@ -65,9 +72,11 @@ def _trains(op: OpType) -> bool:
     return dict(op.attributes).get("train", (1,)) != (0,)
 
 
-def _lstm(op: OpType, back: bool) -> int:
+def _lstm(op: OpType, back: bool, isa: InstructionSet) -> int:
     (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], ITEM_BYTES[op.dtype]
     if not back and not _trains(op):
+        if item == 4:
+            return _lstm_inference(steps, batch, inputs, units, isa)
         block = -(-4 * units // 128) * 128
         return (inputs + units) * block * item + (steps + 2) * batch * 4 * units * 4 + _LSTM_SCRATCH
     row = _row(4 * units, item)
@@ -77,6 +86,18 @@ def _lstm(op: OpType, back: bool) -> int:
     weights = 4 * units * (_row(inputs, item) + _row(units, item)) * item
     cotangents = (steps + 2) * batch * units * item  # of the output, copied, and of both states
     return weights + cotangents + gates + _LSTM_SCRATCH
+
+
+def _lstm_inference(steps: int, batch: int, inputs: int, units: int, isa: InstructionSet) -> int:
+    """Weights in the kernel's layout, and scratch: states, cell states and gates, each from a page on."""
+    small_products = isa >= InstructionSet.AVX2
+    block = 32 if isa >= InstructionSet.AVX512_CORE else 16  # features of a gate in one block of weights
+    row = 4 * -(-units // block) * block if small_products else _row(4 * units, 4)
+    states = 2 * (steps + 1) * batch * _row(max(inputs, units), 4) * 4
+    cells = 2 * (steps + 1) * batch * units * 4
+    gates = (1 if small_products else steps) * batch * _row(4 * units, 4) * 4
+    paged = sum(-(-part // _PAGE_BYTES) * _PAGE_BYTES for part in (states, cells, gates))
+    return (inputs + units) * row * 4 + paged + (_BRGEMM_SCRATCH if small_products else _REFERENCE_SCRATCH)
 
 
 def _transformer_layer(op: OpType) -> int:

@@ -1,0 +1,242 @@
+"""Which kernel oneDNN takes for a convolution, its input's gradient and its weights', and the memory that one wants.
+
+    blocked        tensors in blocks of channels (nChw8c, nChw16c): converted on the way in and out
+    channels last  the gradient of a strided convolution's input by batched small matrix products (brgemm)
+    plain          a matrix product over the unfolded columns of one image: tensors stay as they are
+
+Every instruction set has kernels of its own; what none of them takes is left to the matrix product. Blocked kernels of
+SSE4.1 compute forward alone and pad no channels; AVX has those of AVX2 forward; the gradients of AVX2 are as AVX-512's
+with blocks half as long. The conditions are those of oneDNN 3.7 to 3.12 (src/cpu/x64, `init_conf` of each kernel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pararev_hw.costmodels.allocator.convolution_sizes import Convolution
+from pararev_hw.devices.instruction_sets import InstructionSet
+
+SCRATCH_ALIGNED = 128  # bytes that oneDNN adds to every scratch buffer to align it
+_PAGE = 4096
+_BATCH_ITEM = 40  # bytes of one entry in the list of small products
+_SHORT_BLOCK = 8
+_MOST = 1 << 30  # bytes of scratch
+_TENSORS = 15  # scratch of a gradient is at most as many times its tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """Channels per block of the image, the result and the weights; 1 leaves a tensor as it is."""
+
+    x: int
+    y: int
+    w_x: int
+    w_y: int
+    scratch_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelsLast:
+    """Channels last, with weights in blocks of that many input channels."""
+
+    w_x: int
+    scratch_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Tensors as they are."""
+
+    scratch_bytes: int
+
+
+Kernel = Blocked | ChannelsLast | Plain
+
+
+def forward_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
+    """What computes y from x."""
+    block = isa.channels
+    if not _has_forward_kernel(conv, isa):
+        return Plain(_columns_scratch(conv))
+    if conv.depthwise and len(conv.kernel) > 2 and not conv.half:
+        return ChannelsLast(block, 0)
+    if isa < InstructionSet.AVX512_CORE:
+        flat = conv.groups == 1 and (conv.x_channels == 3 if isa < InstructionSet.AVX else conv.x_channels < block)
+    else:
+        flat = conv.groups == 1 and conv.x_channels < block and conv.taps > 1
+    scratch = _image_of_floats(conv, conv.y_channels, conv.y_pixels) + _gathered(conv, isa)
+    if conv.bias and conv.y_channels % block and isa < InstructionSet.AVX512_CORE:
+        scratch += 4 * -(-conv.y_channels // block) * block + SCRATCH_ALIGNED  # the bias of whole blocks
+    x = 1 if flat else block
+    return Blocked(x, block, x, block, scratch)
+
+
+def data_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
+    """What computes the gradient of x from that of y."""
+    block = isa.channels
+    if not _has_data_kernel(conv, isa):
+        return Plain(_gradient_scratch(conv, isa, 0, 0.1))
+    if isa == InstructionSet.AVX and conv.strided and not conv.depthwise:
+        return Blocked(block, block, block, block, 4 * conv.y_pixels * block * _LOADED_AT_ONCE + SCRATCH_ALIGNED)
+    if conv.strided and conv.groups == 1 and not conv.dilated:
+        return ChannelsLast(block, _strided_scratch(conv))
+    return Blocked(block, block, block, block, _image_of_floats(conv, conv.x_channels, conv.x_pixels))
+
+
+def weight_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
+    """What computes the gradient of w from x and the gradient of y."""
+    few = conv.groups == 1 and conv.x_channels < isa.channels and conv.taps > 1
+    if isa < InstructionSet.AVX512_CORE:
+        flat = conv.groups == 1 and conv.x_channels == 3
+    else:
+        flat = few and (conv.half or conv.x_channels <= _FLAT_GRADIENT)
+    # no float32 kernel of AVX-512 takes few channels or small groups: one of half as long registers does
+    narrow = (few or (conv.groups > 1 and not conv.depthwise)) and not conv.half
+    block = _SHORT_BLOCK if narrow else isa.channels
+    if not _has_weight_kernel(conv, block, flat, isa):
+        return Plain(_gradient_scratch(conv, isa, _weight_sums(conv), 0.05))
+    if flat:
+        return Blocked(1, isa.channels, 1, isa.channels, _sums_of_weights(conv, 1, isa.channels))
+    scratch = _sums_of_weights(conv, block, isa.channels) + _gathered(conv, isa)
+    return Blocked(block, block, block, block, scratch)
+
+
+_FLAT_GRADIENT = 3  # channels up to which AVX-512's weight gradient takes the image as it is
+
+
+def _has_forward_kernel(conv: Convolution, isa: InstructionSet) -> bool:
+    if isa >= InstructionSet.AVX512_CORE:
+        return True
+    if conv.depthwise:
+        if isa < InstructionSet.AVX2:
+            return len(conv.kernel) < 3 and conv.groups % _SHORT_BLOCK == 0
+        return len(conv.kernel) < 3 or not conv.dilated
+    whole = conv.x_group % _SHORT_BLOCK == 0 and conv.y_group % _SHORT_BLOCK == 0
+    # a kernel of one row begins within as many pixels as are computed at once
+    if isa < InstructionSet.AVX:
+        fits = conv.padding[-1] <= _AT_ONCE and len(conv.kernel) < 3
+        return fits and (whole or (conv.x_group == 3 and conv.y_group % _SHORT_BLOCK == 0))
+    return (whole or conv.groups == 1) and conv.padding[-1] <= _AT_ONCE
+
+
+def _has_data_kernel(conv: Convolution, isa: InstructionSet) -> bool:
+    if isa >= InstructionSet.AVX512_CORE:
+        return True
+    if conv.depthwise:
+        whole = isa >= InstructionSet.AVX2 or conv.groups % _SHORT_BLOCK == 0
+        return len(conv.kernel) < 3 and not conv.dilated and whole
+    if isa == InstructionSet.AVX and _is_point(conv):
+        return not conv.strided or (_is_even(conv) and not conv.transposed)
+    if isa < InstructionSet.AVX2 or (conv.dilated and conv.strided):
+        return False
+    return conv.groups == 1 or (conv.x_group % _SHORT_BLOCK == 0 and conv.y_group % _SHORT_BLOCK == 0)
+
+
+def _has_weight_kernel(conv: Convolution, block: int, flat: bool, isa: InstructionSet) -> bool:
+    if isa < InstructionSet.AVX512_CORE:
+        if conv.depthwise:
+            whole = isa >= InstructionSet.AVX2 or conv.groups % block == 0
+            narrow = conv.stride[-1] <= conv.kernel[-1] <= _WIDEST_DEPTHWISE
+            within = all(p <= k // 2 for p, k in zip(conv.padding, conv.kernel, strict=True))
+            return whole and narrow and within and len(conv.kernel) < 3 and not conv.dilated
+        if isa < InstructionSet.AVX2 or (len(conv.kernel) > 2 and conv.padding[0]):
+            return False
+        if conv.dilated and not (_is_point(conv) and (_is_even(conv) or not conv.strided)):
+            return False
+        if conv.kernel[-1] > _WIDEST_GRADIENT or any(k > n for k, n in zip(conv.kernel, conv.image, strict=True)):
+            return False
+        return conv.groups == 1 or (conv.x_group % block == 0 and conv.y_group % block == 0)
+    spread = conv.strided or conv.groups > 1 or (block < isa.channels and conv.taps > 9)
+    if conv.dilated and spread and not conv.half:
+        return conv.depthwise and not conv.strided
+    if conv.depthwise:
+        return conv.taps <= 9 and not (conv.taps == 1 and conv.strided)
+    if conv.groups > 1:
+        return conv.x_group % block == 0 and conv.y_group % block == 0
+    return not (conv.half and flat) or conv.y_channels % block == 0
+
+
+_AT_ONCE = 3  # pixels of a row that kernels of SSE4.1 to AVX2 compute at once
+_LOADED_AT_ONCE = 18  # blocks of channels that AVX's kernel of 1x1 convolutions gathers before it computes
+_WIDEST_GRADIENT = 13  # columns of a kernel
+_WIDEST_DEPTHWISE = 3
+
+
+def _is_point(conv: Convolution) -> bool:
+    """Whether it is a 1x1 convolution that a kernel of its own computes."""
+    return len(conv.kernel) < 3 and conv.taps == 1 and conv.groups == 1
+
+
+def _is_even(conv: Convolution) -> bool:
+    """Whether the stride divides the image."""
+    return all(n == m * s for n, m, s in zip(conv.image, conv.result, conv.stride, strict=True))
+
+
+def _gathered(conv: Convolution, isa: InstructionSet) -> int:
+    """The image without the pixels that a strided 1x1 convolution leaves out, of kernels before AVX-512."""
+    leaves_out = _is_point(conv) and conv.strided and not conv.padded and _is_even(conv)
+    if isa < InstructionSet.AVX or isa >= InstructionSet.AVX512_CORE or conv.transposed or not leaves_out:
+        return 0
+    return 4 * conv.y_pixels * -(-conv.x_channels // isa.channels) * isa.channels + SCRATCH_ALIGNED
+
+
+def _columns_scratch(conv: Convolution) -> int:
+    """The columns of one image."""
+    columns = _columns_bytes(conv)
+    return columns + SCRATCH_ALIGNED if columns else 0
+
+
+def _columns_bytes(conv: Convolution) -> int:
+    """Of one plane of one image, where the kernel is more than one point of it."""
+    unfolds = conv.taps > 1 or conv.strided or conv.padded
+    return conv.columns_bytes() // (conv.result[0] if len(conv.result) > 2 else 1) if unfolds else 0
+
+
+def _gradient_scratch(conv: Convolution, isa: InstructionSet, sums: int, share: float) -> int:
+    """The columns of a gradient beside `sums`. Where they would be more than a multiple of the tensors, they are those
+    of a few pixels at a time: a `share` of those that there is room for."""
+    limit = min(_MOST, _TENSORS * (conv.x_bytes() + conv.w_bytes() + conv.y_bytes()))
+    columns = _columns_bytes(conv)
+    if columns > limit - sums:
+        column = conv.item * conv.taps * conv.x_group
+        columns = column * max(isa.lanes, int((limit - sums) // column * share))
+    return sums + (columns + SCRATCH_ALIGNED if columns else 0)
+
+
+def _weight_sums(conv: Convolution) -> int:
+    """The sums of a weight gradient: oneDNN counts the bytes of the weights as if they were numbers."""
+    return 4 * conv.w_bytes() // conv.item * 4 + SCRATCH_ALIGNED
+
+
+def _image_of_floats(conv: Convolution, channels: int, pixels: int) -> int:
+    """The float32 sums of one image, which a 1x1 convolution of halves keeps."""
+    return 4 * channels * pixels if conv.half and conv.taps == 1 and conv.groups == 1 else 0
+
+
+def _sums_of_weights(conv: Convolution, x_block: int, y_block: int) -> int:
+    """Weight gradients of halves are summed in float32, over one image transposed at a time."""
+    if not conv.half or conv.depthwise:
+        return 0
+    images = (conv.x_bytes(x_block) + conv.y_bytes(y_block)) // conv.batch if conv.taps > 1 else 0
+    return 4 * conv.w_bytes(x_block, y_block) // conv.item + images
+
+
+def _strided_scratch(conv: Convolution) -> int:
+    """The list of products, one image of the gradient with room for what the kernel overlaps, and, where the width is
+    no multiple of the stride, rows of the result. Every part begins on a page."""
+    reached = 1
+    for size, result, kernel, stride, padding in zip(
+        conv.image, conv.result, conv.kernel, conv.stride, conv.padding, strict=True
+    ):
+        behind = (result - 1) * stride + kernel - size - padding  # columns of padding at the end
+        reached *= result + max(0, kernel - 1 - padding) // stride + max(0, kernel - 1 - behind) // stride
+    whole = -(-_PAGE // _BATCH_ITEM) * _BATCH_ITEM + _PAGE
+    image = 4 * _pages(reached * conv.y_channels) + _PAGE
+    mask = 2 * _PAGE
+    uneven = conv.image[-1] % conv.stride[-1]
+    rows = 4 * _pages(conv.image[-1] * conv.stride[-1] * conv.x_channels) + _PAGE
+    return whole + image + mask + (rows if uneven else 0)
+
+
+def _pages(count: int) -> int:
+    return -(-count // _PAGE) * _PAGE
