@@ -38,14 +38,14 @@ def zoo(name: str, **options: object) -> nn.Module:
     ],
     ids=["msresnet18", "revsresnet21", "pararevsnn37", "fused", "attention", "inception", "checkpointed", "stepwise"],
 )
-def test_the_peak_is_within_one_percent_of_what_the_profiler_records(make, shape, optimizer) -> None:
+def test_the_peak_is_within_two_percent_of_what_the_profiler_records(make, shape, optimizer) -> None:
     torch.manual_seed(0)
     model = make()
     x = torch.randn(*shape)
     graph = trace_step(model, x, optimizer=OPTIMIZERS[optimizer]).graph
     predicted = eager_peak_bytes(graph, "cpu", instruction_set_here())
     recorded = recorded_peak_bytes(model, x, Setting(OPTIMIZERS[optimizer]))
-    assert predicted == pytest.approx(recorded, rel=0.01)
+    assert predicted == pytest.approx(recorded, rel=0.02)
 
 
 def test_a_device_that_nothing_is_known_of_has_no_workspace() -> None:
