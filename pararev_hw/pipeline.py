@@ -12,6 +12,7 @@ from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.buffers import buffers
 from pararev_hw.costmodels.calibrated import op_times
+from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware
 from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, PararevError
@@ -20,6 +21,7 @@ from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
 from pararev_hw.schedulers import uses_memory
+from pararev_hw.schedulers.document import bare_schedule_document, energy_document
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.task_graph_files import MAX_LANES
 from pararev_hw.types import (
@@ -299,11 +301,6 @@ def plan(
     return Plan(graph, bare_device(device), costs, made, seconds, how)
 
 
-def bare_device(hardware: Hardware) -> Device:
-    """The device itself: that of a profile, or what was given."""
-    return hardware.device if isinstance(hardware, Profile) else hardware
-
-
 def costs_of(graph: BlockGraph, device: Hardware, lanes: int | None, launch: str) -> SchedulingProblem:
     """The graph as a scheduling problem, whatever memory it takes."""
     return replace(_costs(graph, device, lanes, launch), memory_limit_bytes=None)
@@ -446,47 +443,3 @@ def schedule_document(made: Plan, prediction: Prediction | None) -> dict[str, An
         document |= {"energy_j": energy_document(prediction.energy_j), "standing": prediction.provenance}
     document["assumptions"] = [*made.graph.assumptions, *document["assumptions"]]
     return document
-
-
-def energy_document(parts: Mapping[str, float]) -> dict[str, float]:
-    """Energy parts with `compute`, the sum of what MACs, accumulations and elementwise operations take."""
-    return {"compute": sum(parts.get(p, 0.0) for p in ("mac", "ac", "vector")), **parts} if parts else {}
-
-
-def _placements_document(schedule: Schedule) -> list[dict[str, Any]]:
-    return [{"task": p.task, "lane": p.lane, "start_s": p.start_s, "end_s": p.end_s} for p in schedule.placements]
-
-
-def bare_schedule_document(schedule: Schedule, costs: SchedulingProblem) -> dict[str, Any]:
-    """A schedule of a bare task graph as JSON-ready data."""
-    return {
-        "schema_version": schedule.schema_version,
-        "device": schedule.device,
-        "scheduler": schedule.scheduler,
-        "lanes": schedule.lanes,
-        "makespan_s": schedule.makespan_s,
-        "sequential_s": schedule.sequential_s,
-        "speedup": schedule.speedup,
-        "lower_bound_s": schedule.lower_bound_s,
-        "bound_by": schedule.bound_by,
-        "gap": schedule.gap,
-        "optimal": schedule.optimal,
-        "peak_bytes": schedule.peak_bytes,
-        "energy_j": energy_document(schedule.energy_j),
-        "placements": _placements_document(schedule),
-        "waits": [{"before": before, "after": after} for before, after in schedule.waits],
-        "chosen": list(schedule.chosen),
-        "notes": list(schedule.notes),
-        "front": [
-            {
-                "makespan_s": point.makespan_s,
-                "speedup": point.speedup,
-                "peak_bytes": point.peak_bytes,
-                "placements": _placements_document(point),
-                "waits": [{"before": before, "after": after} for before, after in point.waits],
-            }
-            for point in schedule.front
-        ],
-        "assumptions": list(costs.assumptions),
-        "not_modelled": list(costs.not_modelled),
-    }

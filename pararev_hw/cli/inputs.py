@@ -20,6 +20,10 @@ def cache_folder() -> Path:
 
 
 def hardware_named(name: str, tell: Callable[[str], None]) -> Hardware:
+    if name != "cpu":
+        from pararev_hw.devices import load_hardware
+
+        return load_hardware(name)
     from pararev_hw.pipeline import find_device
 
     return find_device(name, cache=cache_folder(), progress=tell)

@@ -53,7 +53,6 @@ def list_devices(
 ) -> None:
     """List the devices, or print every number of one with its source."""
     from pararev_hw import devices
-    from pararev_hw.pipeline import bare_device
 
     if name is None:
         known = {n: None if n == "cpu" else devices.load_device(n) for n in devices.device_names()}
@@ -76,7 +75,7 @@ def list_devices(
         out.print(table)
         return
     with progress() as tell:
-        device = bare_device(hardware_named(name, tell))
+        device = devices.bare_device(hardware_named(name, tell))
     if json_:
         print_json(devices.device_to_dict(device))
         return

@@ -88,9 +88,6 @@ def schedule(
     json_: JsonOpt = False,
 ) -> None:
     """Schedule a graph or a target on a device, or a bare task graph on --lanes N."""
-    from pararev_hw import pipeline
-    from pararev_hw.rewrites import select
-    from pararev_hw.schedulers import run
     from pararev_hw.task_graph_files import read_problem
 
     path = output or (None if json_ else Path("schedule.json"))
@@ -114,10 +111,17 @@ def schedule(
         if kind is not None and graph is None:
             if lanes is None and kind != "jsp":
                 raise BadInput(f"{source} is a bare task graph and does not say on how many lanes: give --lanes N")
+            from pararev_hw.schedulers import run
+            from pararev_hw.schedulers.document import bare_schedule_document
+
             problem = read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=memory_limit)
             tell(f"scheduling {len(problem.tasks)} tasks: {scheduler}")
-            document = pipeline.bare_schedule_document(run(problem, scheduler, **options), problem)
+            document = bare_schedule_document(run(problem, scheduler, **options), problem)
         else:
+            # imported late: a bare task graph needs none of it, and torch takes two seconds to load
+            from pararev_hw import pipeline
+            from pararev_hw.rewrites import select
+
             if device is None:
                 raise BadInput(
                     "a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)"

@@ -12,6 +12,7 @@ from pararev_hw.devices.files import load_device as load_device
 from pararev_hw.devices.parameters import PARAMETERS as PARAMETERS
 from pararev_hw.devices.parameters import FigureInfo as FigureInfo
 from pararev_hw.devices.parameters import needed_parameters as needed_parameters
+from pararev_hw.devices.profiles import bare_device as bare_device
 from pararev_hw.devices.profiles import is_profile as is_profile
 from pararev_hw.devices.profiles import load_hardware as load_hardware
 from pararev_hw.devices.profiles import profile_document as profile_document

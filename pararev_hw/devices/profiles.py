@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from pararev_hw.devices.files import device_from_dict, device_to_dict, load_device
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_bytes, read_text
 from pararev_hw.errors import BadFile
-from pararev_hw.types import SCHEMA_VERSION, Estimate, Hardware, Profile
+from pararev_hw.types import SCHEMA_VERSION, Device, Estimate, Hardware, Profile
 
 MAX_PROFILE_BYTES = 64 << 20  # raw samples included, a profile takes a few MiB
 
@@ -150,3 +150,8 @@ def profile_document(profile: Profile) -> dict[str, Any]:
     """What `calibrate --json` prints: the profile without its raw samples."""
     whole = _plain(profile)
     return {k: v for k, v in whole.items() if k not in ("samples", "pairs")} | {"samples": len(profile.samples)}
+
+
+def bare_device(hardware: Hardware) -> Device:
+    """The device itself: that of a profile, or what was given."""
+    return hardware.device if isinstance(hardware, Profile) else hardware

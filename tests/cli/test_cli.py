@@ -696,6 +696,23 @@ def test_import_and_help_load_nothing_heavy(folder: Path) -> None:
     assert done.stdout.splitlines()[-1] == "loaded: []"
 
 
+@pytest.mark.parametrize(
+    "command", [["schedule", "bare.json", "--lanes", "2", "--json"], ["devices"], ["devices", "edge8"]]
+)
+def test_what_needs_no_network_loads_no_torch(folder: Path, command: list[str]) -> None:
+    Path("bare.json").write_text('{"tasks": [{"id": "a", "time_s": 1}, {"id": "b", "time_s": 2}]}')
+    code = (
+        "import sys; import pararev_hw.cli\n"
+        f"sys.argv = ['pararev-hw', *{command!r}]\n"
+        "try: pararev_hw.cli.main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'triton', 'pandas', 'matplotlib', 'scipy', 'networkx', 'ortools', 'numba'}\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
 def test_results_do_not_depend_on_the_hash_seed(folder: Path) -> None:
     def everything(seed: str) -> str:
         code = (
