@@ -91,8 +91,8 @@ def build_graph(
     `optimizer` None is SGD with momentum as PyTorch runs it on `device`: one kernel for all parameters on a GPU (and
     where no device is named), one per parameter elsewhere. `accumulate` micro-batches, each of `batch` samples, go
     before its step; `zero_grad` "zero" keeps the gradients' memory from one step to the next, "none" lets it go.
-    For a GPU the step takes the ops that CUDA takes, on whatever machine it is traced; `channels_last` lays images and
-    their weights out as `[B, H, W, C]`.
+    For a GPU (and where no device is named) the step takes the ops that CUDA takes, on whatever machine it is traced;
+    `channels_last` lays images and their weights out as `[B, H, W, C]`.
     `spikes` says where firing rates come from: "auto" (the target's own inputs, else the digits, else an assumed
     rate), "digits", "none", a rate such as "0.15", or a `.npy` file of inputs `[B, ...]`.
     `rework` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
@@ -123,7 +123,7 @@ def build_graph(
         step=found.step if own else None,
         assumptions=found.assumptions,
         rules=DispatchRules(
-            cuda=device is not None and device.kind == "gpu",
+            cuda=device is None or device.kind == "gpu",
             channels_last=channels_last,
             flash_attention=_has_bfloat16(device),
         ),
