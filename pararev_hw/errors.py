@@ -62,5 +62,5 @@ def unknown_name(what: str, name: str, known: "list[str] | tuple[str, ...]") -> 
 
 def _number_in(name: str) -> int:
     """The first number in a name: 37 of "pararevsnn37_dvs"; 0 where there is none."""
-    found = re.search(r"\d{1,9}", name)
-    return int(found[0]) if found else 0
+    match = re.search(r"\d{1,9}", name)
+    return int(match[0]) if match else 0

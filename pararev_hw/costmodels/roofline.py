@@ -33,6 +33,7 @@ from pararev_hw.costmodels import accelerator
 from pararev_hw.costmodels.datatypes import figure_for
 from pararev_hw.costmodels.neuromorphic import event_costs
 from pararev_hw.costmodels.opcosts import OpCosts
+from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes, traffic
 from pararev_hw.errors import BadInput
@@ -154,23 +155,25 @@ def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> 
         kept_reads, kept_writes = share_of_bytes(flow.reads, flow, kept), share_of_bytes(flow.writes, flow, kept)
         dram = read * (1 - kept_reads) + write * (1 - kept_writes)
 
-    matrix_half = np.where(flops > 0, device.get("matrix_half_work_flops", 0.0), 0.0)
-    traffic_half = np.where(dram > 0, device.get("bandwidth_half_work_bytes", 0.0), 0.0)
+    parameters = [op_parameters(device, t) for t in types]
     bandwidth = device.value("memory_bandwidth_bytes_per_s")
-    busy = np.maximum.reduce(
-        [
-            (done + matrix_half) / per_op([_matrix_rate(device, t) for t in types]),
-            vector / per_op([_vector_rate(device, t) for t in types]),
-            (dram + traffic_half) / min(bandwidth, device.get("lane_bandwidth_bytes_per_s", bandwidth)),
-            moved / device.value("sram_bandwidth_bytes_per_s") if device.kind == "accelerator" else 0 * moved,
-        ]
+    busy = busy_seconds(
+        Work(done, np.where(flops > 0, 1.0, 0.0), vector, dram, moved),
+        Rates(
+            matrix=per_op([device.value(p.matrix_rate) for p in parameters]),
+            vector=per_op([device.value(p.vector_rate) for p in parameters]),
+            bandwidth=min(bandwidth, device.get("lane_bandwidth_bytes_per_s", bandwidth)),
+            sram_bandwidth=device.value("sram_bandwidth_bytes_per_s") if device.kind == "accelerator" else math.inf,
+            half_flops=device.get("matrix_half_work_flops", 0.0),
+            half_bytes=device.get("bandwidth_half_work_bytes", 0.0),
+        ),
     )
     dispatch = np.where(works, device.get("host_overhead_s", 0.0), device.get("host_view_overhead_s", 0.0))
     overhead = dispatch if device.kind == "cpu" else np.where(works, device.get("launch_overhead_s", 0.0), 0.0)
     macs = flops / 2
     energy = {
-        "mac": np.where(spikes, 0.0, macs) * per_op([_mac_energy(device, t) for t in types]),
-        "ac": np.where(spikes, done / 2, 0.0) * per_op([_ac_energy(device, t) for t in types]),
+        "mac": np.where(spikes, 0.0, macs) * per_op([device.value(p.mac_energy) for p in parameters]),
+        "ac": np.where(spikes, done / 2, 0.0) * per_op([device.value(p.ac_energy) for p in parameters]),
         "vector": vector * device.value("energy_per_vector_flop_j"),
         "dram": dram * device.value("dram_energy_j_per_byte"),
     }
@@ -184,37 +187,6 @@ def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> 
         dram_bytes=dram,
         energy_j=energy,
     )
-
-
-def _computes_in(device: Device, t: OpType) -> str:
-    """The datatype a matrix op computes in. PyTorch lets cuDNN take TF32 for float32 convolutions by default
-    (`torch.backends.cudnn.allow_tf32`), and keeps float32 for matrix products."""
-    tf32 = t.dtype == "float32" and t.kind in ("conv", "conv_backward")
-    return "tfloat32" if tf32 and "matrix_flops_per_s.tfloat32" in device.parameters else t.dtype
-
-
-def _matrix_rate(device: Device, t: OpType) -> float:
-    """Peak of a matrix op: that of its own kind where the device gives one, else that of any matrix op."""
-    own = {"conv": ("conv",), "conv_backward": ("conv_backward", "conv")}.get(t.kind, ())
-    for name in (f"{kind}_flops_per_s.{t.dtype}" for kind in own):
-        if name in device.parameters:
-            return device.value(name)
-    if t.dtype == "float64" and t.flops > 0:  # float32's rate would flatter it
-        return device.value("matrix_flops_per_s.float64")
-    return device.value(figure_for(device, "matrix_flops_per_s", _computes_in(device, t)))
-
-
-def _vector_rate(device: Device, t: OpType) -> float:
-    return device.value(figure_for(device, "vector_flops_per_s", t.dtype))
-
-
-def _mac_energy(device: Device, t: OpType) -> float:
-    return device.value(figure_for(device, "energy_per_mac_j", _computes_in(device, t)))
-
-
-def _ac_energy(device: Device, t: OpType) -> float:
-    figure = figure_for(device, "energy_per_ac_j", t.dtype)
-    return device.get(figure, _mac_energy(device, t))
 
 
 def _occupancy(device: Device, t: OpType) -> float:

@@ -53,7 +53,7 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         ],
         "parameters": [{"name": a.name, "unit": a.unit} for a in result.parameters],
         "fixed": dict(result.fixed),
-        "sensitivity": {o: dict(found) for o, found in result.sensitivity.items()},
+        "sensitivity": {o: dict(shares) for o, shares in result.sensitivity.items()},
         "recommended": _point(sweep_phrasing.recommended(result)),
         "pareto": [_point(p) for p in result.pareto],
     }
@@ -163,8 +163,8 @@ def _rows(result: SweepResult) -> list[Row]:
         cells: list[Cell] = [(str(p.row), p.row)]
         cells += [(sweep_phrasing.value(p.objectives[o.name], o.unit), p.objectives[o.name]) for o in result.objectives]
         for a in result.parameters:
-            found = p.parameters[a.name]
-            cells.append((sweep_phrasing.value(found, a.unit), None if isinstance(found, str) else found))
+            shown = p.parameters[a.name]
+            cells.append((sweep_phrasing.value(shown, a.unit), None if isinstance(shown, str) else shown))
         rows.append(Row(tuple(cells), strong=p.row == chosen.row))
     return rows
 

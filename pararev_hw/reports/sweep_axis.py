@@ -55,11 +55,11 @@ class Axis:
         """(share, label), at most MOST_TICKS."""
         if self.names:
             return tuple((self.share(n), n) for n in self.names)
-        found: list[tuple[float, str]] = []
+        ticks: list[tuple[float, str]] = []
         for v in self._round():
-            if not found or self.share(v) - found[-1][0] >= APART:
-                found.append((self.share(v), sweep_phrasing.value(v, self.unit)))
-        return tuple(found)
+            if not ticks or self.share(v) - ticks[-1][0] >= APART:
+                ticks.append((self.share(v), sweep_phrasing.value(v, self.unit)))
+        return tuple(ticks)
 
     def _round(self) -> list[float]:
         if self.marks:
@@ -68,10 +68,10 @@ class Axis:
             base = 2.0 if self.unit == "B" else 10.0
             steps = (1.0,) if self.unit == "B" else series[1]
             first, last = math.floor(math.log(self.low, base)), math.ceil(math.log(self.high, base))
-            found = [m * base**k for k in range(first, last + 1) if k % series[0] == 0 for m in steps]
-            found = [v for v in found if self.low <= v <= self.high]
-            if 2 <= len(found) <= MOST_TICKS:
-                return found
+            values = [m * base**k for k in range(first, last + 1) if k % series[0] == 0 for m in steps]
+            values = [v for v in values if self.low <= v <= self.high]
+            if 2 <= len(values) <= MOST_TICKS:
+                return values
         return self._even()
 
     def _even(self) -> list[float]:
@@ -79,8 +79,8 @@ class Axis:
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw * (1 - 1e-9))
         first = math.ceil(self.low / step - 1e-9)
-        found = [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
-        return [0.0 if abs(v) < step * 1e-9 else v for v in found]
+        values = [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        return [0.0 if abs(v) < step * 1e-9 else v for v in values]
 
 
 _SERIES: tuple[tuple[int, tuple[float, ...]], ...] = (

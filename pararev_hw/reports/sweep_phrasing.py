@@ -27,44 +27,36 @@ _PHRASES: Mapping[str, tuple[str, str]] = {  # one, several
     "network.depth": ("depth {}", "depth {}"),
     "mode": ("{}", "{}"),
 }
-_OBJECTIVES: Mapping[str, str] = {
-    "latency_s": "latency",
-    "latency_per_sample_s": "latency per sample",
-    "energy_j": "energy",
-    "energy_per_sample_j": "energy per sample",
-    "energy_delay_js": "energy-delay product",
-    "power_w": "power",
-    "dram_energy_j": "main-memory energy",
-    "static_energy_j": "static energy",
-    "peak_bytes": "peak memory",
-    "sram_total_bytes": "SRAM in total",
-}
 
 
-def value(found: Any, unit: str) -> str:
+def value(quantity: Any, unit: str) -> str:
     """A value with its unit, for people: "256 KiB", "68.0 GB/s", "16", "parallel"."""
-    if found is None:
+    if quantity is None:
         return units.UNKNOWN
-    if isinstance(found, str):
-        return found
+    if isinstance(quantity, str):
+        return quantity
     match unit:
         case "s":
-            return units.seconds(found)
+            return units.seconds(quantity)
         case "B":
-            return units.size(found)
+            return units.size(quantity)
         case "J":
-            return units.joules(found)
+            return units.joules(quantity)
         case "" | "1":
-            return f"{found:.0f}" if float(found).is_integer() and abs(found) < 1e6 else units.digits(float(found))
+            return (
+                f"{quantity:.0f}"
+                if float(quantity).is_integer() and abs(quantity) < 1e6
+                else units.digits(float(quantity))
+            )
         case _:
-            said = units.count(float(found)) if abs(found) >= 1 else f"{found:.3g}"
-            gap = "" if " " in said else " "
-            return f"{said}{gap}{unit}"
+            text = units.count(float(quantity)) if abs(quantity) >= 1 else f"{quantity:.3g}"
+            gap = "" if " " in text else " "
+            return f"{text}{gap}{unit}"
 
 
 def objective(axis: SweepAxis) -> str:
     """What an objective is called."""
-    return _OBJECTIVES.get(axis.name, axis.name)
+    return axis.label or axis.name
 
 
 def short(axis: SweepAxis) -> str:
@@ -95,18 +87,18 @@ def telling(result: SweepResult) -> tuple[SweepAxis, ...]:
     """The parameters that matter most to any objective, cores first, at most MOST_NAMED."""
 
     def weight(axis: SweepAxis) -> float:
-        return max((found.get(axis.name) or 0.0 for found in result.sensitivity.values()), default=0.0)
+        return max((shares.get(axis.name) or 0.0 for shares in result.sensitivity.values()), default=0.0)
 
     most = sorted(result.parameters, key=lambda a: -weight(a))[:MOST_NAMED]
-    kept = [a for a in most if weight(a) >= 0.01] or most[:1]
-    return tuple(sorted(kept, key=lambda a: (a.name != "lanes", -weight(a))))
+    telling_axes = [a for a in most if weight(a) >= 0.01] or most[:1]
+    return tuple(sorted(telling_axes, key=lambda a: (a.name != "lanes", -weight(a))))
 
 
-def share_of_best(axis: SweepAxis, best: float, found: float) -> float:
+def share_of_best(axis: SweepAxis, best: float, reached: float) -> float:
     """How much of the best value a configuration reaches, a share of one."""
     if axis.maximise:
-        best, found = found, best
-    return best / found if found > 0 else 1.0
+        best, reached = reached, best
+    return best / reached if reached > 0 else 1.0
 
 
 def recommended(result: SweepResult) -> SweepPoint:
@@ -130,10 +122,10 @@ def answer(result: SweepResult) -> str:
     shown = value(best.objectives[first.name], first.unit)
     named = telling(result)
     if chosen.row == best.row or len(result.objectives) == 1:
-        said = f"{_capital(configuration(result, best, named))}: the best {objective(first)}, {shown}"
+        sentence = f"{_capital(configuration(result, best, named))}: the best {objective(first)}, {shown}"
         if len(result.objectives) > 1:
-            said += f", and nothing within {1 - GOOD_ENOUGH:.0%} of it needs less {objective(result.objectives[1])}"
-        return f"{said}.".replace("%", " %")
+            sentence += f", and nothing within {1 - GOOD_ENOUGH:.0%} of it needs less {objective(result.objectives[1])}"
+        return f"{sentence}.".replace("%", " %")
     second = result.objectives[1]
     share = share_of_best(first, best.objectives[first.name], chosen.objectives[first.name])
     part = chosen.objectives[second.name] / best.objectives[second.name] if best.objectives[second.name] else 1.0
@@ -149,11 +141,11 @@ def answer(result: SweepResult) -> str:
 
 def counts(result: SweepResult) -> str:
     """How many configurations there were and what became of them."""
-    said = f"{result.evaluated:,} configurations, {len(result.pareto):,} on the Pareto front"
+    sentence = f"{result.evaluated:,} configurations, {len(result.pareto):,} on the Pareto front"
     if not result.failed:
-        return f"{said}, all possible."
+        return f"{sentence}, all possible."
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in list(result.reasons.items())[:5])
-    return f"{said}, {result.failed:,} impossible ({reasons})."
+    return f"{sentence}, {result.failed:,} impossible ({reasons})."
 
 
 def _capital(text: str) -> str:

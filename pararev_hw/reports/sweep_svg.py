@@ -24,8 +24,8 @@ def pareto_svg(result: SweepResult) -> str:
     if len(result.objectives) > 1:
         pairs = [(first, o) for o in result.objectives[1:3]]
     else:
-        found = result.sensitivity.get(first.name, {})
-        axes = sorted(result.parameters, key=lambda a: -(found.get(a.name) or 0.0))[:1]
+        shares = result.sensitivity.get(first.name, {})
+        axes = sorted(result.parameters, key=lambda a: -(shares.get(a.name) or 0.0))[:1]
         pairs = [(a, first) for a in axes] or [(first, first)]
     width = PANEL if len(pairs) == 2 else svg.WIDTH - LEFT - 40
     parts = [_legend(result)]
@@ -61,7 +61,7 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
     def dot(p: SweepPoint, radius: float, colour: str, opacity: float) -> str:
         place = {"cx": left + across.share(_of(p, x)) * width, "cy": bottom - up.share(_of(p, y)) * PANEL}
         style = f"fill:{colour};fill-opacity:{opacity:g}"
-        return svg.element("circle", svg.title(said(result, p)), r=radius, style=style, **place)
+        return svg.element("circle", svg.title(tooltip(result, p)), r=radius, style=style, **place)
 
     parts += [dot(p, 2.2, _OTHER, 0.45) for p in others]
     parts += [dot(p, 3.6, _ACCENT, 0.9) for p in front]
@@ -70,7 +70,7 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
     return "".join(parts)
 
 
-def said(result: SweepResult, p: SweepPoint) -> str:
+def tooltip(result: SweepResult, p: SweepPoint) -> str:
     """A configuration and its objectives, for a tooltip."""
     values = ", ".join(
         f"{sweep_phrasing.objective(o)} {sweep_phrasing.value(p.objectives[o.name], o.unit)}" for o in result.objectives
@@ -116,7 +116,7 @@ def parallel_svg(result: SweepResult) -> str:
             for k, (a, s) in enumerate(zip(axes, scales, strict=True))
         )
         style = f"fill:none;stroke:{colour};stroke-width:{width:g};stroke-opacity:{opacity:g}"
-        return svg.element("polyline", svg.title(said(result, p)), points=" ".join(places), style=style)
+        return svg.element("polyline", svg.title(tooltip(result, p)), points=" ".join(places), style=style)
 
     parts = [line(p, _OTHER, 0.7, 0.25) for p in others]
     parts += [line(p, _ACCENT, 1.2, 0.55) for p in front]

@@ -121,8 +121,8 @@ class _Analysis:
 
 
 def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    found: NDArray[np.float64] = np.log(np.maximum(values, 1e-300))
-    return found
+    logs: NDArray[np.float64] = np.log(np.maximum(values, 1e-300))
+    return logs
 
 
 def _bins(p: Parameter, column: Any) -> NDArray[np.int64]:
@@ -132,8 +132,8 @@ def _bins(p: Parameter, column: Any) -> NDArray[np.int64]:
             share = np.log(values / p.low) / np.log(p.high / p.low)
         else:
             share = (values - p.low) / (p.high - p.low)
-        found: NDArray[np.int64] = np.clip((share * BINS).astype(np.int64), 0, BINS - 1)
-        return found
+        bins: NDArray[np.int64] = np.clip((share * BINS).astype(np.int64), 0, BINS - 1)
+        return bins
     if isinstance(p.values[0], str):
         number = {v: k for k, v in enumerate(p.values)}
         return np.array([number[v] for v in column.to_pylist()], np.int64)
@@ -153,14 +153,14 @@ def varied(sweep: Sweep) -> Sequence[Parameter]:
 def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
     """The result of a finished sweep. `resumed` rows were there before; the others took `seconds`."""
     sweep = store.sweep
-    found = _Analysis(sweep)
+    analysis = _Analysis(sweep)
     for table in store.tables():
-        found.add(table)
+        analysis.add(table)
     axes = tuple(SweepAxis(p.name, _unit(p.name), p.scale == "log") for p in varied(sweep))
     fixed = {p.name: p.values[0] for p in sweep.space.parameters if not p.continuous and len(p.values) == 1}
-    objectives = tuple(SweepAxis(o.column, o.unit, True, o.maximise) for o in sweep.objectives)
+    objectives = tuple(SweepAxis(o.column, o.unit, True, o.maximise, o.label) for o in sweep.objectives)
     columns = [*(p.name for p in sweep.space.parameters), *(name for name, _ in sweep.derived)]
-    front = _points(found.front, columns, sweep)
+    front = _points(analysis.front, columns, sweep)
     order = {p.row for p in front}
     computed = sweep.rows - resumed
     return SweepResult(
@@ -171,15 +171,17 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
         parameters=axes,
         fixed=fixed,
         objectives=objectives,
-        evaluated=found.evaluated,
-        failed=sum(found.reasons.values()),
-        reasons=dict(sorted(found.reasons.items(), key=lambda r: (-r[1], r[0]))),
+        evaluated=analysis.evaluated,
+        failed=sum(analysis.reasons.values()),
+        reasons=dict(sorted(analysis.reasons.items(), key=lambda r: (-r[1], r[0]))),
         resumed=resumed,
         configs_per_s=computed / seconds if computed and seconds > 0 else None,
         pareto=front,
-        sample=tuple(p for t in found.sampled if t.num_rows for p in _points(t, columns, sweep) if p.row not in order),
+        sample=tuple(
+            p for t in analysis.sampled if t.num_rows for p in _points(t, columns, sweep) if p.row not in order
+        ),
         sensitivity={
-            o.column: {p.name: found.sensitivity(o.column, p.name) for p in varied(sweep)} for o in sweep.objectives
+            o.column: {p.name: analysis.sensitivity(o.column, p.name) for p in varied(sweep)} for o in sweep.objectives
         },
         combinations=sweep.space.combinations,
     )

@@ -16,12 +16,12 @@ from pararev_hw.types import Device, DeviceParameter, SweepResult
 MOST = 50  # device files of the front: the rest can be made from results.parquet
 
 
-def configured(device: Device, values: Mapping[str, Any], lanes: int, said: str) -> Device:
-    """The base device with these figures; a choice may be given by its name. `said` is their source."""
+def configured(device: Device, values: Mapping[str, Any], lanes: int, source: str) -> Device:
+    """The base device with these figures; a choice may be given by its name. `source` is their source."""
     changed = {}
     for name, value in values.items():
         number = PARAMETERS[name].choices.index(value) if isinstance(value, str) else value
-        changed[name] = DeviceParameter(float(number), said, "assumed")
+        changed[name] = DeviceParameter(float(number), source, "assumed")
     return replace(device, lanes=lanes, parameters={**device.parameters, **changed})
 
 

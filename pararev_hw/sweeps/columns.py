@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+FAILURES = ("", "the main memory does not hold the step", "a layer fits no core")
+NO_ROOM, NO_CORE = 1, 2
 Columns = Mapping[str, Floats]  # parameter -> its value in each configuration
 
 
@@ -53,6 +55,17 @@ class TaskColumns:
 
 
 _SINGLE = ("delay_s", "delay_s_per_byte", "noc_j_per_byte", "static_w", "memory_bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What B configurations cost. `failure` is an index into FAILURES: where it is not 0 the rest means nothing."""
+
+    latency_s: Floats
+    sequential_s: Floats
+    energy_j: Mapping[str, Floats]  # by part, with "static", "noc" and "total"
+    peak_bytes: Floats
+    failure: Ints
 
 
 class CostColumns(Protocol):

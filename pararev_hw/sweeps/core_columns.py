@@ -21,12 +21,14 @@ class CoreColumns:
     graph: BlockGraph
     device: Device
     _table: LayerTable = field(init=False, repr=False)
+    _preparations: accelerator.Preparations = field(init=False, repr=False)
     _times: Floats = field(init=False, repr=False)  # how often a layer occurs in the step
 
     def __post_init__(self) -> None:
         if len(accelerator.core_kinds(self.device)) > 1:
             raise BadInput(f"device {self.device.name!r} has two kinds of core: a sweep takes chips of one kind")
         self._table = accelerator.layer_table(self.graph, traffic(self.graph))
+        self._preparations = accelerator.Preparations(self._table)
         tasks = np.bincount(self._table.class_of_task, minlength=len(self._table.classes))
         self._times = np.repeat(tasks, np.diff(self._table.starts)).astype(np.float64)
 
@@ -35,7 +37,7 @@ class CoreColumns:
         device = replace(self.device, lanes=lanes)
         given = {**columns, "lanes": np.full(count, float(lanes))}
         configs = accelerator.config_table(device, given)
-        costs = accelerator.layer_costs(self._table, configs)
+        costs = accelerator.layer_costs(self._table, configs, self._preparations)
         # energy is summed over layers at once: of each task alone nobody asks
         tasks = accelerator.task_costs(self._table, replace(costs, energy=()), configs)
         return TaskColumns(

@@ -23,7 +23,7 @@ from pararev_hw import pipeline
 from pararev_hw.costmodels import accelerator
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.chips import configured
-from pararev_hw.sweeps.columns import Columns, CostColumns, Floats, Ints, TaskColumns
+from pararev_hw.sweeps.columns import NO_CORE, NO_ROOM, Columns, CostColumns, Floats, Outcome, TaskColumns
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
 from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
@@ -31,19 +31,6 @@ from pararev_hw.sweeps.roofline_columns import RooflineColumns
 from pararev_hw.types import BlockGraph, Device, Study
 
 BATCH = 1024  # configurations at once: arrays of a 37-layer step stay in the second-level cache
-FAILURES = ("", "the main memory does not hold the step", "a layer fits no core")
-NO_ROOM, NO_CORE = 1, 2
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What B configurations cost. `failure` is an index into FAILURES: where it is not 0 the rest means nothing."""
-
-    latency_s: Floats
-    sequential_s: Floats
-    energy_j: Mapping[str, Floats]  # by part, with "static", "noc" and "total"
-    peak_bytes: Floats
-    failure: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +114,8 @@ class Engine:
         """The lane orders of the class with that many lanes."""
         if lanes in self._classes:
             return self._classes[lanes].decided
-        made = pipeline.plan(self.graph, self.representative(lanes), self.scheduler)
-        return pipeline.lane_orders(self.graph, made.schedule)
+        plan = pipeline.plan(self.graph, self.representative(lanes), self.scheduler)
+        return pipeline.lane_orders(self.graph, plan.schedule)
 
     def _one_by_one(self, columns: Columns, lanes: int, count: int) -> Outcome:
         latency, sequential, peak = np.zeros(count), np.zeros(count), np.zeros(count)
@@ -136,13 +123,13 @@ class Engine:
         energy: dict[str, Floats] = {"total": np.zeros(count), "static": np.zeros(count)}
         for k in range(count):
             try:
-                found = self.study({name: float(v[k]) for name, v in columns.items()}, lanes)
+                study = self.study({name: float(v[k]) for name, v in columns.items()}, lanes)
             except Infeasible:
                 failure[k] = NO_ROOM
                 continue
-            latency[k], peak[k] = found.chosen.latency_s, found.chosen.peak_bytes
-            sequential[k] = found.sequential.latency_s
-            for part, joule in found.chosen.energy_j.items():
+            latency[k], peak[k] = study.chosen.latency_s, study.chosen.peak_bytes
+            sequential[k] = study.sequential.latency_s
+            for part, joule in study.chosen.energy_j.items():
                 energy.setdefault(part, np.zeros(count))[k] = joule
         return Outcome(latency, sequential, energy, peak, failure)
 

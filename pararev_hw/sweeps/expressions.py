@@ -76,12 +76,12 @@ class Expression:
         """The expression [count] of columns [count]. Division by zero gives inf or nan, as NumPy has it."""
         node = _compiled(ast.parse(self.text, mode="eval").body, set())
         with np.errstate(all="ignore"):
-            found = np.broadcast_to(np.asarray(node(values)), (count,))
-        return found.astype(np.bool_ if self.truth else np.float64)
+            column = np.broadcast_to(np.asarray(node(values)), (count,))
+        return column.astype(np.bool_ if self.truth else np.float64)
 
 
-def parse(text: str, known: tuple[str, ...], where: str) -> Expression:
-    """The expression in `text`, over the names `known`. Raises BadInput or UnknownName, beginning with `where`."""
+def parse(text: str, allowed: tuple[str, ...], where: str) -> Expression:
+    """The expression in `text`, over the names `allowed`. Raises BadInput or UnknownName, beginning with `where`."""
     if len(text) > MAX_LENGTH:
         raise BadInput(f"{where}: {len(text)} characters: an expression has at most {MAX_LENGTH}")
     names: set[str] = set()
@@ -97,8 +97,8 @@ def parse(text: str, known: tuple[str, ...], where: str) -> Expression:
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
     for name in sorted(names):
-        if name not in known:
-            raise BadInput(f"{where}: {unknown_name('parameter', name, known)}")
+        if name not in allowed:
+            raise BadInput(f"{where}: {unknown_name('parameter', name, allowed)}")
     return Expression(text.strip(), frozenset(names), isinstance(body, ast.Compare | ast.BoolOp) or _negation(body))
 
 
@@ -112,12 +112,12 @@ def number(value: object, where: str) -> float:
         except ValueError:
             value = float(parse(value, (), where)({}, 1)[0])
     try:
-        found = float(value)
+        finite = float(value)
     except OverflowError:
-        found = np.inf
-    if not np.isfinite(found):
+        finite = np.inf
+    if not np.isfinite(finite):
         raise BadInput(f"{where} is {value!r}: it must be a finite number")
-    return found
+    return finite
 
 
 def _negation(body: ast.expr) -> bool:

@@ -32,7 +32,7 @@ def memory_events(graph: BlockGraph, ancestors: list[int]) -> MemoryEvents:
     ops = len(graph.ops)
     owned = owned_by(graph)
     inside = {s for storages in owned for s in storages}
-    own = [sum(graph.storages[s].bytes for s in storages) for storages in own_at_peak(graph, owned)]
+    peaks = [sum(graph.storages[s].bytes for s in storages) for storages in own_at_peak(graph, owned)]
     always = 0
     first_of: dict[tuple[int, ...], int] = {}
     last_of: dict[tuple[int, ...], int] = {}
@@ -45,7 +45,7 @@ def memory_events(graph: BlockGraph, ancestors: list[int]) -> MemoryEvents:
             if storage.freed < ops:
                 lasts = tuple(i for i in users if not any(ancestors[j] >> i & 1 for j in users))
                 last_of[lasts] = last_of.get(lasts, 0) + storage.bytes
-    starts, ends = np.array(own, np.int64), np.array(own, np.int64)
+    starts, ends = np.array(peaks, np.int64), np.array(peaks, np.int64)
     for into, groups in ((starts, first_of), (ends, last_of)):
         for tasks in [t for t in groups if len(t) == 1]:
             into[tasks[0]] += groups.pop(tasks)

@@ -1,47 +1,99 @@
-"""Objectives by name: the column they fill, their unit, and what they need.
-
-A negative direction means that more is better; everything else is to be small.
-"""
+"""Objectives: the one table of their names, columns, units, directions and labels, and how each is worked out."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from pararev_hw.sweeps.columns import Floats, Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is minimised (or maximised): `column` is its name in results."""
+    """What is minimised, or maximised: `column` is its name in results, `label` what people call it."""
 
     name: str
     column: str
     unit: str
+    label: str
     meaning: str
     maximise: bool = False
-    needs: tuple[str, ...] = ()  # figures of the device
+    needs: tuple[str, ...] = ()  # parameters of the device
 
 
-_ENERGY = ("energy_per_vector_flop_j",)
-KNOWN: Mapping[str, Objective] = {
+OBJECTIVES: Mapping[str, Objective] = {
     o.name: o
     for o in (
         Objective(
-            "latency", "latency_s", "s", "time of one step, by the better of the schedule and the sequential one"
+            "latency",
+            "latency_s",
+            "s",
+            "latency",
+            "time of one step, by the better of the schedule and the sequential one",
         ),
-        Objective("latency_per_sample", "latency_per_sample_s", "s", "latency over the batch"),
-        Objective("energy", "energy_j", "J", "energy of one step, leakage included"),
-        Objective("energy_per_sample", "energy_per_sample_j", "J", "energy over the batch"),
-        Objective("energy_delay", "energy_delay_js", "J s", "energy-delay product of one step"),
-        Objective("power", "power_w", "W", "energy over latency"),
+        Objective("latency_per_sample", "latency_per_sample_s", "s", "latency per sample", "latency over the batch"),
+        Objective("energy", "energy_j", "J", "energy", "energy of one step, leakage included"),
+        Objective("energy_per_sample", "energy_per_sample_j", "J", "energy per sample", "energy over the batch"),
+        Objective("energy_delay", "energy_delay_js", "J s", "energy-delay product", "energy-delay product of one step"),
+        Objective("power", "power_w", "W", "power", "energy over latency"),
         Objective(
-            "dram_energy", "dram_energy_j", "J", "energy of main-memory traffic", needs=("dram_energy_j_per_byte",)
+            "dram_energy",
+            "dram_energy_j",
+            "J",
+            "main-memory energy",
+            "energy of main-memory traffic",
+            needs=("dram_energy_j_per_byte",),
         ),
-        Objective("static_energy", "static_energy_j", "J", "leakage over the step", needs=("static_power_w",)),
-        Objective("peak_memory", "peak_bytes", "B", "peak of the main memory"),
-        Objective("sram_total", "sram_total_bytes", "B", "on-chip memory of all cores", needs=("sram_bytes_per_lane",)),
-        Objective("cores", "cores", "", "cores of the chip"),
-        Objective("speedup", "speedup", "", "sequential latency over latency", maximise=True),
-        Objective("parameters", "parameters", "", "weights of the network", maximise=True),
-        Objective("macs", "macs", "", "multiply-accumulates of one step's forward pass", maximise=True),
+        Objective(
+            "static_energy", "static_energy_j", "J", "static energy", "leakage over the step", needs=("static_power_w",)
+        ),
+        Objective("peak_memory", "peak_bytes", "B", "peak memory", "peak of the main memory"),
+        Objective(
+            "sram_total",
+            "sram_total_bytes",
+            "B",
+            "SRAM in total",
+            "on-chip memory of all cores",
+            needs=("sram_bytes_per_lane",),
+        ),
+        Objective("cores", "cores", "", "cores", "cores of the chip"),
+        Objective("speedup", "speedup", "", "speed-up", "sequential latency over latency", maximise=True),
+        Objective("parameters", "parameters", "", "weights", "weights of the network", maximise=True),
+        Objective("macs", "macs", "", "MACs", "multiply-accumulates of one step's forward pass", maximise=True),
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSize:
+    """What objectives need of a network: samples per step, weights, MACs of a forward pass."""
+
+    batch: int
+    parameters: int
+    macs: int
+
+
+def objective_values(
+    outcome: Outcome, network: NetworkSize, lanes: int, device: Mapping[str, Floats]
+) -> dict[str, Any]:
+    """Column -> values of every objective of OBJECTIVES; `device` gives the configurations' parameters."""
+    latency_s, energy_j = outcome.latency_s, outcome.energy_j["total"]
+    values: dict[str, Any] = {
+        "latency_s": latency_s,
+        "latency_per_sample_s": latency_s / network.batch,
+        "energy_j": energy_j,
+        "energy_per_sample_j": energy_j / network.batch,
+        "energy_delay_js": energy_j * latency_s,
+        "power_w": energy_j / latency_s,
+        "dram_energy_j": outcome.energy_j.get("dram", 0.0),
+        "static_energy_j": outcome.energy_j.get("static", 0.0),
+        "peak_bytes": outcome.peak_bytes,
+        "cores": float(lanes),
+        "speedup": outcome.sequential_s / latency_s,
+        "parameters": float(network.parameters),
+        "macs": float(network.macs),
+    }
+    if "sram_bytes_per_lane" in device:
+        values["sram_total_bytes"] = lanes * device["sram_bytes_per_lane"]
+    return values

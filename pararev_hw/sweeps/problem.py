@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.sweeps.engine import FAILURES, Engine
+from pararev_hw.sweeps.columns import FAILURES
+from pararev_hw.sweeps.engine import Engine
+from pararev_hw.sweeps.objectives import NetworkSize, objective_values
 from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
 from pararev_hw.sweeps.variants import Variant, graph_of, with_rate
 from pararev_hw.types import BlockGraph
@@ -26,9 +28,7 @@ class _Network:
 
     engine: Engine | None
     refused: str
-    batch: int = 1
-    parameters: int = 0
-    macs: int = 0
+    size: NetworkSize | None = None
 
 
 @dataclass(slots=True)
@@ -73,12 +73,12 @@ class Problem:
         for name in (*keys, *(["lanes"] if lanes is not None else [])):
             _, code = np.unique(parameters[name][rows], return_inverse=True)
             codes = codes * (int(code.max(initial=0)) + 1) + code.reshape(-1)
-        found = []
+        groups = []
         for code in np.unique(codes):
             group = rows[codes == code]
             variant = variant_of({n: parameters[n][group[0]] for n in keys})
-            found.append((group, variant, self.sweep.device.lanes if lanes is None else int(lanes[group[0]])))
-        return found
+            groups.append((group, variant, self.sweep.device.lanes if lanes is None else int(lanes[group[0]])))
+        return groups
 
     def _fill(
         self,
@@ -90,33 +90,16 @@ class Problem:
         failed: NDArray[Any],
     ) -> None:
         network = self.networks[variant]
-        if network.engine is None:
+        if network.engine is None or network.size is None:
             failed[rows] = network.refused
             return
         changed = [p.name for p in self.sweep.space.parameters if p.name in self.sweep.device.parameters]
-        found = network.engine({n: as_figure(n, values[n][rows]) for n in changed}, lanes, len(rows))
-        for code in np.unique(found.failure):
-            failed[rows[found.failure == code]] = FAILURES[code]
-        latency, energy = found.latency_s, found.energy_j["total"]
-        known: dict[str, Any] = {
-            "latency_s": latency,
-            "latency_per_sample_s": latency / network.batch,
-            "energy_j": energy,
-            "energy_per_sample_j": energy / network.batch,
-            "energy_delay_js": energy * latency,
-            "power_w": energy / latency,
-            "dram_energy_j": found.energy_j.get("dram", 0.0),
-            "static_energy_j": found.energy_j.get("static", 0.0),
-            "peak_bytes": found.peak_bytes,
-            "cores": float(lanes),
-            "speedup": found.sequential_s / latency,
-            "parameters": float(network.parameters),
-            "macs": float(network.macs),
-        }
-        if "sram_bytes_per_lane" in values:
-            known["sram_total_bytes"] = lanes * values["sram_bytes_per_lane"][rows]
+        outcome = network.engine({n: as_figure(n, values[n][rows]) for n in changed}, lanes, len(rows))
+        for code in np.unique(outcome.failure):
+            failed[rows[outcome.failure == code]] = FAILURES[code]
+        costs = objective_values(outcome, network.size, lanes, {n: v[rows] for n, v in values.items()})
         for column, into in objectives.items():
-            into[rows] = np.where(found.failure == 0, known[column], np.nan)
+            into[rows] = np.where(outcome.failure == 0, costs[column], np.nan)
 
 
 def as_figure(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
@@ -139,12 +122,12 @@ def variant_of(values: Mapping[str, Any]) -> Variant:
 def variants(sweep: Sweep) -> tuple[Variant, ...]:
     """Every network that the sweep may ask for, in the order of the grid."""
     keys = [p for p in sweep.space.parameters if p.name in ("network", "mode", *NETWORK)]
-    found: list[dict[str, Any]] = [{}]
+    combinations: list[dict[str, Any]] = [{}]
     for p in keys:
-        found = [{**f, p.name: v} for f in found for v in p.values]
-        if len(found) > MAX_VARIANTS:
+        combinations = [{**f, p.name: v} for f in combinations for v in p.values]
+        if len(combinations) > MAX_VARIANTS:
             raise BadInput(f"the sweep asks for more than {MAX_VARIANTS} networks: each is traced; list fewer values")
-    return tuple(variant_of(f) for f in found)
+    return tuple(variant_of(f) for f in combinations)
 
 
 def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
@@ -171,7 +154,7 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
         for n in lanes:
             engine.prepare(int(n))
         forward = sum(t.macs for t in graph.tasks if t.phase == "forward")
-        networks[variant] = _Network(engine, "", graph.batch, graph.parameters, forward)
+        networks[variant] = _Network(engine, "", NetworkSize(graph.batch, graph.parameters, forward))
     if all(n.engine is None for n in networks.values()):
         raise BadInput(f"no network of the sweep exists: {next(iter(networks.values())).refused}")
     return Problem(sweep, networks)
@@ -194,7 +177,7 @@ def check_satisfiable(sweep: Sweep) -> None:
     shares = [h.mean() for h in held]
     hardest = int(np.argmin(shares))
     scope = "no configuration" if whole == count else f"none of {count:,} configurations drawn"
-    said = "satisfies it" if shares[hardest] == 0 else "satisfies all constraints at once"
+    verdict = "satisfies it" if shares[hardest] == 0 else "satisfies all constraints at once"
     raise BadInput(
-        f"constraints[{hardest}]: {sweep.constraints[hardest].text!r}: {scope} {said}: loosen it or widen a range"
+        f"constraints[{hardest}]: {sweep.constraints[hardest].text!r}: {scope} {verdict}: loosen it or widen a range"
     )

@@ -40,9 +40,9 @@ def lane_orders(lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, 
         for at, i in enumerate(order):
             lane_of[i], position[i] = k, at
     crossing = [e for e in edges if lane_of[e[0]] != lane_of[e[1]]]
-    kept = [e for e in crossing if not any(_implies(f, e, lane_of, position) for f in crossing)]
+    needed = [e for e in crossing if not any(_implies(f, e, lane_of, position) for f in crossing)]
     waits, after = [0] * n, [[] for _ in range(n)]  # type: tuple[list[int], list[list[int]]]
-    links = [(a, b) for a, b, _ in kept] + [pair for order in lanes for pair in pairwise(order)]
+    links = [(a, b) for a, b, _ in needed] + [pair for order in lanes for pair in pairwise(order)]
     for a, b in links:
         after[a].append(b)
         waits[b] += 1
@@ -54,7 +54,7 @@ def lane_orders(lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, 
                 topological.append(j)
     assert len(topological) == n, "lane orders contradict the edges"
     used = tuple(tuple(order) for order in lanes)
-    return LaneOrders(used, tuple(lane_of), tuple(topological), tuple(kept), sum(b for _, _, b in crossing))
+    return LaneOrders(used, tuple(lane_of), tuple(topological), tuple(needed), sum(b for _, _, b in crossing))
 
 
 def _implies(f: tuple[int, int, int], e: tuple[int, int, int], lane_of: list[int], position: list[int]) -> bool:

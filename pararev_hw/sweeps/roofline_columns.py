@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from pararev_hw.costmodels import roofline
+from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Traffic, kept_on_chip, share_of_bytes, traffic
 from pararev_hw.sweeps.columns import Columns, TaskColumns
@@ -28,20 +27,6 @@ from pararev_hw.types import BlockGraph, Device
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-
-class _Names:
-    """Stands in for a device whose figures are their own names, so that the cost model says which figure it reads."""
-
-    def __init__(self, device: Device) -> None:
-        self.kind = device.kind
-        self.parameters = device.parameters
-
-    def value(self, name: str) -> str:
-        return name
-
-    def get(self, name: str, default: object) -> object:
-        return name if name in self.parameters else default
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +61,12 @@ class RooflineColumns:
     _tables: dict[float, tuple[float, _Table]] = field(default_factory=dict, repr=False)  # begin -> (end, table)
 
     def __post_init__(self) -> None:
-        graph, names = self.graph, cast(Device, _Names(self.device))
+        graph = self.graph
         self._flow = traffic(graph)
-        found: dict[str, int] = {}
-        look_ups = (roofline._matrix_rate, roofline._vector_rate, roofline._mac_energy, roofline._ac_energy)
-        per_type = np.array(
-            [[found.setdefault(cast(str, f(names, t)), len(found)) for f in look_ups] for t in graph.op_types], np.int64
-        ).reshape(len(graph.op_types), 4)
-        self._names = tuple(found)
+        names = [astuple(op_parameters(self.device, t)) for t in graph.op_types]
+        index = {name: k for k, name in enumerate(dict.fromkeys(n for row in names for n in row))}
+        per_type = np.array([[index[n] for n in row] for row in names], np.int64).reshape(len(names), 4)
+        self._names = tuple(index)
         type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
         amounts = np.array(
             [[t.true_flops, t.vector_flops or 0, t.read_bytes, t.write_bytes] for t in graph.op_types], np.float64
@@ -121,14 +104,18 @@ class RooflineColumns:
 
         spikes = t.share >= 0
         done = (t.work * np.where(spikes, np.minimum(t.share, 1.0), 1.0))[:, None]
-        half_work, half_bytes = figure("matrix_half_work_flops", 0.0), figure("bandwidth_half_work_bytes", 0.0)
         bandwidth = figure("memory_bandwidth_bytes_per_s")
-        lane_bandwidth = figure("lane_bandwidth_bytes_per_s", np.inf)
-        busy = (done + np.where(t.work > 0, 1.0, 0.0)[:, None] * half_work) / of_rows(t.matrix_rate)
-        np.maximum(busy, t.vector[:, None] / of_rows(t.vector_rate), out=busy)
-        pulled = t.dram[:, None] + np.where(t.dram > 0, 1.0, 0.0)[:, None] * half_bytes
-        np.maximum(busy, pulled / np.minimum(bandwidth, lane_bandwidth), out=busy)
-        np.maximum(busy, t.moved[:, None] / figure("sram_bandwidth_bytes_per_s"), out=busy)
+        busy = busy_seconds(
+            Work(done, np.where(t.work > 0, 1.0, 0.0)[:, None], t.vector[:, None], t.dram[:, None], t.moved[:, None]),
+            Rates(
+                matrix=of_rows(t.matrix_rate),
+                vector=of_rows(t.vector_rate),
+                bandwidth=np.minimum(bandwidth, figure("lane_bandwidth_bytes_per_s", np.inf)),
+                sram_bandwidth=figure("sram_bandwidth_bytes_per_s"),
+                half_flops=figure("matrix_half_work_flops", 0.0),
+                half_bytes=figure("bandwidth_half_work_bytes", 0.0),
+            ),
+        )
         busy += np.where(t.works, 1.0, 0.0)[:, None] * figure("launch_overhead_s", 0.0)
         seconds = t.counts @ busy
         dram = t.counts @ t.dram
@@ -162,17 +149,20 @@ class RooflineColumns:
             end, table = self._tables[begin]
             if capacity < end:
                 return table
-        kept = kept_on_chip(self._flow, capacity)
+        resident = kept_on_chip(self._flow, capacity)
         begin, end = _decided_alike(self._flow, capacity)
-        table = self._made(kept)
+        table = self._tabulated(resident)
         self._bounds.insert(bisect_right(self._bounds, begin), begin)
         self._tables[begin] = (end, table)
         return table
 
-    def _made(self, kept: NDArray[np.bool_]) -> _Table:
+    def _tabulated(self, resident: NDArray[np.bool_]) -> _Table:
         flow = self._flow
         flops, vector, read, write, share, *_ = self._fixed.T
-        kept_reads, kept_writes = share_of_bytes(flow.reads, flow, kept), share_of_bytes(flow.writes, flow, kept)
+        kept_reads, kept_writes = (
+            share_of_bytes(flow.reads, flow, resident),
+            share_of_bytes(flow.writes, flow, resident),
+        )
         dram = read * (1 - kept_reads) + write * (1 - kept_writes)
         moved = read + write
         works = (flops > 0) | (vector > 0) | (moved > 0)
@@ -203,16 +193,16 @@ class RooflineColumns:
 
 def _distinct_rows(counts: csr_array) -> tuple[csr_array, Ints]:
     """The distinct rows of a sparse matrix, in order of first occurrence, and which of them each row is."""
-    found: dict[tuple[bytes, bytes], int] = {}
+    index_of: dict[tuple[bytes, bytes], int] = {}
     first: list[int] = []
     row_of = np.zeros(counts.shape[0], np.int64)
     for k in range(counts.shape[0]):
         span = slice(counts.indptr[k], counts.indptr[k + 1])
         key = (counts.indices[span].tobytes(), counts.data[span].tobytes())
-        if key not in found:
-            found[key] = len(first)
+        if key not in index_of:
+            index_of[key] = len(first)
             first.append(k)
-        row_of[k] = found[key]
+        row_of[k] = index_of[key]
     return counts[first], row_of
 
 

@@ -48,7 +48,7 @@ def run(
     with opened(sweep, folder, fresh=fresh) as store:
         for line in store.warnings:
             warn(line)
-        resumed = sum(b - a for a, b in map(sweep.span, store.kept))
+        resumed = sum(b - a for a, b in map(sweep.span, store.finished))
         wanted = missing(store)
         seconds = 0.0
         if wanted:
@@ -72,7 +72,7 @@ def _parts(
 ) -> Iterator[tuple[int, bytes]]:
     sweep = problem.sweep
     if sweep.method.population:
-        return search.generations(problem, set(store.kept), lambda c: _table(store, c))
+        return search.generations(problem, set(store.finished), lambda c: _table(store, c))
     if cluster is not None:
         return workers.cluster(problem, wanted, cluster)
     rows = sum(b - a for a, b in map(sweep.span, wanted))
@@ -85,15 +85,15 @@ def _parts(
 
 def _table(store: Store, chunk: int) -> Table:
     """A kept part's columns, missing numbers as NaN."""
-    found = store.read_part(chunk)
-    return {name: np.array(found[name].to_pylist(), object) for name in ("failed",)} | {
-        o.column: found[o.column].to_numpy(zero_copy_only=False).astype(np.float64) for o in store.sweep.objectives
+    part = store.read_part(chunk)
+    return {name: np.array(part[name].to_pylist(), object) for name in ("failed",)} | {
+        o.column: part[o.column].to_numpy(zero_copy_only=False).astype(np.float64) for o in store.sweep.objectives
     }
 
 
 def _how_far(store: Store, resumed: int, seconds: float) -> str:
     rows = store.sweep.rows
-    done = sum(b - a for a, b in map(store.sweep.span, store.kept))
+    done = sum(b - a for a, b in map(store.sweep.span, store.finished))
     rate = (done - resumed) / seconds if seconds > 0 else 0.0
     left = f"{(rows - done) / rate:,.0f} s left" if rate > 0 else ""
     return f"{done:,} of {rows:,} configurations ({rate:,.0f}/s, {left})"

@@ -33,15 +33,15 @@ def _optuna() -> Any:
         raise MissingDependency("method nsga2 and tpe need Optuna: install pararev-hw[search]") from None
 
 
-def generations(problem: Problem, kept: set[int], read: Callable[[int], Table]) -> Iterator[tuple[int, bytes]]:
-    """The parts that are missing, in order; `read` gives parameters and objectives of one that is kept."""
+def generations(problem: Problem, finished: set[int], read: Callable[[int], Table]) -> Iterator[tuple[int, bytes]]:
+    """The parts that are missing, in order; `read` gives parameters and objectives of one that is finished."""
     sweep = problem.sweep
     study = _study(sweep)
     for chunk in range(sweep.chunks):
         start, stop = sweep.span(chunk)
         trials = [study.ask() for _ in range(stop - start)]
         asked = _asked(sweep.space.parameters, trials)
-        if chunk in kept:
+        if chunk in finished:
             table = read(chunk)
         else:
             table = problem.evaluate(asked)

@@ -22,7 +22,7 @@ from pararev_hw.documents import fault_in_words, first_fault, parse_yaml, read_t
 from pararev_hw.errors import BadFile, BadInput, PararevError, unknown_name
 from pararev_hw.sweeps import expressions
 from pararev_hw.sweeps.expressions import Expression
-from pararev_hw.sweeps.objectives import KNOWN, Objective
+from pararev_hw.sweeps.objectives import OBJECTIVES, Objective
 from pararev_hw.sweeps.parameters import Parameter, Scale, Space, stepped
 from pararev_hw.types import Device, DeviceParameter
 
@@ -140,8 +140,8 @@ def from_yaml(text: str, where: str, folder: Path = Path()) -> Sweep:
     try:
         return _checked(model, where, folder)
     except PararevError as error:
-        said = str(error)
-        raise type(error)(said if said.startswith(where) else f"{where}: {said}") from None
+        message = str(error)
+        raise type(error)(message if message.startswith(where) else f"{where}: {message}") from None
 
 
 def _checked(model: _File, where: str, folder: Path) -> Sweep:
@@ -154,19 +154,19 @@ def _checked(model: _File, where: str, folder: Path) -> Sweep:
     for mode in listed[1].values:
         if mode not in ("train", "infer"):
             raise BadInput(f"modes: {unknown_name('mode', str(mode), ('train', 'infer'))}")
-    varied = [_parameter(name, said, device) for name, said in model.parameters.items()]
+    varied = [_parameter(name, given_values, device) for name, given_values in model.parameters.items()]
     space = Space((*listed, *sorted(varied, key=_slowness)))
     names = tuple(p.name for p in space.parameters)
     given = (*names, *(n for n in ("lanes", *device.parameters) if n not in names))
     derived: list[tuple[str, Expression]] = []
     for name, text in model.derived.items():
-        if name in given or name in KNOWN or not name.isidentifier():
+        if name in given or name in OBJECTIVES or not name.isidentifier():
             raise BadInput(f"derived.{name}: the name is taken or no name: choose another, as in area_mm2")
-        known = (*given, *(n for n, _ in derived))
-        derived.append((name, expressions.parse(text, known, f"{where}: derived.{name}")))
-    known = (*given, *(n for n, _ in derived))
+        readable = (*given, *(n for n, _ in derived))
+        derived.append((name, expressions.parse(text, readable, f"{where}: derived.{name}")))
+    readable = (*given, *(n for n, _ in derived))
     constraints = tuple(
-        expressions.parse(text, known, f"{where}: constraints[{k}]") for k, text in enumerate(model.constraints)
+        expressions.parse(text, readable, f"{where}: constraints[{k}]") for k, text in enumerate(model.constraints)
     )
     for k, constraint in enumerate(constraints):
         if not constraint.truth:
@@ -222,8 +222,8 @@ def _completed(device: Device, varied: list[Parameter]) -> Device:
     return replace(device, parameters=figures)
 
 
-def _listed(name: str, said: str | list[str]) -> Parameter:
-    values = (said,) if isinstance(said, str) else tuple(said)
+def _listed(name: str, names: str | list[str]) -> Parameter:
+    values = (names,) if isinstance(names, str) else tuple(names)
     if not values or len(set(values)) < len(values):
         raise BadInput(f"{name}s: {'none is named' if not values else 'one is named twice'}")
     return Parameter(name, values)
@@ -250,24 +250,24 @@ def parameter_names(device: Device) -> tuple[str, ...]:
     return ("lanes", *useful, *NETWORK)
 
 
-def _parameter(name: str, said: object, device: Device) -> Parameter:
+def _parameter(name: str, entry: object, device: Device) -> Parameter:
     at = f"parameters.{name}"
-    known = parameter_names(device)
-    if name not in known:
-        raise unknown_name("parameter", name, known)
-    if said == []:
+    allowed = parameter_names(device)
+    if name not in allowed:
+        raise unknown_name("parameter", name, allowed)
+    if entry == []:
         raise BadInput(f"{at}: the range is empty: give at least one value")
     choices = CHOICES.get(name) or (PARAMETERS[name].choices if name in PARAMETERS else ())
     if choices:
-        words = said if isinstance(said, list) else [said]
+        words = entry if isinstance(entry, list) else [entry]
         for word in words:
             if word not in choices:
                 raise BadInput(f"{at}: {unknown_name('value', str(word), choices)}")
         return _unique(at, Parameter(name, tuple(map(str, words))))
-    if isinstance(said, dict):
-        parameter = _ranged(name, said, at)
+    if isinstance(entry, dict):
+        parameter = _ranged(name, entry, at)
     else:
-        values = said if isinstance(said, list) else [said]
+        values = entry if isinstance(entry, list) else [entry]
         parameter = Parameter(name, tuple(expressions.number(v, f"{at}[{k}]") for k, v in enumerate(values)))
     if name in NETWORK and parameter.continuous:
         raise BadInput(f"{at}: every value is another network: list them, or give steps")
@@ -277,10 +277,10 @@ def _parameter(name: str, said: object, device: Device) -> Parameter:
             raise BadInput(f"{at}: a range of whole numbers needs steps, or scale: powers_of_two")
         for v in parameter.values:
             if float(v) != int(float(v)):
-                raise BadInput(f"{at}: {v} is no whole number")
+                raise BadInput(f"{at}: {v} must be an integer")
     span = _span(name)
     if not span[0] <= low <= high <= span[1]:
-        raise BadInput(f"{at}: {low:g} to {high:g} leaves what can be: {span[0]:g} to {span[1]:g}")
+        raise BadInput(f"{at}: {low:g} to {high:g} is outside {span[0]:g} to {span[1]:g}")
     return _unique(at, parameter)
 
 
@@ -306,9 +306,9 @@ def _unique(at: str, p: Parameter) -> Parameter:
     return p
 
 
-def _ranged(name: str, said: dict[object, object], at: str) -> Parameter:
+def _ranged(name: str, entry: dict[object, object], at: str) -> Parameter:
     try:
-        model = _Range.model_validate(said)
+        model = _Range.model_validate(entry)
     except ValidationError as error:
         raise BadInput(f"{at}: {_one_line(error, ('from', 'to', 'scale', 'steps'))}") from None
     low, high = expressions.number(model.from_, f"{at}.from"), expressions.number(model.to, f"{at}.to")
@@ -336,30 +336,30 @@ def _objective(
     maximise = len(words) == 2 and words[0] in ("maximise", "maximize")
     name = words[1] if maximise else text
     if name in derived and not derived[name].truth:
-        return Objective(name, name, "", derived[name].text, maximise)
-    if name not in KNOWN:
-        raise BadInput(f"objectives[{k}]: {unknown_name('objective', name, (*KNOWN, *derived))}")
-    found = KNOWN[name]
+        return Objective(name, name, "", name.replace("_", " "), derived[name].text, maximise)
+    if name not in OBJECTIVES:
+        raise BadInput(f"objectives[{k}]: {unknown_name('objective', name, (*OBJECTIVES, *derived))}")
+    objective = OBJECTIVES[name]
     has = {*device.parameters, *(p.name for p in varied)}
-    missing = [n for n in found.needs if n not in has]
+    missing = [n for n in objective.needs if n not in has]
     if missing:
         raise BadInput(f"objectives[{k}]: {device.name} cannot give {name}: it has no {', '.join(missing)}")
-    return replace(found, maximise=True) if maximise else found
+    return replace(objective, maximise=True) if maximise else objective
 
 
-def _method(said: str | _Method, space: Space) -> Method:
-    model = _Method(name=said) if isinstance(said, str) else said
+def _method(entry: str | _Method, space: Space) -> Method:
+    model = _Method(name=entry) if isinstance(entry, str) else entry
     if model.name not in METHODS:
         raise BadInput(f"method: {unknown_name('method', model.name, METHODS)}")
-    own = {
+    options = {
         "grid": (),
         "random": ("samples",),
         "nsga2": ("evaluations", "population"),
         "tpe": ("evaluations", "population"),
     }
     for key in ("samples", "evaluations", "population"):
-        if getattr(model, key) is not None and key not in own[model.name]:
-            raise BadInput(f"method.{key}: {model.name} takes {' and '.join(own[model.name]) or 'nothing of the kind'}")
+        if getattr(model, key) is not None and key not in options[model.name]:
+            raise BadInput(f"method.{key}: {model.name} takes {' and '.join(options[model.name]) or 'no such option'}")
     if model.name == "grid":
         free = [p.name for p in space.parameters if p.continuous]
         if free:

@@ -67,11 +67,11 @@ def encode(sweep: Sweep, start: int, table: Table) -> bytes:
 
 @dataclass(slots=True)
 class Store:
-    """An open folder of a sweep, locked. `kept` are the parts that were there already."""
+    """An open folder of a sweep, locked. `finished` are the parts that were there already."""
 
     sweep: Sweep
     folder: Path
-    kept: set[int]
+    finished: set[int]
     complete: bool
     warnings: tuple[str, ...] = ()
 
@@ -92,13 +92,13 @@ class Store:
             with contextlib.suppress(OSError):
                 draft.unlink()
             raise BadFile(self._cannot(at, error)) from error
-        self.kept.add(chunk)
+        self.finished.add(chunk)
 
     def _cannot(self, at: Path, error: OSError) -> str:
-        kept = sum(b - a for a, b in map(self.sweep.span, self.kept))
+        finished = sum(b - a for a, b in map(self.sweep.span, self.finished))
         return (
             f"cannot write {str(at)!r}: {error.strerror or error}: make room, then run the same command again: "
-            f"{kept:,} of {self.sweep.rows:,} rows are kept"
+            f"{finished:,} of {self.sweep.rows:,} rows are kept"
         )
 
     def merge(self) -> None:
@@ -195,8 +195,8 @@ def _store(sweep: Sweep, folder: Path, fresh: bool) -> Store:
         "rows": sweep.rows,
         "chunk_rows": sweep.chunk_rows,
     }
-    found = None if fresh else _read_manifest(manifest)
-    if fresh or found is None:
+    present = None if fresh else _read_manifest(manifest)
+    if fresh or present is None:
         leftovers = [folder / RESULTS, *sorted((folder / "parts").glob("part-*.*"))]
         if not fresh and any(p.exists() for p in leftovers):
             raise BadInput(f"{folder}: holds results but no manifest.json: name another folder, or give --fresh")
@@ -205,9 +205,9 @@ def _store(sweep: Sweep, folder: Path, fresh: bool) -> Store:
         draft = folder / ".manifest.json.draft"
         draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
         draft.replace(manifest)
-    elif found != wanted:
+    elif present != wanted:
         raise BadInput(
-            f"{folder}: holds the results of another sweep ({found.get('sweep', '?')!r}; the file or its device has "
+            f"{folder}: holds the results of another sweep ({present.get('sweep', '?')!r}; the file or its device has "
             "changed): name another folder, or give --fresh to begin again"
         )
     return _resumed(sweep, folder)
@@ -215,14 +215,14 @@ def _store(sweep: Sweep, folder: Path, fresh: bool) -> Store:
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (ValueError, UnicodeDecodeError):
         raise BadFile(f"{path}: is damaged: give --fresh to begin again, or name another folder") from None
-    if not isinstance(found, dict):
+    if not isinstance(manifest, dict):
         raise BadFile(f"{path}: is no manifest of a sweep: give --fresh to begin again, or name another folder")
-    return found
+    return manifest
 
 
 def _resumed(sweep: Sweep, folder: Path) -> Store:
@@ -233,7 +233,7 @@ def _resumed(sweep: Sweep, folder: Path) -> Store:
         if wrong:
             raise BadFile(f"{results}: {wrong}: remove it, and the same command computes what is missing")
         store.complete = True
-        store.kept = set(range(sweep.chunks))
+        store.finished = set(range(sweep.chunks))
         store.discard_parts()
         return store
     warnings = []
@@ -246,7 +246,7 @@ def _resumed(sweep: Sweep, folder: Path) -> Store:
             warnings.append(f"{part}: {table}: its rows are computed again")
             part.unlink()
         else:
-            store.kept.add(chunk)
+            store.finished.add(chunk)
     for draft in (folder / "parts").glob("*.draft"):
         draft.unlink()
     store.warnings = tuple(warnings)
@@ -285,4 +285,4 @@ def _wrong_results(path: Path, sweep: Sweep) -> str | None:
 
 def missing(store: Store) -> Sequence[int]:
     """The chunks that are still to be computed, in order."""
-    return [c for c in range(store.sweep.chunks) if c not in store.kept]
+    return [c for c in range(store.sweep.chunks) if c not in store.finished]

@@ -37,8 +37,8 @@ class Variant:
         options = [
             f"{k} {getattr(self, k)}" for k in ("batch", "timesteps", "depth", "width", "coupling", "form", "rate")
         ]
-        said = [o for o in options if not o.endswith(" None")]
-        return ", ".join((f"{self.network} {self.mode}", *said))
+        set_options = [o for o in options if not o.endswith(" None")]
+        return ", ".join((f"{self.network} {self.mode}", *set_options))
 
 
 def graph_of(variant: Variant, sweep: Sweep, progress: Callable[[str], None]) -> BlockGraph:
@@ -70,20 +70,20 @@ def _chosen(variant: Variant, options: Options) -> Target:
 
     if variant.network not in models.names():
         raise BadInput(f"{variant.network}: depth, coupling and form belong to networks of the zoo")
-    own = models.spec(variant.network)
-    if own.family not in FAMILIES.values():
+    spec = models.spec(variant.network)
+    if spec.family not in FAMILIES.values():
         raise BadInput(f"{variant.network}: depth, coupling and form are varied of ParaRevSNN and RevSNN networks")
-    blocks, depth = own.blocks, variant.depth
+    blocks, depth = spec.blocks, variant.depth
     if depth is not None:
         specs = [models.spec(n) for n in models.names()]
-        kin = {s.depth: s for s in specs if s.family == "pararevsnn" and s.event == own.event}
+        kin = {s.depth: s for s in specs if s.family == "pararevsnn" and s.event == spec.event}
         if depth not in kin:
             raise BadInput(f"network.depth is {depth}: known: {', '.join(map(str, sorted(kin)))}")
         blocks = kin[depth].blocks
-    family = own.family if variant.coupling is None else FAMILIES[variant.coupling]
+    family = spec.family if variant.coupling is None else FAMILIES[variant.coupling]
     if variant.form not in (None, "unfused") and family != "pararevsnn":
         raise Infeasible(f"no {variant.form} form: coupling reversible has none")
-    member = _member(family, len(blocks), own.event)
+    member = _member(family, len(blocks), spec.event)
     given: dict[str, Any] = {"blocks": blocks, "store": variant.coupling == "store"}
     if variant.form is not None:
         given["form"] = variant.form
@@ -91,7 +91,7 @@ def _chosen(variant: Variant, options: Options) -> Target:
         given["width"] = options.width
     if options.timesteps is not None:
         given["timesteps"] = options.timesteps
-    found = resolve(member, options)
+    target = resolve(member, options)
 
     def make() -> torch.nn.Module:
         torch.manual_seed(options.seed)
@@ -99,9 +99,9 @@ def _chosen(variant: Variant, options: Options) -> Target:
 
     with torch.device("meta"):
         network = make()
-    said = tuple(a for a in found.assumptions if "pairs per stage" not in a and "blocks per stage" not in a)
-    named = (f"{variant.network}: pairs per stage {list(blocks)}", *said)
-    return replace(found, name=variant.network, network=network, realise=make, assumptions=named)
+    assumptions = tuple(a for a in target.assumptions if "pairs per stage" not in a and "blocks per stage" not in a)
+    named = (f"{variant.network}: pairs per stage {list(blocks)}", *assumptions)
+    return replace(target, name=variant.network, network=network, realise=make, assumptions=named)
 
 
 def _member(family: str, stages: int, event: bool) -> str:
@@ -115,16 +115,16 @@ def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Callable[[
     from pararev_hw.tracing import optimizer_named, trace_step
 
     progress(f"tracing {variant.title}")
-    own = target.step is not None and variant.mode == "train"
+    brings_step = target.step is not None and variant.mode == "train"
     traced = trace_step(
         target.network,
-        (*target.inputs, *target.targets) if own else target.inputs,
+        (*target.inputs, *target.targets) if brings_step else target.inputs,
         name=target.name,
         mode="train" if variant.mode == "train" else "infer",
         batch=target.batch,
         timesteps=target.timesteps,
         optimizer=optimizer_named("sgd-foreach" if sweep.device.kind == "gpu" else "sgd"),
-        step=target.step if own else None,
+        step=target.step if brings_step else None,
         assumptions=target.assumptions,
     )
     spikes = sweep.spikes if variant.rate is None else repr(variant.rate)

@@ -17,6 +17,7 @@ class SweepAxis:
     unit: str
     log: bool = False
     maximise: bool = False
+    label: str = ""  # what people call it; empty: its name
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pararev_hw import pipeline
 from pararev_hw.errors import Infeasible
 from pararev_hw.simulate import play, play_sequential
-from pararev_hw.sweeps.columns import TaskColumns
-from pararev_hw.sweeps.engine import FAILURES, NO_CORE, NO_ROOM, Engine
+from pararev_hw.sweeps.columns import FAILURES, NO_CORE, NO_ROOM, TaskColumns
+from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.replay import lane_orders, replay, sequential_seconds
 from pararev_hw.types import BlockGraph, CommEdge, Device, SchedulingProblem, TaskCost
 

@@ -16,7 +16,7 @@ from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
 def result(*rows: tuple[float, float, float], objectives: int = 2) -> SweepResult:
     """A sweep over cores and SRAM with these (cores, latency, energy) on its front."""
-    axes = (SweepAxis("latency_s", "s"), SweepAxis("energy_j", "J"))[:objectives]
+    axes = (SweepAxis("latency_s", "s", label="latency"), SweepAxis("energy_j", "J", label="energy"))[:objectives]
     points = tuple(
         SweepPoint(
             k, {"lanes": c, "sram_bytes_per_lane": 262144.0}, dict(zip(("latency_s", "energy_j"), v, strict=True))

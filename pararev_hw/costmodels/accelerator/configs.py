@@ -32,8 +32,8 @@ class ConfigTable:
 
     def value(self, name: str) -> Floats:
         """A figure in each configuration. Raises BadInput where neither a column nor the device gives it."""
-        found = self.columns.get(name)
-        return np.full(self.count, self.device.value(name)) if found is None else found
+        column = self.columns.get(name)
+        return np.full(self.count, self.device.value(name)) if column is None else column
 
     def get(self, name: str, default: float | Floats) -> Floats:
         """A figure in each configuration, or `default`."""
@@ -53,11 +53,11 @@ def config_table(device: Device, columns: Mapping[str, Floats] | None = None) ->
     Raises UnknownName for a name that is no figure, BadInput for columns of different lengths or a value that is
     negative, not finite, or zero where a positive one is needed.
     """
-    found = {name: np.asarray(values, np.float64) for name, values in (columns or {}).items()}
-    lengths = {len(v) for v in found.values()}
+    given = {name: np.asarray(values, np.float64) for name, values in (columns or {}).items()}
+    lengths = {len(v) for v in given.values()}
     if len(lengths) > 1:
         raise BadInput(f"columns of {', '.join(map(str, sorted(lengths)))} configurations: all must have as many")
-    for name, values in found.items():
+    for name, values in given.items():
         if name != "lanes" and name not in PARAMETERS:
             raise unknown_name("device figure", name, ("lanes", *PARAMETERS))
         low, high = (1.0, 1e9) if name == "lanes" else PARAMETERS[name].span
@@ -67,11 +67,11 @@ def config_table(device: Device, columns: Mapping[str, Floats] | None = None) ->
             kind = "a whole number " if whole else ""
             raise BadInput(f"{name} is {values[bad][0]:g}: it must be {kind}between {low:g} and {high:g}")
     count = lengths.pop() if lengths else 1
-    table = ConfigTable(device, found, np.full(count, float(device.lanes)), count)
+    table = ConfigTable(device, given, np.full(count, float(device.lanes)), count)
     if np.any(table.get("sram_tile_share", 0.5) + table.get("sram_weight_share", 0.25) > 1 + 1e-12):
         raise BadInput("sram_tile_share and sram_weight_share exceed 1 together: they are parts of one memory")
-    lanes = found.pop("lanes", np.full(count, float(device.lanes)))
-    return ConfigTable(device, found, lanes, count)
+    lanes = given.pop("lanes", np.full(count, float(device.lanes)))
+    return ConfigTable(device, given, lanes, count)
 
 
 _BITS = ("activation_bits", "weight_bits", "spike_bits", "gradient_bits", "accumulator_bits")
@@ -89,20 +89,20 @@ def word_bytes(configs: ConfigTable, traced: int) -> Floats:
     spike = np.where(bits[2] > 0, bits[2], activation)
     gradient = np.where(bits[3] > 0, bits[3], activation)
     sums = np.where(bits[4] > 0, bits[4], np.maximum(4.0, np.maximum(activation, weight)))
-    found = np.stack([activation, weight, spike, gradient, sums])
-    assert len(found) == len(WORDS) + 1
-    return found
+    widths = np.stack([activation, weight, spike, gradient, sums])
+    assert len(widths) == len(WORDS) + 1
+    return widths
 
 
 def by_datatype(configs: ConfigTable, stem: str, traced: str, default: float | Floats | None = None) -> Floats:
     """A figure that depends on the datatype, for the one that each configuration computes in."""
     widest = np.maximum(configs.get("activation_bits", 0.0), configs.get("weight_bits", 0.0))
-    found = np.empty(configs.count)
+    values = np.empty(configs.count)
     for bits in np.unique(widest):
         name = figure_for(configs.device, stem, _datatype(float(bits), traced))
         column = configs.value(name) if default is None else configs.get(name, default)
-        found[widest == bits] = column[widest == bits]
-    return found
+        values[widest == bits] = column[widest == bits]
+    return values
 
 
 def _datatype(bits: float, traced: str) -> str:

@@ -18,8 +18,8 @@ from pararev_hw.costmodels.accelerator.configs import ConfigTable, by_datatype, 
 from pararev_hw.costmodels.accelerator.energy_terms import Amount, Joules
 from pararev_hw.costmodels.accelerator.layers import LayerTable
 from pararev_hw.costmodels.accelerator.network import message_j_per_byte
-from pararev_hw.costmodels.accelerator.precision import Prepared, prepared
-from pararev_hw.costmodels.accelerator.product_costs import product_costs
+from pararev_hw.costmodels.accelerator.precision import Preparations
+from pararev_hw.costmodels.accelerator.product_costs import Room, product_costs
 from pararev_hw.costmodels.traffic import Floats, Ints
 
 OPERATIONS_PER_NEURON_UPDATE = 4.0  # charge, compare, reset, write the spike
@@ -54,33 +54,36 @@ class LayerCosts:
         return self._energy(lambda j: j.total(times), self.seconds.shape[1:])
 
     def _energy(self, of: Callable[[Joules], Floats], shape: tuple[int, ...]) -> Mapping[str, Floats]:
-        found = {part: np.empty(shape) for part in self.energy[0][1]} if self.energy else {}
+        joules_of = {part: np.empty(shape) for part in self.energy[0][1]} if self.energy else {}
         for at, parts in self.energy:
             for part, joules in parts.items():
-                found[part][..., at] = of(joules)
-        return found
+                joules_of[part][..., at] = of(joules)
+        return joules_of
 
 
-def layer_costs(table: LayerTable, configs: ConfigTable) -> LayerCosts:
+def layer_costs(table: LayerTable, configs: ConfigTable, at: Preparations | None = None) -> LayerCosts:
     """What each row of the table costs on each configuration.
 
     Configurations of one precision share tables that do not depend on anything else: a sweep is fastest where few
-    precisions and few dataflows occur. Raises BadInput where a figure is missing.
+    precisions and few dataflows occur, and where `at` keeps those of earlier calls.
+    Raises BadInput where a parameter is missing.
     """
+    preparations = Preparations(table) if at is None else at
     widths = word_bytes(configs, table.word_bytes)
     unique, group = np.unique(widths, axis=1, return_inverse=True)
     group = group.reshape(-1)
     if unique.shape[1] == 1:
-        return _one_precision(prepared(table, tuple(unique[:, 0].tolist())), configs)
+        return _one_precision(preparations, tuple(unique[:, 0].tolist()), configs)
     parts = [
-        (at, _one_precision(prepared(table, tuple(unique[:, k].tolist())), configs.take(at)))
+        (rows, _one_precision(preparations, tuple(unique[:, k].tolist()), configs.take(rows)))
         for k in range(unique.shape[1])
-        if len(at := np.flatnonzero(group == k))
+        if len(rows := np.flatnonzero(group == k))
     ]
     return _joined(parts, configs.count)
 
 
-def _one_precision(t: Prepared, configs: ConfigTable) -> LayerCosts:
+def _one_precision(preparations: Preparations, widths: tuple[float, ...], configs: ConfigTable) -> LayerCosts:
+    t = preparations.at(widths)
     sram = configs.value("sram_bytes_per_lane")
     tile_share, weight_share = configs.get("sram_tile_share", 0.5), configs.get("sram_weight_share", 0.25)
     staying = sram * np.maximum(0.0, 1.0 - tile_share - weight_share)
@@ -91,7 +94,7 @@ def _one_precision(t: Prepared, configs: ConfigTable) -> LayerCosts:
     pool = np.where(buffer > 0, buffer * buffer_weights, sram * weight_share * configs.lanes)
     resident = np.minimum(1.0, pool / t.weight_bytes) if t.weight_bytes > 0 else np.ones(configs.count)
 
-    product = product_costs(t, configs, staying, tiles, outer, buffer, resident)
+    product = product_costs(preparations, t, configs, Room(staying, tiles, outer, buffer, resident))
     fetched_read = t.outside_read + t.weight_read * (1 - resident)
     fetched_write = t.outside_write + t.weight_write * (1 - resident)
     for row, thresholds_, read, write in t.inside:

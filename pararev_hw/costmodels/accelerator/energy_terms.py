@@ -32,24 +32,24 @@ class Joules:
 
     def by_row(self) -> Floats:
         """Joule [rows, configurations]."""
-        found = np.zeros((self.rows, self.count))
+        joules = np.zeros((self.rows, self.count))
         for a in self.amounts:
             if a.of_products:
                 paid = a.values * a.price_j
                 for at, k in self.places:
-                    found[at] += paid[k]
+                    joules[at] += paid[k]
             else:
-                found += a.values * a.price_j
-        return found
+                joules += a.values * a.price_j
+        return joules
 
     def total(self, times: Floats) -> Floats:
         """Joule [configurations] where row r occurs `times[r]` times."""
-        found = np.zeros(self.count)
+        joules = np.zeros(self.count)
         for a in self.amounts:
             weights = times
             if a.of_products:
                 weights = np.zeros(len(a.values))
                 for at, k in self.places:
                     np.add.at(weights, k, times[at])
-            found += (weights @ a.values) * a.price_j
-        return found
+            joules += (weights @ a.values) * a.price_j
+        return joules

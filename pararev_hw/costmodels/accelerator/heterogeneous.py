@@ -16,10 +16,12 @@ def core_kinds(device: Device) -> tuple[tuple[Device, int], ...]:
     where as many or more cores are of the second kind as there are, or where a figure of a second kind has no such
     cores.
     """
-    own = {n.removesuffix(SECOND_KIND): f for n, f in device.parameters.items() if n.endswith(SECOND_KIND)}
+    second_kind = {n.removesuffix(SECOND_KIND): f for n, f in device.parameters.items() if n.endswith(SECOND_KIND)}
     second = int(device.get("second_kind_lanes", 0.0))
-    if own and not second:
-        raise BadInput(f"device {device.name!r} gives {min(own)}{SECOND_KIND}, but no second_kind_lanes: say how many")
+    if second_kind and not second:
+        raise BadInput(
+            f"device {device.name!r} gives {min(second_kind)}{SECOND_KIND}, but no second_kind_lanes: say how many"
+        )
     if not second:
         return ((device, device.lanes),)
     if second >= device.lanes:
@@ -29,5 +31,5 @@ def core_kinds(device: Device) -> tuple[tuple[Device, int], ...]:
     first = {n: f for n, f in device.parameters.items() if not n.endswith(SECOND_KIND) and n != "second_kind_lanes"}
     return (
         (replace(device, parameters=first), device.lanes - second),
-        (replace(device, parameters={**first, **own}), second),
+        (replace(device, parameters={**first, **second_kind}), second),
     )

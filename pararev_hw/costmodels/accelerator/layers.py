@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ class LayerTable:
 
     `class_of_task` [tasks] and `row_of_op` [ops] (-1: an op of no task) say where a task and an op are found;
     `starts` [classes + 1] where the rows of a class begin. `weight_bytes` is that of all parameters, `word_bytes` the
-    width of a traced word. `prepared` keeps what `precision.prepared` works out.
+    width of a traced word.
     """
 
     classes: tuple[TaskLayers, ...]
@@ -107,7 +107,6 @@ class LayerTable:
     weight_bytes: int
     word_bytes: int
     dtype: str
-    prepared: dict[tuple[float, ...], object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def rows(self) -> int:
@@ -121,15 +120,15 @@ class LayerTable:
 def layer_table(graph: BlockGraph, flow: Traffic | None = None) -> LayerTable:
     """The layers of a graph's tasks."""
     view = _View.of(graph, traffic(graph) if flow is None else flow)
-    known: dict[TaskLayers, int] = {}
+    class_of: dict[TaskLayers, int] = {}
     class_of_task = np.zeros(len(graph.tasks), np.int64)
     layer_of_op: list[tuple[int, int, int]] = []  # (op, class, layer of the class)
     for number, task in enumerate(graph.tasks):
-        made, where = view.task(task.ops, task.phase)
-        k = known.setdefault(made, len(known))
+        layers, where = view.task(task.ops, task.phase)
+        k = class_of.setdefault(layers, len(class_of))
         class_of_task[number] = k
         layer_of_op += [(op, k, at) for op, at in zip(task.ops, where, strict=True)]
-    classes = tuple(known)
+    classes = tuple(class_of)
     starts = np.concatenate(([0], np.cumsum([len(c.layers) for c in classes]))).astype(np.int64)
     row_of_op = np.full(len(graph.ops), -1)
     for op, k, at in layer_of_op:
@@ -168,8 +167,8 @@ class _View:
             for k, s in enumerate(graph.storages)
         ]  # fmt: skip
         by_module = {layer.module: layer.channel_density for layer in layers if layer.spiking}
-        found = {k: products(t) for k, t in enumerate(graph.op_types) if t.flops > 0}
-        return _View(graph, flow.internal, word, _backward_too(graph, share), by_module, found)
+        products_of = {k: products(t) for k, t in enumerate(graph.op_types) if t.flops > 0}
+        return _View(graph, flow.internal, word, _backward_too(graph, share), by_module, products_of)
 
     def task(self, ops: Sequence[int], phase: str) -> tuple[TaskLayers, list[int]]:
         """Layers of a task, and the layer of each of its ops."""
@@ -238,10 +237,10 @@ class _View:
                 neuron += t.vector_flops or 0
             else:
                 vector += t.vector_flops or 0
-            known = self.products.get(op.type, ())
-            if known:
+            op_products = self.products.get(op.type, ())
+            if op_products:
                 matrices += self._matrices(i, local)
-            if not all(p.known for p in known) or not known:
+            if not all(p.known for p in op_products) or not op_products:
                 accesses += self._accesses(op.reads, t.read_bytes, False, local)
                 accesses += self._accesses(op.writes, t.write_bytes, True, local)
         works = bool(matrices) or vector > 0 or neuron > 0 or any(a.bytes > 0 for a in accesses)
@@ -249,14 +248,14 @@ class _View:
 
     def _accesses(self, storages: tuple[int, ...], total: int, write: bool, local: Mapping[int, int]) -> list[Access]:
         """An op's bytes by storage. A view reads part of a large storage, so small ones are taken for read whole."""
-        found, left = [], total
+        accesses, left = [], total
         for k, s in enumerate(sorted(storages, key=lambda s: (self.graph.storages[s].bytes, s))):
             fair = -(-left // (len(storages) - k))
             part = min(self.graph.storages[s].bytes, left if k == len(storages) - 1 else fair)
             left -= part
             if part:
-                found.append(Access(local[s], float(part), write))
-        return found
+                accesses.append(Access(local[s], float(part), write))
+        return accesses
 
     def _matrices(self, i: int, local: Mapping[int, int]) -> list[Matrix]:
         """The products of an op, each with the storages of its input and output."""
@@ -267,30 +266,30 @@ class _View:
         others = sorted((s for s in op.reads if roles[s] != "parameter"), key=lambda s: (-size[s], s))
         gradients = [s for s in others if roles[s] == "cotangent"]
         inputs = [s for s in others if s not in gradients] or others
-        made = sorted(op.writes, key=lambda s: (-size[s], s))
+        outputs = sorted(op.writes, key=lambda s: (-size[s], s))
         share = 1.0 if math.isnan(self.share[i]) else float(self.share[i])
         spiking = not math.isnan(self.share[i])
         density = self.density.get(op.module, ()) if spiking else ()
-        found = []
+        matrices = []
         for p in self.products[op.type]:
             if p.kind == "input_gradient":
                 source = (gradients or others)[:1]
-                out = [s for s in made if roles[s] != "gradient"][:1]
+                out = [s for s in outputs if roles[s] != "gradient"][:1]
                 words = (GRADIENT, WEIGHT, GRADIENT)
-                found.append(Matrix(p, 1.0, False, (), words, self._pair(source, out, local), bool(weights)))
+                matrices.append(Matrix(p, 1.0, False, (), words, self._pair(source, out, local), bool(weights)))
                 continue
             source = [s for s in inputs if self.word[s] == SPIKE][:1] or inputs[:1]
             kind = self.word[source[0]] if source else ACTIVATION
             if p.kind == "weight_gradient":
-                out = [s for s in made if roles[s] == "gradient"][:1] or made[-1:]
+                out = [s for s in outputs if roles[s] == "gradient"][:1] or outputs[-1:]
                 words = (kind, GRADIENT, GRADIENT)
             else:
-                out = made[:1]
+                out = outputs[:1]
                 second = WEIGHT if weights else self.word[others[-1]] if others else ACTIVATION
                 words = (kind, second, self.word[out[0]] if out else ACTIVATION)
             resident = p.kind == "forward" and bool(weights)
-            found.append(Matrix(p, share, spiking, density, words, self._pair(source, out, local), resident))
-        return found
+            matrices.append(Matrix(p, share, spiking, density, words, self._pair(source, out, local), resident))
+        return matrices
 
     def _pair(self, source: Sequence[int], out: Sequence[int], local: Mapping[int, int]) -> tuple[int, int]:
         return (local[source[0]] if source else -1, local[out[0]] if out else -1)
@@ -303,9 +302,9 @@ def _needs_whole_input(t: OpType, mode: str) -> bool:
 
 def _backward_too(graph: BlockGraph, share: Floats) -> Floats:
     """Spiking shares, also for gradients: the weight gradient of a layer reads the same spikes as the layer did."""
-    known = {op.module: float(share[i]) for i, op in enumerate(graph.ops) if not math.isnan(share[i])}
+    share_of_module = {op.module: float(share[i]) for i, op in enumerate(graph.ops) if not math.isnan(share[i])}
     both = share.copy()
     for i, op in enumerate(graph.ops):
-        if op.phase == "backward" and graph.op_types[op.type].kind == "conv_backward" and op.module in known:
-            both[i] = known[op.module]
+        if op.phase == "backward" and graph.op_types[op.type].kind == "conv_backward" and op.module in share_of_module:
+            both[i] = share_of_module[op.module]
     return both

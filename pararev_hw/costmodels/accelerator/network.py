@@ -24,8 +24,8 @@ def mean_links(configs: ConfigTable) -> Floats:
         return np.ones(configs.count)
     pairs = np.stack([configs.value("noc_topology"), configs.lanes])
     unique, back = np.unique(pairs, axis=1, return_inverse=True)
-    found = np.array([_links(TOPOLOGIES[int(t)], int(n)) for t, n in unique.T])
-    return found[back.reshape(-1)]
+    links = np.array([_links(TOPOLOGIES[int(t)], int(n)) for t, n in unique.T])
+    return links[back.reshape(-1)]
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ import numpy as np
 
 from pararev_hw.costmodels.accelerator.configs import ConfigTable, word_bytes
 from pararev_hw.costmodels.accelerator.layers import LayerTable
-from pararev_hw.costmodels.accelerator.precision import Distinct, Prepared, prepared
+from pararev_hw.costmodels.accelerator.precision import Distinct, Prepared, prepare
 from pararev_hw.costmodels.accelerator.residency import thresholds
 from pararev_hw.costmodels.accelerator.tilings import Widths, staircase
 
@@ -21,17 +21,17 @@ def notes(table: LayerTable, configs: ConfigTable) -> tuple[str, ...]:
     sram = float(configs.value("sram_bytes_per_lane")[0])
     tiles = sram * float(configs.get("sram_tile_share", 0.5)[0])
     weights = sram * float(configs.get("sram_weight_share", 0.25)[0])
-    t = prepared(table, widths)
-    found = [_splits(t, tiles, sram - tiles - weights), *_spills(t, widths, sram - tiles - weights)]
-    found.append(_resident(t, configs, weights))
+    t = prepare(table, widths)
+    sentences = [_splits(t, tiles, sram - tiles - weights), *_spills(t, widths, sram - tiles - weights)]
+    sentences.append(_resident(t, configs, weights))
     if any(configs.gives(n) for n in ("activation_bits", "weight_bits", "spike_bits")):
         bits = ", ".join(
             f"{w * 8:g} bit {n}" for n, w in zip(("activations", "weights", "spikes"), widths, strict=False)
         )
-        found.append(
+        sentences.append(
             f"on the chip words are as wide as its figures say ({bits}); memory curves count the traced datatype"
         )
-    return tuple(s for s in found if s)
+    return tuple(s for s in sentences if s)
 
 
 def _splits(t: Prepared, tiles: float, staying: float) -> str:
@@ -55,18 +55,18 @@ def _splits(t: Prepared, tiles: float, staying: float) -> str:
         return ""
     if once == total:
         return f"all {total} products move each of their tensors to and from the core once"
-    said = ", ".join(f"{ways[w]} over {w}" for w in _WAYS if ways[w])
+    cuts = ", ".join(f"{ways[w]} over {w}" for w in _WAYS if ways[w])
     back = f"; partial sums of {spilled} leave the core and come back" if spilled else ""
-    return f"{total - once} of {total} products do not fit a core and move something more than once, split {said}{back}"
+    return f"{total - once} of {total} products do not fit a core and move something more than once, split {cuts}{back}"
 
 
 def _cut(d: Distinct, tiles: float, staying: float) -> tuple[tuple[str, ...], bool]:
     """Along what a product is cut, nothing where that costs no traffic; and whether its partial sums leave the core."""
     p, w = d.matrix.product, d.widths
-    kept = Widths(
+    per_element = Widths(
         0.0 if staying >= d.input_stays else w.input, w.second, 0.0 if staying >= d.output_stays else w.output, w.sum
     )
-    stairs = staircase(p, kept)
+    stairs = staircase(p, per_element)
     step = int(stairs.at(np.array([tiles]))[0])
     if step in (-1, len(stairs.room_bytes) - 1):
         return (), False
@@ -80,9 +80,9 @@ def _spills(t: Prepared, widths: tuple[float, ...], staying: float) -> tuple[str
     scale = [w / t.table.word_bytes for w in widths]
     runs = np.bincount(t.table.class_of_task, minlength=len(t.table.classes))
     all_, spilled, size = 0, 0, 0.0
-    for made, times in zip(t.table.classes, runs.tolist(), strict=True):
-        stays = thresholds(made.storages, scale)
-        for s, threshold in zip(made.storages, stays.tolist(), strict=True):
+    for tasks, times in zip(t.table.classes, runs.tolist(), strict=True):
+        stays = thresholds(tasks.storages, scale)
+        for s, threshold in zip(tasks.storages, stays.tolist(), strict=True):
             all_ += times * s.inside
             if s.inside and threshold > staying:
                 spilled += times

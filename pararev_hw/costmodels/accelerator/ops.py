@@ -64,7 +64,7 @@ def _shares(graph: BlockGraph, table: LayerTable, configs: ConfigTable) -> Float
     types = graph.op_types
     macs_per_s = configs.value("pe_rows")[0] * configs.value("pe_columns")[0] * configs.value("clock_hz")[0]
     vector = configs.value("vector_flops_per_s.float32")[0]
-    own = np.array(
+    type_work = np.array(
         [
             t.true_macs / macs_per_s + (t.vector_flops or 0) / vector + (t.read_bytes + t.write_bytes) * 1e-15
             for t in types
@@ -72,7 +72,7 @@ def _shares(graph: BlockGraph, table: LayerTable, configs: ConfigTable) -> Float
     )
     n = len(graph.ops)
     placed = table.row_of_op >= 0
-    weight = own[np.fromiter((op.type for op in graph.ops), np.int64, n)] if n else np.zeros(0)
+    weight = type_work[np.fromiter((op.type for op in graph.ops), np.int64, n)] if n else np.zeros(0)
     weight[~placed] = 0.0
     # ops of one layer of one task: tasks that are made alike share rows, so sums are taken per task
     key = np.full(n, -1)

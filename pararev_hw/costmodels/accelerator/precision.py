@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw.costmodels.accelerator import arrays
 from pararev_hw.costmodels.accelerator.arrays import Loops
 from pararev_hw.costmodels.accelerator.layers import Layer, LayerTable, LocalStorage, Matrix
 from pararev_hw.costmodels.accelerator.residency import thresholds
@@ -34,6 +35,7 @@ class Prepared:
     """A layer table at one precision. Arrays [rows, 1] unless said otherwise; bytes at the chip's widths."""
 
     table: LayerTable
+    widths: tuple[float, ...]  # bytes of a word of each kind
     distinct: tuple[Distinct, ...]
     rows_of: tuple[tuple[Ints, Ints], ...]  # (rows, distinct products) of the first, second, ... product of a layer
     vector: Floats
@@ -48,7 +50,39 @@ class Prepared:
     works: NDArray[np.bool_]
     weight_bytes: float
     loops: Loops
-    busiest: dict[tuple[int, float], Floats] = field(default_factory=dict)  # (dataflow, rows of PEs) -> [products]
+
+
+@dataclass(slots=True)
+class Preparations:
+    """What one layer table needs at each precision and height of an array, worked out when it is first asked for.
+
+    Every batch of a sweep asks for the same few again.
+    """
+
+    table: LayerTable
+    _by_widths: dict[tuple[float, ...], Prepared] = field(default_factory=dict, repr=False)
+    _busiest: dict[tuple[tuple[float, ...], int, int], Floats] = field(default_factory=dict, repr=False)
+
+    def at(self, widths: tuple[float, ...]) -> Prepared:
+        """The table at one precision."""
+        if widths not in self._by_widths:
+            self._by_widths[widths] = prepare(self.table, widths)
+        return self._by_widths[widths]
+
+    def busiest_share(self, t: Prepared, dataflow: int, pe_rows: int) -> Floats:
+        """Mean over tiles of the busiest row's share [products] on an array of that height."""
+        key = (t.widths, dataflow, pe_rows)
+        if key not in self._busiest:
+            self._busiest[key] = np.array([_busiest_share(d.matrix, dataflow, pe_rows) for d in t.distinct])
+        return self._busiest[key]
+
+
+def _busiest_share(m: Matrix, dataflow: int, rows: int) -> float:
+    """Rows hold input channels where weights stay, and in the weight gradient where outputs do."""
+    along_rows = arrays.OUTPUT if m.product.kind == "weight_gradient" else arrays.WEIGHT
+    if not m.spiking or dataflow != along_rows:
+        return m.share
+    return arrays.busiest_share(m.density, m.share, m.product.taps, rows)
 
 
 _COLUMNS = (
@@ -65,11 +99,11 @@ def prepare(table: LayerTable, widths: tuple[float, ...]) -> Prepared:
     places: list[list[tuple[int, int]]] = []
     inside: list[tuple[int, Floats, Floats, Floats]] = []
     row = 0
-    for made in table.classes:
-        stays = thresholds(made.storages, scale)
-        for layer in made.layers:
+    for tasks in table.classes:
+        stays = thresholds(tasks.storages, scale)
+        for layer in tasks.layers:
             columns["vector"][row], columns["neuron"][row], works[row] = layer.vector, layer.neuron, layer.works
-            steps = _moved(layer, made.storages, scale, stays, columns, row)
+            steps = _moved(layer, tasks.storages, scale, stays, columns, row)
             if steps is not None:
                 inside.append((row, *steps))
             for j, m in enumerate(layer.matrices):
@@ -80,10 +114,11 @@ def prepare(table: LayerTable, widths: tuple[float, ...]) -> Prepared:
                 places[j].append((row, k))
             row += 1
     rows_of = tuple((np.array([r for r, _ in p], np.int64), np.array([k for _, k in p], np.int64)) for p in places)
-    found = tuple(distinct)
+    products = tuple(distinct)
     return Prepared(
         table=table,
-        distinct=found,
+        widths=widths,
+        distinct=products,
         rows_of=rows_of,
         vector=columns["vector"],
         neuron=columns["neuron"],
@@ -96,7 +131,7 @@ def prepare(table: LayerTable, widths: tuple[float, ...]) -> Prepared:
         inside=tuple(inside),
         works=works,
         weight_bytes=table.weight_bytes * scale[1],
-        loops=_loops([d.matrix for d in found]),
+        loops=_loops([d.matrix for d in products]),
     )
 
 
@@ -159,12 +194,3 @@ def _loops(matrices: Sequence[Matrix]) -> Loops:
         column([p.k for p in ps]), column([p.taps for p in ps]), column([m.share for m in matrices]),
         np.array([m.spiking for m in matrices], np.bool_).reshape(-1, 1),
     )  # fmt: skip
-
-
-def prepared(table: LayerTable, widths: tuple[float, ...]) -> Prepared:
-    """The table at one precision; kept in the table, since every batch of a sweep asks for it again."""
-    if widths not in table.prepared:
-        table.prepared[widths] = prepare(table, widths)
-    found = table.prepared[widths]
-    assert isinstance(found, Prepared)
-    return found

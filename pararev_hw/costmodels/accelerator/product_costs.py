@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from pararev_hw.costmodels.accelerator import arrays
 from pararev_hw.costmodels.accelerator.configs import ConfigTable, by_datatype
-from pararev_hw.costmodels.accelerator.layers import Matrix
-from pararev_hw.costmodels.accelerator.precision import Distinct, Prepared
+from pararev_hw.costmodels.accelerator.precision import Distinct, Preparations, Prepared
 from pararev_hw.costmodels.accelerator.tilings import Staircase, Widths, staircase
 from pararev_hw.costmodels.traffic import Floats
 
@@ -32,25 +31,35 @@ class ProductCosts:
     remote: Floats
 
 
-def product_costs(
-    t: Prepared, configs: ConfigTable, staying: Floats, tiles: Floats, outer: Floats, buffer: Floats, resident: Floats
-) -> ProductCosts:
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Capacities [configurations] for operands that stay, tiles of a core, tiles outside it; bytes of the global
+    buffer; and the share of the weights that stays on chip."""
+
+    staying: Floats
+    tiles: Floats
+    outer: Floats
+    buffer: Floats
+    resident: Floats
+
+
+def product_costs(shares: Preparations, t: Prepared, configs: ConfigTable, room: Room) -> ProductCosts:
     count, n = len(t.distinct), configs.count
     inner_in, inner_out, dram, buffered, remote, misfit = (np.zeros((count, n)) for _ in range(6))
-    same = not np.any(buffer > 0)
+    same = not np.any(room.buffer > 0)
     for k, d in enumerate(t.distinct):
-        kept = (staying >= d.input_stays, staying >= d.output_stays)
-        near = _tiled(d, kept, tiles)
-        far = near if same else _tiled(d, kept, outer)
-        own = resident if d.matrix.resident else 0.0
+        resident_operands = (room.staying >= d.input_stays, room.staying >= d.output_stays)
+        near = _tiled(d, resident_operands, room.tiles)
+        far = near if same else _tiled(d, resident_operands, room.outer)
+        near_share = room.resident if d.matrix.resident else 0.0
         inner_in[k] = near.input + near.second + near.out_read
         inner_out[k] = near.out_write
-        dram[k] = far.input + far.second * (1 - own) + far.out_read + far.out_write
+        dram[k] = far.input + far.second * (1 - near_share) + far.out_read + far.out_write
         buffered[k] = near.input + near.second + near.out_read + near.out_write
-        remote[k] = near.second * own
+        remote[k] = near.second * near_share
         misfit[k] = near.misfit
 
-    work = _worked(t, configs)
+    work = _worked(shares, t, configs)
     widths = np.array([[d.widths.input, d.widths.second, d.widths.sum] for d in t.distinct]).reshape(-1, 3)
     bytes_in, bytes_second, bytes_sum = (widths[:, j : j + 1] for j in range(3))
     loops = t.loops
@@ -121,11 +130,11 @@ def _skips(t: Prepared, configs: ConfigTable) -> NDArray[np.bool_]:
     """Whether each product skips its zeros on each configuration [products, configurations]."""
     gradient = np.array([d.matrix.product.kind == "weight_gradient" for d in t.distinct], np.bool_).reshape(-1, 1)
     skips = (configs.get("zero_skipping", 0.0) > 0) | (configs.value("dataflow") == arrays.EVENT)
-    found: NDArray[np.bool_] = skips & (~gradient | (configs.get("weight_gradient_skipping", 0.0) > 0))
-    return found
+    skipped: NDArray[np.bool_] = skips & (~gradient | (configs.get("weight_gradient_skipping", 0.0) > 0))
+    return skipped
 
 
-def _worked(t: Prepared, configs: ConfigTable) -> arrays.Work:
+def _worked(shares: Preparations, t: Prepared, configs: ConfigTable) -> arrays.Work:
     flow = configs.value("dataflow")
     shape = (len(t.distinct), configs.count)
     into = [np.zeros(shape) for _ in range(5)]
@@ -134,29 +143,17 @@ def _worked(t: Prepared, configs: ConfigTable) -> arrays.Work:
         at = np.flatnonzero(flow == code)
         some = configs.take(at)
         rows, columns = some.value("pe_rows"), some.value("pe_columns")
-        found = arrays.on_array(
+        work = arrays.on_array(
             t.loops, int(code), rows, columns, some.get("systolic", 0.0), skips[:, at],
-            some.get("event_overhead_cycles", 0.0), _busiest(t, int(code), rows),
+            some.get("event_overhead_cycles", 0.0), _busiest(shares, t, int(code), rows),
         )  # fmt: skip
-        values = (found.cycles, found.input_reads, found.second_reads, found.sum_reads, found.sum_writes)
+        values = (work.cycles, work.input_reads, work.second_reads, work.sum_reads, work.sum_writes)
         for out, v in zip(into, values, strict=True):
             out[:, at] = v
     return arrays.Work(*into)
 
 
-def _busiest(t: Prepared, dataflow: int, rows: Floats) -> Floats:
+def _busiest(shares: Preparations, t: Prepared, dataflow: int, rows: Floats) -> Floats:
     """Mean over tiles of the busiest row's share [products, configurations]."""
     sizes, back = np.unique(rows, return_inverse=True)
-    for r in sizes:
-        if (dataflow, float(r)) not in t.busiest:
-            t.busiest[dataflow, float(r)] = np.array([_busy(d.matrix, dataflow, int(r)) for d in t.distinct])
-    table = np.stack([t.busiest[dataflow, float(r)] for r in sizes], axis=1)
-    return table[:, back.reshape(-1)]
-
-
-def _busy(m: Matrix, dataflow: int, rows: int) -> float:
-    """Rows hold input channels where weights stay, and in the weight gradient where outputs do."""
-    along_rows = arrays.OUTPUT if m.product.kind == "weight_gradient" else arrays.WEIGHT
-    if not m.spiking or dataflow != along_rows:
-        return m.share
-    return arrays.busiest_share(m.density, m.share, m.product.taps, rows)
+    return np.stack([shares.busiest_share(t, dataflow, int(r)) for r in sizes], axis=1)[:, back.reshape(-1)]

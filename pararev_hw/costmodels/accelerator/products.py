@@ -75,16 +75,18 @@ def products(t: OpType) -> tuple[Product, ...]:
     """The products of a matrix op: none for any other, one of its MACs alone where its loops are not known."""
     if t.flops <= 0:
         return ()
-    found: tuple[Product, ...] = ()
+    products_: tuple[Product, ...] = ()
     if t.kind == "conv":
-        found = (_convolution(t, t.input_shapes[0], t.output_shapes[0], t.input_shapes[1]),) if _is_conv(t, 2) else ()
+        products_ = (
+            (_convolution(t, t.input_shapes[0], t.output_shapes[0], t.input_shapes[1]),) if _is_conv(t, 2) else ()
+        )
     elif t.kind == "conv_backward" and _is_conv(t, 3):
-        found = _gradients(t)
+        products_ = _gradients(t)
     elif t.kind == "gemm":
-        found = _matrix_product(t)
-    if sum(p.macs for p in found) != t.true_macs:
+        products_ = _matrix_product(t)
+    if sum(p.macs for p in products_) != t.true_macs:
         return (_bare(t),)
-    return found
+    return products_
 
 
 def _is_conv(t: OpType, tensors: int) -> bool:
@@ -120,9 +122,9 @@ def _gradients(t: OpType) -> tuple[Product, ...]:
     forward = _convolution(t, x, y, w)
     groups, stride, dilation = _geometry(t)
     f = forward
-    found = []
+    products_ = []
     if mask[0]:
-        found.append(
+        products_.append(
             Product(
                 kind="input_gradient",
                 groups=groups,
@@ -142,7 +144,7 @@ def _gradients(t: OpType) -> tuple[Product, ...]:
             )
         )
     if mask[1]:
-        found.append(
+        products_.append(
             Product(
                 kind="weight_gradient",
                 groups=groups,
@@ -161,7 +163,7 @@ def _gradients(t: OpType) -> tuple[Product, ...]:
                 k=f.m,
             )
         )
-    return tuple(found)
+    return tuple(products_)
 
 
 def _geometry(t: OpType) -> tuple[int, int, int]:

@@ -39,6 +39,6 @@ def per_class(table: LayerTable, values: Floats) -> Floats:
     if not table.rows:
         return np.zeros((len(table.classes), values.shape[1]))
     sizes = np.diff(table.starts)
-    found = np.zeros((len(sizes), values.shape[1]))
-    found[sizes > 0] = np.add.reduceat(values, table.starts[:-1][sizes > 0], axis=0)
-    return found
+    sums = np.zeros((len(sizes), values.shape[1]))
+    sums[sizes > 0] = np.add.reduceat(values, table.starts[:-1][sizes > 0], axis=0)
+    return sums

@@ -142,7 +142,7 @@ def _places(p: Product) -> list[tuple[int, int, int, int]]:
     than the input has (4 rows of a 3x3 kernel: 3 + 1 fetch 4 + 3 input rows, 2 + 2 fetch 4 + 4) or a stride divides it
     better; it takes more room, so only those that fetch less than every smaller one stay.
     """
-    found = [(b, p.rows, p.in_rows, p.in_rows) for b in tile_sizes(p.images)]
+    cuts = [(b, p.rows, p.in_rows, p.in_rows) for b in tile_sizes(p.images)]
     fewest: dict[int, int] = {}  # input rows fetched, for each number of tiles
     for y in range(1, p.rows):
         full, rest = divmod(p.rows, y)
@@ -150,5 +150,5 @@ def _places(p: Product) -> list[tuple[int, int, int, int]]:
         tiles = full + (rest > 0)
         if fetched < fewest.get(tiles, fetched + 1):
             fewest[tiles] = fetched
-            found.append((1, y, fetched, p.input_rows(y)))
-    return found
+            cuts.append((1, y, fetched, p.input_rows(y)))
+    return cuts
