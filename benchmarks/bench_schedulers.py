@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from pararev_hw import target_graph
 from pararev_hw.check import check_schedule
 from pararev_hw.schedulers import run
 from pararev_hw.schedulers.bounds.makespan import lower_bound
@@ -202,7 +203,7 @@ def step() -> None:
     from pararev_hw import pipeline
     from pararev_hw.devices import load_hardware
 
-    graph = pipeline.build_graph("pararevsnn37", spikes="0.2")
+    graph = target_graph.build_graph("pararevsnn37", spikes="0.2")
     for device, launch in (("h200", "graph"), ("h200", "eager"), ("edge8", "eager")):
         costs = pipeline.plan(graph, load_hardware(device), lanes=2, launch=launch).costs
         for name, options in (

@@ -32,7 +32,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from bench_zigzag import zigzag
 
-from pararev_hw import pipeline
+from pararev_hw import pipeline, target_graph
+from pararev_hw.devices import bare_device
 from pararev_hw.sweeps.chips import configured
 from pararev_hw.sweeps.engine import Engine
 
@@ -50,8 +51,8 @@ def main() -> None:
         layers = zigzag(asked.zigzag, weight_words=8)
         each = sum(x["seconds"] for x in layers) / len(layers)
         print(f"ZigZag: {each:.2f} s per layer (forward, one core, {len(layers)} layers)")
-    graph = pipeline.build_graph(asked.network, batch=8, spikes="0.15")
-    device = pipeline.bare_device(pipeline.find_device(asked.device))
+    graph = target_graph.build_graph(asked.network, batch=8, spikes="0.15")
+    device = bare_device(pipeline.find_device(asked.device))
     engine = Engine(graph, device, "heft")
     print(f"{asked.network}, training step, batch 8: {len(graph.ops)} ops, {len(graph.tasks)} tasks, on {device.name}")
     columns = drawn(engine, asked.configurations)

@@ -31,7 +31,8 @@ from pararev_hw.models.systems import (
     zeromem,
 )
 from pararev_hw.overview import overview
-from pararev_hw.pipeline import build_graph, find_device, study
+from pararev_hw.pipeline import find_device, study
+from pararev_hw.target_graph import build_graph
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Comparison
 

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pararev_hw import pipeline, reports
+from pararev_hw import pipeline, reports, target_graph
 from pararev_hw.pipeline import Plan
 from pararev_hw.types import BlockGraph, Comparison, Hardware, Prediction, Schedule, SchedulingProblem, Study
 
@@ -24,12 +24,14 @@ def trace(
 
     `model` is a network with its `inputs` (of which shapes and dtypes count; options are those of
     `pararev_hw.tracing.trace_step`), or the name of a target (options are those of
-    `pararev_hw.pipeline.build_graph`, its `device` by name too). A network's spikes are counted on its inputs unless
-    `spikes` says otherwise: "none", or a rate such as "0.15".
+    `pararev_hw.target_graph.build_graph`, its `device` by name too). A network's spikes are counted on its inputs
+    unless `spikes` says otherwise: "none", or a rate such as "0.15".
     """
     if isinstance(model, str):
         device = options.pop("device", None)
-        return pipeline.build_graph(model, device=load_device(device) if isinstance(device, str) else device, **options)
+        return target_graph.build_graph(
+            model, device=load_device(device) if isinstance(device, str) else device, **options
+        )
     from pararev_hw.errors import BadInput
     from pararev_hw.importers.targets import Target
     from pararev_hw.tracing import trace_step
@@ -41,7 +43,7 @@ def trace(
     graph = trace_step(model, tensors, **options).graph
     real = all(t.device.type != "meta" for t in tensors)
     target = Target(graph.model, model, tensors, real, graph.batch, graph.timesteps, False, lambda: model)
-    return pipeline.with_spikes(graph, target, spikes)
+    return target_graph.with_spikes(graph, target, spikes)
 
 
 def load_device(name: str | Path, *, cache: Path | None = None) -> Hardware:
@@ -90,7 +92,7 @@ class Report:
 def report(target: BlockGraph | str, device: Hardware | str, folder: str | Path, **options: Any) -> Report:
     """Write the report of a graph, or of a target by name, into `folder`; options are those of `pipeline.study`."""
     hardware = load_device(device) if isinstance(device, str) else device
-    graph = pipeline.build_graph(target, device=hardware) if isinstance(target, str) else target
+    graph = target_graph.build_graph(target, device=hardware) if isinstance(target, str) else target
     study = pipeline.study(graph, hardware, **options)
     return Report(study, reports.write_report(study, Path(folder)))
 

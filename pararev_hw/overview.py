@@ -11,7 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from pararev_hw import models
-from pararev_hw.pipeline import bare_device, build_graph, study
+from pararev_hw.devices import bare_device
+from pararev_hw.pipeline import study
+from pararev_hw.target_graph import build_graph
 from pararev_hw.types import Comparison, Hardware, Study
 
 REPRESENTATIVES = (

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from pararev_hw import models
+from pararev_hw.defaults import default_optimizer
 from pararev_hw.tracing import optimizer_named, trace_step
 from pararev_hw.training.step import Loop, eager_step
 from pararev_hw.types import BlockGraph
@@ -132,4 +133,4 @@ def step(which: HeldIn, device: str, seed: int) -> Callable[[], object]:
 
 
 def _optimizer(device: str) -> str:
-    return "sgd-foreach" if device == "cuda" else "sgd"
+    return default_optimizer(device)

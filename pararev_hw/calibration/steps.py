@@ -77,7 +77,7 @@ def corrections(
         return {}, ()
     on_cpu = profile.kind == "cpu"
     bare = replace(profile, corrections={})
-    ops_s = np.array([sum(op_times.op_seconds(s.graph, bare)) for s in seen])
+    ops_s = np.array([op_times.op_costs(s.graph, bare, traffic(s.graph), "eager").seconds.sum() for s in seen])
     samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(seen, ops_s.tolist(), strict=True))
     taken = np.array([_median(s.sample.seconds) for s in seen])
     shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in seen for op in s.graph.ops})

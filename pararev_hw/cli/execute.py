@@ -32,6 +32,7 @@ from pararev_hw.cli.options import (
     parsed_shape,
 )
 from pararev_hw.cli.outputs import check_output
+from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, unknown_name
 
 
@@ -96,7 +97,7 @@ def execute(
             Options(batch, timesteps, num_classes, width, form, parsed_shape(input_shape), seed),
             mode=checked_mode(mode),
             dtype=dtype,
-            optimizer=optimizer or ("sgd-foreach" if torch_device == "cuda" else "sgd"),
+            optimizer=optimizer or default_optimizer(torch_device),
             granularity=granularity,
             blocks=tuple(blocks or ()),
             device=torch_device,

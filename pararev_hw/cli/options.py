@@ -89,7 +89,7 @@ def checked_zero_grad(way: str) -> Any:
 
 
 def step_options(context: typer.Context) -> dict[str, Any]:
-    """What the verb's options say of the step, as `pipeline.build_graph` takes it. Raises BadInput, UnknownName."""
+    """What the verb's options say of the step, as `target_graph.build_graph` takes it. Raises BadInput, UnknownName."""
     how: Mapping[str, Callable[[Any], Any]] = {
         "mode": checked_mode,
         "input_shape": parsed_shape,

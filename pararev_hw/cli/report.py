@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from pararev_hw import target_graph
 from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named
 from pararev_hw.cli.options import (
@@ -87,7 +88,7 @@ def report(
             raise BadInput(f"{target} holds a traced step: leave {unheard} out")
         hardware = hardware_named(device, tell)
         if graph is None:
-            graph = pipeline.build_graph(
+            graph = target_graph.build_graph(
                 target,
                 device=hardware,
                 rewrite=select.rewrite(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell),

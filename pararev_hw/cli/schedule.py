@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw import target_graph
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named
 from pararev_hw.cli.options import (
@@ -128,7 +129,7 @@ def schedule(
                 )
             hardware = hardware_named(device, tell)
             if graph is None:
-                graph = pipeline.build_graph(
+                graph = target_graph.build_graph(
                     source,
                     device=hardware,
                     rewrite=select.rewrite(

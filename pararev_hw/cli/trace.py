@@ -66,7 +66,7 @@ def trace(
 ) -> None:
     """Trace a step of TARGET into a block-dependency graph, written to graph.json."""
     from pararev_hw import graph as graphs
-    from pararev_hw.pipeline import build_graph
+    from pararev_hw.target_graph import build_graph
 
     path = output or (None if json_ else Path("graph.json"))
     if path is not None:

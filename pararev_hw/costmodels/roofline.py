@@ -35,7 +35,7 @@ from pararev_hw.costmodels.neuromorphic import event_costs
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
 from pararev_hw.costmodels.spikes import spiking_share
-from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes, traffic
+from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.liveness import lives_throughout
 from pararev_hw.types import BlockGraph, CommEdge, Device, OpType, SchedulingProblem, TaskCost
@@ -45,26 +45,7 @@ LAUNCHES = ("eager", "graph")
 _MATRIX_KINDS = ("conv", "conv_backward", "gemm", "attention", "attention_backward")
 
 
-def op_seconds(graph: BlockGraph, device: Device, launch: str = "eager") -> tuple[float, ...]:
-    """Seconds of each op alone on one lane, in the order of `graph.ops`."""
-    return tuple(op_costs(graph, device, traffic(graph), launch).seconds.tolist())
-
-
-def costs(graph: BlockGraph, device: Device, *, lanes: int | None = None, launch: str = "eager") -> SchedulingProblem:
-    """The scheduling problem of a graph on a device with `lanes` lanes (default: all that the device has).
-
-    `launch` is "eager", where a GPU's host launches every op, or "graph", where it replays them all at once. Raises
-    BadInput for a launch that the device does not have, more lanes than it has, or a figure that its file lacks.
-    """
-    flow = traffic(graph)
-    if not accelerator.has_cores(device):
-        return problem(graph, device, flow, op_costs(graph, device, flow, launch), lanes)
-    kinds = accelerator.core_kinds(device)
-    of_kinds = [problem(graph, d, flow, op_costs(graph, d, flow, launch), lanes) for d, _ in kinds]
-    return of_kinds[0] if len(kinds) == 1 else _mixed(device, of_kinds, [count for _, count in kinds])
-
-
-def _mixed(device: Device, of_kinds: Sequence[SchedulingProblem], counts: Sequence[int]) -> SchedulingProblem:
+def mixed_problem(device: Device, of_kinds: Sequence[SchedulingProblem], counts: Sequence[int]) -> SchedulingProblem:
     """The problem of a chip whose lanes are of two kinds, from those of chips of either kind alone."""
     one, two = of_kinds
     which = ([0] * counts[0] + [1] * counts[1])[: one.lanes]

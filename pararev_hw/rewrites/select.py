@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pararev_hw import pipeline, schedulers
+from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.errors import BadInput, Infeasible, unknown_name
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, search
@@ -48,7 +50,7 @@ def rewrite(
     memory_limit: int | None = None,
     progress: Progress = lambda _: None,
 ) -> Callable[[Traced], Traced] | None:
-    """`take` with everything but the step, for `pipeline.build_graph`; None for "none". Raises as `parsed` does."""
+    """`take` with everything but the step, for `target_graph.build_graph`; None for "none". Raises as `parsed` does."""
     if parsed(choices) == ():
         return None
 
@@ -94,7 +96,7 @@ def take(
     progress(f"looking for choices in {traced.graph.model}")
 
     def price(graph: BlockGraph) -> SchedulingProblem:
-        return pipeline.costs_of(graph, device, lanes, how)
+        return without_limit(cost(graph, device, how).problem(lanes))
 
     def latency_s(step: Traced) -> float:
         plan = pipeline.plan(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pararev_hw import graph as graphs
-from pararev_hw import pipeline
+from pararev_hw import target_graph
+from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.types import BlockGraph
@@ -123,12 +124,12 @@ def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Callable[[
         mode="train" if variant.mode == "train" else "infer",
         batch=target.batch,
         timesteps=target.timesteps,
-        optimizer=optimizer_named("sgd-foreach" if sweep.device.kind == "gpu" else "sgd"),
+        optimizer=optimizer_named(default_optimizer(sweep.device.kind)),
         step=target.step if brings_step else None,
         assumptions=target.assumptions,
     )
     spikes = sweep.spikes if variant.rate is None else repr(variant.rate)
-    return pipeline.with_spikes(traced.graph, target, spikes, progress)
+    return target_graph.with_spikes(traced.graph, target, spikes, progress)
 
 
 def with_rate(graph: BlockGraph, rate: float | None) -> BlockGraph:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from pararev_hw import models, pipeline
+from pararev_hw.devices import bare_device
 from pararev_hw.tracing import optimizer_named, trace_step
 from pararev_hw.types import BlockGraph, Hardware, PaperCheck, PaperRow
 from pararev_hw.validation.predicting import optimizer_of
@@ -86,7 +87,7 @@ def paper_check(device: Hardware, progress: Progress = lambda _: None) -> PaperC
     """
     predictor = _Predictor(device, progress)
     rows = tuple(_rows(predictor))
-    return PaperCheck(PAPER, pipeline.bare_device(device).title, rows, ASSUMPTIONS, UNTRACED)
+    return PaperCheck(PAPER, bare_device(device).title, rows, ASSUMPTIONS, UNTRACED)
 
 
 def _rows(predict: _Predictor) -> Iterator[PaperRow]:

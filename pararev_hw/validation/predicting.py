@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pararev_hw import pipeline
+from pararev_hw import pipeline, target_graph
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.defaults import default_optimizer
 from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Profile, StepCost
 from pararev_hw.validation.statistics import fitted_constant
@@ -20,12 +21,12 @@ ROOFLINE, FLOPS = "roofline", "flops x constant"
 
 def optimizer_of(kind: str) -> str:
     """SGD with momentum; one kernel for all parameters on a GPU, as PyTorch does."""
-    return "sgd-foreach" if kind == "gpu" else "sgd"
+    return default_optimizer(kind)
 
 
 def traced(trial: Trial, kind: str) -> BlockGraph:
     """The step of a trial, traced."""
-    return pipeline.build_graph(
+    return target_graph.build_graph(
         trial.network,
         batch=trial.batch,
         timesteps=trial.timesteps,

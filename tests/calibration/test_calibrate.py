@@ -16,12 +16,12 @@ from pararev_hw.calibration import calibrate, held_in, ops, session, steps, subp
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.residuals import held_out_errors, kind_residuals
 from pararev_hw.calibration.suite import SuiteEntry, entries
-from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.devices import needed_parameters
 from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
 from pararev_hw.errors import BadInput
 from pararev_hw.types import Device, DeviceParameter, Estimate, Profile
 from tests.helpers.command_line import run
+from tests.helpers.costing import op_seconds
 
 WANTED = ("aten.relu.default float32", "aten.mul.Tensor float32", "aten.view.default float32")
 
@@ -82,7 +82,7 @@ def test_a_profile_has_fits_steps_and_what_they_were_made_from() -> None:
 def test_a_step_that_was_held_in_is_predicted_as_it_was_measured() -> None:
     profile, _ = calibrate("cpu", 1.0)
     graph = held_in.traced(held_in.CPU[0], "cpu")
-    said = sum(op_times.op_seconds(graph, profile))
+    said = sum(op_seconds(graph, profile))
     measured = sorted(profile.steps[0].seconds)[len(profile.steps[0].seconds) // 2]
     assert said == pytest.approx(measured, rel=0.2)
 

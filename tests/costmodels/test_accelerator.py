@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import pararev_hw as ph
 from pararev_hw import graph as graphs
-from pararev_hw.costmodels import op_seconds
 from pararev_hw.costmodels.accelerator import (
     DATAFLOWS,
     TOPOLOGIES,
@@ -24,11 +23,11 @@ from pararev_hw.costmodels.accelerator import (
 )
 from pararev_hw.costmodels.accelerator.network import mean_links
 from pararev_hw.costmodels.accelerator.residency import thresholds
-from pararev_hw.costmodels.roofline import costs
 from pararev_hw.devices import PARAMETERS, load_device
 from pararev_hw.errors import BadInput, Infeasible, UnknownName
 from pararev_hw.models import create
 from pararev_hw.types import BlockGraph, Device, DeviceParameter, LayerSpikes, Op, Spikes, StepMemory, Storage, Task
+from tests.helpers.costing import costs, op_seconds
 from tests.helpers.hand_built_graphs import chain, pararev_stage
 from tests.helpers.hand_built_ops import conv
 

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pararev_hw.costmodels import COST_MODELS, op_seconds, sop_energy_popular_j
-from pararev_hw.costmodels.roofline import costs
-from pararev_hw.costmodels.traffic import kept_on_chip, traffic
+from pararev_hw import pipeline
+from pararev_hw.costmodels import roofline, sop_energy_popular_j
+from pararev_hw.costmodels.opcosts import OpCosts
+from pararev_hw.costmodels.traffic import Traffic, kept_on_chip, traffic
 from pararev_hw.devices import load_device, needed_parameters
 from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device, DeviceParameter, Op, OpType, StepMemory, Task
+from tests.helpers.costing import costs, op_seconds
 from tests.helpers.hand_built_graphs import Step, chain, pararev_stage
 
 
@@ -54,7 +56,6 @@ GRAPHS: dict[str, Callable[[int], BlockGraph]] = {
     "pararev stage": lambda batch: pararev_stage(3, 0.2, batch=batch),
 }
 
-every_model = pytest.mark.parametrize("model", sorted(COST_MODELS))
 every_device = pytest.mark.parametrize("device", [pytest.param(make(), id=name) for name, make in DEVICES.items()])
 every_graph = pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in GRAPHS.items()])
 
@@ -62,31 +63,29 @@ every_graph = pytest.mark.parametrize("make", [pytest.param(make, id=name) for n
 # What every cost model keeps
 
 
-@every_model
 @every_device
 @every_graph
 def test_costs_belong_to_the_graph_and_are_finite_and_in_range(
-    model: str, device: Device, make: Callable[[int], BlockGraph]
+    device: Device, make: Callable[[int], BlockGraph]
 ) -> None:
     graph = make(2)
-    c = COST_MODELS[model](graph, device)
+    c = costs(graph, device)
     assert c.lanes == device.lanes
     assert [t.task for t in c.tasks] == [t.id for t in graph.tasks]
     assert [(e.src, e.dst, e.bytes) for e in c.edges] == [(e.src, e.dst, e.bytes) for e in graph.edges]
-    for cost in c.tasks:
-        assert all(0 <= t < math.inf for t in cost.times_s)
-        assert 0 <= cost.compute_demand <= 1 and 0 <= cost.bandwidth_demand <= 1
-        assert 0 <= cost.host_s < math.inf
-        assert all(0 <= joule < math.inf for joule in cost.energy_j.values())
+    for task in c.tasks:
+        assert all(0 <= t < math.inf for t in task.times_s)
+        assert 0 <= task.compute_demand <= 1 and 0 <= task.bandwidth_demand <= 1
+        assert 0 <= task.host_s < math.inf
+        assert all(0 <= joule < math.inf for joule in task.energy_j.values())
     assert all(0 <= e.delay_s < math.inf and e.energy_j >= 0 for e in c.edges)
     assert c.not_modelled and c.assumptions
 
 
-@every_model
 @every_device
 @every_graph
-def test_a_larger_batch_never_costs_less(model: str, device: Device, make: Callable[[int], BlockGraph]) -> None:
-    small, large = (COST_MODELS[model](make(batch), device) for batch in (2, 16))
+def test_a_larger_batch_never_costs_less(device: Device, make: Callable[[int], BlockGraph]) -> None:
+    small, large = (costs(make(batch), device) for batch in (2, 16))
     for a, b in zip(small.tasks, large.tasks, strict=True):
         assert a.best_s <= b.best_s
         assert all(joule <= b.energy_j[part] * (1 + 1e-12) for part, joule in a.energy_j.items())
@@ -94,11 +93,10 @@ def test_a_larger_batch_never_costs_less(model: str, device: Device, make: Calla
     assert sum(c.best_s for c in small.tasks) < sum(c.best_s for c in large.tasks)
 
 
-@every_model
 @every_device
-def test_costs_are_the_same_every_time(model: str, device: Device) -> None:
+def test_costs_are_the_same_every_time(device: Device) -> None:
     graph = pararev_stage(3, 0.2)
-    assert COST_MODELS[model](graph, device) == COST_MODELS[model](graph, device)
+    assert costs(graph, device) == costs(graph, device)
 
 
 @every_device
@@ -186,10 +184,10 @@ def test_elementwise_op_on_the_h200_takes_bytes_over_bandwidth() -> None:
 
 def test_view_takes_no_device_time_and_its_own_host_time() -> None:
     _, graph = one_op("view")
-    (cost,) = costs(graph, load_device("h200")).tasks
-    assert cost.best_s == 0
-    assert cost.host_s == load_device("h200").value("host_view_overhead_s")
-    assert sum(cost.energy_j.values()) == 0
+    (task,) = costs(graph, load_device("h200")).tasks
+    assert task.best_s == 0
+    assert task.host_s == load_device("h200").value("host_view_overhead_s")
+    assert sum(task.energy_j.values()) == 0
 
 
 def test_eager_gpu_pays_the_host_per_op_and_a_graph_replay_does_not() -> None:
@@ -220,9 +218,9 @@ def test_convolution_rate_of_its_own_takes_precedence() -> None:
 def test_cpu_lane_cannot_take_more_than_its_own_bandwidth() -> None:
     _, graph = one_op("neuron", batch=64)
     cpu = with_figures(made_up_cpu(), lane_bandwidth_bytes_per_s=2.5e8, host_overhead_s=0.0)
-    (cost,) = costs(graph, cpu).tasks
-    assert cost.bandwidth_demand == pytest.approx(0.25)
-    assert cost.compute_demand == 0
+    (task,) = costs(graph, cpu).tasks
+    assert task.bandwidth_demand == pytest.approx(0.25)
+    assert task.compute_demand == 0
 
 
 def test_kernel_that_fills_the_gpu_asks_for_all_of_it_and_a_small_one_for_its_part() -> None:
@@ -438,3 +436,19 @@ def test_a_step_of_50_000_ops_is_costed_task_by_task(name: str) -> None:
     one = costs(replace(graph, tasks=tasks[:1]), load_device(name))
     assert len(found.tasks) == len(tasks)
     assert found.tasks[0].best_s == pytest.approx(one.tasks[0].best_s)
+
+
+def test_a_study_computes_what_its_ops_cost_once_for_each_way_to_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[str] = []
+    op_costs = roofline.op_costs
+
+    def counting(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> OpCosts:
+        computed.append(launch)
+        return op_costs(graph, device, flow, launch)
+
+    monkeypatch.setattr(roofline, "op_costs", counting)
+    pipeline.study(pararev_stage(3, 0.2), load_device("h200"))
+    assert computed == ["eager", "graph"]
+    computed.clear()
+    pipeline.study(pararev_stage(3, 0.2), load_device("edge8"))
+    assert computed == ["eager"]

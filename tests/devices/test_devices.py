@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from pararev_hw import graph as graphs
 from pararev_hw import models
-from pararev_hw.costmodels import roofline
 from pararev_hw.devices import (
     PARAMETERS,
     describe,
@@ -30,6 +29,7 @@ from pararev_hw.devices import (
 from pararev_hw.errors import BadFile, BadInput, Infeasible, UnknownName
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import CONTROL, Device, DeviceParameter
+from tests.helpers.costing import costs
 
 SHIPPED = tuple(name for name in device_names() if name != "cpu")
 
@@ -262,8 +262,8 @@ def test_at_the_ends_of_what_a_machine_can_have_times_and_energies_stay_finite(n
         odd = replace(shipped, parameters={**shipped.parameters, at: replace(figure, value=PARAMETERS[at].span[end])})
         odd = device_from_yaml(device_to_yaml(odd), "d.yaml")
         try:
-            costs = roofline.costs(graph, odd)
+            problem = costs(graph, odd)
         except (BadInput, Infeasible):  # no memory, or parts of it that are more than the whole
             assert (at, end) in {("sram_bytes_per_lane", 0), ("sram_weight_share", 1)}
             continue
-        assert all(math.isfinite(c.best_s) and math.isfinite(sum(c.energy_j.values())) for c in costs.tasks)
+        assert all(math.isfinite(c.best_s) and math.isfinite(sum(c.energy_j.values())) for c in problem.tasks)

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from pararev_hw import pipeline
-from pararev_hw.costmodels import roofline
-from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.devices import load_device
 from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
 from pararev_hw.errors import BadFile
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph, Environment, Estimate, Fit, Profile
+from tests.helpers.costing import op_seconds
 
 
 def profile() -> Profile:
@@ -85,8 +84,8 @@ def test_a_truncated_profile_is_refused(tmp_path: Path) -> None:
 
 def test_fitted_ops_take_what_their_prices_say_and_the_others_what_the_roofline_says() -> None:
     traced = graph()
-    found = op_times.op_seconds(traced, profile(), "graph")
-    plain = roofline.op_seconds(traced, profile().device, "graph")
+    found = op_seconds(traced, profile(), "graph")
+    plain = op_seconds(traced, profile().device, "graph")
     # first convolution: 3 -> 8 channels, 14 x 14 outputs, 3 x 3 taps; outputs count as 16 channels, few inputs as few
     # the second: 8 -> 4 channels, 14 x 14 outputs, 1 tap; both count as 16
     flops = [2 * 2 * 14 * 14 * 9 * 3 * 16, 2 * 2 * 14 * 14 * 16 * 16]
@@ -111,7 +110,7 @@ def test_a_profile_is_a_device_wherever_one_is_named(tmp_path: Path) -> None:
     slow = pipeline.predict(pipeline.plan(traced, hardware, "sequential", launch="graph"))
     fast = pipeline.predict(pipeline.plan(traced, load_device("h200"), "sequential", launch="graph"))
     assert slow.latency_s > fast.latency_s
-    assert slow.latency_s == pytest.approx(sum(op_times.op_seconds(traced, profile(), "graph")))
+    assert slow.latency_s == pytest.approx(sum(op_seconds(traced, profile(), "graph")))
 
 
 def test_slower_coefficients_never_make_a_step_faster() -> None:
@@ -120,5 +119,5 @@ def test_slower_coefficients_never_make_a_step_faster() -> None:
     (fit,) = base.fits
     slower = {**fit.coefficients, "read_s_per_byte": Estimate(1e-8)}
     changed = replace(base, fits=(replace(fit, coefficients=slower),))
-    before, after = (sum(op_times.op_seconds(traced, p, "graph")) for p in (base, changed))
+    before, after = (sum(op_seconds(traced, p, "graph")) for p in (base, changed))
     assert after > before

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from pararev_hw import execution
-from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.calibrated.intra_op_threads import intra_op_seconds
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput, Infeasible, StepFailed
@@ -30,6 +29,7 @@ from pararev_hw.execution.streams import issue_order
 from pararev_hw.importers.targets import Options
 from pararev_hw.types import Device, DeviceParameter
 from tests.helpers.command_line import run
+from tests.helpers.costing import costs, op_seconds
 from tests.helpers.random_schedules import in_order, random_lanes
 
 TINY = Options(batch=2, width=0.0625, timesteps=2)
@@ -269,7 +269,7 @@ def test_overlap_is_not_known_where_tasks_have_no_times() -> None:
 
 def test_threads_speed_an_op_up_as_far_as_its_slowest_resource_allows() -> None:
     job = execution.prepare("pararevsnn21", Options(batch=4, width=0.5))
-    narrow = roofline.op_seconds(job.graph, cpu())
+    narrow = op_seconds(job.graph, cpu())
     wide = intra_op_seconds(job.graph, cpu(), 2, narrow)
     convs = [
         (n, w)
@@ -291,10 +291,10 @@ def test_threads_speed_an_op_up_as_far_as_its_slowest_resource_allows() -> None:
 
 def test_measured_contention_becomes_the_demand_that_gives_that_slowdown() -> None:
     job = execution.prepare("pararevsnn21", TINY)
-    costs = roofline.costs(job.graph, cpu(), lanes=2)
-    seconds = roofline.op_seconds(job.graph, cpu())
+    problem = costs(job.graph, cpu(), lanes=2)
+    seconds = op_seconds(job.graph, cpu())
     everything = {c: contention.Sharing(1.5, 0.6) for c in range(len(job.traced.program.calls))}
-    shared = contention.shared_costs(job, costs, seconds, everything, 2)
+    shared = contention.shared_costs(job, problem, seconds, everything, 2)
     busy = [c.bandwidth_demand for c in shared.tasks if c.best_s > 0]
     assert busy == pytest.approx([0.75] * len(busy))  # two of them: U = 1.5
     assert contention.threaded_seconds(job, seconds, seconds, everything) == pytest.approx(0.6 * sum(seconds))
@@ -303,7 +303,7 @@ def test_measured_contention_becomes_the_demand_that_gives_that_slowdown() -> No
 
 def test_sharing_is_measured_on_the_calls_that_take_most_of_the_step() -> None:
     job = execution.prepare("pararevsnn21", TINY)
-    seconds = roofline.op_seconds(job.graph, cpu())
+    seconds = op_seconds(job.graph, cpu())
     found = contention.sharing_of_calls(job, seconds, 2, next(execution.batches(job)))
     assert 0 < len(found) <= 4
     assert all(s.together >= 1 and s.threads > 0 for s in found.values())

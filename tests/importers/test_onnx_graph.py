@@ -20,7 +20,7 @@ from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.importers.onnx_operators import OPERATORS
 from pararev_hw.importers.targets import Options, resolve
-from pararev_hw.pipeline import build_graph
+from pararev_hw.target_graph import build_graph
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph
 

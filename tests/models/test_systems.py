@@ -13,7 +13,7 @@ import torch
 from pararev_hw import models
 from pararev_hw.check import random_order, replay
 from pararev_hw.errors import BadInput
-from pararev_hw.pipeline import build_graph
+from pararev_hw.target_graph import build_graph
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 from tests.helpers.system_cases import CASES, Case, step_of
 

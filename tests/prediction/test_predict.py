@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pararev_hw.costmodels import op_seconds
-from pararev_hw.costmodels.roofline import costs
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.liveness import lives_throughout
@@ -28,6 +26,7 @@ from pararev_hw.types import (
     Task,
     TaskCost,
 )
+from tests.helpers.costing import costs, op_seconds
 from tests.helpers.hand_built_graphs import chain, pararev_stage
 
 

@@ -26,6 +26,7 @@ from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.tracing import Traced, trace_step
 from pararev_hw.types import Alternative, BlockGraph, CommEdge, Device, DeviceParameter, SchedulingProblem, TaskCost
 from tests.helpers.command_line import run
+from tests.helpers.costing import costs
 from tests.helpers.random_schedules import random_lanes
 from tests.helpers.scheduling_problems import problems
 
@@ -41,7 +42,7 @@ def traced() -> Traced:
 
 
 def price(graph: BlockGraph) -> SchedulingProblem:
-    return pipeline.costs_of(graph, H200, 2, "graph")
+    return replace(costs(graph, H200, lanes=2, launch="graph"), memory_limit_bytes=None)
 
 
 def of_kinds(found: tuple[Alternative, ...], *kinds: str) -> list[int]:

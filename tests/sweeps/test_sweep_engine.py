@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pararev_hw import pipeline
+from pararev_hw import pipeline, target_graph
+from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.simulate import play, play_sequential
 from pararev_hw.sweeps.columns import FAILURES, NO_CORE, NO_ROOM, TaskColumns
@@ -22,13 +23,13 @@ CLOSE = 1e-9
 @cache
 def graph(network: str = "pararevsnn21", mode: str = "train") -> BlockGraph:
     found = "train" if mode == "train" else "infer"
-    return pipeline.build_graph(network, batch=2, width=0.0625, mode=found, spikes="0.2")  # type: ignore[arg-type]
+    return target_graph.build_graph(network, batch=2, width=0.0625, mode=found, spikes="0.2")  # type: ignore[arg-type]
 
 
 @cache
 def device(cores: bool) -> Device:
     """edge8 as it describes its cores, or as the plain roofline of its rates."""
-    found = pipeline.bare_device(pipeline.find_device("edge8"))
+    found = bare_device(pipeline.find_device("edge8"))
     if cores:
         return found
     kept = {n: f for n, f in found.parameters.items() if not n.startswith("pe_")}

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pararev_hw.costmodels import roofline
+from pararev_hw.costmodels.traffic import traffic
 from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
 
@@ -29,8 +30,9 @@ def intra_op_seconds(graph: BlockGraph, device: Device, threads: int, seconds: S
         raise BadInput(f"{device.name} is no CPU: only there do threads compute an operation together")
     if threads < 1:
         raise BadInput(f"threads is {threads}: at least 1 is needed")
-    one = roofline.op_seconds(graph, device)
-    many = roofline.op_seconds(graph, _as_one(device, threads))
+    flow = traffic(graph)
+    one = roofline.op_costs(graph, device, flow, "eager").seconds
+    many = roofline.op_costs(graph, _as_one(device, threads), flow, "eager").seconds
     found = []
     for op, own, narrow, wide in zip(graph.ops, seconds, one, many, strict=True):
         t = graph.op_types[op.type]

@@ -29,22 +29,11 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
 from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.opcosts import OpCosts
-from pararev_hw.costmodels.traffic import Floats, Traffic, traffic
-from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile, SchedulingProblem
+from pararev_hw.costmodels.traffic import Floats, Traffic
+from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]  # group or kind, and datatype
 _LEAST_S = 1e-8  # that an op takes, whatever was fitted
-
-
-def op_seconds(graph: BlockGraph, profile: Profile, launch: str = "eager") -> tuple[float, ...]:
-    """Seconds of each op alone on one lane, in the order of `graph.ops`."""
-    return tuple(op_costs(graph, profile, traffic(graph), launch).seconds.tolist())
-
-
-def costs(graph: BlockGraph, profile: Profile, *, lanes: int | None = None, launch: str = "eager") -> SchedulingProblem:
-    """The scheduling problem of a graph on a profile's device with `lanes` lanes (default: all that it has)."""
-    flow = traffic(graph)
-    return roofline.problem(graph, profile.device, flow, op_costs(graph, profile, flow, launch), lanes)
 
 
 def op_costs(graph: BlockGraph, profile: Profile, flow: Traffic, launch: str) -> OpCosts:

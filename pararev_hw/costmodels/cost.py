@@ -1,0 +1,74 @@
+"""What a traced graph costs on a device: `cost(graph, device, launch)`, the one place that chooses a cost model.
+
+A `CostedGraph` is computed once and taken by everything that asks: schedulers (`problem`), predictions and memory
+curves (`op_seconds`), reports and rewrites.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from pararev_hw.costmodels import accelerator, roofline
+from pararev_hw.costmodels.calibrated import op_times
+from pararev_hw.costmodels.opcosts import OpCosts
+from pararev_hw.costmodels.traffic import Traffic, traffic
+from pararev_hw.devices import bare_device
+from pararev_hw.types import BlockGraph, Device, Hardware, Profile, SchedulingProblem
+
+
+@dataclass(frozen=True, slots=True)
+class CostedGraph:
+    """A graph, the device it is to run on, and what each of its ops costs there.
+
+    `by_core_kind` holds the ops' costs on each kind of core, with the device that has only such cores and their number;
+    the first kind's come first.
+    """
+
+    graph: BlockGraph
+    hardware: Hardware
+    launch: str  # "eager" or "graph" on a GPU; "eager" elsewhere
+    traffic: Traffic
+    by_core_kind: tuple[tuple[Device, int, OpCosts], ...]
+    op_seconds: tuple[float, ...]  # of each op alone on one lane of the first kind, in the order of `graph.ops`
+
+    @property
+    def device(self) -> Device:
+        """The device itself, without what calibration knows of it."""
+        return bare_device(self.hardware)
+
+    def problem(self, lanes: int | None = None) -> SchedulingProblem:
+        """The scheduling problem on `lanes` lanes (default: all that the device has).
+
+        Raises BadInput for more lanes than the device has.
+        """
+        problems = [
+            roofline.problem(self.graph, device, self.traffic, ops, lanes) for device, _, ops in self.by_core_kind
+        ]
+        if len(problems) == 1:
+            return problems[0]
+        return roofline.mixed_problem(self.device, problems, [count for _, count, _ in self.by_core_kind])
+
+
+def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager") -> CostedGraph:
+    """What each op of a graph costs on a device, or on the device of a profile as it was measured.
+
+    `launch` is "eager", where a GPU's host launches every op, or "graph", where it replays them all at once. Raises
+    BadInput for a launch that the device does not have, or a parameter that its file lacks.
+    """
+    flow = traffic(graph)
+    if isinstance(hardware, Profile):
+        ops = op_times.op_costs(graph, hardware, flow, launch)
+        kinds: tuple[tuple[Device, int, OpCosts], ...] = ((hardware.device, hardware.lanes, ops),)
+    elif accelerator.has_cores(hardware):
+        kinds = tuple(
+            (device, count, roofline.op_costs(graph, device, flow, launch))
+            for device, count in accelerator.core_kinds(hardware)
+        )
+    else:
+        kinds = ((hardware, hardware.lanes, roofline.op_costs(graph, hardware, flow, launch)),)
+    return CostedGraph(graph, hardware, launch, flow, kinds, tuple(kinds[0][2].seconds.tolist()))
+
+
+def without_limit(problem: SchedulingProblem) -> SchedulingProblem:
+    """The problem, whatever memory its schedules take."""
+    return replace(problem, memory_limit_bytes=None)

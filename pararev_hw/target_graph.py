@@ -1,0 +1,204 @@
+"""From what a user names to its graph: the target built, traced, its spikes counted or assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pararev_hw import graph as graphs
+from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
+from pararev_hw.devices import bare_device
+from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError
+from pararev_hw.types import BlockGraph, Hardware
+
+if TYPE_CHECKING:
+    from pararev_hw.tracing import Traced
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def build_graph(
+    target: str,
+    *,
+    batch: int | None = None,
+    timesteps: int | None = None,
+    mode: Literal["train", "infer"] = "train",
+    dtype: str = "float32",
+    input_shape: tuple[int, ...] | None = None,
+    num_classes: int | None = None,
+    width: float | None = None,
+    form: str | None = None,
+    seed: int = 0,
+    granularity: str = "block",
+    blocks: Sequence[str] = (),
+    optimizer: str | None = None,
+    accumulate: int = 1,
+    zero_grad: Literal["none", "zero"] = "none",
+    channels_last: bool = False,
+    device: Hardware | None = None,
+    spikes: str = "auto",
+    rewrite: Callable[[Traced], Traced] | None = None,
+    progress: Progress = _silent,
+) -> BlockGraph:
+    """Trace what `target` names: a zoo network, `file.py:factory` or `package.module:factory`.
+
+    `optimizer` None is SGD with momentum as PyTorch runs it on `device`: one kernel for all parameters on a GPU (and
+    where no device is named), one per parameter elsewhere. `accumulate` micro-batches, each of `batch` samples, go
+    before its step; `zero_grad` "zero" keeps the gradients' memory from one step to the next, "none" lets it go.
+    For a GPU (and where no device is named) the step takes the ops that CUDA takes, on whatever machine it is traced;
+    `channels_last` lays images and their weights out as `[B, H, W, C]`.
+    `spikes` says where firing rates come from: "auto" (the target's own inputs, else the digits, else an assumed
+    rate), "digits", "none", a rate such as "0.15", or a `.npy` file of inputs `[B, ...]`.
+    `rewrite` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
+    """
+    from pararev_hw.importers.targets import Options, resolve
+    from pararev_hw.tracing import DispatchRules, optimizer_named, trace_step
+
+    options = Options(batch, timesteps, num_classes, width, form, input_shape, seed)
+    make_optimizer = optimizer_named(optimizer or default_optimizer("gpu" if device is None else device.kind))
+    _check_spikes(spikes)
+    progress(f"building {target}")
+    found = resolve(target, options)
+    progress(f"tracing {found.name}")
+    own = found.step is not None and mode == "train"
+    traced = trace_step(
+        found.network,
+        (*found.inputs, *found.targets) if own else found.inputs,
+        name=found.name,
+        mode=mode,
+        batch=found.batch,
+        timesteps=found.timesteps,
+        dtype=dtype,
+        granularity=granularity,
+        blocks=blocks,
+        optimizer=make_optimizer,
+        accumulate=accumulate,
+        zero_grad=zero_grad,
+        step=found.step if own else None,
+        assumptions=found.assumptions,
+        rules=DispatchRules(
+            cuda=device is None or device.kind == "gpu",
+            channels_last=channels_last,
+            flash_attention=_has_bfloat16(device),
+        ),
+    )
+    graph = with_spikes(traced.graph, found, spikes, progress)
+    return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
+
+
+def _has_bfloat16(hardware: Hardware | None) -> bool:
+    """Whether a GPU is of compute capability 8.0 or more, which brought bfloat16 and what flash attention needs."""
+    return hardware is None or "matrix_flops_per_s.bfloat16" in bare_device(hardware).parameters
+
+
+def _check_spikes(spikes: str) -> None:
+    """Refuse, before any work is done, what says nothing about spikes."""
+    if spikes in ("auto", "digits", "none") or spikes.endswith(".npy"):
+        return
+    try:
+        rate = float(spikes)
+    except ValueError:
+        raise BadInput(f"spikes is {spikes!r}: give auto, digits, none, a rate such as 0.15, or a .npy file") from None
+    if not 0 <= rate <= 1:
+        raise BadInput(f"a firing rate is {rate:g}: it must be between 0 and 1")
+
+
+def with_spikes(graph: BlockGraph, target: Any, spikes: str, progress: Progress = _silent) -> BlockGraph:
+    """The graph with measured or assumed spike activity, where the network has spiking neurons."""
+    if spikes == "none" or not graphs.spiking_layers(graph):
+        return graphs.attach(graph, None)
+    try:
+        rate = float(spikes)
+    except ValueError:
+        return _with_measured(graph, target, spikes, progress)
+    return graphs.attach(graph, graphs.assumed(graph, rate))
+
+
+def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progress) -> BlockGraph:
+    from pararev_hw.tracing import measure_spikes
+
+    if spikes == "auto" and target.real_inputs:
+        inputs, source = target.inputs, "the target's own inputs"
+    else:
+        found = _npy(Path(spikes), target) if spikes.endswith(".npy") else _digits(graph, target, spikes)
+        if isinstance(found, str):
+            assumed = graphs.assumed(graph, ASSUMED_RATE)
+            return graphs.attach(replace(graph, assumptions=(*graph.assumptions, found)), assumed)
+        inputs, source = found
+    progress(f"counting spikes of {graph.model}")
+    samples = int(inputs[0].shape[1] if target.event else inputs[0].shape[0])
+    try:
+        network = target.realise()
+        kind = "the network's own" if network is target.network else "random"
+        said = f"{source}, {samples} samples, {kind} weights"
+        measured = measure_spikes(network, inputs, source=said, mode=graph.mode, samples=samples)
+    except PararevError:
+        raise
+    except Exception as error:
+        # tracing needs no memory for the data, counting does; and a user's network may raise anything
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise BadInput(
+            f"{graph.model}: its spikes cannot be counted ({type(error).__name__}: {first}): "
+            f"assume a rate, as in --spikes {ASSUMED_RATE:g}, or --spikes none"
+        ) from error
+    return graphs.attach(graph, measured)
+
+
+_SPIKE_MACS = 60e9  # of the forward pass that counts spikes: a few seconds of one core
+
+
+def _samples(graph: BlockGraph) -> int:
+    forward = sum(t.macs for t in graph.tasks if t.phase == "forward") / graph.batch
+    return max(1, min(16, int(_SPIKE_MACS / max(forward, 1.0))))
+
+
+def _digits(graph: BlockGraph, target: Any, spikes: str) -> Any:
+    """Digits as inputs, or, where that cannot be and nobody insists, the sentence that says what is assumed."""
+    from pararev_hw.training.data import digits
+
+    shape = tuple(target.inputs[0].shape[1:])
+    fits = not target.event and len(target.inputs) == 1 and len(shape) == 3 and shape[1] == shape[2] and shape[1] >= 8
+    try:
+        if fits:
+            data = digits(size=shape[1], channels=shape[0])
+            count = _samples(graph) if target.any_batch else target.batch
+            if count <= len(data.test_x):
+                return (data.test_x[:count],), data.source
+            reason = f"{target.name} runs with its batch of {count} alone, and there are {len(data.test_x)} digits"
+        else:
+            reason = f"an input of shape {shape} is no image that the digits could fill"
+    except MissingDependency as error:
+        reason = str(error)
+    if spikes == "digits":
+        raise BadInput(f"spikes cannot be counted on the digits: {reason}")
+    return f"firing rate {ASSUMED_RATE:g} assumed: {reason}"
+
+
+def _npy(path: Path, target: Any) -> Any:
+    import numpy as np
+    import torch
+
+    try:
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except OSError as error:
+        raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise BadFile(f"{path}: is no .npy file of numbers") from error
+    if array.dtype.kind not in "biuf":
+        raise BadFile(f"{path}: holds {array.dtype} values: inputs are real numbers")
+    expected = tuple(target.inputs[0].shape)
+    free = 1 if target.event else 0
+    if array.ndim != len(expected) or any(
+        a != e for d, (a, e) in enumerate(zip(array.shape, expected, strict=True)) if d != free
+    ):
+        raise BadInput(f"{path}: has shape {array.shape}: {target.name} takes {expected}, any batch")
+    values = np.array(array, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise BadFile(f"{path}: holds values that are not finite")
+    return (torch.from_numpy(values),), path.name
