@@ -45,7 +45,10 @@ def execute(
     profile: Annotated[
         str | None, typer.Option("--profile", help="Predict from this profile or device instead of a quick look.")
     ] = None,
-    lanes: Annotated[int, typer.Option("--lanes", help="Threads or streams that run tasks.")] = 2,
+    lanes: Annotated[
+        int | None,
+        typer.Option("--lanes", help="Threads or streams that run tasks; default: the cores, at most 4; 2 streams."),
+    ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Training steps to measure, after two to warm up.")] = 10,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,
@@ -75,7 +78,7 @@ def execute(
     from pararev_hw.rewrites import select
     from pararev_hw.schedulers import describe
 
-    if lanes < 1:
+    if lanes is not None and lanes < 1:
         raise BadInput(f"a schedule needs at least one lane, not {lanes}")
     if steps < 1:
         raise BadInput(f"steps is {steps}: at least 1 is needed")
@@ -89,8 +92,11 @@ def execute(
         execution.check_device(torch_device)
         if keep_memory and torch_device == "cpu":
             execution.keep_memory()
+        count, why = execution.lanes_here(torch_device, lanes)
+        if lanes is None:
+            say(f"{count} lane{'s' * (count > 1)}: {why}")
         if hardware is None:
-            hardware = execution.this_machine(torch_device, lanes, cache=cache_folder(), progress=tell)
+            hardware = execution.this_machine(torch_device, count, cache=cache_folder(), progress=tell)
         tell(f"building and tracing {target}")
         job = execution.prepare(
             target,
@@ -102,14 +108,14 @@ def execute(
             blocks=tuple(blocks or ()),
             device=torch_device,
         )
-        rewrite = select.rewrite(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell)
+        rewrite = select.rewrite(choices, hardware, scheduler=scheduler, lanes=count, progress=tell)
         document = execution.document(
             execution.execute(
                 job,
                 hardware,
                 scheduler,
                 reworked=None if rewrite is None else rewrite(job.traced),
-                lanes=lanes,
+                lanes=count,
                 launch=checked_launch(launch),
                 steps=steps,
                 trace=trace,
@@ -154,17 +160,15 @@ def _print(document: dict[str, Any]) -> None:
         what = f"one lane, {lanes} threads in each op"
         row(what, units.seconds(predicted["threads_s"]), measured["threads_s"], units.seconds)
     row("PyTorch's own loop, 1 thread", "", measured["loop_s"], units.seconds)
-    row("lanes over one lane", units.times(predicted["speedup"]), measured["speedup"], units.times)
+    row("speed-up of lanes over one lane", units.times(predicted["speedup"]), measured["speedup"], units.times)
     if document["choice"] is not None:
         choice = document["choice"]
         row("lanes over threads in ops", units.times(choice["predicted_ratio"]), choice["measured_ratio"], units.times)
     row("one lane over PyTorch's loop", "", measured["sequential_over_loop"], units.times)
     if measured["overlap"] is not None:
-        row("two lanes busy", f"{predicted['overlap']:.0%}", measured["overlap"], lambda v: f"{v:.0%}")
+        row("time with 2 or more lanes busy", f"{predicted['overlap']:.0%}", measured["overlap"], lambda v: f"{v:.0%}")
     if measured["profiled_overlap"] is not None:
-        table.add_row(
-            *map(Text, ("two lanes busy, in the profiler's trace", "", f"{measured['profiled_overlap']:.0%}", ""))
-        )
+        table.add_row(*map(Text, ("the same, in the profiler's trace", "", f"{measured['profiled_overlap']:.0%}", "")))
     for name in ("sequential", "parallel"):
         table.add_row(
             *map(
@@ -187,10 +191,20 @@ def _print(document: dict[str, Any]) -> None:
         )
     )
     if document["choice"] is not None:
-        words = {"parallel": f"{lanes} lanes", "threads": f"{lanes} threads in each op"}
-        said, right = document["choice"]["predicted"], document["choice"]["measured"]
-        verdict = "right" if said == right else f"wrong: {words[right]} was faster"
-        out.print(Text(f"beforehand: choose {words[said]} ({verdict})"))
-    cores = document["cores"]
-    if document["runs_on"] == "cpu" and cores is not None and cores < lanes:
-        say(f"{lanes} lanes on {cores} cores: lanes take turns, and no overlap can be gained")
+        out.print(Text(_verdict(document["choice"], lanes)))
+
+
+def _verdict(choice: dict[str, Any], lanes: int) -> str:
+    """Which way is the fastest, predicted and measured."""
+    words = {"sequential": "one lane", "parallel": f"{lanes} lanes", "threads": f"{lanes} threads in each op"}
+    predicted, fastest = choice["predicted"], choice["measured"]
+    others = ", ".join(
+        f"{words[name]} {a['measured_s'] / choice['alternatives'][fastest]['measured_s']:.2f}x its time"
+        for name, a in choice["alternatives"].items()
+        if name != fastest
+    )
+    if predicted == fastest:
+        verdict = "as predicted"
+    else:
+        verdict = f"predicted: {words[predicted]}, {'within the noise' if choice['right'] else 'wrong'}"
+    return f"fastest: {words[fastest]} ({others}); {verdict}"

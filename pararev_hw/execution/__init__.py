@@ -9,6 +9,7 @@ from pararev_hw.execution.job import batches as batches
 from pararev_hw.execution.job import prepare as prepare
 from pararev_hw.execution.machine import check_device as check_device
 from pararev_hw.execution.machine import keep_memory as keep_memory
+from pararev_hw.execution.machine import lanes_here as lanes_here
 from pararev_hw.execution.machine import this_machine as this_machine
 from pararev_hw.execution.measured_run import Execution as Execution
 from pararev_hw.execution.measured_run import document as document

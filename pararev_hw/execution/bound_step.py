@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,7 +91,7 @@ class BoundStep:
         where = ""
         if line in self._op_of_line:
             k = self._op_of_line[line]
-            function = self.program.calls[self.program.instructions[k].call].function
+            function = self.graph.op_types[self.graph.ops[k].type].name
             where = f" in {function} of {self.graph.ops[k].module or 'the network itself'}"
         if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
             return Infeasible(
@@ -118,7 +118,7 @@ def bind(
     """
     slots = lane_slots(graph, orders)
     static = bound(program, state)
-    _make_views(graph, program, static)
+    graph = _with_views(graph, program, static)
     places: dict[int, range] = {}
     now: list[Any] = []
     for call in varying:
@@ -140,16 +140,32 @@ def bind(
     return BoundStep(graph, program, slots, run_task, static, cells, source.results, source.op_of_line, draws, now)
 
 
-def _make_views(graph: BlockGraph, program: Program, static: dict[int, torch.Tensor]) -> None:
-    """Ops of no task are views of what is there before the step: they are made once, and stay."""
-    held = {k for t in graph.tasks for k in t.ops}
+def _with_views(graph: BlockGraph, program: Program, static: dict[int, torch.Tensor]) -> BlockGraph:
+    """Views of what is there before the step are made once and stay: they get their place in `static`. Other ops of no
+    task join the task that makes what they look at."""
+    task_of = {k: n for n, t in enumerate(graph.tasks) for k in t.ops}
+    maker: dict[int, int] = {}
+    joined: dict[int, list[int]] = {}
     for k, instruction in enumerate(program.instructions):
-        if k in held:
+        if k in task_of:
+            maker.update((s, task_of[k]) for s in instruction.outputs if s is not None)
             continue
-        if any(s not in static for s in instruction.inputs):
-            raise BadInput(f"op {k} of {graph.model} belongs to no task, but needs what other ops make")
+        made_in = [maker[s] for s in instruction.inputs if s not in static and s in maker]
+        if len(made_in) < sum(s not in static for s in instruction.inputs):
+            raise BadInput(f"op {k} of {graph.model} needs a tensor that no op made")
+        if made_in:
+            home = max(made_in)  # tasks are in topological order
+            joined.setdefault(home, []).append(k)
+            maker.update((s, home) for s in instruction.outputs if s is not None and s not in static)
+            continue
         call = program.calls[instruction.call]
         tensors = [static[s] for s in instruction.inputs]
         out = call.function(*filled(call.args, tensors), **{n: filled(v, tensors) for n, v in call.kwargs.items()})
-        made = out if isinstance(out, list | tuple) else (out,)
-        static.update((s, t) for s, t in zip(instruction.outputs, made, strict=True) if s is not None)
+        outputs = out if isinstance(out, list | tuple) else (out,)
+        static.update((s, t) for s, t in zip(instruction.outputs, outputs, strict=True) if s is not None)
+    if not joined:
+        return graph
+    tasks = tuple(
+        replace(t, ops=tuple(sorted((*t.ops, *joined[n])))) if n in joined else t for n, t in enumerate(graph.tasks)
+    )
+    return replace(graph, tasks=tasks)

@@ -98,9 +98,19 @@ def _arguments(job: Job, chosen: Mapping[int, int], batch: Batch) -> dict[int, t
     return found
 
 
+def copied_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides in memory of its own, also of one whose elements overlap (an expanded one)."""
+    tensor = tensor.detach()
+    if tensor.layout is not torch.strided or not tensor.numel():
+        return tensor.clone()
+    span = 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+    block = tensor.as_strided((span,), (1,), tensor.storage_offset()).clone()
+    return block.as_strided(tensor.shape, tensor.stride())
+
+
 def _copied(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype).copy_(value)
+        return copied_tensor(value)
     if isinstance(value, dict):
         return {k: _copied(v) for k, v in value.items()}
     return type(value)(map(_copied, value)) if isinstance(value, list | tuple) else value

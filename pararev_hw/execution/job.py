@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +11,7 @@ from torch import nn
 
 from pararev_hw import models
 from pararev_hw.errors import BadInput, PararevError, StepFailed
+from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
@@ -55,8 +55,10 @@ def prepare(
     found = resolve(target, options)
     own = found.step is not None and mode == "train"
     model = _realised(found, dtype, device)
+    # tracing swaps fake tensors in, and those of a scripted module do not come out again
+    scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
     traced = trace_step(
-        model,
+        copied_network(model, found.name) if scripted else model,
         (*found.inputs, *found.targets) if own else found.inputs,
         name=found.name,
         mode=mode,
@@ -69,7 +71,9 @@ def prepare(
         step=found.step if own else None,
         assumptions=found.assumptions,
     )
-    return Job(found, traced, model.train(mode == "train"), mode, dtype, optimizer, device, options.seed)
+    if model.training != (mode == "train"):  # else parts that the factory froze by eval() stay so
+        model.train(mode == "train")
+    return Job(found, traced, model, mode, dtype, optimizer, device, options.seed)
 
 
 def _realised(found: Target, dtype: str, device: str) -> nn.Module:
@@ -84,14 +88,9 @@ def _realised(found: Target, dtype: str, device: str) -> nn.Module:
     return model.double() if dtype == "float64" else model
 
 
-def copied_model(job: Job) -> nn.Module:
-    """A copy of the job's network with tensors of its own."""
-    return copy.deepcopy(job.model)
-
-
 def start(job: Job) -> tuple[nn.Module, Batch]:
     """A copy of the network and all that its step starts from, by name, with the first batch in tensors of its own."""
-    model = copied_model(job)
+    model = copied_network(job.model, job.graph.model)
     state = network_state(model)
     if job.mode == "train":
         state |= fresh_optimizer_state(model, optimizer_named(job.optimizer))
@@ -154,7 +153,7 @@ def plain_loop(job: Job) -> tuple[nn.Module, Callable[[Batch], torch.Tensor]]:
 
     Raises StepFailed where the network raises.
     """
-    model = copied_model(job)
+    model = copied_network(job.model, job.graph.model)
     loop = Loop(optimizer_named(job.optimizer), step=job.target.step) if job.mode == "train" else None
     step = eager_step(model, loop, job.dtype, job.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from pararev_hw.errors import BadInput
 from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
 from pararev_hw.types import Hardware
 
+MAX_STREAMS = 64
+MAX_DEFAULT_LANES = 4  # few networks have more branches side by side, and each lane costs a thread
 STAND_IN = "h200"  # predicts for a GPU that nobody described
 
 
@@ -22,6 +25,30 @@ def check_device(device: str) -> None:
         raise BadInput(f"a step cannot run on {device!r}: give --device cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device that torch can use: give --device cpu")
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def lanes_here(device: str, lanes: int | None) -> tuple[int, str]:
+    """How many lanes to run on, and why: those asked for, else one for each core of a CPU, two streams of a GPU.
+
+    Raises BadInput for more than the machine has.
+    """
+    if device == "cuda":
+        if lanes is not None and lanes > MAX_STREAMS:
+            raise BadInput(f"--lanes {lanes}: a GPU runs at most {MAX_STREAMS} streams here")
+        return (2, "two streams, the default on a GPU") if lanes is None else (lanes, "as asked for")
+    available = cores()
+    if lanes is None:
+        most = min(available, MAX_DEFAULT_LANES)
+        why = f"this machine has {available} core{'s' * (available > 1)}"
+        return most, why if most == available else f"{why}, and {most} lanes are the most unless --lanes says more"
+    if lanes > available:
+        raise BadInput(f"--lanes {lanes}: this machine has {available} cores, each runs one lane: at most {available}")
+    return lanes, "as asked for"
 
 
 def this_machine(

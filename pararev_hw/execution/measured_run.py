@@ -30,12 +30,19 @@ SEQUENTIAL, PARALLEL, THREADS, LOOP = "sequential", "parallel", "threads", "loop
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Where `lanes` threads of a CPU do best: on lanes of one thread each, or all inside every operation."""
+    """Which way to run the step is the fastest on a CPU: one lane, several of one thread each, or one lane with as many
+    threads inside every operation. Names are those of the runners."""
 
-    predicted: str  # PARALLEL or THREADS
+    predicted: str
     measured: str
-    predicted_ratio: float  # seconds with threads over seconds on lanes
-    measured_ratio: Spread
+    right: bool  # the predicted one was the fastest, or so close that the rounds do not tell them apart
+    predicted_s: Mapping[str, float]
+    slower: Mapping[str, Spread]  # seconds of each over seconds of the predicted one, round by round
+
+    @property
+    def threads_over_lanes(self) -> float:
+        """Predicted seconds with threads inside operations over predicted seconds on lanes."""
+        return self.predicted_s[THREADS] / self.predicted_s[PARALLEL]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +65,15 @@ class Execution:
         """What was chosen beforehand, and what would have been right."""
         if self.threads_s is None or THREADS not in self.rounds.runs:
             return None
-        predicted = self.threads_s / self.parallel.latency_s
-        measured = self.rounds.ratio(THREADS, PARALLEL)
-        return Choice(
-            PARALLEL if predicted >= 1 else THREADS,
-            PARALLEL if measured.median >= 1 else THREADS,
-            predicted,
-            measured,
-        )
+        predicted_s = {
+            SEQUENTIAL: self.sequential.latency_s,
+            PARALLEL: self.parallel.latency_s,
+            THREADS: self.threads_s,
+        }
+        best = min(predicted_s, key=predicted_s.__getitem__)
+        slower = {name: self.rounds.ratio(name, best) for name in predicted_s}
+        fastest = min(predicted_s, key=lambda name: slower[name].median)
+        return Choice(best, fastest, slower[fastest].high >= 1.0, predicted_s, slower)
 
 
 def execute(
@@ -190,26 +198,37 @@ def document(found: Execution) -> dict[str, Any]:
             **{f"{name}_s": _spread(found.rounds.latency(name)) for name in found.rounds.runs},
             "samples_s": {name: [r.latency_s for r in runs] for name, runs in found.rounds.runs.items()},
             "speedup": _spread(found.rounds.ratio(SEQUENTIAL, PARALLEL)),
-            "speedup_over_threads": None if choice is None else _spread(choice.measured_ratio),
+            "speedup_over_threads": None if choice is None else _spread(found.rounds.ratio(THREADS, PARALLEL)),
             "speedup_over_loop": _spread(found.rounds.ratio(LOOP, PARALLEL)),
             "sequential_over_loop": _spread(found.rounds.ratio(LOOP, SEQUENTIAL)),
             "overlap": None if (overlap := found.rounds.overlap(PARALLEL)) is None else _spread(overlap),
             "profiled_overlap": found.profiled_overlap,
             "peak_bytes": dict(found.peak_bytes),
         },
-        "choice": None
-        if choice is None
-        else {
-            "predicted": choice.predicted,
-            "measured": choice.measured,
-            "predicted_ratio": choice.predicted_ratio,
-            "measured_ratio": _spread(choice.measured_ratio),
-        },
+        "choice": None if choice is None else _choice_document(choice, found.rounds),
         "difference": found.difference,
         "difference_from_loop": found.loop_difference,
         "losses": [x if x == x and abs(x) != float("inf") else None for x in found.rounds.losses],
         "assumptions": list(found.parallel.assumptions),
         "not_modelled": list(found.parallel.not_modelled),
+    }
+
+
+def _choice_document(choice: Choice, rounds: Rounds) -> dict[str, Any]:
+    return {
+        "predicted": choice.predicted,
+        "measured": choice.measured,
+        "right": choice.right,
+        "predicted_ratio": choice.threads_over_lanes,
+        "measured_ratio": _spread(rounds.ratio(THREADS, PARALLEL)),
+        "alternatives": {
+            name: {
+                "predicted_s": predicted_s,
+                "measured_s": rounds.latency(name).median,
+                "slower_than_predicted_best": _spread(choice.slower[name]),
+            }
+            for name, predicted_s in choice.predicted_s.items()
+        },
     }
 
 

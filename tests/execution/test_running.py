@@ -194,7 +194,7 @@ def test_execution_reports_what_was_predicted_beside_what_was_measured() -> None
     )
     measured = document["measured"]["speedup"]
     assert measured["low"] <= measured["median"] <= measured["high"]
-    assert document["choice"]["predicted"] in ("parallel", "threads")
+    assert document["choice"]["predicted"] in ("sequential", "parallel", "threads")
     assert 0 < document["measured"]["overlap"]["median"] <= 1
     assert document["lanes"] == 2
 
