@@ -14,6 +14,7 @@ from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
+    from pararev_hw.importers.targets import Target
     from pararev_hw.tracing import Traced
 
 Progress = Callable[[str], None]
@@ -35,7 +36,8 @@ def build_graph(
     width: float | None = None,
     form: str | None = None,
     seed: int = 0,
-    granularity: str = "block",
+    layout: str | None = None,
+    granularity: str = "auto",
     blocks: Sequence[str] = (),
     optimizer: str | None = None,
     accumulate: int = 1,
@@ -60,16 +62,16 @@ def build_graph(
     from pararev_hw.importers.targets import Options, resolve
     from pararev_hw.tracing import DispatchRules, optimizer_named, trace_step
 
-    options = Options(batch, timesteps, num_classes, width, form, input_shape, seed)
+    options = Options(batch, timesteps, num_classes, width, form, input_shape, seed, layout)
     make_optimizer = optimizer_named(optimizer or default_optimizer("gpu" if device is None else device.kind))
     _check_spikes(spikes)
     progress(f"building {target}")
     found = resolve(target, options)
     progress(f"tracing {found.name}")
-    own = found.step is not None and mode == "train"
+    has_step = found.step is not None and mode == "train"
     traced = trace_step(
         found.network,
-        (*found.inputs, *found.targets) if own else found.inputs,
+        (*found.inputs, *found.targets) if has_step else found.inputs,
         name=found.name,
         mode=mode,
         batch=found.batch,
@@ -80,7 +82,7 @@ def build_graph(
         optimizer=make_optimizer,
         accumulate=accumulate,
         zero_grad=zero_grad,
-        step=found.step if own else None,
+        step=found.step if has_step else None,
         assumptions=found.assumptions,
         rules=DispatchRules(
             cuda=device is None or device.kind == "gpu",
@@ -88,8 +90,27 @@ def build_graph(
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph = with_spikes(traced.graph, found, spikes, progress)
+    graph, found = _with_axes(traced.graph, found)
+    graph = with_spikes(graph, found, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
+
+
+def _with_axes(graph: BlockGraph, target: Target) -> tuple[BlockGraph, Target]:
+    """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
+    from pararev_hw.importers.layout import axes_from_steps, unsettled
+
+    if target.axes_settled:
+        return graph, target
+    shape = tuple(target.inputs[0].shape)
+    axes = axes_from_steps(graph, shape)
+    if axes is not None:
+        target = replace(target, batch=axes.batch, timesteps=axes.timesteps, event=axes.layout == "TB", axes=axes)
+        batch = graph.batch // shape[0] * axes.batch if graph.batch % shape[0] == 0 else axes.batch
+        assumptions = (*graph.assumptions, axes.sentence)
+        return replace(graph, batch=batch, timesteps=axes.timesteps, assumptions=assumptions), target
+    if len(shape) in (3, 5) and graphs.spiking_layers(graph):
+        return replace(graph, assumptions=(*graph.assumptions, unsettled(shape))), target
+    return graph, target
 
 
 def _has_bfloat16(hardware: Hardware | None) -> bool:
@@ -172,7 +193,7 @@ def _digits(graph: BlockGraph, target: Any, spikes: str) -> Any:
                 return (data.test_x[:count],), data.source
             reason = f"{target.name} runs with its batch of {count} alone, and there are {len(data.test_x)} digits"
         else:
-            reason = f"an input of shape {shape} is no image that the digits could fill"
+            reason = f"an input of shape {shape} cannot be fed from the digits data"
     except MissingDependency as error:
         reason = str(error)
     if spikes == "digits":

@@ -20,6 +20,7 @@ from pararev_hw.cli.options import (
     JsonOpt,
     LanesOpt,
     LaunchOpt,
+    LayoutOpt,
     ModeOpt,
     OptimizerOpt,
     SeedOpt,
@@ -37,7 +38,7 @@ from pararev_hw.errors import BadInput
 # what --all decides for each network by itself
 _PER_NETWORK = (
     *("lanes", "launch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "seed", "optimizer"),
-    *("accumulate", "zero_grad", "spikes", "choices"),
+    *("accumulate", "zero_grad", "spikes", "choices", "layout"),
 )
 
 
@@ -59,6 +60,7 @@ def compare(
     num_classes: ClassesOpt = None,
     width: WidthOpt = None,
     seed: SeedOpt = 0,
+    layout: LayoutOpt = None,
     optimizer: OptimizerOpt = None,
     accumulate: AccumulateOpt = 1,
     zero_grad: ZeroGradOpt = "none",

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.sizes import parsed_bytes
 
 TargetArg = Annotated[
     str,
@@ -15,7 +16,7 @@ TargetArg = Annotated[
 ]
 ForOpt = Annotated[
     str,
-    typer.Option("--device", "-d", help="What it is traced for: PyTorch's default optimizer on a GPU is another."),
+    typer.Option("--device", "-d", help="Target device. Also decides the optimizer implementation (foreach on a GPU)."),
 ]
 DeviceOpt = Annotated[str, typer.Option("--device", "-d", help="A device name or a device file (.yaml, .json).")]
 BatchOpt = Annotated[int | None, typer.Option("--batch", "-b", help="Samples per step (default 32).")]
@@ -27,7 +28,13 @@ ClassesOpt = Annotated[int | None, typer.Option("--num-classes", help="Classes o
 WidthOpt = Annotated[float | None, typer.Option("--width", help="Scales the zoo network's channels.")]
 FormOpt = Annotated[str | None, typer.Option("--form", help="ParaRevSNN only: unfused, fused or merged.")]
 SeedOpt = Annotated[int, typer.Option("--seed", help="Seed of the weights.")]
-GranularityOpt = Annotated[str, typer.Option("--granularity", help="What a task is: op, module or block.")]
+LayoutOpt = Annotated[
+    str | None,
+    typer.Option("--layout", help="The input's axes: TB (time, batch), BT (batch, time) or B (no time axis)."),
+]
+GranularityOpt = Annotated[
+    str, typer.Option("--granularity", help="What a task is: block, module, op; auto: finer where blocks are few.")
+]
 BlocksOpt = Annotated[
     list[str] | None, typer.Option("--blocks", help="Pattern of module paths that are blocks; may be repeated.")
 ]
@@ -57,13 +64,17 @@ ChoicesOpt = Annotated[
         "share,fuse,split,store, and ahead or wait.",
     ),
 ]
+MemoryLimitOpt = Annotated[
+    str | None,
+    typer.Option("--memory-limit", metavar="SIZE", help="Memory that may be alive at once, as in 800MiB or 1.5GB."),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="The whole result as one JSON document on standard output.")]
 
 
 # Parameters of `trace` that say what the step is: a file that holds a traced step cannot obey them.
 STEP_OPTIONS = (
     *("batch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "form", "seed"),
-    *("granularity", "blocks", "optimizer", "accumulate", "zero_grad", "channels_last", "spikes", "choices"),
+    *("layout", "granularity", "blocks", "optimizer", "accumulate", "zero_grad", "channels_last", "spikes", "choices"),
 )
 
 
@@ -73,7 +84,11 @@ def parsed_shape(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(part) for part in text.replace("x", ",").split(","))
     except ValueError:
-        raise BadInput(f"--input-shape {text!r}: give whole numbers, as in 3,32,32") from None
+        raise BadInput(f"--input-shape {text!r}: sizes must be integers, as in 3,32,32") from None
+
+
+def parsed_limit(text: str | None) -> int | None:
+    return None if text is None else parsed_bytes(text, "--memory-limit")
 
 
 def checked_mode(mode: str) -> Any:

@@ -25,6 +25,8 @@ from pararev_hw.cli.options import (
     JsonOpt,
     LanesOpt,
     LaunchOpt,
+    LayoutOpt,
+    MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
     ShapeOpt,
@@ -33,6 +35,7 @@ from pararev_hw.cli.options import (
     WidthOpt,
     ZeroGradOpt,
     option_given,
+    parsed_limit,
     step_options,
 )
 from pararev_hw.cli.outputs import check_output, write_text
@@ -57,17 +60,17 @@ def schedule(
     format_: Annotated[
         str | None, typer.Option("--format", help="json, stg or jsp, for bare task graphs without a telling ending.")
     ] = None,
-    memory_limit: Annotated[int | None, typer.Option("--memory-limit", help="Bytes that may be alive at once.")] = None,
+    memory_limit: MemoryLimitOpt = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", help="Time for the scheduler to search (local-search, exact).")
     ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Searches that exact runs side by side.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", help="Searches that exact runs in parallel.")] = None,
     latency_bound: Annotated[
         float | None, typer.Option("--latency-bound", help="Seconds that memory-min may take.")
     ] = None,
     points: Annotated[int | None, typer.Option("--points", help="Memory limits that pareto tries.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The schedule's file (default schedule.json).")
+        Path | None, typer.Option("--output", "-o", help="Write the schedule to this file, as in schedule.json.")
     ] = None,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,
@@ -80,6 +83,7 @@ def schedule(
     seed: Annotated[
         int, typer.Option("--seed", help="Seed of the weights, and of a scheduler that draws (local-search, exact).")
     ] = 0,
+    layout: LayoutOpt = None,
     optimizer: OptimizerOpt = None,
     accumulate: AccumulateOpt = 1,
     zero_grad: ZeroGradOpt = "none",
@@ -91,9 +95,9 @@ def schedule(
     """Schedule a graph or a target on a device, or a bare task graph on --lanes N."""
     from pararev_hw.task_graph_files import read_problem
 
-    path = output or (None if json_ else Path("schedule.json"))
-    if path is not None:
-        check_output(path)
+    if output is not None:
+        check_output(output)
+    limit = parsed_limit(memory_limit)
     options = _options(
         context, scheduler, seconds=seconds, workers=workers, latency_bound=latency_bound, points=points, seed=seed
     )
@@ -115,7 +119,7 @@ def schedule(
             from pararev_hw.schedulers import run
             from pararev_hw.schedulers.document import bare_schedule_document
 
-            problem = read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=memory_limit)
+            problem = read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=limit)
             tell(f"scheduling {len(problem.tasks)} tasks: {scheduler}")
             document = bare_schedule_document(run(problem, scheduler, **options), problem)
         else:
@@ -138,25 +142,25 @@ def schedule(
                         scheduler=scheduler,
                         lanes=lanes,
                         launch=launch,
-                        memory_limit=memory_limit,
+                        memory_limit=limit,
                         progress=tell,
                     ),
                     progress=tell,
                     **step_options(context),
                 )
             made = pipeline.plan(
-                graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=memory_limit, options=options
+                graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
             )
             document = pipeline.schedule_document(made, pipeline.predict(made))
     text = json.dumps(document, allow_nan=False)
-    if path is not None:
-        write_text(path, text)
+    if output is not None:
+        write_text(output, text)
     if json_:
         print(text)
     else:
         _print_schedule(document)
-    if path is not None:
-        say(f"wrote {path}")
+    if output is not None:
+        say(f"wrote {output}")
 
 
 def _options(context: typer.Context, scheduler: str, **given: Any) -> dict[str, Any]:
@@ -178,7 +182,7 @@ def _print_schedule(document: dict[str, Any]) -> None:
     from pararev_hw.reports import units
 
     energy = document["energy_j"].get("total")
-    gap = "optimal" if document["optimal"] else f"{document['gap']:.2%} above the bound"
+    gap = "optimal" if document["optimal"] else f"{document['gap']:.2%}"
     table = Table(
         title=Text(f"{document.get('model', 'task graph')} on {document['device']}: {document['scheduler']}"), box=None
     )
@@ -186,10 +190,10 @@ def _print_schedule(document: dict[str, Any]) -> None:
     table.add_column("", justify="right")
     for row in (
         ("makespan", units.seconds(document["makespan_s"])),
-        ("one lane after the other", units.seconds(document["sequential_s"])),
+        ("sequential", units.seconds(document["sequential_s"])),
         ("speed-up", f"{document['speedup']:.3f}"),
         ("lower bound", f"{units.seconds(document['lower_bound_s'])} ({document['bound_by']})"),
-        ("from the bound", gap),
+        ("optimality gap", gap),
         ("lanes", str(document["lanes"])),
         ("peak memory", units.size(document["peak_bytes"])),
         ("energy", units.joules(energy)),

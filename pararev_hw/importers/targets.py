@@ -24,12 +24,14 @@ from torch.nn.parameter import is_lazy
 
 from pararev_hw import models
 from pararev_hw.errors import BadFile, BadInput, PararevError, UnknownName, unknown_name
+from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.importers.onnx_graph import load_onnx
 
 DEFAULT_BATCH = 32  # of the RevSNN reference code
 MAX_ELEMENTS = 1 << 40  # of one input: beyond this a size is a slip, not a plan
 Step = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
+_SYNONYMS = {"batch": BATCH_NAMES, "timesteps": TIME_NAMES}
 _GIVEN = ("batch", "timesteps", "num_classes", "width", "form")  # options that a factory may take
 
 
@@ -44,8 +46,10 @@ class Options:
     form: str | None = None
     input_shape: tuple[int, ...] | None = None  # of one sample, without the batch
     seed: int = 0
+    layout: str | None = None  # of the input's axes: "TB", "BT" or "B"
 
     def __post_init__(self) -> None:
+        checked_layout(self.layout)
         for name in ("batch", "timesteps", "num_classes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -77,6 +81,8 @@ class Target:
     any_batch: bool = True  # whether the network runs with another batch too
     targets: tuple[torch.Tensor, ...] = ()  # what `step` needs beside the inputs
     step: Step | None = None  # the network's own training step; None: forward, loss, backward, update
+    axes: Axes | None = None  # of the first input, where they had to be settled
+    axes_settled: bool = True  # False: nothing but the traced step can tell which axis is time
 
 
 def resolve(target: str, options: Options) -> Target:
@@ -84,14 +90,27 @@ def resolve(target: str, options: Options) -> Target:
     if ":" in target and not target.endswith((".onnx", ".nir")):
         return _from_factory(target, options)
     if target.endswith((".onnx", ".nir")):
-        return _from_file(target, options)
+        return _settled(_from_file(target, options), options)
     if target.endswith(".py"):
         raise BadInput(f"{target}: say which factory in it makes the network, as in {target}:make_net")
     if target.endswith(".json"):
         raise BadInput(f"{target}: is a file, not a network: `schedule` and `report` read a graph that was traced")
+    if target.endswith((".pt", ".pth", ".ckpt", ".safetensors", ".bin")):
+        raise BadInput(
+            f"{target}: weights alone do not say how the network computes: name the factory that builds it, as in "
+            "net.py:make (it may load these weights), or export the network to ONNX"
+        )
     if target not in models.names():
         raise unknown_name("network", target, models.names())
-    return _from_zoo(target, options)
+    return _settled(_from_zoo(target, options), options)
+
+
+def _settled(target: Target, options: Options) -> Target:
+    """The target, where a layout that was asked for is the one it has."""
+    layout = "TB" if target.event else "B"
+    if options.layout not in (None, layout):
+        raise BadInput(f"{target.name}: its input is {layout}, not {options.layout}: leave --layout out")
+    return target
 
 
 def _from_zoo(name: str, options: Options) -> Target:
@@ -182,6 +201,8 @@ def _from_factory(target: str, options: Options) -> Target:
     with _import_path(place):
         factory = _attribute(_load(place), attribute, target)
         given = {k: v for k in _GIVEN if (v := getattr(options, k)) is not None}
+        if options.layout is not None and not _takes_any(factory, TIME_NAMES):
+            given.pop("timesteps", None)  # then it says how long the time axis is
 
         def make() -> Any:
             torch.manual_seed(options.seed)
@@ -197,38 +218,55 @@ def _from_factory(target: str, options: Options) -> Target:
     tensors = None if inputs is None else _tensors(inputs, target)
     if tensors is not None and options.input_shape is not None:
         raise BadInput(f"{target}: gives its own inputs: leave --input-shape out")
-    if tensors is not None and options.batch is not None and not _takes(factory, "batch"):
+    if tensors is not None and options.batch is not None and not _takes_any(factory, BATCH_NAMES):
         raise BadInput(f"{target}: gives its own inputs and takes no batch: give the factory a parameter `batch`")
     if tensors is None and options.input_shape is None:
         raise BadInput(
             f"{target}: what shape has an input? Give --input-shape (as in 3,32,32, without the batch), or let the "
             "factory give the network and its inputs"
         )
-    batch = DEFAULT_BATCH if options.batch is None else options.batch
+    declaration = declared(network, factory, {"batch": options.batch, "timesteps": options.timesteps})
+    real = tensors is not None and all(t.device.type != "meta" for t in tensors)
     if tensors is None:
-        assert options.input_shape is not None
-        tensors, real = (_shaped((batch, *options.input_shape)),), False
-    else:
-        real = all(t.device.type != "meta" for t in tensors)
-        batch = _batch(tensors, options, target)
+        tensors = (_shaped(_batched(options, declaration, target)),)
+    if tensors[0].dim() == 0 or 0 in tensors[0].shape[:2]:
+        raise BadInput(f"{target}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
+    axes = axes_of(network, tuple(tensors[0].shape), options.layout, declaration)
     return Target(
         name=f"{Path(place).stem if place.endswith('.py') else place}:{attribute}",
         network=network,
         inputs=tensors,
         real_inputs=real,
-        batch=batch,
-        timesteps=options.timesteps,
-        event=False,
+        batch=_batch(tensors, options) if axes is None else axes.batch,
+        timesteps=options.timesteps if axes is None else axes.timesteps,
+        event=axes is not None and axes.layout == "TB",
         realise=lambda: network,
+        assumptions=_axes_said(axes),
+        axes=axes,
+        axes_settled=axes is not None,
     )
 
 
-def _batch(tensors: Sequence[torch.Tensor], options: Options, target: str) -> int:
-    if options.batch is not None:
-        return options.batch
-    if tensors[0].dim() == 0 or tensors[0].shape[0] == 0:
-        raise BadInput(f"{target}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
-    return int(tensors[0].shape[0])
+def _axes_said(axes: Axes | None) -> tuple[str, ...]:
+    """How the axes were settled, where there is time and it was not the user who said so."""
+    return () if axes is None or axes.timesteps is None or axes.because == "--layout" else (axes.sentence,)
+
+
+def _batched(options: Options, declaration: Declared, target: str) -> tuple[int, ...]:
+    """The shape of an input of which the user gave one sample's."""
+    assert options.input_shape is not None
+    batch = declaration.batch or DEFAULT_BATCH
+    layout = options.layout or declaration.layout or "B"
+    if layout == "B":
+        return (batch, *options.input_shape)
+    if declaration.timesteps is None:
+        raise BadInput(f"{target}: layout {layout} has a time axis: give --timesteps T")
+    sizes = {"T": declaration.timesteps, "B": batch}
+    return (*(sizes[axis] for axis in layout), *options.input_shape)
+
+
+def _batch(tensors: Sequence[torch.Tensor], options: Options) -> int:
+    return int(tensors[0].shape[0]) if options.batch is None else options.batch
 
 
 def _shaped(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -337,12 +375,25 @@ def _takes(factory: Any, name: str) -> bool:
     return name in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
 
 
+def _takes_any(factory: Any, names: Sequence[str]) -> bool:
+    return any(_takes(factory, name) for name in names)
+
+
 def _accepted(factory: Any, given: Mapping[str, Any], target: str) -> dict[str, Any]:
-    """The options that the factory takes. One that was set and is not taken is refused, `batch` excepted."""
-    refused = [k for k in given if k != "batch" and not _takes(factory, k)]
+    """The options by the names of the factory's parameters. One that was set and is not taken is refused, `batch`
+    excepted."""
+    names = {k: next((n for n in _SYNONYMS.get(k, (k,)) if _takes_by_name(factory, n)), k) for k in given}
+    refused = [k for k in given if k != "batch" and not _takes(factory, names[k])]
     if refused:
         raise BadInput(f"{target}: takes no {refused[0]}: give the factory a parameter `{refused[0]}`")
-    return {k: v for k, v in given.items() if _takes(factory, k)}
+    return {names[k]: v for k, v in given.items() if _takes(factory, names[k])}
+
+
+def _takes_by_name(factory: Any, name: str) -> bool:
+    try:
+        return name in inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # built-in callables may have no signature
+        return False
 
 
 def _called(factory: Any, arguments: Mapping[str, Any], target: str) -> Any:

@@ -11,15 +11,19 @@ from torch import nn
 
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.tracing.blocks import BlockFinder
-from pararev_hw.tracing.build import GRANULARITIES, build
+from pararev_hw.tracing.build import GRANULARITIES, Built, build
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
-from pararev_hw.tracing.step import no_gc, record
+from pararev_hw.tracing.step import Recorded, no_gc, record
 from pararev_hw.tracing.tape import Tape, written_down
 from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import BlockGraph, Program
+
+# "auto" goes on to these where the step has at most so many tasks so far
+FINER = {"block": 1 << 62, "module": 64, "op": 16}
+FINER_PAYS = 1.1  # times the parallelism at least, or the tasks stay as large as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,8 @@ def trace_step(
 
     `inputs`: tensors of which only shape and dtype count; they may be on device "meta". `dtype` "bfloat16" and
     "float16" trace under autocast, "float64" with weights and inputs in double. `blocks` are patterns of module paths
-    ("encoder.layers.*") that name the blocks by hand; `granularity` is "op", "module" or "block". `optimizer`, `step`,
+    ("encoder.layers.*") that name the blocks by hand; `granularity` is "op", "module", "block" or "auto" (block,
+    and finer where blocks are few and hide what may run in parallel). `optimizer`, `step`,
     `loss`, `accumulate` and `zero_grad` say how a training step goes: see `pararev_hw.training.step.Loop`. With
     `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all. `rules` say
     whether the ops are those of a CPU or of a GPU, and whether images lie channels last.
@@ -63,8 +68,8 @@ def trace_step(
     Raises TraceError where the step cannot be traced, and says which module and line.
     """
     tensors = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-    if granularity not in GRANULARITIES:
-        raise unknown_name("granularity", granularity, GRANULARITIES)
+    if granularity not in ("auto", *GRANULARITIES):
+        raise unknown_name("granularity", granularity, ("auto", *GRANULARITIES))
     if mode not in ("train", "infer"):
         raise unknown_name("mode", mode, ("train", "infer"))
     title = name or type(model).__name__
@@ -75,15 +80,15 @@ def trace_step(
     with no_gc():
         recorded = record(model, tensors, name=title, loop=loop if mode == "train" else None, dtype=dtype, rules=rules)
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
-        tape = written_down(recorded.recorder, recorded.results, recorded.gradients, finder, granularity, neurons)
-        built = build(tape)
+        levels = tuple(FINER) if granularity == "auto" else (granularity,)
+        tape, built = _grouped(recorded, finder, neurons, levels)
     graph = BlockGraph(
         model=title,
         mode=mode,
         batch=accumulate * (_batch(tensors) if batch is None else batch),
         timesteps=timesteps,
         dtype=dtype,
-        granularity=granularity,
+        granularity=tape.granularity,
         input_shapes=tuple(tuple(x.shape) for x in tensors),
         parameters=recorded.parameters,
         op_types=built.op_types,
@@ -95,6 +100,34 @@ def trace_step(
         assumptions=tuple(assumptions),
     )
     return Traced(graph, built.program, tape)
+
+
+def _grouped(
+    recorded: Recorded, finder: BlockFinder, neurons: frozenset[str], levels: Sequence[str]
+) -> tuple[Tape, Built]:
+    """The step in tasks of the first of `levels`; a later one where tasks are few and it allows more in parallel."""
+
+    def at(level: str) -> tuple[Tape, Built]:
+        tape = written_down(recorded.recorder, recorded.results, recorded.gradients, finder, level, neurons)
+        return tape, build(tape)
+
+    tape, built = at(levels[0])
+    for level in levels[1:]:
+        if len(built.tasks) > FINER[level]:
+            break
+        finer_tape, finer = at(level)
+        if _parallelism(finer) > FINER_PAYS * _parallelism(built):
+            tape, built = finer_tape, finer
+    return tape, built
+
+
+def _parallelism(built: Built) -> float:
+    """Work over the longest chain of work; bytes moved count too, so that light operations are not free."""
+    work = [float(t.flops + t.vector_flops + t.read_bytes + t.write_bytes) for t in built.tasks]
+    longest = list(work)
+    for edge in sorted(built.edges, key=lambda e: e.dst):
+        longest[edge.dst] = max(longest[edge.dst], longest[edge.src] + work[edge.dst])
+    return sum(work) / max(longest) if work and max(longest) > 0 else 1.0
 
 
 def _batch(tensors: Sequence[torch.Tensor]) -> int:

@@ -32,6 +32,8 @@ from pararev_hw.types.graph import Task as Task
 from pararev_hw.types.prediction import Comparison as Comparison
 from pararev_hw.types.prediction import MemoryCurve as MemoryCurve
 from pararev_hw.types.prediction import Prediction as Prediction
+from pararev_hw.types.prediction import Recommendation as Recommendation
+from pararev_hw.types.prediction import RecommendationName as RecommendationName
 from pararev_hw.types.prediction import Study as Study
 from pararev_hw.types.problem import Alternative as Alternative
 from pararev_hw.types.problem import Buffer as Buffer

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from pararev_hw.errors import BadInput
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
@@ -51,6 +52,7 @@ class Prediction:
     # of the step in program order as PyTorch's own allocator counts it, library workspaces included, where that is what
     # runs: a sequential schedule, launched eagerly, on a CPU or a GPU; `peak_bytes` is the tensors alone, as scheduled
     eager_peak_bytes: int | None = None
+    choices: tuple[str, ...] = ()  # rewrites of the step that it was made for, in words; none: the step as traced
     schema_version: int = SCHEMA_VERSION
 
     def _repr_html_(self) -> str:
@@ -62,12 +64,29 @@ class Prediction:
         )
 
 
+RecommendationName = Literal["fastest", "within_memory", "least_memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The answer to one question: which way to run the step is the fastest, the fastest within the memory limit, or
+    the one that needs the least memory."""
+
+    name: RecommendationName
+    prediction: Prediction
+
+
 @dataclass(frozen=True, slots=True)
 class Study:
     """One network on one device: the step as PyTorch runs it and the schedules that were tried.
 
     `predictions[0]` is the sequential one that the others are compared with; `best` is the index of the recommended
-    one. `critical_path` is weighted by time on the device.
+    one. `critical_path` is that of the recommended one's graph, weighted by time on the device.
+
+    `front` holds, least memory first, the predictions of which none is both faster and smaller than another.
+    `memory_limit_bytes` is what the recommendation "within_memory" keeps to: the user's limit (`limit_given`), or the
+    memory of the sequential step. `variants` are rewritten steps, by the `choices` of the predictions made for them.
+    `not_searched` says in words which possibilities were left out.
     """
 
     graph: BlockGraph
@@ -75,10 +94,24 @@ class Study:
     predictions: tuple[Prediction, ...]
     best: int
     critical_path: CriticalPath
+    recommendations: tuple[Recommendation, ...] = ()
+    front: tuple[Prediction, ...] = ()
+    memory_limit_bytes: int | None = None
+    limit_given: bool = False
+    variants: Mapping[tuple[str, ...], BlockGraph] = field(default_factory=dict)
+    not_searched: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.best < len(self.predictions):
             raise BadInput(f"best is {self.best}: it must name one of {len(self.predictions)} predictions")
+
+    def graph_of(self, prediction: Prediction) -> BlockGraph:
+        """The step that a prediction was made for: as traced, or rewritten."""
+        return self.variants.get(prediction.choices, self.graph)
+
+    @property
+    def chosen_graph(self) -> BlockGraph:
+        return self.graph_of(self.chosen)
 
     @property
     def sequential(self) -> Prediction:

@@ -218,11 +218,13 @@ def test_a_graph_file_schedules_as_its_target_does(device: str) -> None:
     assert by_file.status == 0
 
 
-def test_schedule_writes_its_document_and_a_table(traced: Path) -> None:
+def test_schedule_prints_a_table_and_writes_its_document_where_it_is_asked_to(traced: Path) -> None:
     printed = run("schedule", traced, "-d", "edge8", "--json").out
+    before = set(Path.cwd().iterdir())
     ran = run("schedule", traced, "-d", "edge8")
+    assert "makespan" in ran.out and set(Path.cwd().iterdir()) == before
+    ran = run("schedule", traced, "-d", "edge8", "-o", "schedule.json")
     assert json.loads(Path("schedule.json").read_text()) == json.loads(printed)
-    assert "makespan" in ran.out
     assert "wrote schedule.json" in ran.err
 
 

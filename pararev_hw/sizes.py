@@ -1,0 +1,33 @@
+"""Amounts of memory as people write them: `800MiB`, `1.5 GiB`, `2GB`, or plain bytes."""
+
+from __future__ import annotations
+
+import re
+
+from pararev_hw.errors import BadInput
+
+UNITS: dict[str, int] = {
+    "": 1,
+    "B": 1,
+    **{f"{prefix}iB": 1 << 10 * k for k, prefix in enumerate("KMGT", 1)},
+    **{f"{prefix}B": 1000**k for k, prefix in enumerate(("k", "M", "G", "T"), 1)},
+    "KB": 1000,
+}
+_SIZE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([A-Za-z]*)\s*", re.IGNORECASE)
+
+
+def parsed_bytes(text: str, what: str = "size") -> int:
+    """The bytes that `text` names; binary (KiB, MiB, GiB, TiB) and decimal (kB, MB, GB, TB) units, none for bytes.
+
+    Raises BadInput, naming `what`.
+    """
+    parts = _SIZE.fullmatch(text)
+    unit = None if parts is None else next((u for u in UNITS if u.lower() == parts[2].lower()), None)
+    if parts is None or unit is None:
+        raise BadInput(f"{what} {text!r}: give bytes or a size with its unit, as in 800MiB, 1.5GiB or 2GB")
+    size = float(parts[1]) * UNITS[unit]
+    if size < 0:
+        raise BadInput(f"{what} {text!r}: it must not be negative")
+    if not size < 1 << 62:
+        raise BadInput(f"{what} {text!r}: more than any memory holds")
+    return round(size)

@@ -1,0 +1,125 @@
+"""Which axis is time: from the user, the network, its factory, or the traced loop; and how fine tasks are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pararev_hw.errors import BadInput
+from pararev_hw.sizes import parsed_bytes
+from pararev_hw.target_graph import build_graph
+from pararev_hw.types import BlockGraph
+
+NETS = """
+import torch
+from torch import nn
+
+class LIFNode(nn.Module):
+    def __init__(self): super().__init__(); self.v = 0.0
+    def forward(self, x):
+        self.v = self.v + (x - self.v) / 2
+        s = torch.sigmoid(4 * (self.v - 1))
+        self.v = self.v * (1 - s)
+        return s
+
+class Net(nn.Module):
+    def __init__(self, axis):
+        super().__init__(); self.axis = axis
+        self.layers = nn.Sequential(nn.Linear(6, 8), LIFNode(), nn.Linear(8, 5), LIFNode())
+    def forward(self, x):
+        self.layers[1].v = self.layers[3].v = 0.0
+        return sum(self.layers(step) for step in x.unbind(self.axis))
+
+def defaults(batch=3, timesteps=4): return Net(0), torch.rand(timesteps, batch, 6)
+def synonyms(batch_size=3, num_steps=4): return Net(1), torch.rand(batch_size, num_steps, 6)
+def loop(): return Net(0), torch.rand(4, 3, 6)
+def square(batch=4, timesteps=4): return Net(0), torch.rand(timesteps, batch, 6)
+
+class Whole(nn.Module):
+    layout = "BT"
+    def __init__(self): super().__init__(); self.f = nn.Linear(6, 5)
+    def forward(self, x): return self.f(x).mean(1)
+def declared(): return Whole(), torch.rand(2, 7, 6)
+"""
+
+
+@pytest.fixture(scope="module")
+def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("layout") / "layout_nets.py"
+    path.write_text(NETS)
+    return path
+
+
+def axes(graph: BlockGraph) -> tuple[int, int | None]:
+    return graph.batch, graph.timesteps
+
+
+@pytest.mark.parametrize(
+    ("factory", "options", "wanted"),
+    [
+        ("defaults", {}, (3, 4)),
+        ("defaults", {"batch": 5, "timesteps": 2}, (5, 2)),
+        ("synonyms", {}, (3, 4)),
+        ("synonyms", {"timesteps": 6}, (3, 6)),
+        ("loop", {}, (3, 4)),
+        ("square", {"layout": "TB"}, (4, 4)),
+        ("declared", {}, (2, 7)),
+        ("declared", {"layout": "TB"}, (7, 2)),
+        ("declared", {"layout": "B"}, (2, None)),
+    ],
+)
+def test_batch_and_time_are_those_of_the_network(
+    nets: Path, factory: str, options: dict[str, object], wanted: tuple[int, int | None]
+) -> None:
+    graph = build_graph(f"{nets}:{factory}", spikes="none", **options)  # type: ignore[arg-type]
+    assert axes(graph) == wanted
+    stated = any(line.startswith("input axes: ") for line in graph.assumptions)
+    assert stated == ("layout" not in options), "what was not said by the user is said by us"
+
+
+def test_a_layout_that_the_sizes_contradict_is_refused(nets: Path) -> None:
+    with pytest.raises(BadInput, match=r"layout BT of an input of shape \(4, 3, 6\) means batch 4, not 3"):
+        build_graph(f"{nets}:defaults", layout="BT")
+    with pytest.raises(BadInput, match="leave --layout out"):
+        build_graph("pararevsnn21", layout="TB")
+
+
+def test_weights_alone_get_a_line_that_says_what_to_do() -> None:
+    with pytest.raises(BadInput, match="name the factory that builds it"):
+        build_graph("model.pt")
+
+
+def test_a_network_called_once_per_time_step_is_taken_apart(nets: Path) -> None:
+    coarse = build_graph(f"{nets}:defaults", spikes="none", granularity="block")
+    graph = build_graph(f"{nets}:defaults", spikes="none")
+    assert coarse.granularity == "block" and graph.granularity in ("module", "op")
+    # layer 0 of step 2 needs nothing of layer 2 of step 1: its state alone makes a layer wait for itself
+    first, second = (
+        {t.id for t in graph.tasks if t.block.startswith(f"layers.{k}") and t.phase == "forward"} for k in (0, 2)
+    )
+    before: dict[str, set[str]] = {}
+    for e in graph.edges:
+        src, dst = graph.tasks[e.src].id, graph.tasks[e.dst].id
+        before.setdefault(dst, set()).update({src}, before.get(src, set()))
+    assert first and second
+    assert all(not (before.get(a, set()) & second) for a in first)
+
+
+def test_blocks_stay_whole_where_there_are_many_or_nothing_is_hidden_in_them() -> None:
+    graph = build_graph("pararevsnn21", width=0.0625, batch=2, timesteps=1, input_shape=(3, 16, 16), spikes="none")
+    assert graph.granularity == "block"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("800MiB", 800 << 20), ("1.5 GiB", 3 << 29), ("2GB", 2 * 10**9), ("64kb", 64000), ("4096", 4096), ("1e3", 1000)],
+)
+def test_sizes_with_their_units(text: str, size: int) -> None:
+    assert parsed_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "MiB", "12 parsecs", "-1GiB", "1e40TiB", "nan", "800M"])
+def test_a_size_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(BadInput, match="size"):
+        parsed_bytes(text)
