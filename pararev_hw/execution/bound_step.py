@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pararev_hw.check.replay import filled
+from pararev_hw.cuda_calls import CUDA, Stream
 from pararev_hw.errors import BadInput, Infeasible, StepFailed
 from pararev_hw.execution.lane_order import Slot, lane_slots
 from pararev_hw.execution.program import scalars_of, task_name, write_source
@@ -108,12 +109,14 @@ def bind(
     *,
     varying: Sequence[int] = (),
     note: Callable[[torch.Tensor], None] | None = None,
-    streams: Sequence[torch.cuda.Stream] = (),
+    streams: Sequence[Stream] = (),
+    lend: Callable[[torch.Tensor, Stream], None] = CUDA.lend,
 ) -> BoundStep:
     """The step of a graph and its program on these lane orders, bound to the tensors in `state` by name.
 
     `varying` are calls whose scalars are given anew for each step, in this order, as `scalars_of` lists them. `note` is
-    shown every tensor that the step makes; `streams` are those of the lanes on a GPU. Raises BadInput where the state
+    shown every tensor that the step makes; `streams` are those of the lanes on a GPU, and `lend` shows a tensor to
+    another lane's stream. Raises BadInput where the state
     lacks a tensor, IllegalSchedule where the orders are not legal.
     """
     slots = lane_slots(graph, orders)
@@ -131,7 +134,7 @@ def bind(
     cells = tuple([None] * n for n in source.cells)
     tokens = Counter(i.rng for i in program.instructions)
     draws = Draws({t.device for t in static.values()}, (t for t, count in tokens.items() if count > 1 and t >= 0))
-    names: dict[str, Any] = {**source.names, "draw": draws, "now": now, "note": note}
+    names: dict[str, Any] = {**source.names, "draw": draws, "now": now, "note": note, "lend": lend}
     names |= {f"v{lane}": own for lane, own in enumerate(cells)}
     names |= {f"stream{lane}": own for lane, own in enumerate(streams)}
     names |= {f"s{slot}": tensor for slot, tensor in static.items()}

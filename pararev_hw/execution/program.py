@@ -207,7 +207,7 @@ class _Writer:
             for other in self._lanes.get(slot, ()):
                 self._line(k, f"v{other}[{self._cell[other, slot]}] = x{slot}")
                 if self.streams and other != lane:
-                    self._line(k, f"x{slot}.record_stream(stream{other})")
+                    self._line(k, f"lend(x{slot}, stream{other})")
         kept = set(self.program.results.values())
         for slot in dict.fromkeys((*instruction.inputs, *made)):
             if slot in self.static:

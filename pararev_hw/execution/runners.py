@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
+from pararev_hw.cuda_calls import CUDA, Cuda
 from pararev_hw.execution.bound_step import StepRun, bind
 from pararev_hw.execution.job import Batch, Job, plain_loop, start
 from pararev_hw.execution.memory import LiveBytes
@@ -42,7 +43,9 @@ class Runner(Protocol):
 
 
 class LaneRunner:
-    """The traced step on lanes. Step n of two of them draws the same random numbers, whatever their lanes."""
+    """The traced step on lanes: threads of a CPU, streams of a GPU (of `cuda`, which may play them on a CPU).
+
+    Step n of two of them draws the same random numbers, whatever their lanes."""
 
     def __init__(
         self,
@@ -52,12 +55,13 @@ class LaneRunner:
         intra_op: int = 1,
         launch: Literal["eager", "graph"] = "eager",
         note: Callable[[torch.Tensor], None] | None = None,
+        cuda: Cuda | None = None,
     ) -> None:
         self.model, self._state = start(job)
         self._scalars = Scalars(job.traced, job.optimizer)
         self._seed, self._steps = job.seed, 0
-        on_gpu = job.device == "cuda"
-        streams = make_streams(len(orders)) if on_gpu else []
+        cuda = CUDA if cuda is None and job.device == "cuda" else cuda
+        streams = [] if cuda is None else make_streams(len(orders), cuda)
         self._bound = bind(
             job.graph,
             job.traced.program,
@@ -66,9 +70,12 @@ class LaneRunner:
             varying=self._scalars.calls,
             note=note,
             streams=streams,
+            lend=(cuda or CUDA).lend,
         )
         self._lanes: LaneStreams | LaneThreads = (
-            LaneStreams(self._bound, streams, launch=launch) if on_gpu else LaneThreads(self._bound, intra_op=intra_op)
+            LaneThreads(self._bound, intra_op=intra_op)
+            if cuda is None
+            else LaneStreams(self._bound, streams, launch=launch, cuda=cuda)
         )
 
     def step(self, batch: Batch) -> StepRun:
@@ -121,7 +128,7 @@ class LoopRunner:
 
     def _settle(self) -> None:
         if self._on_gpu:
-            torch.cuda.synchronize()
+            CUDA.synchronize()
 
     def loss(self) -> float | None:
         return None if self._loss is None or self._loss.dim() else float(self._loss)
@@ -143,14 +150,14 @@ def peak_bytes(job: Job, orders: Orders, batch: Batch) -> int:
     On a CPU the storages that were alive; on a GPU what torch's allocator had given out, less what was before.
     """
     if job.device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
+        CUDA.synchronize()
+        before = CUDA.allocated_bytes()
         with LaneRunner(job, orders) as runner:
             runner.step(batch)
             runner.forget()
-            torch.cuda.reset_peak_memory_stats()
+            CUDA.reset_peak()
             runner.step(batch)
-            return torch.cuda.max_memory_allocated() - before
+            return CUDA.peak_bytes() - before
     seen = LiveBytes()
     with LaneRunner(job, orders, note=seen) as runner:
         for tensor in runner.kept():

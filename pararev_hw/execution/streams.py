@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
-import torch
-
+from pararev_hw.cuda_calls import CUDA, Cuda, Event, Replay, Stream
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.bound_step import BoundStep, StepRun, TaskRun
 from pararev_hw.execution.lane_order import Slot
@@ -22,9 +21,9 @@ from pararev_hw.execution.lane_order import Slot
 _BEFORE_CAPTURE = 3  # steps on side streams, as torch's documentation on CUDA graphs asks for
 
 
-def make_streams(lanes: int) -> list[torch.cuda.Stream]:
+def make_streams(lanes: int, cuda: Cuda = CUDA) -> list[Stream]:
     """A stream per lane, to be given to `bind` and to `LaneStreams`."""
-    return [torch.cuda.Stream() for _ in range(lanes)]
+    return [cuda.stream() for _ in range(lanes)]
 
 
 class LaneStreams:
@@ -39,9 +38,10 @@ class LaneStreams:
     def __init__(
         self,
         step: BoundStep,
-        streams: Sequence[torch.cuda.Stream],
+        streams: Sequence[Stream],
         *,
         launch: Literal["eager", "graph"] = "eager",
+        cuda: Cuda = CUDA,
     ) -> None:
         if len(streams) != len(step.slots):
             raise BadInput(f"{len(streams)} streams for {len(step.slots)} lanes: one each")
@@ -49,11 +49,11 @@ class LaneStreams:
             raise BadInput("the step draws the same random numbers twice, which a CUDA graph cannot: launch it eagerly")
         if launch == "graph" and step.scalars_vary:
             raise BadInput("the optimizer's scalars change from step to step, which a CUDA graph cannot: take sgd")
-        self._step, self._streams, self._launch = step, list(streams), launch
+        self._step, self._streams, self._launch, self._cuda = step, list(streams), launch, cuda
         self._order = issue_order(step.slots)
         waited = {w for _, slot in self._order for w in slot.waits}
-        self._ended = {w: torch.cuda.Event() for w in waited}
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._ended = {w: cuda.event() for w in waited}
+        self._replay: Replay | None = None
 
     def __enter__(self) -> LaneStreams:
         return self
@@ -61,8 +61,8 @@ class LaneStreams:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        torch.cuda.synchronize()
-        self._graph = None
+        self._cuda.synchronize()
+        self._replay = None
 
     def run(self, step_seed: int | None = None, scalars_now: Sequence[Any] | None = None) -> StepRun:
         """One step, from an idle device to an idle device. Raises StepFailed where an op raised, Infeasible where the
@@ -71,12 +71,12 @@ class LaneStreams:
             if self._launch == "graph":
                 return self._replayed()
             self._step.begin(step_seed, scalars_now)
-            torch.cuda.synchronize()
+            self._cuda.synchronize()
             begun = time.perf_counter()
-            zero = torch.cuda.Event(enable_timing=True)
+            zero = self._cuda.event(timed=True)
             zero.record()
             marks = self._issue(timed=True)
-            torch.cuda.synchronize()
+            self._cuda.synchronize()
             latency_s = time.perf_counter() - begun
         except Exception as error:  # an op may raise anything
             raise self._step.explained(error) from error
@@ -86,14 +86,14 @@ class LaneStreams:
         ]
         return StepRun(latency_s, tuple(sorted(found, key=lambda r: (r.start_s, r.lane, r.end_s))))
 
-    def _issue(self, timed: bool) -> list[tuple[torch.cuda.Event, torch.cuda.Event]]:
+    def _issue(self, timed: bool) -> list[tuple[Event, Event]]:
         """All tasks, issued from the current stream and joined with it again."""
-        outer = torch.cuda.current_stream()
-        marks: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        outer = self._cuda.current_stream()
+        marks: list[tuple[Event, Event]] = []
         for stream in self._streams:
             stream.wait_stream(outer)
         for lane, slot in self._order:
-            with torch.cuda.stream(self._streams[lane]):
+            with self._cuda.on(self._streams[lane]):
                 for w in slot.waits:
                     self._streams[lane].wait_event(self._ended[w])
                 if timed:
@@ -105,44 +105,45 @@ class LaneStreams:
         for stream in self._streams:
             outer.wait_stream(stream)
         for tensor in self._step.results().values():
-            tensor.record_stream(outer)
+            self._cuda.lend(tensor, outer)
         return marks
 
-    def _timed(self, run: Callable[[], None]) -> tuple[torch.cuda.Event, torch.cuda.Event]:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    def _timed(self, run: Callable[[], None]) -> tuple[Event, Event]:
+        begin, end = self._cuda.event(timed=True), self._cuda.event(timed=True)
         begin.record()
         run()
         end.record()
         return begin, end
 
     def _replayed(self) -> StepRun:
-        if self._graph is None:
-            self._graph = self._captured()
-        torch.cuda.synchronize()
+        if self._replay is None:
+            self._replay = self._captured()
+        self._cuda.synchronize()
         begun = time.perf_counter()
-        self._graph.replay()
-        torch.cuda.synchronize()
+        self._replay()
+        self._cuda.synchronize()
         return StepRun(time.perf_counter() - begun, ())
 
-    def _captured(self) -> torch.cuda.CUDAGraph:
+    def _captured(self) -> Replay:
         """The step as a graph. What the steps before the capture change is put back."""
         kept = [(t, t.clone()) for t in self._step.static.values()]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        side = self._cuda.stream()
+        side.wait_stream(self._cuda.current_stream())
+        with self._cuda.on(side):
             for _ in range(_BEFORE_CAPTURE):
                 self._step.begin()
                 self._issue(timed=False)
-        torch.cuda.current_stream().wait_stream(side)
-        torch.cuda.synchronize()
+        self._cuda.current_stream().wait_stream(side)
+        self._cuda.synchronize()
         for tensor, before in kept:
             tensor.copy_(before)
         del kept
         self._step.begin()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+
+        def issue() -> None:
             self._issue(timed=False)
-        return graph
+
+        return self._cuda.capture(issue)
 
 
 def issue_order(slots: Sequence[Sequence[Slot]]) -> tuple[tuple[int, Slot], ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from pararev_hw.cuda_calls import CUDA, Cuda
 from pararev_hw.errors import Diverged
 from pararev_hw.training.step import Loop, eager_step, optimizer_named, tensors_in
 
@@ -61,21 +62,21 @@ def real_step(
     return RealStep(run, forget, persistent)
 
 
-def replayed(step: RealStep) -> RealStep:
+def replayed(step: RealStep, cuda: Cuda = CUDA) -> RealStep:
     """The step recorded as a CUDA graph: `run` replays it, with no host between its kernels."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+    side = cuda.stream()
+    side.wait_stream(cuda.current_stream())
+    with cuda.on(side):
         for _ in range(_BEFORE_CAPTURE):
             step.run()
-    torch.cuda.current_stream().wait_stream(side)
+    cuda.current_stream().wait_stream(side)
     step.forget()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = step.run()
+    results: list[torch.Tensor] = []
+    play = cuda.capture(lambda: results.append(step.run()))
+    (result,) = results
 
     def replay() -> torch.Tensor:
-        graph.replay()
+        play()
         return result
 
     return RealStep(replay, lambda: None, lambda: [*step.persistent(), result])
