@@ -21,32 +21,64 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
+from operator import attrgetter
 
+import numpy as np
+
+from pararev_hw.compiled import loop
 from pararev_hw.errors import IllegalSchedule
 from pararev_hw.types import Placement, SchedulingProblem
+from pararev_hw.types.problem_arrays import Adjacency, Floats, Ints, adjacency
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The lane, the start and the end of each task, by index."""
+
+    lane: list[int]
+    starts_s: list[float]
+    ends_s: list[float]
+
+    @property
+    def makespan_s(self) -> float:
+        """The last end, 0 where there is none."""
+        return max(self.ends_s, default=0.0)
 
 
 def play(
     problem: SchedulingProblem, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int, int]] = ()
 ) -> tuple[Placement, ...]:
-    """When each task runs, sorted by start, lane and id. `lanes[k]` is the order of task indices on lane k, `waits` are
-    pairs of tasks of which the second starts when the first has ended.
+    """When each task runs, sorted by start, lane and id; arguments and errors are those of `timeline`."""
+    times = timeline(problem, lanes, waits)
+    return placements(problem, times.lane, times.starts_s, times.ends_s)
+
+
+def timeline(
+    problem: SchedulingProblem, lanes: Sequence[Sequence[int]], waits: Iterable[tuple[int, int]] = ()
+) -> Timeline:
+    """When each task runs. `lanes[k]` is the order of task indices on lane k, `waits` are pairs of tasks of which the
+    second starts when the first has ended.
 
     Raises IllegalSchedule where a task is missing, doubled or on a lane that it may not use, and where the orders
     contradict the edges (a deadlock: the tasks that wait for each other are named).
     """
     plan = _plan(problem, lanes, waits)
-    starts, ends, order = _unshared(plan, [0.0] * len(plan.work), [0.0] * len(plan.work))
-    if len(order) < len(plan.work):
+    n = len(plan.work)
+    steps = n + len(plan.after.task)
+    starts, ends, order = _unshared(steps, *plan.arrays, np.zeros(n), np.zeros(n))
+    if len(order) < n:
         waiting = " -> ".join(repr(problem.tasks[i].task) for i in _deadlock(plan, order))
         raise IllegalSchedule(f"the lane orders contradict the edges: each waits for the one before it: {waiting}")
-    release, issued = [0.0] * len(order), [0.0] * len(order)
-    if any(c.host_s > 0 for c in problem.tasks):
-        release, issued = _host(problem, plan, starts)
-        starts, ends, _ = _unshared(plan, release, issued)
+    arrays = problem.arrays
+    release, issued = np.zeros(n), np.zeros(n)
+    if arrays.host_s.any():
+        begins, done = _host(steps, *plan.arrays, arrays.host_s, np.array(starts))
+        release, issued = np.array(begins), np.array(done)
+        starts, ends, _ = _unshared(steps, *plan.arrays, release, issued)
     if _may_contend(problem):
-        starts, ends = _shared(problem, plan, release, issued)
-    return placements(problem, plan.lane, starts, ends)
+        demands = (arrays.compute_demand, arrays.bandwidth_demand)
+        starts, ends = _shared(steps, *plan.arrays, *demands, release, issued)
+    return Timeline(plan.lane.tolist(), starts, ends)
 
 
 def sequential_order(problem: SchedulingProblem) -> tuple[int, ...]:
@@ -55,35 +87,79 @@ def sequential_order(problem: SchedulingProblem) -> tuple[int, ...]:
 
 
 def play_sequential(problem: SchedulingProblem, order: Sequence[int] | None = None) -> tuple[Placement, ...]:
+    """The placements of `sequential_timeline`, sorted by start, lane and id."""
+    times = sequential_timeline(problem, order)
+    return placements(problem, times.lane, times.starts_s, times.ends_s)
+
+
+def sequential_timeline(problem: SchedulingProblem, order: Sequence[int] | None = None) -> Timeline:
     """One task at a time, in `order` (`sequential_order` by default), on the one lane that needs the least time for all
     tasks.
 
     Where no lane may run all of them, each task that the lane allowing most may not run goes to its own fastest lane,
     and still no two run at once.
     """
-    main = min(range(problem.lanes), key=lambda k: _refused_and_time(problem, k))
-    lane = [_lane_or_fastest(c.times_s, main) for c in problem.tasks]
-    starts, ends, arrived = [0.0] * len(lane), [0.0] * len(lane), [0.0] * len(lane)
-    out = problem.successors() if any(k != main for k in lane) else ((),) * len(lane)
-    now = host = 0.0
-    for i in sequential_order(problem) if order is None else order:
-        c = problem.tasks[i]
+    arrays = problem.arrays
+    main = min(range(problem.lanes), key=lambda k: _refused_and_time(arrays.times_s[:, k]))
+    lane = np.where(arrays.times_s[:, main] < math.inf, main, arrays.times_s.argmin(1)) if problem.tasks else _NO_LANES
+    in_order = sequential_order(problem) if order is None else order
+    starts, ends = _one_at_a_time(
+        len(in_order) + len(arrays.src),
+        np.asarray(in_order, np.int64),
+        lane,
+        arrays.times_s[np.arange(len(lane)), lane],
+        np.maximum(1.0, np.maximum(arrays.compute_demand, arrays.bandwidth_demand)),
+        arrays.host_s,
+        arrays.out.start,
+        arrays.out.task,
+        arrays.out.delay_s,
+    )
+    return Timeline(lane.tolist(), starts, ends)
+
+
+_NO_LANES = np.zeros(0, np.int64)
+
+
+@loop
+def _one_at_a_time(
+    order: Ints,
+    lane: Ints,
+    work: Floats,
+    slow_down: Floats,
+    host_s: Floats,
+    first: Ints,
+    after: Ints,
+    delay_s: Floats,
+) -> tuple[list[float], list[float]]:
+    """Starts and ends of tasks that run one after another."""
+    n = len(lane)
+    starts, ends, arrived = [0.0] * n, [0.0] * n, [0.0] * n
+    now, host = 0.0, 0.0
+    for k in range(len(order)):
+        i = order[k]
         starts[i] = max(now, arrived[i])  # the host is never behind: what ran before did not end before its issue
-        host += c.host_s
-        now = starts[i] + c.times_s[lane[i]] * max(1.0, c.compute_demand, c.bandwidth_demand)
-        ends[i] = now = max(now, host if c.host_s > 0 else 0.0)
-        for e in out[i]:
-            if lane[e.dst] != lane[i]:
-                arrived[e.dst] = max(arrived[e.dst], now + e.delay_s)
-    return placements(problem, lane, starts, ends)
+        host += host_s[i]
+        now = starts[i] + work[i] * slow_down[i]
+        if host_s[i] > 0.0:
+            now = max(now, host)
+        ends[i] = now
+        for e in range(first[i], first[i + 1]):
+            j = after[e]
+            if lane[j] != lane[i]:
+                arrived[j] = max(arrived[j], now + delay_s[e])
+    return starts, ends
 
 
 def placements(
     problem: SchedulingProblem, lane: Sequence[int], starts: Sequence[float], ends: Sequence[float]
 ) -> tuple[Placement, ...]:
     """Placements of all tasks, sorted by start, lane and id."""
-    unsorted = [Placement(c.task, lane[i], starts[i], ends[i]) for i, c in enumerate(problem.tasks)]
-    return tuple(sorted(unsorted, key=lambda p: (p.start_s, p.lane, p.task)))
+    unsorted = list(map(Placement, map(attrgetter("task"), problem.tasks), lane, starts, ends))
+    lanes, times = np.asarray(lane), np.asarray(starts)
+    order = np.lexsort((lanes, times))
+    if ((np.diff(times[order]) == 0) & (np.diff(lanes[order]) == 0)).any():  # the id decides
+        return tuple(sorted(unsorted, key=lambda p: (p.start_s, p.lane, p.task)))
+    return tuple([unsorted[i] for i in order.tolist()])
 
 
 def energy_by_group(
@@ -104,66 +180,88 @@ def energy_by_group(
     return parts
 
 
-def _refused_and_time(problem: SchedulingProblem, lane: int) -> tuple[int, float]:
-    """How many tasks may not run on that lane, and how long the others take there."""
-    times = [c.times_s[lane] for c in problem.tasks if c.times_s[lane] < math.inf]
-    return len(problem.tasks) - len(times), sum(times)
-
-
-def _lane_or_fastest(times_s: tuple[float, ...], lane: int) -> int:
-    return lane if times_s[lane] < math.inf else times_s.index(min(times_s))
+def _refused_and_time(times_s: Floats) -> tuple[int, float]:
+    """How many tasks may not run on a lane, and how long the others take there."""
+    allowed = times_s[times_s < math.inf]
+    return len(times_s) - len(allowed), sum(allowed.tolist())
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Lane orders merged with the edges: what each task waits for. Lists are by task index."""
+    """Lane orders merged with the edges: what each task waits for. `after` holds the next task of the lane, too, with
+    delay 0; `waits` says how many entries of it name the task."""
 
-    lane: list[int]
-    work: list[float]
-    after: list[list[tuple[int, float]]]  # (successor, delay), the next task of the lane included with delay 0
-    waits: list[int]  # how many entries of `after` name the task
+    lane: Ints
+    work: Floats
+    after: Adjacency
+    waits: Ints
+
+    @property
+    def arrays(self) -> tuple[Floats, Ints, Ints, Floats, Ints]:
+        return self.work, self.after.start, self.after.task, self.after.delay_s, self.waits
 
 
 def _plan(problem: SchedulingProblem, lanes: Sequence[Sequence[int]], extra: Iterable[tuple[int, int]]) -> _Plan:
+    n, arrays = len(problem.tasks), problem.arrays
+    lane = _lane_of(problem, lanes)
+    pairs = np.array(list(chain(extra, *map(pairwise, lanes))), np.int64).reshape(-1, 2)
+    src = np.concatenate((arrays.src, pairs[:, 0]))
+    dst = np.concatenate((arrays.dst, pairs[:, 1]))
+    delay_s = np.zeros(len(src))
+    delay_s[: len(arrays.src)] = np.where(lane[arrays.src] != lane[arrays.dst], arrays.delay_s, 0.0)
+    waits = np.bincount(dst, minlength=n)
+    return _Plan(lane, arrays.times_s[np.arange(n), lane], adjacency(src, dst, delay_s, n), waits)
+
+
+def _lane_of(problem: SchedulingProblem, lanes: Sequence[Sequence[int]]) -> Ints:
+    """The lane of each task. Raises IllegalSchedule where the orders are not those of the problem's tasks."""
     tasks, n = problem.tasks, len(problem.tasks)
     if len(lanes) != problem.lanes:
         raise IllegalSchedule(f"{len(lanes)} lane orders for {problem.lanes} lanes: give one per lane, empty if idle")
-    lane = [-1] * n
-    for k, order in enumerate(lanes):
-        for i in order:
-            if not 0 <= i < n:
-                raise IllegalSchedule(f"lane {k} runs task number {i}: there are {n} tasks")
-            if lane[i] >= 0:
-                raise IllegalSchedule(f"{tasks[i].task!r} runs twice, on lane {lane[i]} and on lane {k}")
-            if tasks[i].times_s[k] == math.inf:
-                raise IllegalSchedule(f"{tasks[i].task!r} runs on lane {k}, where it may not")
-            lane[i] = k
-    if -1 in lane:
-        raise IllegalSchedule(f"{tasks[lane.index(-1)].task!r} runs on no lane")
-    after: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-    waits = [0] * n
-    for e in problem.edges:
-        src, dst = e.src, e.dst
-        after[src].append((dst, e.delay_s if lane[src] != lane[dst] else 0.0))
-        waits[dst] += 1
-    for a, b in chain(extra, *map(pairwise, lanes)):
-        after[a].append((b, 0.0))
-        waits[b] += 1
-    return _Plan(lane, [c.times_s[k] for c, k in zip(tasks, lane, strict=True)], after, waits)
+    counts = [len(order) for order in lanes]
+    placed = np.fromiter(chain.from_iterable(lanes), np.int64, sum(counts))
+    on = np.repeat(np.arange(problem.lanes), counts)
+    inside = (placed >= 0) & (placed < n)
+    if not inside.all():
+        at = int(inside.argmin())
+        raise IllegalSchedule(f"lane {on[at]} runs task number {placed[at]}: there are {n} tasks")
+    lane = np.full(n, -1)
+    lane[placed] = on
+    if len(placed) != n or -1 in lane:
+        first: dict[int, int] = {}
+        for k, i in zip(on.tolist(), placed.tolist(), strict=True):
+            if i in first:
+                raise IllegalSchedule(f"{tasks[i].task!r} runs twice, on lane {first[i]} and on lane {k}")
+            first[i] = k
+        raise IllegalSchedule(f"{tasks[int((lane < 0).argmax())].task!r} runs on no lane")
+    forbidden = np.flatnonzero(problem.arrays.times_s[np.arange(n), lane] == math.inf)
+    if len(forbidden):
+        i = int(forbidden[0])
+        raise IllegalSchedule(f"{tasks[i].task!r} runs on lane {lane[i]}, where it may not")
+    return lane
 
 
-def _unshared(plan: _Plan, release: list[float], issued: list[float]) -> tuple[list[float], list[float], list[int]]:
+@loop
+def _unshared(
+    work: Floats, first: Ints, after: Ints, delay_s: Floats, waits: Ints, release: Floats, issued: Floats
+) -> tuple[list[float], list[float], list[int]]:
     """Starts and ends where nothing is shared, and the tasks that got their turn (all, unless there is a deadlock)."""
-    starts, ends, waits = list(release), [0.0] * len(plan.work), list(plan.waits)
-    order = [i for i, w in enumerate(waits) if w == 0]
-    for i in order:  # grows while it is read
-        end = starts[i] + plan.work[i]
-        ends[i] = end = max(end, issued[i])
-        for j, delay in plan.after[i]:
-            if end + delay > starts[j]:
-                starts[j] = end + delay
-            waits[j] -= 1
-            if waits[j] == 0:
+    n = len(work)
+    starts, ends = [release[i] for i in range(n)], [0.0] * n
+    missing = [waits[i] for i in range(n)]
+    order = [i for i in range(n) if missing[i] == 0]
+    k = 0
+    while k < len(order):
+        i = order[k]
+        k += 1
+        end = max(starts[i] + work[i], issued[i])
+        ends[i] = end
+        for e in range(first[i], first[i + 1]):
+            j = after[e]
+            if end + delay_s[e] > starts[j]:
+                starts[j] = end + delay_s[e]
+            missing[j] -= 1
+            if missing[j] == 0:
                 order.append(j)
     return starts, ends, order
 
@@ -171,9 +269,10 @@ def _unshared(plan: _Plan, release: list[float], issued: list[float]) -> tuple[l
 def _deadlock(plan: _Plan, done: list[int]) -> list[int]:
     """Tasks that wait for each other in a circle, the first one repeated at the end."""
     stuck = set(range(len(plan.work))).difference(done)
+    first, after = plan.after.start.tolist(), plan.after.task.tolist()
     cause: dict[int, int] = {}
     for i in sorted(stuck):
-        for j, _ in plan.after[i]:
+        for j in after[first[i] : first[i + 1]]:
             cause.setdefault(j, i)
     path, at = [], min(stuck)
     while at not in path:
@@ -183,75 +282,93 @@ def _deadlock(plan: _Plan, done: list[int]) -> list[int]:
     return [at, *reversed(circle)]
 
 
-def _host(problem: SchedulingProblem, plan: _Plan, starts: list[float]) -> tuple[list[float], list[float]]:
+@loop
+def _host(
+    work: Floats, first: Ints, after: Ints, delay_s: Floats, waits: Ints, host_s: Floats, starts: Floats
+) -> tuple[list[float], list[float]]:
     """When the host begins and ends to issue each task; 0 and 0 for a task that needs no host."""
-    release, issued, now = [0.0] * len(starts), [0.0] * len(starts), 0.0
-    waits = list(plan.waits)
-    ready = [(starts[i], i) for i, w in enumerate(waits) if w == 0]
+    n = len(work)
+    release, issued, now = [0.0] * n, [0.0] * n, 0.0
+    missing = [waits[i] for i in range(n)]
+    ready = [(starts[i], i) for i in range(n) if missing[i] == 0]
     heapq.heapify(ready)
-    while ready:
+    while len(ready) > 0:
         _, i = heapq.heappop(ready)
-        if problem.tasks[i].host_s > 0:
-            release[i], now = now, now + problem.tasks[i].host_s
+        if host_s[i] > 0.0:
+            release[i] = now
+            now += host_s[i]
             issued[i] = now
-        for j, _ in plan.after[i]:
-            waits[j] -= 1
-            if waits[j] == 0:
+        for e in range(first[i], first[i + 1]):
+            j = after[e]
+            missing[j] -= 1
+            if missing[j] == 0:
                 heapq.heappush(ready, (starts[j], j))
     return release, issued
 
 
 def _may_contend(problem: SchedulingProblem) -> bool:
     """Whether as many tasks as there are lanes can ask for more than there is."""
-    compute = heapq.nlargest(problem.lanes, (c.compute_demand for c in problem.tasks))
-    bandwidth = heapq.nlargest(problem.lanes, (c.bandwidth_demand for c in problem.tasks))
-    return max(sum(compute), sum(bandwidth)) > 1.0
+    compute = heapq.nlargest(problem.lanes, problem.arrays.compute_demand.tolist())
+    bandwidth = heapq.nlargest(problem.lanes, problem.arrays.bandwidth_demand.tolist())
+    return bool(max(sum(compute), sum(bandwidth)) > 1.0)
 
 
+@loop
 def _shared(
-    problem: SchedulingProblem, plan: _Plan, release: list[float], issued: list[float]
+    work: Floats,
+    first: Ints,
+    after: Ints,
+    delay_s: Floats,
+    waits: Ints,
+    compute_demand: Floats,
+    bandwidth_demand: Floats,
+    release: Floats,
+    issued: Floats,
 ) -> tuple[list[float], list[float]]:
     """Starts and ends where running tasks slow each other down. Expects orders without deadlock."""
-    n, tasks = len(plan.work), problem.tasks
-    starts, ends, ready, waits = [0.0] * n, [0.0] * n, list(release), list(plan.waits)
-    clock: list[tuple[float, int]] = [(ready[i], i) for i in range(n) if waits[i] == 0]  # real time: to start or to end
+    n = len(work)
+    starts, ends = [0.0] * n, [0.0] * n
+    ready, missing = [release[i] for i in range(n)], [waits[i] for i in range(n)]
+    clock = [(ready[i], i) for i in range(n) if missing[i] == 0]  # real time: to start or to end
     heapq.heapify(clock)
-    working: list[tuple[float, int]] = []  # virtual time at which the work is done
-    compute = bandwidth = 0.0  # what the working tasks ask for
+    working = [(0.0, i) for i in range(0)]  # virtual time at which the work is done
+    compute, bandwidth = 0.0, 0.0  # what the working tasks ask for
     begun = [False] * n
-    now = virtual = 0.0
-    slow = 1.0
-
-    def end(i: int) -> None:
-        ends[i] = now
-        for j, delay in plan.after[i]:
-            ready[j] = max(ready[j], now + delay)
-            waits[j] -= 1
-            if waits[j] == 0:
-                heapq.heappush(clock, (ready[j], j))
-
-    while clock or working:
-        # max: rounding may have carried `virtual` a hair beyond
-        done_s = now + max(0.0, working[0][0] - virtual) * slow if working else math.inf
-        if clock and clock[0][0] <= done_s:
+    now, virtual, slow = 0.0, 0.0, 1.0
+    while len(clock) > 0 or len(working) > 0:
+        done_s = math.inf
+        if len(working) > 0:
+            done_s = now + max(0.0, working[0][0] - virtual) * slow  # rounding may have carried `virtual` beyond
+        ended = -1
+        if len(clock) > 0 and clock[0][0] <= done_s:
             at, i = heapq.heappop(clock)
             virtual += (at - now) / slow
             now = at
             if begun[i]:
-                end(i)
-                continue
-            begun[i], starts[i] = True, now
-            heapq.heappush(working, (virtual + plan.work[i], i))
-            compute += tasks[i].compute_demand
-            bandwidth += tasks[i].bandwidth_demand
+                ended = i
+            else:
+                begun[i] = True
+                starts[i] = now
+                heapq.heappush(working, (virtual + work[i], i))
+                compute += compute_demand[i]
+                bandwidth += bandwidth_demand[i]
+                slow = max(1.0, compute, bandwidth)
         else:
             done, i = heapq.heappop(working)
             now, virtual = done_s, max(virtual, done)
-            compute = compute - tasks[i].compute_demand if working else 0.0
-            bandwidth = bandwidth - tasks[i].bandwidth_demand if working else 0.0
+            compute = compute - compute_demand[i] if len(working) > 0 else 0.0
+            bandwidth = bandwidth - bandwidth_demand[i] if len(working) > 0 else 0.0
+            slow = max(1.0, compute, bandwidth)
             if issued[i] > now:
                 heapq.heappush(clock, (issued[i], i))
             else:
-                end(i)
-        slow = max(1.0, compute, bandwidth)
+                ended = i
+        if ended >= 0:
+            ends[ended] = now
+            for e in range(first[ended], first[ended + 1]):
+                j = after[e]
+                ready[j] = max(ready[j], now + delay_s[e])
+                missing[j] -= 1
+                if missing[j] == 0:
+                    heapq.heappush(clock, (ready[j], j))
     return starts, ends

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from pararev_hw.types import Placement, SchedulingProblem
 
 
@@ -76,31 +78,38 @@ def peak_along(held: Holding, order: Sequence[int]) -> int:
 
 
 def peak_memory(problem: SchedulingProblem, placements: Sequence[Placement]) -> tuple[int, tuple[int, ...]]:
+    """What `peak_of` says of a schedule's placements."""
+    at = {p.task: p for p in placements}
+    placed = [at[c.task] for c in problem.tasks]
+    return peak_of(problem, [p.start_s for p in placed], [p.end_s for p in placed])
+
+
+def peak_of(
+    problem: SchedulingProblem, starts_s: Sequence[float], ends_s: Sequence[float]
+) -> tuple[int, tuple[int, ...]]:
     """The most bytes alive at once, static ones included, and the tasks that hold them: the first of each buffer.
 
     What ends at an instant makes room for what starts at it.
     """
-    at = {p.task: p for p in placements}
-    alive = [(at[c.task].start_s, at[c.task].end_s) for c in problem.tasks]
-    events: list[tuple[float, int, int, int]] = []  # at one instant: frees, new buffers, frees of what lives no time
-    for b in problem.held():
-        if b.bytes:
-            first_s, owner = min((alive[i][0], i) for i in b.tasks)
-            last_s = max(alive[i][1] for i in b.tasks)
-            events.append((first_s, 1, owner, b.bytes))
-            if not b.stays:
-                events.append((last_s, 0 if last_s > first_s else 2, owner, -b.bytes))
-    now = peak = 0
-    peak_at = -1
-    events.sort()
-    for k, event in enumerate(events):
-        now += event[3]
-        if now > peak:
-            peak, peak_at = now, k
-    live: dict[int, int] = {}
-    for _, _, owner, size in events[: peak_at + 1]:
-        live[owner] = live.get(owner, 0) + size
-    return problem.static_bytes + peak, tuple(sorted(i for i, size in live.items() if size))
+    buffers = problem.buffer_arrays
+    if not len(buffers.size):
+        return problem.static_bytes, ()
+    starts, ends = np.asarray(starts_s)[buffers.user], np.asarray(ends_s)[buffers.user]
+    begin = buffers.start[:-1]
+    first_s, last_s = np.minimum.reduceat(starts, begin), np.maximum.reduceat(ends, begin)
+    is_first = starts == np.repeat(first_s, np.diff(buffers.start))
+    owner = np.minimum.reduceat(np.where(is_first, buffers.user, len(problem.tasks)), begin)
+    goes = np.flatnonzero(~buffers.stays)
+    # at one instant: frees, new buffers, frees of what lives no time
+    kind = np.concatenate((np.ones(len(first_s), np.int64), np.where(last_s > first_s, 0, 2)[goes]))
+    owners = np.concatenate((owner, owner[goes]))
+    sizes = np.concatenate((buffers.size, -buffers.size[goes]))
+    order = np.lexsort((owners, kind, np.concatenate((first_s, last_s[goes]))))
+    alive = np.cumsum(sizes[order])
+    at = int(alive.argmax())
+    live = np.zeros(len(problem.tasks), buffers.size.dtype)
+    np.add.at(live, owners[order[: at + 1]], sizes[order[: at + 1]])
+    return problem.static_bytes + int(alive[at]), tuple(np.flatnonzero(live).tolist())
 
 
 def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement]) -> list[tuple[int, int]]:

@@ -6,40 +6,56 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
+import numpy as np
+
+from pararev_hw.compiled import loop
 from pararev_hw.types import SchedulingProblem
+from pararev_hw.types.problem_arrays import Adjacency, Floats, Ints
 
 
 def lanes_are_alike(problem: SchedulingProblem) -> bool:
     """Whether it makes no difference to any task on which lane it runs, or where its inputs come from."""
-    return all(len(set(c.times_s)) == 1 for c in problem.tasks) and not any(e.delay_s for e in problem.edges)
+    arrays = problem.arrays
+    return bool((arrays.times_s == arrays.times_s[:, :1]).all() and not arrays.delay_s.any())
 
 
 def dispatch(
-    times_s: Sequence[float], out: Sequence[Sequence[int]], waits: Sequence[int], rank: Sequence[float], lanes: int
+    times_s: Floats, after: Adjacency, waits: Ints, rank: Sequence[float], lanes: int
 ) -> tuple[list[float], list[float]]:
-    """Start and end of every task. Lower `rank` starts first, ties by index; `waits[i]` counts i in `out`."""
-    push, pop = heapq.heappush, heapq.heappop
-    missing = list(waits)
-    starts_s, ends_s = [0.0] * len(missing), [0.0] * len(missing)
-    ready = [(rank[i], i) for i, m in enumerate(missing) if m == 0]
+    """Start and end of every task. Lower `rank` starts first, ties by index; `waits[i]` counts i in `after`."""
+    steps = len(times_s) + len(after.task)
+    ranks = np.asarray(rank, np.float64)
+    starts_s, ends_s = _dispatch(steps, times_s, after.start, after.task, waits, ranks, lanes)
+    return starts_s, ends_s
+
+
+@loop
+def _dispatch(
+    times_s: Floats, first: Ints, after: Ints, waits: Ints, rank: Floats, lanes: int
+) -> tuple[list[float], list[float]]:
+    n = len(times_s)
+    missing = [waits[i] for i in range(n)]
+    starts_s, ends_s = [0.0] * n, [0.0] * n
+    ready = [(rank[i], i) for i in range(n) if missing[i] == 0]
     heapq.heapify(ready)
-    running: list[tuple[float, int]] = []
+    running = [(0.0, i) for i in range(0)]
     free, now = lanes, 0.0
-    while ready or running:
-        while ready and free:
-            _, i = pop(ready)
+    while len(ready) > 0 or len(running) > 0:
+        while len(ready) > 0 and free > 0:
+            _, i = heapq.heappop(ready)
             starts_s[i] = now
-            ends_s[i] = end = now + times_s[i]
-            push(running, (end, i))
+            ends_s[i] = now + times_s[i]
+            heapq.heappush(running, (ends_s[i], i))
             free -= 1
         now = running[0][0]
-        while running and running[0][0] <= now:
-            _, i = pop(running)
+        while len(running) > 0 and running[0][0] <= now:
+            _, i = heapq.heappop(running)
             free += 1
-            for j in out[i]:
+            for e in range(first[i], first[i + 1]):
+                j = after[e]
                 missing[j] -= 1
                 if missing[j] == 0:
-                    push(ready, (rank[j], j))
+                    heapq.heappush(ready, (rank[j], j))
     return starts_s, ends_s
 
 
@@ -48,15 +64,30 @@ def lane_orders(
 ) -> list[list[int]]:
     """Tasks of which at no time more than `lanes` run, each on the lowest lane that is free. `order` is topological: of
     two tasks that start together it tells which may be the other's predecessor."""
-    free, busy = list(range(lanes)), list[tuple[float, int]]()
-    orders: list[list[int]] = [[] for _ in range(lanes)]
+    tasks = np.asarray(order, np.int64)
+    starts, ends = np.asarray(starts_s, np.float64)[tasks], np.asarray(ends_s, np.float64)[tasks]
+    in_time = np.lexsort((ends, starts))
+    lane = np.asarray(_lowest_free_lanes(len(tasks), starts[in_time], ends[in_time], lanes), np.int64)
+    return [tasks[in_time[lane == k]].tolist() for k in range(lanes)]
+
+
+@loop
+def _lowest_free_lanes(starts_s: Floats, ends_s: Floats, lanes: int) -> list[int]:
+    """The lane of each task, tasks in order of their start."""
+    free = list(range(lanes))
+    busy = [(0.0, k) for k in range(0)]
     until = [0.0] * lanes
-    for i in sorted(order, key=lambda i: (starts_s[i], ends_s[i])):
-        while busy and (busy[0][0] <= starts_s[i]):
-            heapq.heappush(free, heapq.heappop(busy)[1])
+    chosen = [0] * len(starts_s)
+    for i in range(len(starts_s)):
+        while len(busy) > 0 and busy[0][0] <= starts_s[i]:
+            _, ended = heapq.heappop(busy)
+            heapq.heappush(free, ended)
         # none is free for a task of no time whose plan had it run inside another one: then it runs after that
-        lane = heapq.heappop(free) if free else heapq.heappop(busy)[1]
-        orders[lane].append(i)
-        heapq.heappush(busy, (max(ends_s[i], until[lane]), lane))
+        if len(free) > 0:
+            lane = heapq.heappop(free)
+        else:
+            _, lane = heapq.heappop(busy)
+        chosen[i] = lane
         until[lane] = max(ends_s[i], until[lane])
-    return orders
+        heapq.heappush(busy, (until[lane], lane))
+    return chosen

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import holding, peak_memory, waits_that_keep
+from pararev_hw.schedulers.buffer_table import holding, peak_of, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
-from pararev_hw.simulate import energy_by_group, play, play_sequential
+from pararev_hw.simulate import Timeline, energy_by_group, placements, sequential_timeline, timeline
 from pararev_hw.types import Placement, Schedule, SchedulingProblem
 
 PROVED = 1e-12  # a makespan this close to its bound, relative, is optimal: two sums of the same times differ by less
@@ -38,25 +38,25 @@ def evaluate_orders(
     says so where it was the memory. Raises Infeasible where none fits, IllegalSchedule where `lanes` is no legal order.
     """
     waits = tuple(waits)
-    sequential = play_sequential(problem)
-    played = sequential if lanes is None else play(problem, lanes, waits)
-    peak_bytes = _fitting_peak(problem, played)
-    if peak_bytes is None and lanes is not None:
-        need, _ = peak_memory(problem, played)
-        notes += (f"side by side the tasks would need {need} bytes: one at a time instead (see memory-list)",)
-    if peak_bytes is None or makespan(sequential) < makespan(played):
-        sequential_peak = _fitting_peak(problem, sequential)
-        if sequential_peak is not None:
-            played, peak_bytes = sequential, sequential_peak
-    if peak_bytes is None:
-        played = play_sequential(problem, least_peak_order(problem))
-        peak_bytes = _fitting_peak(problem, played)
-    if peak_bytes is None:
-        raise Infeasible(does_not_fit(problem, min(played, sequential, key=lambda p: peak_memory(problem, p)[0])))
-    makespan_s = makespan(played)
+    sequential = sequential_timeline(problem)
+    times = sequential if lanes is None else timeline(problem, lanes, waits)
+    peak_bytes, fits = _peak(problem, times)
+    if not fits and lanes is not None:
+        notes += (f"side by side the tasks would need {peak_bytes} bytes: one at a time instead (see memory-list)",)
+    if times is not sequential and (not fits or sequential.makespan_s < times.makespan_s):
+        sequential_peak, sequential_fits = _peak(problem, sequential)
+        if sequential_fits:
+            times, peak_bytes, fits = sequential, sequential_peak, True
+    if not fits:
+        times = sequential_timeline(problem, least_peak_order(problem))
+        peak_bytes, fits = _peak(problem, times)
+    if not fits:
+        raise Infeasible(does_not_fit(problem, min(times, sequential, key=lambda t: _peak(problem, t)[0])))
+    makespan_s = times.makespan_s
     bound_s, bound_by = max(lower_bound(problem) if problem_bound is None else problem_bound, bound, key=lambda b: b[0])
     optimal = makespan_s <= bound_s * (1 + PROVED)
     tasks = problem.tasks
+    played = placements(problem, times.lane, times.starts_s, times.ends_s)
     limited = problem.memory_limit_bytes is not None and holding(problem).matters
     keeping = waits_that_keep(problem, played) if waits or limited else []
     return Schedule(
@@ -65,12 +65,12 @@ def evaluate_orders(
         lanes=problem.lanes,
         placements=played,
         makespan_s=makespan_s,
-        sequential_s=makespan(sequential),
+        sequential_s=sequential.makespan_s,
         lower_bound_s=min(bound_s, makespan_s) if optimal else bound_s,
         bound_by=bound_by,
         optimal=optimal,
         peak_bytes=peak_bytes if _states_memory(problem) else None,
-        energy_j=energy(problem, played),
+        energy_j=_energy(problem, times.lane, makespan_s),
         waits=tuple((tasks[a].task, tasks[b].task) for a, b in keeping),
         notes=notes,
     )
@@ -91,7 +91,7 @@ def with_bound(schedule: Schedule, bound: tuple[float, str]) -> Schedule:
 
 def makespan_of(problem: SchedulingProblem, lanes: Sequence[Sequence[int]]) -> float:
     """How long lane orders take when they are played."""
-    return makespan(play(problem, lanes))
+    return timeline(problem, lanes).makespan_s
 
 
 def makespan(placements: Sequence[Placement]) -> float:
@@ -105,11 +105,15 @@ def energy(problem: SchedulingProblem, placements: Sequence[Placement]) -> Mappi
     Empty where the problem says nothing about energy.
     """
     lane = {p.task: p.lane for p in placements}
-    (parts,) = energy_by_group(problem, [lane[c.task] for c in problem.tasks], [0] * len(problem.tasks), 1)
+    return _energy(problem, [lane[c.task] for c in problem.tasks], makespan(placements))
+
+
+def _energy(problem: SchedulingProblem, lane: Sequence[int], makespan_s: float) -> Mapping[str, float]:
+    (parts,) = energy_by_group(problem, lane, [0] * len(problem.tasks), 1)
     if any(e.energy_j for e in problem.edges):
         parts.setdefault("noc", 0.0)
     if problem.static_power_w:
-        parts["static"] = parts.get("static", 0.0) + problem.static_power_w * makespan(placements)
+        parts["static"] = parts.get("static", 0.0) + problem.static_power_w * makespan_s
     return {**dict(sorted(parts.items())), "total": sum(parts[p] for p in sorted(parts))} if parts else {}
 
 
@@ -119,19 +123,18 @@ def _states_memory(problem: SchedulingProblem) -> bool:
     )
 
 
-def _fitting_peak(problem: SchedulingProblem, placements: Sequence[Placement]) -> int | None:
-    """The peak in bytes, or None where it is above the limit."""
-    peak, _ = peak_memory(problem, placements)
-    return peak if problem.memory_limit_bytes is None or peak <= problem.memory_limit_bytes else None
+def _peak(problem: SchedulingProblem, times: Timeline) -> tuple[int, bool]:
+    """The peak in bytes, and whether it is within the limit."""
+    peak, _ = peak_of(problem, times.starts_s, times.ends_s)
+    return peak, problem.memory_limit_bytes is None or peak <= problem.memory_limit_bytes
 
 
-def does_not_fit(problem: SchedulingProblem, placements: Sequence[Placement]) -> str:
+def does_not_fit(problem: SchedulingProblem, times: Timeline) -> str:
     """Need, have, and the tasks that hold most at the peak of a schedule."""
-    need, live = peak_memory(problem, placements)
+    need, live = peak_of(problem, times.starts_s, times.ends_s)
     holds: dict[int, int] = {}
-    at = {p.task: p.start_s for p in placements}
     for b in problem.held():
-        owner = min(b.tasks, key=lambda i: (at[problem.tasks[i].task], i))
+        owner = min(b.tasks, key=lambda i: (times.starts_s[i], i))
         holds[owner] = holds.get(owner, 0) + b.bytes
     largest = sorted(live, key=lambda i: (-holds[i], i))[:3]
     held = ", ".join(f"{problem.tasks[i].task!r} {holds[i]}" for i in largest)

@@ -12,12 +12,16 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from pararev_hw.compiled import loop
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.dispatch import dispatch, lane_orders, lanes_are_alike
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan_of
 from pararev_hw.schedulers.heft import upward_ranks
-from pararev_hw.schedulers.insertion import place
+from pararev_hw.schedulers.insertion import place_arrays
 from pararev_hw.types import Schedule, SchedulingProblem
+from pararev_hw.types.problem_arrays import Adjacency, Floats, Ints
 
 NOISE = 0.3  # a fresh start multiplies each rank by up to 1 + NOISE
 STALE = 2  # pairs of passes without progress before a fresh start
@@ -56,8 +60,7 @@ def search(
     n, draw = len(problem.tasks), random.Random(seed)
     passes = _uniform(problem) if lanes_are_alike(problem) else _uneven(problem)
     forward, backward, spent_each = passes
-    order = problem.topological_order()
-    levels = upward_ranks(problem, order)
+    levels = upward_ranks(problem)
     bound_s, _ = lower_bound(problem) if bound is None else bound
     enough_s = bound_s * (1 + PROVED)
     plain = is_plain(problem)
@@ -90,59 +93,55 @@ def search(
 
 def is_plain(problem: SchedulingProblem) -> bool:
     """Whether tasks take exactly their times: nothing is shared and no host launches."""
-    return not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
+    return problem.arrays.plain
 
 
 _Passes = tuple[Callable[[Sequence[float]], _Pass], Callable[[Sequence[float]], _Pass], int]
 
 
 def _uniform(problem: SchedulingProblem) -> _Passes:
-    n = len(problem.tasks)
-    times_s = [c.best_s for c in problem.tasks]
-    out: list[list[int]] = [[] for _ in range(n)]
-    into: list[list[int]] = [[] for _ in range(n)]
-    for e in problem.edges:
-        out[e.src].append(e.dst)
-        into[e.dst].append(e.src)
-    order = problem.topological_order()
+    arrays, order = problem.arrays, problem.topological_order()
 
-    def one_way(after: list[list[int]], before: list[list[int]], order: Sequence[int]) -> Callable[..., _Pass]:
-        waits = [len(b) for b in before]
+    def one_way(after: Adjacency, before: Adjacency, order: Sequence[int]) -> Callable[..., _Pass]:
+        waits = np.diff(before.start)
 
         def run(rank: Sequence[float]) -> _Pass:
-            starts_s, ends_s = dispatch(times_s, after, waits, rank, problem.lanes)
+            starts_s, ends_s = dispatch(arrays.best_s, after, waits, rank, problem.lanes)
             return _Pass(starts_s, ends_s, lambda: lane_orders(starts_s, ends_s, order, problem.lanes))
 
         return run
 
-    return one_way(out, into, order), one_way(into, out, order[::-1]), n
+    both = one_way(arrays.out, arrays.into, order), one_way(arrays.into, arrays.out, order[::-1])
+    return *both, len(problem.tasks)
 
 
 def _uneven(problem: SchedulingProblem) -> _Passes:
-    n = len(problem.tasks)
-    times_s = [c.times_s for c in problem.tasks]
-    into: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-    out: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-    for e in problem.edges:
-        into[e.dst].append((e.src, e.delay_s))
-        out[e.src].append((e.dst, e.delay_s))
-    order = problem.topological_order()
+    arrays = problem.arrays
+    topological = np.array(problem.topological_order(), np.int64)
 
-    def one_way(before: list[list[tuple[int, float]]], order: Sequence[int]) -> Callable[..., _Pass]:
+    def one_way(before: Adjacency, order: Ints) -> Callable[..., _Pass]:
         def run(rank: Sequence[float]) -> _Pass:
-            placed = place(times_s, before, _listed(rank, before, order), problem.lanes)
+            placed = place_arrays(arrays.times_s, before, _listed(np.asarray(rank, np.float64), before, order))
             return _Pass(placed.start_s, placed.end_s, lambda: placed.lanes)
 
         return run
 
-    return one_way(into, order), one_way(out, order[::-1]), INSERTION * n
+    both = one_way(arrays.into, topological), one_way(arrays.out, topological[::-1])
+    return *both, INSERTION * len(problem.tasks)
 
 
-def _listed(rank: Sequence[float], before: Sequence[Sequence[tuple[int, float]]], order: Sequence[int]) -> list[int]:
+def _listed(rank: Floats, before: Adjacency, order: Ints) -> Ints:
     """Tasks by rank, but none before its predecessors: a task takes the highest rank of those and itself."""
-    least = list(rank)
-    for i in order:
-        for j, _ in before[i]:
-            if least[j] > least[i]:
-                least[i] = least[j]
-    return sorted(order, key=least.__getitem__)
+    least = np.array(_latest_ranks(len(order) + len(before.task), rank, before.start, before.task, order))
+    listed: Ints = order[np.argsort(least[order], kind="stable")]
+    return listed
+
+
+@loop
+def _latest_ranks(rank: Floats, first: Ints, before: Ints, order: Ints) -> list[float]:
+    latest = [rank[i] for i in range(len(rank))]
+    for k in range(len(order)):
+        i = order[k]
+        for e in range(first[i], first[i + 1]):
+            latest[i] = max(latest[i], latest[before[e]])
+    return latest

@@ -55,7 +55,7 @@ class SafeSearch:
         self.order = problem.topological_order()
         self.enough_s = lower_bound(problem)[0] * (1 + PROVED)
         self.plain = not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
-        self.levels = upward_ranks(problem, self.order)
+        self.levels = upward_ranks(problem)
         self.spent = 0
 
     def safe_orders(self) -> list[tuple[int, ...]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from pararev_hw.errors import BadInput
+
+if TYPE_CHECKING:
+    from pararev_hw.types.problem_arrays import BufferArrays, ProblemArrays
 
 EnergyParts = Mapping[str, float]  # part -> joule; parts: "compute", "sram", "dram", "noc", "neuron", "static", ...
 
@@ -61,7 +66,7 @@ class Buffer:
     stays: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: cached properties need a place
 class SchedulingProblem:
     """A scheduling problem: tasks with times on lanes, and what must come before what.
 
@@ -105,8 +110,26 @@ class SchedulingProblem:
                 raise BadInput(f"a buffer of {b.bytes} bytes for tasks {b.tasks}: bytes >= 0, tasks that exist")
         self.topological_order()
 
+    @cached_property
+    def arrays(self) -> ProblemArrays:
+        """Tasks and edges as arrays."""
+        from pararev_hw.types.problem_arrays import problem_arrays  # numpy: late, for what only names the types
+
+        return problem_arrays(self.tasks, self.edges, self.lanes)
+
+    @cached_property
+    def buffer_arrays(self) -> BufferArrays:
+        """What `held` gives, without what holds nothing, as arrays."""
+        from pararev_hw.types.problem_arrays import buffer_arrays, output_buffers
+
+        return buffer_arrays(self.buffers) if self.buffers else output_buffers(self.tasks, self.arrays)
+
     def held(self) -> tuple[Buffer, ...]:
         """What lives in memory beside `static_bytes`: who touches it, and how large it is."""
+        return self._held
+
+    @cached_property
+    def _held(self) -> tuple[Buffer, ...]:
         if self.buffers:
             return self.buffers
         users = [[i] for i in range(len(self.tasks))]
@@ -130,8 +153,10 @@ class SchedulingProblem:
 
     def topological_order(self) -> tuple[int, ...]:
         """Task indices, predecessors first, ties by index. Raises BadInput naming the cycle, if there is one."""
-        import heapq
+        return self._order
 
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
         n = len(self.tasks)
         if all(0 <= e.src < e.dst < n for e in self.edges):
             return tuple(range(n))

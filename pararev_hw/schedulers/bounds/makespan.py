@@ -13,11 +13,14 @@ import heapq
 import math
 from collections.abc import Iterable, Sequence
 
-from pararev_hw.graph.order import first_come_order, followers
+import numpy as np
+
+from pararev_hw.compiled import loop
 from pararev_hw.schedulers.bounds.memory import area_bound, excluding_sets
 from pararev_hw.schedulers.bounds.overlap import pairing_bound
 from pararev_hw.schedulers.buffer_table import holding
 from pararev_hw.types import SchedulingProblem
+from pararev_hw.types.problem_arrays import Floats, Ints
 
 MAX_LANE_SETS = 32  # sets of lanes that are looked at one by one; each costs O(n log n)
 
@@ -27,23 +30,24 @@ def lower_bound(problem: SchedulingProblem) -> tuple[float, str]:
 
     Heads and tails take each task's best time and no communication. On a tie the name that comes first below wins.
     """
-    works = [c.best_s for c in problem.tasks]
-    heads, tails = heads_and_tails(problem, works)
-    everything = range(len(works))
+    arrays = problem.arrays
+    works = arrays.best_s
+    heads, tails = map(np.array, heads_and_tails(problem, works.tolist()))
+    everything = np.arange(len(works))
     best_s, bound_by = 0.0, "nothing to do"
     for bound_s, name in (
-        (max((h + w + t for h, w, t in zip(heads, works, tails, strict=True)), default=0.0), "critical path"),
-        (sum(works) / problem.lanes, "work over lanes"),
-        *_lane_bounds(problem, works, heads, tails),
+        (float((heads + works + tails).max(initial=0.0)), "critical path"),
+        (sum(works.tolist()) / problem.lanes, "work over lanes"),
+        *_lane_bounds(arrays.times_s, works, heads, tails),
         *(
-            (_machine(everything, heads, [w * d for w, d in zip(works, demand, strict=True)], tails), name)
+            (_machine(everything, heads, works * demand, tails), name)
             for demand, name in (
-                ([c.compute_demand for c in problem.tasks], "shared compute"),
-                ([c.bandwidth_demand for c in problem.tasks], "shared bandwidth"),
+                (arrays.compute_demand, "shared compute"),
+                (arrays.bandwidth_demand, "shared bandwidth"),
             )
-            if any(demand)
+            if demand.any()
         ),
-        *_host_bound(problem, tails),
+        *_host_bound(arrays.host_s, tails),
         *_memory_bounds(problem, works, heads, tails),
         *_pairing_bound(problem),
     ):
@@ -54,100 +58,104 @@ def lower_bound(problem: SchedulingProblem) -> tuple[float, str]:
 
 def _whole(problem: SchedulingProblem, bound_s: float) -> float:
     """Where every time is a multiple of some whole number, and nothing stretches tasks, so is every makespan."""
-    step = 0
-    for c in problem.tasks:
-        if c.compute_demand or c.bandwidth_demand or c.host_s:
-            return bound_s
-        for time_s in c.times_s[:1] if len(set(c.times_s)) == 1 else c.times_s:
-            if time_s < math.inf:
-                if time_s != int(time_s) or time_s > 2**50:
-                    return bound_s
-                step = math.gcd(step, int(time_s))
-    for e in problem.edges:
-        if e.delay_s != int(e.delay_s):
-            return bound_s
-        step = math.gcd(step, int(e.delay_s))
+    arrays = problem.arrays
+    if not arrays.plain:
+        return bound_s
+    times = np.concatenate((arrays.times_s[arrays.times_s < math.inf], arrays.delay_s))
+    if times.max(initial=0.0) > 2**50 or (times != np.trunc(times)).any():
+        return bound_s
+    step = int(np.gcd.reduce(times.astype(np.int64), initial=0))
     return float(step * math.ceil(bound_s / step * (1 - 1e-12))) if step else bound_s
 
 
 def heads_and_tails(problem: SchedulingProblem, works: Sequence[float]) -> tuple[list[float], list[float]]:
     """The longest path into and out of each task in the times `works`, without its own time."""
-    n = len(works)
-    out = followers(n, ((e.src, e.dst) for e in problem.edges))
-    order = first_come_order(out)
-    heads, tails = [0.0] * n, [0.0] * n
-    for i in order:
-        end = heads[i] + works[i]
-        for j in out[i]:
-            heads[j] = max(heads[j], end)
-    for i in reversed(order):
-        tails[i] = max([tails[j] + works[j] for j in out[i]], default=0.0)
+    out = problem.arrays.out
+    order = np.array(problem.topological_order(), np.int64)
+    heads, tails = _heads_and_tails(
+        len(works) + len(out.task), np.asarray(works, np.float64), out.start, out.task, order
+    )
     return heads, tails
 
 
-def _lane_bounds(
-    problem: SchedulingProblem, works: list[float], heads: list[float], tails: list[float]
-) -> Iterable[tuple[float, str]]:
+@loop
+def _heads_and_tails(works: Floats, first: Ints, after: Ints, order: Ints) -> tuple[list[float], list[float]]:
+    n = len(works)
+    heads, tails = [0.0] * n, [0.0] * n
+    for k in range(n):
+        i = order[k]
+        end = heads[i] + works[i]
+        for e in range(first[i], first[i + 1]):
+            heads[after[e]] = max(heads[after[e]], end)
+    for k in range(n - 1, -1, -1):
+        i = order[k]
+        for e in range(first[i], first[i + 1]):
+            tails[i] = max(tails[i], tails[after[e]] + works[after[e]])
+    return heads, tails
+
+
+def _lane_bounds(times_s: Floats, works: Floats, heads: Floats, tails: Floats) -> Iterable[tuple[float, str]]:
     """For each set of lanes that some task is confined to: everything confined to it, served by those lanes only."""
-    confined: dict[tuple[int, ...], list[int]] = {}
-    cache: dict[tuple[float, ...], tuple[int, ...]] = {}  # many tasks share their times
-    for i, c in enumerate(problem.tasks):
-        if c.times_s not in cache:
-            cache[c.times_s] = tuple(k for k, t in enumerate(c.times_s) if t < math.inf)
-        confined.setdefault(cache[c.times_s], []).append(i)
-    whole = tuple(range(problem.lanes))
-    confined.setdefault(whole, [])
-    busiest = sorted(confined, key=lambda s: (-sum(works[i] for i in confined[s]) / len(s), s))
-    for lanes in busiest[:MAX_LANE_SETS]:
-        inside = set(lanes)
-        members = [i for s, tasks in confined.items() if inside.issuperset(s) for i in tasks]
-        shared = [works[i] / len(lanes) for i in range(len(works))]
-        name = "head-body-tail" if lanes == whole else f"work on lane {', '.join(map(str, lanes))}"
-        yield _machine(members, heads, shared, tails), name
+    lanes = times_s.shape[1]
+    masks, which = np.unique(times_s < math.inf, axis=0, return_inverse=True)
+    members = {tuple(np.flatnonzero(mask).tolist()): np.flatnonzero(which == k) for k, mask in enumerate(masks)}
+    whole = tuple(range(lanes))
+    members.setdefault(whole, np.zeros(0, np.int64))
+    busiest = sorted(members, key=lambda s: (-sum(works[members[s]].tolist()) / len(s), s))
+    for confined in busiest[:MAX_LANE_SETS]:
+        inside = set(confined)
+        within = np.concatenate([tasks for s, tasks in members.items() if inside.issuperset(s)])
+        name = "head-body-tail" if confined == whole else f"work on lane {', '.join(map(str, confined))}"
+        yield _machine(within, heads, works / len(confined), tails), name
 
 
-def _host_bound(problem: SchedulingProblem, tails: list[float]) -> Iterable[tuple[float, str]]:
+def _host_bound(host_s: Floats, tails: Floats) -> Iterable[tuple[float, str]]:
     """The host issues everything, and what is issued last still has its tail before it."""
-    host = [c.host_s for c in problem.tasks]
-    if any(host):
-        issued = [i for i, h in enumerate(host) if h > 0]
-        yield _machine(issued, [0.0] * len(host), host, tails), "host clock"
+    if host_s.any():
+        yield _machine(np.flatnonzero(host_s > 0), np.zeros(len(host_s)), host_s, tails), "host clock"
 
 
 def _memory_bounds(
-    problem: SchedulingProblem, works: list[float], heads: list[float], tails: list[float]
+    problem: SchedulingProblem, works: Floats, heads: Floats, tails: Floats
 ) -> Iterable[tuple[float, str]]:
-    """What the memory limit adds; see `memory_bounds`."""
+    """What the memory limit adds; see `bounds.memory`."""
     if problem.memory_limit_bytes is not None and holding(problem).matters:
-        yield area_bound(problem, works, tails), "bytes times time over the memory"
-        for members in excluding_sets(problem, works):
-            yield _machine(members, heads, works, tails), "tasks that the memory keeps apart"
+        yield area_bound(problem, works.tolist(), tails.tolist()), "bytes times time over the memory"
+        for members in excluding_sets(problem, works.tolist()):
+            yield _machine(np.array(members), heads, works, tails), "tasks that the memory keeps apart"
 
 
 def _pairing_bound(problem: SchedulingProblem) -> Iterable[tuple[float, str]]:
-    """What two lanes can do side by side, where they share a chip or a memory that is limited; see `pairing`."""
-    shared = any(c.compute_demand or c.bandwidth_demand for c in problem.tasks)
+    """What two lanes can do side by side, where they share a chip or a memory that is limited; see `bounds.overlap`."""
+    shared = problem.arrays.compute_demand.any() or problem.arrays.bandwidth_demand.any()
     limited = problem.memory_limit_bytes is not None
     if problem.lanes == 2 and (shared or (limited and holding(problem).matters)):
         yield pairing_bound(problem), "what may run side by side"
 
 
-def _machine(members: Iterable[int], heads: Sequence[float], works: Sequence[float], tails: Sequence[float]) -> float:
+def _machine(members: Ints, heads: Floats, works: Floats, tails: Floats) -> float:
     """The end of the preemptive one-machine schedule of `members` with heads and tails: longest tail first."""
-    arriving = sorted((heads[i], -tails[i], works[i]) for i in members)
-    waiting: list[tuple[float, float]] = []  # (-tail, work left)
-    now = end = 0.0
-    k, n = 0, len(arriving)
-    while k < n or waiting:
-        if not waiting:
-            now = max(now, arriving[k][0])
-        while k < n and arriving[k][0] <= now:
-            heapq.heappush(waiting, arriving[k][1:])
+    head, tail, work = heads[members], tails[members], works[members]
+    arriving = np.lexsort((work, -tail, head))
+    return float(_one_machine(len(members), head[arriving], tail[arriving], work[arriving]))
+
+
+@loop
+def _one_machine(heads: Floats, tails: Floats, works: Floats) -> float:
+    """The same for tasks that are sorted by head."""
+    waiting = [(0.0, 0.0) for _ in range(0)]  # (-tail, work left)
+    now, end = 0.0, 0.0
+    k, n = 0, len(heads)
+    while k < n or len(waiting) > 0:
+        if len(waiting) == 0:
+            now = max(now, heads[k])
+        while k < n and heads[k] <= now:
+            heapq.heappush(waiting, (-tails[k], works[k]))
             k += 1
         tail, left = waiting[0]
-        if k < n and arriving[k][0] < now + left:
-            heapq.heapreplace(waiting, (tail, left - (arriving[k][0] - now)))
-            now = arriving[k][0]
+        if k < n and heads[k] < now + left:
+            heapq.heapreplace(waiting, (tail, left - (heads[k] - now)))
+            now = heads[k]
         else:
             heapq.heappop(waiting)
             now += left

@@ -36,7 +36,7 @@ class Forced:
         self.held = holding(problem) if held is None else held
         n = len(problem.tasks)
         self.after = descendants(n, [(e.src, e.dst) for e in problem.edges])
-        self.sizes = np.array(self.held.bytes, np.int64)
+        self.sizes = np.array(self.held.bytes, np.int64 if self.held.total < 2**62 else object)
         self.touched = np.zeros((n, len(self.sizes)), bool)  # by the task or by something before it
         self.needed = np.zeros((n, len(self.sizes)), bool)  # by the task or by something after it
         for b, users in enumerate(self.held.users):

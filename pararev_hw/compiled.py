@@ -1,0 +1,86 @@
+"""Loops over numbers that run compiled where there is much to do, and as plain Python elsewhere, with the same results.
+
+A loop is written once, in what Python and numba share: it takes numbers and arrays, makes lists, and returns lists.
+Plain Python is given lists in place of arrays, which it reads faster. Both do the same operations on the same 64-bit
+numbers in the same order (numba neither reorders sums nor fuses products with them unless it is told to), so no result
+depends on which of the two ran.
+
+Loading numba takes half a second, so it waits until a process has had that much to do. Where it is not installed, or
+has no place to keep what it compiled, plain Python does it all.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+SMALL = 2_000  # steps below which a compiled loop gains nothing over the time its arguments take
+PATIENCE = 60_000  # steps of plain Python, a few tenths of a second, after which numba is loaded
+
+
+class Loop:
+    """A function of numbers and arrays that may be compiled."""
+
+    _patience = PATIENCE  # what all loops of the process share
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.plain = function
+        self.__doc__ = function.__doc__
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, steps: int, *arguments: Any) -> Any:
+        """The function's result; `steps` says about how much work it is."""
+        compiled = self.compiled_for(steps)
+        return self.plain(*map(as_list, arguments)) if compiled is None else compiled(*arguments)
+
+    def compiled_for(self, steps: int) -> Callable[..., Any] | None:
+        """The compiled function where it pays for so many steps, otherwise None."""
+        if steps < SMALL:
+            return None
+        if self._compiled is None and "numba" not in sys.modules:
+            Loop._patience -= steps
+            if Loop._patience > 0:
+                return None
+        return self.compile()
+
+    def compile(self) -> Callable[..., Any] | None:
+        """The compiled function; None where there is no numba."""
+        if self._compiled is None:
+            try:
+                import numba
+            except ImportError:
+                return None
+            self._compiled = _jitted(numba, self.plain)
+        return self._compiled
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself, marked: a loop of the same module that calls it is compiled with it."""
+    function.__dict__["part_of_a_loop"] = True
+    return function
+
+
+def _jitted(numba: Any, function: Any) -> Callable[..., Any]:
+    """The compiled function, and with it the parts that it calls."""
+    names = {n: function.__globals__.get(n) for n in function.__code__.co_names}
+    parts = {n: _jitted(numba, f) for n, f in names.items() if getattr(f, "part_of_a_loop", False)}
+    if parts:
+        parts = {**function.__globals__, **parts}
+        function = FunctionType(function.__code__, parts, function.__name__, function.__defaults__)
+    try:
+        compiled: Callable[..., Any] = numba.njit(cache=True)(function)
+    except RuntimeError:  # no folder in which it may keep what it compiles
+        compiled = numba.njit(function)
+    return compiled
+
+
+def loop(function: Callable[..., Any]) -> Loop:
+    """The function as a `Loop`."""
+    return Loop(function)
+
+
+def as_list(argument: Any) -> Any:
+    """Arrays as lists, anything else as it is."""
+    return argument.tolist() if hasattr(argument, "tolist") else argument
