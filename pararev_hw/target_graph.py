@@ -90,20 +90,23 @@ def build_graph(
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph, found = _with_axes(traced.graph, found)
+    graph, found = _with_axes(traced, found)
     graph = with_spikes(graph, found, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
-def _with_axes(graph: BlockGraph, target: Target) -> tuple[BlockGraph, Target]:
+def _with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
-    from pararev_hw.importers.layout import axes_from_steps, unsettled
+    from pararev_hw.importers.layout import Declared, given_axes, unsettled
+    from pararev_hw.tracing import layout_of_step
 
+    graph = traced.graph
     if target.axes_settled:
         return graph, target
     shape = tuple(target.inputs[0].shape)
-    axes = axes_from_steps(graph, shape)
-    if axes is not None:
+    layout = layout_of_step(traced.tape, shape)
+    if layout is not None:
+        axes = given_axes(shape, layout[0], Declared(), layout[1])
         target = replace(target, batch=axes.batch, timesteps=axes.timesteps, event=axes.layout == "TB", axes=axes)
         batch = graph.batch // shape[0] * axes.batch if graph.batch % shape[0] == 0 else axes.batch
         assumptions = (*graph.assumptions, axes.sentence)
@@ -132,7 +135,7 @@ def _check_spikes(spikes: str) -> None:
 
 def with_spikes(graph: BlockGraph, target: Any, spikes: str, progress: Progress = _silent) -> BlockGraph:
     """The graph with measured or assumed spike activity, where the network has spiking neurons."""
-    if spikes == "none" or not graphs.spiking_layers(graph):
+    if spikes == "none":
         return graphs.attach(graph, None)
     try:
         rate = float(spikes)
@@ -142,8 +145,10 @@ def with_spikes(graph: BlockGraph, target: Any, spikes: str, progress: Progress 
 
 
 def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progress) -> BlockGraph:
-    from pararev_hw.tracing import measure_spikes
+    from pararev_hw.tracing import holds_spikes, measure_spikes
 
+    if not graphs.may_spike(graph) and not (target.real_inputs and holds_spikes(target.inputs)):
+        return graphs.attach(graph, None)
     if spikes == "auto" and target.real_inputs:
         inputs, source = target.inputs, "the target's own inputs"
     else:
@@ -158,7 +163,7 @@ def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progre
         network = target.realise()
         kind = "the network's own" if network is target.network else "random"
         said = f"{source}, {samples} samples, {kind} weights"
-        measured = measure_spikes(network, inputs, source=said, mode=graph.mode, samples=samples)
+        measured = measure_spikes(network, inputs, source=said, mode=graph.mode, samples=samples, graph=graph)
     except PararevError:
         raise
     except Exception as error:

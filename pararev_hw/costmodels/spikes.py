@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.graph import layer_of_op
 from pararev_hw.types import BlockGraph
 
 POPULAR_AC_J = 0.9e-12  # Horowitz, ISSCC 2014: FP32 add in 45 nm, the convention of SNN papers
@@ -23,15 +24,15 @@ def spiking_share(graph: BlockGraph) -> Floats:
     """
     share = np.full(len(graph.ops), np.nan)
     spiking = [layer for layer in graph.spikes.layers if layer.spiking] if graph.spikes else []
-    layers = {s.module: min(1.0, s.sops / s.dense_macs) for s in spiking if s.dense_macs > 0}
-    known = graph.spikes is not None
+    by_layer = {s.module: min(1.0, s.sops / s.dense_macs) for s in spiking if s.dense_macs > 0}
+    names = layer_of_op(graph)
     for task in graph.tasks:
         if task.phase not in ("forward", "recompute"):
             continue
-        matrix = [i for i in task.ops if graph.op_types[graph.ops[i].type].flops > 0]
-        if known:
+        matrix = [i for i in task.ops if names[i] is not None]
+        if graph.spikes is not None:
             for i in matrix:
-                share[i] = layers.get(graph.ops[i].module, np.nan)
+                share[i] = by_layer.get(names[i] or "", np.nan)
         elif task.sops is not None and matrix:
             share[matrix] = min(1.0, task.sops / sum(graph.op_types[graph.ops[i].type].macs for i in matrix))
     return share

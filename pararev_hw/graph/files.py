@@ -6,7 +6,7 @@ Ops are written as columns, and op types once, so that a step of tens of thousan
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -21,6 +21,7 @@ from pararev_hw.types import (
     BlockGraph,
     Edge,
     LayerSpikes,
+    NeuronSpikes,
     Op,
     OpType,
     Spikes,
@@ -136,6 +137,7 @@ def _spikes_document(spikes: Spikes) -> dict[str, Any]:
         "source": spikes.source,
         "rate": spikes.rate,
         "layers": [{name: getattr(layer, name) for name in LayerSpikes.__slots__} for layer in spikes.layers],
+        "neurons": [{name: getattr(n, name) for name in NeuronSpikes.__slots__} for n in spikes.neurons],
     }
 
 
@@ -282,10 +284,27 @@ def _spikes(spikes: Mapping[str, Any]) -> Spikes:
                 dense_macs=_number(layer["dense_macs"]),
                 spiking=_truth(layer["spiking"]),
                 channel_density=tuple(map(_share, layer["channel_density"])),
+                effective_ops=_optional(_number, layer.get("effective_ops")),
+                connection_sparsity=_optional(_share, layer.get("connection_sparsity")),
+                largest=_integer(layer.get("largest", 1)),
             )
             for layer in spikes["layers"]
         ),
+        neurons=tuple(
+            NeuronSpikes(
+                module=_text(neuron["module"]),
+                updates=_number(neuron["updates"]),
+                spikes=_number(neuron["spikes"]),
+                rate_deviation_time=_optional(_share, neuron["rate_deviation_time"]),
+                rate_deviation_channels=_optional(_share, neuron["rate_deviation_channels"]),
+            )
+            for neuron in spikes.get("neurons", ())
+        ),
     )
+
+
+def _optional(read: Callable[[object], T], value: object) -> T | None:
+    return None if value is None else read(value)
 
 
 def _text(value: object) -> str:

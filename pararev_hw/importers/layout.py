@@ -15,12 +15,10 @@ from typing import Any
 from torch import nn
 
 from pararev_hw.errors import BadInput, unknown_name
-from pararev_hw.types import BlockGraph
 
 LAYOUTS = ("TB", "BT", "B")
 BATCH_NAMES = ("batch", "batch_size")
 TIME_NAMES = ("timesteps", "time_steps", "T", "num_steps", "n_steps", "step_count")
-_SLICES = ("aten.select.int", "aten.unbind.int")
 _WORDS = {"TB": "time first, then the batch", "BT": "batch first, then time", "B": "batch first, no time axis"}
 
 
@@ -151,34 +149,12 @@ def _by_size(shape: tuple[int, ...], declaration: Declared) -> Axes | None:
         if second == batch and first != batch:
             return Axes("TB", batch, first, declaration.because)
     elif steps is not None and second is not None:
-        if first == steps and second != steps:
-            return Axes("TB", second, steps, declaration.because)
+        if first == steps:
+            return None  # time first, or a batch of as many samples: the traced step tells
         if second == steps and first != steps and len(shape) != 4:
             return Axes("BT", first, steps, declaration.because)
         if steps not in (first, second):
             return Axes("B", first, steps, declaration.because)
-    return None
-
-
-def axes_from_steps(graph: BlockGraph, shape: tuple[int, ...]) -> Axes | None:
-    """The axes by how the traced forward pass walks: taking slices along an axis, one after the other, is time."""
-    if len(shape) < 3:
-        return None
-    first, second = shape[:2]
-    along = {0: 0, 1: 0}
-    for op in graph.ops:
-        kind = graph.op_types[op.type]
-        if op.phase != "forward" or kind.name not in _SLICES or not kind.input_shapes or not kind.output_shapes:
-            continue
-        of, to, slices = kind.input_shapes[0], kind.output_shapes[0], len(kind.output_shapes)
-        if of[:1] == (first,) and to == of[1:]:
-            along[0] += slices
-        elif of[:2] == (first, second) and to == (first, *of[2:]):
-            along[1] += slices
-    if along[0] >= first > 1 and along[0] > along[1]:
-        return Axes("TB", second, first, "its loop over the first axis")
-    if along[1] >= second > 1 and along[1] > along[0]:
-        return Axes("BT", first, second, "its loop over the second axis")
     return None
 
 

@@ -238,7 +238,7 @@ def _from_factory(target: str, options: Options) -> Target:
         inputs=tensors,
         real_inputs=real,
         batch=_batch(tensors, options) if axes is None else axes.batch,
-        timesteps=options.timesteps if axes is None else axes.timesteps,
+        timesteps=declaration.timesteps if axes is None else axes.timesteps,
         event=axes is not None and axes.layout == "TB",
         realise=lambda: network,
         assumptions=_axes_said(axes),

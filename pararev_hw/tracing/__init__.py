@@ -14,9 +14,12 @@ from pararev_hw.tracing.blocks import BlockFinder
 from pararev_hw.tracing.build import GRANULARITIES, Built, build
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
+from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import Recorded, no_gc, record
 from pararev_hw.tracing.tape import Tape, written_down
+from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
+from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import BlockGraph, Program
@@ -62,8 +65,9 @@ def trace_step(
     ("encoder.layers.*") that name the blocks by hand; `granularity` is "op", "module", "block" or "auto" (block,
     and finer where blocks are few and hide what may run in parallel). `optimizer`, `step`,
     `loss`, `accumulate` and `zero_grad` say how a training step goes: see `pararev_hw.training.step.Loop`. With
-    `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all. `rules` say
-    whether the ops are those of a CPU or of a GPU, and whether images lie channels last.
+    `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all. `batch` and
+    `timesteps` are read from the first input's axes where `batch` is left out. `rules` say whether the ops are those
+    of a CPU or of a GPU, and whether images lie channels last.
 
     Raises TraceError where the step cannot be traced, and says which module and line.
     """
@@ -82,10 +86,12 @@ def trace_step(
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
         levels = tuple(FINER) if granularity == "auto" else (granularity,)
         tape, built = _grouped(recorded, finder, neurons, levels)
+    if batch is None:
+        batch, timesteps = leading_axes(tape, _shape(tensors), timesteps)
     graph = BlockGraph(
         model=title,
         mode=mode,
-        batch=accumulate * (_batch(tensors) if batch is None else batch),
+        batch=accumulate * batch,
         timesteps=timesteps,
         dtype=dtype,
         granularity=tape.granularity,
@@ -130,15 +136,12 @@ def _parallelism(built: Built) -> float:
     return sum(work) / max(longest) if work and max(longest) > 0 else 1.0
 
 
-def _batch(tensors: Sequence[torch.Tensor]) -> int:
+def _shape(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
     if not tensors or tensors[0].dim() == 0:
         raise BadInput("the network needs at least one input with a batch dimension")
-    return int(tensors[0].shape[0])
+    return tuple(tensors[0].shape)
 
 
 def _is_neuron(module: nn.Module) -> bool:
-    """A spiking neuron of ours, of SpikingJelly's or of snnTorch's naming."""
-    name = type(module).__name__
-    return bool(getattr(module, "is_spiking_neuron", False)) or name.endswith(
-        ("IFNode", "LIFNode", "PLIFNode", "Leaky")
-    )
+    """A module that says of itself that it is a spiking neuron; others are recognised by the spikes that they make."""
+    return bool(getattr(module, "is_spiking_neuron", False))

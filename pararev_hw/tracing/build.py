@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from pararev_hw.tracing.dependencies import Access, Flow, dependencies
 from pararev_hw.tracing.grouping import Group, Key, Member, each_alone, group
+from pararev_hw.tracing.neurons import spiking_modules
 from pararev_hw.tracing.recorder import Alias, Fresh, OpSignature
 from pararev_hw.tracing.tape import Tape, TapeOp
 from pararev_hw.types import (
@@ -44,7 +45,7 @@ def build(tape: Tape) -> Built:
         after = _waiting(after, tape.waits)
     members = [_member(line, entries[line.entry], follow, tape) for line, follow in zip(lines, after, strict=True)]
     groups, group_of = each_alone(members) if tape.granularity == "op" else group(members)
-    types, type_of = _op_types(tape)
+    types, type_of = _op_types(tape, tape.neurons)
     ops = tuple(
         [
             Op(t, line.home.module or "", line.home.phase, *_touched(line, entries[line.entry]), follow)
@@ -52,6 +53,10 @@ def build(tape: Tape) -> Built:
         ]
     )
     storages = _storages(tape, ops)
+    neurons = tape.neurons | spiking_modules(types, ops, storages)
+    if neurons != tape.neurons:
+        types, type_of = _op_types(tape, neurons)
+        ops = tuple([replace(op, type=t) for op, t in zip(ops, type_of, strict=True)])
     return Built(
         op_types=types,
         ops=ops,
@@ -121,15 +126,15 @@ def _member(line: TapeOp, entry: OpSignature, after: tuple[int, ...], tape: Tape
     return Member(key, after, glue=home.glue, view=entry.view)
 
 
-def _op_types(tape: Tape) -> tuple[tuple[OpType, ...], tuple[int, ...]]:
-    """The distinct op types and each line's index among them."""
+def _op_types(tape: Tape, neurons: frozenset[str]) -> tuple[tuple[OpType, ...], tuple[int, ...]]:
+    """The distinct op types and each line's index among them; elementwise work inside `neurons` is of their kind."""
     index: dict[OpType, int] = {}
     plain: dict[int, int] = {}
     inside: dict[int, int] = {}
     found: list[int] = []
     for line in tape.lines:
         op_type = tape.entries[line.entry].op_type
-        spiking = line.home.module in tape.neurons and op_type.kind == "elementwise"
+        spiking = line.home.module in neurons and op_type.kind == "elementwise"
         memo = inside if spiking else plain
         at = memo.get(line.entry)
         if at is None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.library import _scoped_library
+
+from pararev_hw.tracing.torch_private import scoped_library
 
 _aten: Any = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -65,7 +66,7 @@ CPU_RULES = DispatchRules()
 @contextlib.contextmanager
 def cuda_dispatch(flash_attention: bool = True) -> Iterator[None]:
     """Within it, ops on CPU tensors are those that CUDA tensors would run."""
-    with _scoped_library("aten", "IMPL") as library, warnings.catch_warnings():
+    with scoped_library("aten", "IMPL") as library, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel.*")
         for name in (*IN_FLOAT32, *TO_FLOAT32):
             op = _overload(name)

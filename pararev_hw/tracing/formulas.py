@@ -112,6 +112,7 @@ _PER_INPUT: Mapping[str, tuple[str, int]] = {
     # maximum 1, subtract 1, exp 1, sum 1, divide or subtract 1
     "_softmax": ("softmax", 5),
     "_log_softmax": ("softmax", 5),
+    "_safe_softmax": ("softmax", 6),  # and whether a row is masked as a whole
     "_softmax_backward_data": ("softmax", 4),
     "_log_softmax_backward_data": ("softmax", 4),
     "_adaptive_avg_pool2d": ("pool", 1),
@@ -247,6 +248,8 @@ def describe(
         kind, products, q, k = _ATTENTION[base]
         scores = numel(inputs[q][:-1]) * inputs[k][-2]
         return kind, scores * (2 * products * inputs[q][-1] + 5)  # 5: the softmax
+    if base in ("mv", "dot", "vdot", "addmv"):
+        return "reduction", 2 * max(map(numel, inputs))
     if base in _ELEMENTWISE:
         return "elementwise", _ELEMENTWISE[base] * out
     if pointwise or base in _POINTWISE_UNTAGGED:

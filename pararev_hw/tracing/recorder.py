@@ -18,28 +18,30 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensor,
-    FakeTensorMode,
-    UnsupportedOperatorException,
-)
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pararev_hw.errors import TraceError
 from pararev_hw.tracing import formulas
+from pararev_hw.tracing.torch_private import (
+    NO_SEQUENCE,
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensor,
+    FakeTensorMode,
+    TorchDispatchMode,
+    UnsupportedOperatorException,
+    as_fake,
+    autograd_node,
+    graph_task_id,
+    next_sequence_nr,
+    storage_key,
+)
 from pararev_hw.types import Call, Hole, OpType
 
 # Mutated although their schema does not say so: argument positions of the running statistics, if arg 5 (training).
 _SILENT_MUTATIONS: Mapping[str, tuple[int, ...]] = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4)}
 
-_graph_task_id = torch._C._current_graph_task_id
-_autograd_node = torch._C._current_autograd_node
-_next_sequence_nr = torch._C._autograd._get_sequence_nr
 _META = torch.device("meta")
-_NO_SEQUENCE = 2**64 - 1  # of the nodes that accumulate parameter gradients
 
 
 Meta = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, torch.device]  # shape, stride, dtype, device
@@ -337,9 +339,7 @@ class Recorder(TorchDispatchMode):
         if twin is None:
             twin = self._twins[device] = dict(FakeTensor(self.fake, torch.empty(0, device=_META), device).__dict__)
         # what FakeTensor's constructor does, without its checks: half of the time of an op would go there
-        t: Any = torch.Tensor._make_subclass(
-            FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device
-        )
+        t = as_fake(elem, device)
         t.__dict__.update(twin)
         t._pararev = info
         return t, info
@@ -421,9 +421,9 @@ class Recorder(TorchDispatchMode):
         for t, info in zip(tensors, infos, strict=True):
             if out is t:
                 return info
-        cdata = out.untyped_storage()._cdata
+        cdata = storage_key(out)
         for t, info in zip(tensors, infos, strict=True):
-            if t.untyped_storage()._cdata == cdata:
+            if storage_key(t) == cdata:
                 return self._adopt(out, info.storage)
         return self._adopt(out, self._storage_of(out))
 
@@ -435,9 +435,9 @@ class Recorder(TorchDispatchMode):
                 return k
         shape, stride = tuple(out.shape), out.stride()
         span = _span(shape, stride, out.dtype)
-        cdata = out.untyped_storage()._cdata
+        cdata = storage_key(out)
         for k, t in enumerate(tensors):
-            if t.untyped_storage()._cdata == cdata:
+            if storage_key(t) == cdata:
                 return Alias(
                     k, out.storage_offset() - t.storage_offset(), shape, stride, out.dtype, self._meta(out), span
                 )
@@ -464,7 +464,7 @@ class Recorder(TorchDispatchMode):
         flops: int = 0
         vector_flops: int | None = 0
         count = flop_registry.get(func.overloadpacket)
-        if view:
+        if view or torch.Tag.inplace_view in func.tags:
             kind = "view"
         elif count is not None:
             kind = formulas.matrix_kind(str(func)) or "gemm"
@@ -504,16 +504,16 @@ class Recorder(TorchDispatchMode):
         frame = self._stack[-1] if self._stack else -1
         node, node_frame, recalled = -1, -1, False
         grad_enabled = torch.is_grad_enabled()
-        if _graph_task_id() == -1:
+        if graph_task_id() == -1:
             self._depth_outside = len(self._stack)
         else:
-            running = _autograd_node()
+            running = autograd_node()
             node = running._sequence_nr() if running is not None else -2
-            node = -2 if node == _NO_SEQUENCE else node
+            node = -2 if node == NO_SEQUENCE else node
             node_frame = self._frame_of_node.get(node, -1)
             recalled = len(self._stack) > self._depth_outside
         # an op's node is made just before the op is dispatched, a custom function's before its forward runs
-        self._frame_of_node.setdefault(_next_sequence_nr() - 1, frame if frame >= 0 else node_frame)
+        self._frame_of_node.setdefault(next_sequence_nr() - 1, frame if frame >= 0 else node_frame)
         rng = self._rng_token() if random else -1
         self.records.append(
             Record(entry, inputs, outputs, frame, node, node_frame, recalled, grad_enabled, self.in_optimizer, rng)

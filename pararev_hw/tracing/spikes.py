@@ -1,134 +1,457 @@
-"""Run a network on real inputs and count: the density of every layer's input, and its exact synaptic operations.
+"""Run a network on real inputs and count: what each layer reads, and its exact synaptic operations.
+
+Whether a tensor holds spikes is read from its values, per operation, whatever the class of the neuron: 0 and one
+positive constant, or small integers, which are spikes that were summed (a value of 2 counts twice). A layer reads
+spikes where all its calls do.
 
 A synaptic operation is one spike reaching one output. An input element of a convolution reaches as many outputs as the
 kernel, stride, padding, dilation and groups allow at its place: fewer at the border. The fan-out of every place is the
-input gradient of a one-channel convolution of ones, so it needs no formula of its own.
+input gradient of a one-channel convolution of ones, so it needs no formula of its own. Where both operands of a product
+hold spikes (attention on spikes), the pairs that meet are counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pararev_hw.errors import BadInput
+from pararev_hw.graph.sites import layer_names, layer_of_op
+from pararev_hw.graph.spike_flow import THRESHOLDS, spike_flow
 from pararev_hw.tracing import formulas
-from pararev_hw.types import LayerSpikes, Spikes
+from pararev_hw.tracing.fused_paths import spelt_out
+from pararev_hw.tracing.model_state import in_mode, state_preserved
+from pararev_hw.tracing.torch_private import TorchDispatchMode, storage_key
+from pararev_hw.types import BlockGraph, LayerSpikes, NeuronSpikes, Spikes
+
+LARGEST_SUM = 64  # an integer activation beyond this is no sum of spikes
+_TOLERANCE = 1e-5  # a straight-through estimator leaves spikes of 1 + 1e-7
 
 
 def measure_spikes(
     model: nn.Module,
-    inputs: torch.Tensor | Sequence[torch.Tensor],
+    inputs: Any,
     *,
     source: str,
     mode: Literal["train", "infer"] = "train",
     samples: int | None = None,
+    graph: BlockGraph | None = None,
 ) -> Spikes | None:
-    """Activity of every convolution and linear layer in one real forward pass; None where no layer sees spikes.
+    """Activity of every convolution and matrix product in one real forward pass; None where none reads spikes.
 
-    `mode` "train" runs the normalisations on batch statistics, as a training step does; running statistics are put
-    back. `samples` is the number of samples in `inputs` (default: their first dimension).
+    `inputs`: a tensor, or what the network's forward takes, in a tuple or (by keyword) a mapping. `mode` "train" runs
+    the normalisations on batch statistics, as a training step does; the whole state of the network is put back.
+    `samples` is the number of samples in `inputs` (default: their first dimension). Layers are named as in `graph`,
+    the network's traced step.
     """
-    batch = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
-    count = int(batch[0].shape[0]) if samples is None else samples
+    args, keywords = _arguments(inputs)
+    count = _samples(args, keywords) if samples is None else samples
     if count < 1:
         raise BadInput(f"spikes are measured on {count} samples: at least one is needed")
-    counter = _Counter()
-    was_training = model.training
-    kept = {n: b.detach().clone() for n, b in model.named_buffers()}
-    paths = {id(m): n for n, m in model.named_modules()}
-    enter = register_module_forward_pre_hook(lambda m, _: counter.stack.append(paths.get(id(m), "")))
-    leave = register_module_forward_hook(lambda m, _, __: counter.leave())
+    counter = _Counter(model)
+    enter = register_module_forward_pre_hook(counter.enter)
+    leave = register_module_forward_hook(counter.leave)
     try:
-        model.train(mode == "train")
-        with torch.no_grad(), counter:
-            model(*batch)
+        quiet = state_preserved(model, values=True), in_mode(model, mode == "train"), torch.no_grad(), spelt_out(model)
+        with quiet[0], quiet[1], quiet[2], quiet[3], counter:
+            model(*args, **keywords)
     finally:
         enter.remove()
         leave.remove()
-        model.train(was_training)
-        with torch.no_grad():
-            for n, b in model.named_buffers():
-                b.copy_(kept[n])
-    layers = tuple(tally.layer(module, count) for module, tally in counter.tallies.items())
-    spiking = [layer for layer in layers if layer.spiking]
-    if not spiking:
-        return None
-    elements = sum(counter.tallies[layer.module].elements for layer in spiking)
-    active = sum(counter.tallies[layer.module].active for layer in spiking)
-    return Spikes(measured=True, source=source, rate=active / max(1, elements), layers=layers)
+    return counter.spikes(source, count, graph)
 
 
-class _Tally:
-    """Counts of one layer, summed over its runs."""
+def holds_spikes(inputs: Sequence[torch.Tensor]) -> bool:
+    """Whether an input holds spikes: floating-point events beside silence."""
+    floats = [x for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point() and x.numel()]
+    return any(bool((x == 0).any()) and bool(_levels(x, "the network")) for x in floats)
 
-    def __init__(self) -> None:
-        self.active = 0
-        self.elements = 0
-        self.sops = 0.0
-        self.dense_macs = 0.0
-        self.spiking = True
-        self.channels: torch.Tensor | None = None
-        self.per_channel = 0
 
-    def add(self, x: torch.Tensor, channel_dim: int, sops: float, macs: float) -> None:
-        """`x`: the layer's input, channels along `channel_dim`."""
-        on = x != 0
-        self.active += int(on.sum())
+def _arguments(inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    if isinstance(inputs, torch.Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), inputs
+    return tuple(inputs), {}
+
+
+def _samples(args: tuple[Any, ...], keywords: Mapping[str, Any]) -> int:
+    tensors = [t for t in (*args, *keywords.values()) if isinstance(t, torch.Tensor)]
+    return int(tensors[0].shape[0]) if tensors and tensors[0].dim() else 1
+
+
+@dataclass(slots=True)
+class _Values:
+    """What values an operand took, over all calls of its layer."""
+
+    spiking: bool = True
+    levels: set[float] = field(default_factory=set)  # its values other than 0
+    active: int = 0
+    elements: int = 0
+
+    def add(self, x: torch.Tensor, active: int, where: str) -> float | None:
+        """Take in one call's operand; its one value other than 0 (0.0: silent), None where it has several."""
         self.elements += x.numel()
-        self.sops += sops
-        self.dense_macs += macs
-        top = x.amax() if x.numel() else x.new_zeros(())
-        self.spiking = self.spiking and bool((~on | (x == top)).all())
-        others = [d for d in range(x.dim()) if d != channel_dim]
-        channels = on.sum(dim=others).double()
-        self.channels = channels if self.channels is None else self.channels + channels
-        self.per_channel += x.numel() // max(1, x.shape[channel_dim])
+        self.active += active
+        if not self.spiking or not x.numel():
+            return None
+        levels = _levels(x, where)
+        if levels is None:
+            self.spiking = False
+            return None
+        self.levels |= levels
+        self.spiking = len(self._distinct()) <= 1 or all(v == round(v) for v in self.levels)
+        return max(levels, default=0.0) if len(levels) <= 1 else None
 
-    def layer(self, module: str, samples: int) -> LayerSpikes:
-        share = () if self.channels is None else tuple((self.channels / max(1, self.per_channel)).tolist())
+    def _distinct(self) -> set[float]:
+        top = max(self.levels, default=0.0)
+        return {top if abs(v - top) <= _TOLERANCE * top else v for v in self.levels}
+
+    @property
+    def unit(self) -> float:
+        """The value of one spike."""
+        distinct = self._distinct()
+        if len(distinct) <= 1:
+            return max(distinct, default=1.0)
+        return float(math.gcd(*map(round, distinct)))
+
+    @property
+    def largest(self) -> int:
+        return round(max(self.levels, default=self.unit) / self.unit)
+
+
+def _levels(x: torch.Tensor, where: str) -> set[float] | None:
+    """The values of a spike tensor other than 0; None where it is analog."""
+    if x.dtype is torch.bool:
+        return {1.0}
+    low, high = (float(v) for v in torch.aminmax(x))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise BadInput(f"the input of {where or 'the network'} is not finite: no spikes can be counted")
+    if low < 0:
+        return None
+    if high == 0:
+        return set()
+    if bool(((x == 0) | ((x - high).abs() <= _TOLERANCE * high)).all()):
+        return {high}
+    if high > LARGEST_SUM or high != round(high) or not bool((x == x.round()).all()):
+        return None
+    present = torch.bincount(x.flatten().to(torch.int64)).nonzero().flatten().tolist()
+    return {float(v) for v in present if v}
+
+
+@dataclass(slots=True)
+class _Layer:
+    """Counts of one layer over its calls. Sums of `left` and `right` are those of one operand's spikes alone, with
+    their values as weights; `pairs` of both."""
+
+    module: str
+    key: Hashable
+    position: int  # of its first call among the module's matrix operations
+    operand: _Values = field(default_factory=_Values)  # the activation; of a product, its first operand
+    second: _Values | None = None  # the other operand, where it is no weight
+    dense_macs: float = 0.0
+    events: float = 0.0  # sum over the first operand's non-zero elements of their fan-out
+    valued_events: float = 0.0  # the same, each times its value
+    second_events: float = 0.0
+    second_valued: float = 0.0
+    pairs: float = 0.0
+    valued_pairs: float = 0.0
+    effective: float = 0.0
+    zero_weights: float | None = None
+    channels: torch.Tensor | None = None
+    per_channel: int = 0
+
+    def record(self, name: str, samples: int) -> LayerSpikes:
+        sops, values = self._sops()
+        channels = () if self.channels is None else tuple((self.channels / max(1, self.per_channel)).tolist())
         return LayerSpikes(
-            module=module,
-            density=self.active / max(1, self.elements),
-            sops=self.sops / samples,
+            module=name,
+            density=values.active / max(1, values.elements),
+            sops=sops / samples,
             dense_macs=self.dense_macs / samples,
-            spiking=self.spiking,
-            channel_density=share,
+            spiking=values.spiking,
+            channel_density=channels,
+            effective_ops=(self.effective if self.second is None else self.pairs) / samples,
+            connection_sparsity=self.zero_weights,
+            largest=max(1, values.largest) if values.spiking else 1,
         )
+
+    def _sops(self) -> tuple[float, _Values]:
+        """Synaptic operations, and the operand that carries the spikes."""
+        first, second = self.operand, self.second
+        if second is not None and second.spiking and first.spiking:
+            plain = first.largest <= 1 and second.largest <= 1
+            return (self.pairs if plain else self.valued_pairs / (first.unit * second.unit)), first
+        if second is not None and second.spiking:
+            return _in_units(second, self.second_events, self.second_valued), second
+        return _in_units(first, self.events, self.valued_events), first
+
+
+def _in_units(values: _Values, events: float, valued: float) -> float:
+    return events if values.largest <= 1 else valued / values.unit
 
 
 class _Counter(TorchDispatchMode):
     """Sees every convolution and matrix product of a real forward pass, and which module it runs in."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        self.paths = {id(m): n for n, m in model.named_modules()}
+        self.weights = {storage_key(p): n for n, p in model.named_parameters()}
         self.stack: list[str] = []
-        self.tallies: dict[str, _Tally] = {}
+        self.layers: dict[tuple[str, Hashable], _Layer] = {}
+        self.calls: dict[str, int] = {}  # matrix operations that each module did
+        self.neurons: dict[str, _Neuron] = {}
+        self.kinds: dict[Any, str] = {}
 
-    def leave(self) -> None:
-        if self.stack:
+    def enter(self, module: nn.Module, _: Any) -> None:
+        path = self.paths.get(id(module))
+        if path is not None:
+            self.stack.append(path)
+
+    def leave(self, module: nn.Module, _: Any, __: Any) -> None:
+        if id(module) in self.paths and self.stack:
             self.stack.pop()
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        kind = formulas.matrix_kind(str(func))
-        if kind not in ("conv", "gemm"):
-            return out
-        macs = flop_registry[func.overloadpacket](*args, **(kwargs or {}), out_val=out) / 2
-        tally = self.tallies.setdefault(self.stack[-1] if self.stack else "", _Tally())
+        kind = self.kinds.get(func)
+        if kind is None:
+            kind = self.kinds[func] = _kind(func)
         if kind == "conv":
-            tally.add(args[0], 1, conv_sops(*args[:9]), macs)
-        else:
-            left = args[1] if formulas.base_name(str(func)) in ("addmm", "baddbmm") else args[0]
-            tally.add(left, left.dim() - 1, float((left != 0).sum()) * out.shape[-1], macs)
+            self._convolution(func, args, out)
+        elif kind == "gemm":
+            self._product(func, args, out)
+        elif kind == "threshold" and isinstance(out, torch.Tensor) and out.dim():
+            self._neuron().add(out)
         return out
+
+    def _module(self) -> str:
+        return self.stack[-1] if self.stack else ""
+
+    def _neuron(self) -> _Neuron:
+        return self.neurons.setdefault(self._module(), _Neuron(self._module()))
+
+    def _layer(self, key: Hashable) -> _Layer:
+        module = self._module()
+        position = self.calls[module] = self.calls.get(module, -1) + 1
+        layer = self.layers.get((module, key))
+        if layer is None:
+            layer = self.layers[module, key] = _Layer(module, key, position)
+        return layer
+
+    def _weight(self, tensor: torch.Tensor) -> str | None:
+        """The parameter that the tensor is, or looks at."""
+        return self.weights.get(storage_key(tensor))
+
+    def _convolution(self, func: Any, args: tuple[Any, ...], out: torch.Tensor) -> None:
+        x, weight = args[0], args[1]
+        layer = self._layer(self._weight(weight) or (str(func), tuple(weight.shape)))
+        layer.dense_macs += flop_registry[func.overloadpacket](*args, out_val=out) / 2
+        on = x != 0
+        places = on.sum(dim=0).double()
+        layer.channels = _added(layer.channels, places.sum(dim=list(range(1, places.dim()))))
+        layer.per_channel += x.numel() // max(1, x.shape[1])
+        level = layer.operand.add(x, int(places.sum()), layer.module)
+        fan_out = _fan_out(tuple(x.shape[2:]), tuple(weight.shape), *_geometry(args)).to(x.device)
+        events = float((places.sum(0) * fan_out).sum())
+        layer.events += events
+        if level is not None:
+            layer.valued_events += events * level
+        elif layer.operand.spiking:
+            layer.valued_events += float((x.sum(dim=(0, 1), dtype=torch.float64) * fan_out).sum())
+        self._zeros(layer, weight)
+        layer.effective += _effective_convolution(places, weight, _geometry(args)) if layer.zero_weights else events
+
+    def _product(self, func: Any, args: tuple[Any, ...], out: torch.Tensor) -> None:
+        left, right = _operands(func, args)
+        keys = [w for w in (self._weight(left), self._weight(right)) if w is not None]
+        # which of two operands carries the spikes: not the weights
+        if self._weight(left) is not None and self._weight(right) is None:
+            left, right = right.mT, left.mT
+        sizes = (str(func), tuple(right.shape[-2:]), tuple(left.shape[-1:]))
+        layer = self._layer(tuple(keys) or sizes)
+        layer.dense_macs += left.numel() * right.shape[-1]
+        on = left != 0
+        channels = on.sum(dim=list(range(on.dim() - 1))).double()
+        layer.channels = _added(layer.channels, channels)
+        layer.per_channel += left.numel() // max(1, left.shape[-1])
+        active = int(channels.sum())
+        level = layer.operand.add(left, active, layer.module)
+        layer.events += active * right.shape[-1]
+        if level is not None:
+            layer.valued_events += active * right.shape[-1] * level
+        elif layer.operand.spiking:
+            layer.valued_events += float(left.sum(dtype=torch.float64)) * right.shape[-1]
+        if self._weight(right) is not None:
+            self._zeros(layer, right)
+            layer.effective += _meetings(on, right != 0) if layer.zero_weights else active * right.shape[-1]
+            return
+        other = right != 0
+        others = int(torch.count_nonzero(other))
+        layer.second = layer.second or _Values()
+        layer.second.add(right, others, layer.module)
+        layer.pairs += _meetings(on, other)
+        layer.second_events += float(others) * left.shape[-2]
+        if formulas.base_name(str(func)) in ("mm", "addmm") and not layer.second.spiking:
+            self._zeros(layer, right)  # a weight that is computed: pruned, normalised
+        if layer.second.spiking:
+            layer.second_valued += float(right.sum(dtype=torch.float64)) * left.shape[-2]
+            if layer.operand.spiking:
+                layer.valued_pairs += _meetings(left, right)
+
+    def _zeros(self, layer: _Layer, weight: torch.Tensor) -> None:
+        if layer.zero_weights is None:
+            layer.zero_weights = 1 - int(torch.count_nonzero(weight)) / max(1, weight.numel())
+
+    def spikes(self, source: str, samples: int, graph: BlockGraph | None) -> Spikes | None:
+        names = self._names(graph)
+        layers = tuple(layer.record(name, samples) for name, layer in zip(names, self.layers.values(), strict=True))
+        spiking = [layer for layer in self.layers.values() if layer._sops()[1].spiking]
+        threshold = bool(self.neurons) if graph is None else bool(spike_flow(graph).sources)
+        carriers = [layer._sops()[1] for layer in spiking]
+        if not spiking or (not threshold and not any(0 < v.active < v.elements for v in carriers)):
+            return None
+        rate = sum(v.active for v in carriers) / max(1, sum(v.elements for v in carriers))
+        wanted = None if graph is None else spike_flow(graph).sources
+        neurons = tuple(n.record(samples) for n in self.neurons.values() if wanted is None or n.module in wanted)
+        silent = "" if any(v.active for v in carriers) else "; every input is silent"
+        return Spikes(measured=True, source=source + silent, rate=rate, layers=layers, neurons=neurons)
+
+    def _names(self, graph: BlockGraph | None) -> list[str]:
+        """The layers' names: those of the traced step, found by the order of a module's matrix operations."""
+        own = layer_names([(layer.module, layer.key) for layer in self.layers.values()])
+        if graph is None:
+            return own
+        traced: dict[str, list[str]] = {}
+        for op, name in zip(graph.ops, layer_of_op(graph), strict=True):
+            if name is not None and op.phase == "forward":
+                traced.setdefault(op.module, []).append(name)
+        names = []
+        for name, layer in zip(own, self.layers.values(), strict=True):
+            calls = traced.get(layer.module, ())
+            names.append(calls[layer.position] if layer.position < len(calls) else name)
+        return names if len(set(names)) == len(names) else own
+
+
+class _Neuron:
+    """Spikes that the comparisons of one module gave, call by call."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+        self.updates = 0
+        self.rates: list[float] = []
+        self.counts = 0
+        self.channels: torch.Tensor | None = None
+
+    def add(self, fired: torch.Tensor) -> None:
+        on = fired != 0
+        count = int(torch.count_nonzero(on))
+        self.updates += on.numel()
+        self.counts += count
+        self.rates.append(count / max(1, on.numel()))
+        if on.dim() < 2:
+            return
+        channels = on.double().mean(dim=[d for d in range(on.dim()) if d != 1])
+        if self.channels is None:
+            self.channels = channels
+        elif self.channels.shape == channels.shape:
+            self.channels = self.channels + channels
+
+    def record(self, samples: int) -> NeuronSpikes:
+        times = torch.tensor(self.rates, dtype=torch.float64)
+        channels = None if self.channels is None else self.channels / len(self.rates)
+        return NeuronSpikes(
+            self.module,
+            self.updates / samples,
+            self.counts / samples,
+            float(times.std(correction=0)) if len(self.rates) > 1 else None,
+            float(channels.std(correction=0)) if channels is not None and channels.numel() > 1 else None,
+        )
+
+
+def _kind(func: Any) -> str:
+    kind = formulas.matrix_kind(str(func))
+    if kind in ("conv", "gemm"):
+        return kind
+    return "threshold" if formulas.base_name(str(func)) in THRESHOLDS else ""
+
+
+def _operands(func: Any, args: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The two factors of a matrix product, a vector as a matrix of one row or column."""
+    base = formulas.base_name(str(func))
+    left, right = args[1:3] if base in ("addmm", "baddbmm", "addmv", "addbmm") else args[:2]
+    if left.dim() == 1:
+        left = left[None]
+    return left, right[:, None] if right.dim() == 1 else right
+
+
+def _meetings(left: torch.Tensor, right: torch.Tensor) -> float:
+    """The sum of all products: pairs of non-zero elements, where both are masks."""
+    return float((left.sum(-2, dtype=torch.float64) * right.sum(-1, dtype=torch.float64)).sum())
+
+
+def _added(total: torch.Tensor | None, channels: torch.Tensor) -> torch.Tensor:
+    return channels if total is None or total.shape != channels.shape else total + channels
+
+
+# stride, padding, dilation, transposed, output padding, groups
+Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, tuple[int, ...], int]
+
+
+def _geometry(args: Sequence[Any]) -> Geometry:
+    """Of the arguments of a convolution."""
+    stride, padding, dilation, transposed, output_padding, groups = args[3:9]
+    return tuple(stride), tuple(padding), tuple(dilation), bool(transposed), tuple(output_padding), int(groups)
+
+
+@lru_cache(maxsize=256)
+def _fan_out(
+    places: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    transposed: bool,
+    output_padding: tuple[int, ...],
+    groups: int,
+) -> torch.Tensor:
+    """How many outputs each of the `places` of the input reaches, in all output channels of its group. `weight` is the
+    weight's shape."""
+    out_per_input = weight[1] if transposed else weight[0] // groups
+    one = torch.zeros((1, 1, *places), dtype=torch.float64)
+    kernel = torch.ones((1, 1, *weight[2:]), dtype=torch.float64)
+    geometry = (list(stride), list(padding), list(dilation), transposed, list(output_padding), 1)
+    out = torch.ops.aten.convolution(one, kernel, None, *geometry)
+    reached, _, _ = torch.ops.aten.convolution_backward(
+        torch.ones_like(out), one, kernel, None, *geometry, [True, False, False]
+    )
+    counts: torch.Tensor = reached[0, 0] * out_per_input
+    return counts
+
+
+def _effective_convolution(counts: torch.Tensor, weight: torch.Tensor, geometry: Geometry) -> float:
+    """Pairs of a non-zero input and a non-zero weight: the inputs summed over the batch, `counts` `[C, *places]`, meet
+    the weights summed over the output channels of a group."""
+    *_, transposed, _, groups = geometry
+    present = (weight != 0).double()
+    # [in, out / groups, ...] where it is transposed, else [out, in / groups, ...]
+    present = present.sum(1, keepdim=True) if transposed else present.unflatten(0, (groups, -1)).sum(1)
+    stride, padding, dilation, _, output_padding, _ = geometry
+    out = torch.ops.aten.convolution(
+        counts[None], present, None, stride, padding, dilation, transposed, output_padding, groups
+    )
+    return float(out.sum())
 
 
 def conv_sops(
@@ -143,13 +466,6 @@ def conv_sops(
     groups: int,
 ) -> float:
     """Synaptic operations of a convolution: the sum over non-zero inputs `[N, C, *places]` of their fan-out."""
-    out_per_input = weight.shape[1] if transposed else weight.shape[0] // groups
-    one = torch.zeros((1, 1, *x.shape[2:]), dtype=torch.float64)
-    kernel = torch.ones((1, 1, *weight.shape[2:]), dtype=torch.float64)
-    geometry = (list(stride), list(padding), list(dilation), transposed, list(output_padding), 1)
-    out = torch.ops.aten.convolution(one, kernel, None, *geometry)
-    reached, _, _ = torch.ops.aten.convolution_backward(
-        torch.ones_like(out), one, kernel, None, *geometry, [True, False, False]
-    )
-    spikes = (x != 0).sum(dim=(0, 1)).double().cpu()
-    return float((spikes * reached[0, 0]).sum()) * out_per_input
+    geometry = _geometry((x, weight, bias, stride, padding, dilation, transposed, output_padding, groups))
+    fan_out = _fan_out(tuple(x.shape[2:]), tuple(weight.shape), *geometry)
+    return float(((x != 0).sum(dim=(0, 1)).double() * fan_out).sum())

@@ -11,14 +11,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pararev_hw.errors import BadInput, PararevError, TraceError, unknown_name
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
+from pararev_hw.tracing.fused_paths import spelt_out
+from pararev_hw.tracing.model_state import in_mode, state_preserved
 from pararev_hw.tracing.recorder import Recorder
+from pararev_hw.tracing.torch_private import FakeTensorMode
 from pararev_hw.training.step import Loop, MakeOptimizer, StepOutput, run_training_step, tensors_in
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -187,7 +189,7 @@ def _settle(
     cast: contextlib.AbstractContextManager[Any],
 ) -> None:
     """Take a step that is not written down: what it leaves in gradients is there when the next one begins."""
-    with _attributes_kept(model):
+    with state_preserved(model, values=False):
         run_training_step(loop, model, batch, optimizer, mode=fake, cast=cast, new_target=partial(_labels, fake))
 
 
@@ -235,7 +237,7 @@ def _declare(
 @contextlib.contextmanager
 def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool) -> Iterator[None]:
     """The model with fake twins for its tensors; on exit every module is as it was, hidden state included."""
-    with _attributes_kept(model):
+    with state_preserved(model, values=False), in_mode(model, train), spelt_out(model):
         for m in model.modules():
             for n, p in m._parameters.items():
                 if p is not None:
@@ -243,30 +245,7 @@ def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool) -> Iterator[Non
             for n, b in m._buffers.items():
                 if b is not None:
                     m._buffers[n] = swap.twin(b, trainable=False)
-        model.train(train)
         yield
-
-
-@contextlib.contextmanager
-def _attributes_kept(model: nn.Module) -> Iterator[None]:
-    """On exit every module has the attributes that it had, hidden state included."""
-    kept = [(m, _shallow(m.__dict__)) for m in model.modules()]
-    try:
-        yield
-    finally:
-        for m, before in kept:
-            for name in [n for n in m.__dict__ if n not in before]:
-                del m.__dict__[name]
-            for name, value in before.items():
-                m.__dict__[name] = value[0]
-                if len(value) == 2:
-                    value[0].clear()
-                    value[0].update(value[1])
-
-
-def _shallow(attributes: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Attributes, dictionaries together with a copy of what they hold."""
-    return {n: (v, dict(v)) if isinstance(v, dict) else (v,) for n, v in attributes.items()}
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pararev_hw.types.graph import Edge as Edge
 from pararev_hw.types.graph import Hole as Hole
 from pararev_hw.types.graph import Instruction as Instruction
 from pararev_hw.types.graph import LayerSpikes as LayerSpikes
+from pararev_hw.types.graph import NeuronSpikes as NeuronSpikes
 from pararev_hw.types.graph import Op as Op
 from pararev_hw.types.graph import OpType as OpType
 from pararev_hw.types.graph import Program as Program

@@ -108,20 +108,39 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpikes:
-    """Activity of one convolution or linear layer's input over all T, per sample.
+    """Activity of the input of one convolution or matrix product over all T, per sample.
 
     `density` is the share of non-zero elements; `sops` the exact number of synaptic operations, the sum over input
-    spikes of their fan-out (borders, strides and groups included); `dense_macs` the MACs as torch counts them, which
-    takes the zeros of a padded border for work: so `density x dense_macs` exceeds `sops` by the border's share.
-    `spiking` is False for an analog input (values other than 0 and one constant), which counts as MACs.
+    spikes of their fan-out (borders, strides and groups included; a summed spike of value 2 counts twice; of two
+    operands of spikes, the pairs that meet); `dense_macs` the MACs as torch counts them, which takes the zeros of a
+    padded border for work: so `density x dense_macs` exceeds `sops` by the border's share. `spiking` is False for an
+    analog input (values other than 0 and one constant, or small integers), which counts as MACs.
     """
 
-    module: str
+    module: str  # the layer's module path; "attn:2" is the second product of a module that has several
     density: float
     sops: float
     dense_macs: float
     spiking: bool
     channel_density: tuple[float, ...] = ()  # share of non-zero elements of each input channel
+    effective_ops: float | None = None  # MACs or accumulates whose activation and weight are both not zero
+    connection_sparsity: float | None = None  # share of weights that are zero
+    largest: int = 1  # the most spikes that are summed in one element
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronSpikes:
+    """Output of one spiking neuron layer over all T, per sample."""
+
+    module: str
+    updates: float  # membrane updates: one per neuron and time step
+    spikes: float
+    rate_deviation_time: float | None = None  # standard deviation of the firing rate over time steps
+    rate_deviation_channels: float | None = None  # and over channels
+
+    @property
+    def rate(self) -> float:
+        return self.spikes / self.updates if self.updates else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +151,7 @@ class Spikes:
     source: str  # "digits, 16 samples, random weights" or "assumed rate 0.15"
     rate: float  # mean density over spiking layers
     layers: tuple[LayerSpikes, ...]
+    neurons: tuple[NeuronSpikes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

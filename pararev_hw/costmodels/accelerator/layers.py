@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pararev_hw.costmodels.accelerator.products import Product, products
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Ints, Traffic, traffic
+from pararev_hw.graph import layer_of_op
 from pararev_hw.types import BlockGraph, OpType
 
 # Kinds of words, each with a precision of its own.
@@ -148,7 +149,8 @@ class _View:
     inside: NDArray[np.bool_]
     word: list[int]
     share: Floats
-    density: Mapping[str, tuple[float, ...]]
+    density: Mapping[str, tuple[float, ...]]  # of each layer
+    layer_names: tuple[str | None, ...]  # of each op
     products: Mapping[int, tuple[Product, ...]]  # op type -> its products
 
     @staticmethod
@@ -167,8 +169,9 @@ class _View:
             for k, s in enumerate(graph.storages)
         ]  # fmt: skip
         by_module = {layer.module: layer.channel_density for layer in layers if layer.spiking}
+        names = layer_of_op(graph)
         products_of = {k: products(t) for k, t in enumerate(graph.op_types) if t.flops > 0}
-        return _View(graph, flow.internal, word, _backward_too(graph, share), by_module, products_of)
+        return _View(graph, flow.internal, word, _backward_too(graph, share), by_module, names, products_of)
 
     def task(self, ops: Sequence[int], phase: str) -> tuple[TaskLayers, list[int]]:
         """Layers of a task, and the layer of each of its ops."""
@@ -269,7 +272,7 @@ class _View:
         outputs = sorted(op.writes, key=lambda s: (-size[s], s))
         share = 1.0 if math.isnan(self.share[i]) else float(self.share[i])
         spiking = not math.isnan(self.share[i])
-        density = self.density.get(op.module, ()) if spiking else ()
+        density = self.density.get(self.layer_names[i] or "", ()) if spiking else ()
         matrices = []
         for p in self.products[op.type]:
             if p.kind == "input_gradient":

@@ -6,6 +6,7 @@ import numpy as np
 
 from pararev_hw.costmodels.calibrated.features import branches
 from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.graph import layer_of_op
 from pararev_hw.types import BlockGraph
 
 ASSUMED_DENSITY = 0.2  # where the graph knows no spikes, as everywhere else in the toolkit
@@ -34,9 +35,9 @@ def _spike_storages(graph: BlockGraph) -> dict[int, float]:
         return {}
     layers = {layer.module: layer.density for layer in graph.spikes.layers if layer.spiking}
     known: dict[int, float] = {}
-    for op in graph.ops:
-        if op.module in layers and graph.op_types[op.type].kind in ("conv", "gemm") and op.reads:
-            known.setdefault(op.reads[0], layers[op.module])
+    for op, name in zip(graph.ops, layer_of_op(graph), strict=True):
+        if name in layers and op.reads:
+            known.setdefault(op.reads[0], layers[name])
     for op in reversed(graph.ops):
         density = next((known[s] for s in op.writes if s in known), None)
         if density is not None and graph.op_types[op.type].name.split(".")[1] in _CARRIES:

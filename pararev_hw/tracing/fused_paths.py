@@ -1,0 +1,28 @@
+"""Fast paths that hide their work in one kernel, switched off while a network is traced or counted.
+
+The encoder layer and multi-head attention call one fused kernel in inference, and an LSTM on a CPU one of oneDNN:
+none of them has a formula, and spikes cannot be counted inside. The same modules then run operation by operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from pararev_hw.tracing.torch_private import without_onednn
+
+
+@contextlib.contextmanager
+def spelt_out(model: nn.Module) -> Iterator[None]:
+    """Attention modules and LSTMs run operation by operation."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    recurrent = any(isinstance(m, nn.LSTM) for m in model.modules())
+    try:
+        with without_onednn() if recurrent else contextlib.nullcontext():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -1,0 +1,79 @@
+"""Which axis of an input is the batch and which is time: [T, B, ...], [B, T, ...] or [B, ...].
+
+A network walks through time: it takes one slice after the other of its leading axes, and a slice of a batch has no
+reason to be taken alone. Where no loop is seen (the whole of time in one product), the output tells: its first axis is
+the batch where time has been averaged away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pararev_hw.tracing.tape import Tape
+
+
+def leading_axes(tape: Tape, shape: Sequence[int], timesteps: int | None = None) -> tuple[int, int | None]:
+    """Batch and time steps of an input of `shape`, of which `timesteps` may be given."""
+    first, second = int(shape[0]), int(shape[1]) if len(shape) > 2 else None
+    if timesteps is not None and timesteps == first != second and second is not None:
+        return second, timesteps
+    layout = layout_of_step(tape, shape)
+    if layout is None or second is None:
+        return first, timesteps
+    return (second, first) if layout[0] == "TB" else (first, second)
+
+
+def layout_of_step(tape: Tape, shape: Sequence[int]) -> tuple[str, str] | None:
+    """ "TB" or "BT" and what tells so, None where the step does not show a time axis."""
+    if len(shape) < 3:
+        return None
+    first, second = int(shape[0]), int(shape[1])
+    outputs = _output_shapes(tape)
+    walked = _walked_axes(tape, first, second)
+    batch_leads = bool(outputs) and first != second and all(o[:1] == (first,) and second not in o[1:2] for o in outputs)
+    if walked == {1}:
+        return "BT", "its loop over the second axis"
+    if walked == {0} and not batch_leads:
+        return "TB", "its loop over the first axis"
+    if outputs and first != second and all(o[:1] == (second,) for o in outputs):
+        return "TB", "the batch of its output"
+    return None
+
+
+def _walked_axes(tape: Tape, first: int, second: int) -> set[int]:
+    """Of the two leading axes those that the forward pass goes through slice by slice, to the last one."""
+    taken: dict[int, set[int]] = {0: set(), 1: set()}
+    for line in tape.lines:
+        if line.home.phase != "forward":
+            continue
+        signature = tape.entries[line.entry]
+        name = signature.op_type.name
+        if not name.startswith(("aten.select.", "aten.unbind.")):
+            continue
+        shape = signature.op_type.input_shapes[0]
+        if tuple(shape[:2]) != (first, second):
+            continue
+        args = signature.call.args
+        axis = int(args[1]) if len(args) > 1 else 0
+        axis += len(shape) if axis < 0 else 0
+        if axis not in taken:
+            continue
+        if name.startswith("aten.unbind."):
+            taken[axis].update(range(shape[axis]))
+        else:
+            taken[axis].add(int(args[2]) % max(1, shape[axis]))
+    sizes = (first, second)
+    return {axis for axis, indices in taken.items() if sizes[axis] > 1 and len(indices) == sizes[axis]}
+
+
+def _output_shapes(tape: Tape) -> list[tuple[int, ...]]:
+    slots = {slot for name, slot in tape.results.items() if name.startswith("output:")}
+    shapes: list[tuple[int, ...]] = []
+    for line in reversed(tape.lines):
+        for out in line.outputs:
+            if out is not None and out.slot in slots:
+                slots.discard(out.slot)
+                shapes.append(tuple(tape.metas[out.meta][0]))
+        if not slots:
+            break
+    return shapes

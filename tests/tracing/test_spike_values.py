@@ -1,0 +1,406 @@
+"""Spikes are read from values, per operation, whatever makes them; every count equals a brute-force one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import prune
+from torch.utils.flop_counter import FlopCounterMode
+
+from pararev_hw.errors import BadInput
+from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
+from pararev_hw.tracing import DispatchRules, measure_spikes, trace_step
+from pararev_hw.tracing.torch_private import without_onednn
+from pararev_hw.types import LayerSpikes, Spikes
+
+
+class Step(torch.autograd.Function):
+    """A threshold with a surrogate gradient, as every framework has one."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        ctx.save_for_backward(v)
+        return (v >= 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        (v,) = ctx.saved_tensors
+        return g / (1 + v**2)
+
+
+class Cell(nn.Module):
+    """One time step of a leaky neuron; its name says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | float = 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v = 0.5 * self.v + x
+        s = Step.apply(self.v - 0.2)
+        self.v = self.v * (1 - s.detach())
+        return s  # type: ignore[no-any-return]
+
+
+class Body(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c1, self.n1 = nn.Conv2d(2, 6, 3, padding=1), Cell()
+        self.c2, self.n2 = nn.Conv2d(6, 4, 3, stride=2, padding=1, groups=2), Cell()
+        self.fc = nn.Linear(4 * 16, 5)
+
+
+class Folded(Body):
+    """[T, B, ...]: layers see time and batch as one axis."""
+
+    def neuron(self, cell: Cell, x: Tensor) -> Tensor:
+        cell.v = 0.0
+        return torch.stack([cell(x[t]) for t in range(x.shape[0])])
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.shape[0]
+        x = self.neuron(self.n1, self.c1(x.flatten(0, 1)).unflatten(0, (steps, -1)))
+        x = self.neuron(self.n2, self.c2(x.flatten(0, 1)).unflatten(0, (steps, -1)))
+        return self.fc(x.flatten(0, 1).flatten(1)).unflatten(0, (steps, -1)).mean(0)
+
+
+class Looped(Body):
+    """[T, B, ...], walked through step by step."""
+
+    def frame(self, x: Tensor, t: int) -> Tensor:
+        return x[t]
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n1.v = self.n2.v = 0.0
+        out: Any = 0
+        for t in range(4):
+            out = out + self.fc(self.n2(self.c2(self.n1(self.c1(self.frame(x, t))))).flatten(1))
+        return out / 4
+
+
+class BatchFirst(Looped):
+    """[B, T, ...]"""
+
+    def frame(self, x: Tensor, t: int) -> Tensor:
+        return x[:, t]
+
+
+def events(steps: int = 4, batch: int = 3) -> Tensor:
+    torch.manual_seed(1)
+    return (torch.rand(steps, batch, 2, 8, 8) < 0.3).float()
+
+
+def by_brute_force(net: Body, x: Tensor) -> dict[str, int]:
+    """Each spike is sent through a convolution of ones, each layer on its own."""
+    counts: dict[str, int] = {}
+    layers = {"c1": net.c1, "c2": net.c2, "fc": net.fc}
+
+    def count(name: str) -> Callable[..., None]:
+        def hook(layer: Any, args: tuple[Tensor, ...], _: Tensor) -> None:
+            on = (args[0] != 0).double()
+            ones = torch.ones_like(layer.weight, dtype=torch.float64)
+            if isinstance(layer, nn.Conv2d):
+                reached = F.conv2d(on, ones, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+            else:
+                reached = F.linear(on, ones)
+            counts[name] = counts.get(name, 0) + int(reached.sum())
+
+        return hook
+
+    handles = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
+    with torch.no_grad():
+        net(x)
+    for handle in handles:
+        handle.remove()
+    return counts
+
+
+def counted(net: nn.Module, x: Any, **options: Any) -> tuple[Any, Spikes]:
+    graph = trace_step(net, x, **options).graph
+    samples = graph.batch
+    spikes = measure_spikes(net, x, source="events", mode=graph.mode, samples=samples, graph=graph)
+    assert spikes is not None
+    return attach(graph, spikes), spikes
+
+
+def layer_of(spikes: Spikes, module: str) -> LayerSpikes:
+    return next(layer for layer in spikes.layers if layer.module == module)
+
+
+def test_layout_and_loop_never_change_a_count() -> None:
+    """[T, B] folded, [T, B] looped, [B, T] looped; the axes given or read from the step."""
+    x = events()
+    expected = by_brute_force(Folded(), x)
+    assert 0 < expected["c2"] < expected["c1"]
+    forms: list[tuple[Body, Tensor]] = [(Folded(), x), (Looped(), x), (BatchFirst(), x.transpose(0, 1).contiguous())]
+    for net, inputs in forms:
+        for options in ({}, {"batch": 3, "timesteps": 4}):
+            graph, spikes = counted(net, inputs, **options)
+            assert (graph.batch, graph.timesteps) == (3, 4)
+            assert {layer.module: layer.sops * 3 for layer in spikes.layers} == pytest.approx(expected)
+            assert totals(graph)["sops"] == sum(expected.values())
+    graph, _ = counted(Looped(), x, granularity="op")  # shared out over time steps, still whole
+    assert totals(graph)["sops"] == sum(expected.values())
+
+
+def test_accumulation_multiplies_and_inference_counts_the_forward_pass_alone() -> None:
+    x = events()
+    expected = sum(by_brute_force(Looped(), x).values())
+    net = Looped()
+    spikes = measure_spikes(net, x, source="events", samples=3)
+    for options, factor in (({"accumulate": 2}, 2), ({"mode": "infer"}, 1)):
+        graph = attach(trace_step(net, x, batch=3, **options).graph, spikes)
+        assert totals(graph)["sops"] == factor * expected
+
+
+class Functional(nn.Module):
+    """Two weights in one module, a recurrent one, a product of spikes with spikes and one of spikes with numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.w1, self.w2 = nn.Parameter(torch.randn(8, 6)), nn.Parameter(torch.randn(8, 8))
+        self.seen: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:  # [B, N, 6] spikes
+        a = Step.apply(F.linear(x, self.w1))
+        b = Step.apply(F.linear(a, self.w2) - 0.5)
+        met = torch.einsum("bnd,bmd->bnm", a, b)  # numbers of spikes that meet
+        mixed = torch.bmm(b.transpose(1, 2), F.softmax(met, -1))
+        self.seen = {"x": x, "a": a, "b": b, "met": met}
+        return mixed.mean(1)
+
+
+def test_functional_calls_and_products_of_two_activations_are_layers_of_their_own() -> None:
+    net, x = Functional(), (torch.rand(3, 5, 6) < 0.5).float()
+    graph, spikes = counted(net, x)
+    with torch.no_grad():
+        net(x)
+    on = {name: int((t != 0).sum()) for name, t in net.seen.items()}
+    pairs = int(net.seen["met"].sum())
+    assert [layer.module for layer in spikes.layers] == ["", ":2", ":3", ":4"]
+    assert [layer.sops * 3 for layer in spikes.layers] == pytest.approx(
+        [on["x"] * 8, on["a"] * 8, pairs, on["b"] * 5]  # spikes x weights twice, spikes x spikes, spikes x numbers
+    )
+    assert all(layer.spiking for layer in spikes.layers)
+    assert totals(graph)["sops"] == on["x"] * 8 + on["a"] * 8 + pairs + on["b"] * 5
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3, stride=2, padding=1), (4, 9)),
+        (nn.Conv3d(2, 4, (1, 3, 2), padding=(0, 1, 1), groups=2), (2, 3, 5, 4)),
+        (nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2), (4, 4, 5)),
+        (nn.Conv2d(4, 8, 3, groups=4, dilation=2, padding=2), (4, 6, 6)),
+        (nn.Linear(7, 3, bias=False), (5, 7)),
+    ],
+)
+@pytest.mark.parametrize("pruned", [False, True])
+def test_every_kind_of_layer_counts_spikes_and_what_meets_a_weight(
+    layer: Any, shape: tuple[int, ...], pruned: bool
+) -> None:
+    torch.manual_seed(0)
+    x = (torch.rand(2, *shape) < 0.4).float() * 0.7  # one constant, not 1
+    if pruned:
+        prune.random_unstructured(layer, "weight", 0.5)
+    spikes = measure_spikes(layer, x, source="events")
+    assert spikes is not None
+    (found,) = spikes.layers
+    on = (x != 0).double()
+
+    def through(weight: Tensor) -> float:
+        if isinstance(layer, nn.Linear):
+            return float(F.linear(on, weight).sum())
+        if isinstance(layer, nn.ConvTranspose2d):
+            args = (layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation)
+            return float(F.conv_transpose2d(on, weight, None, *args).sum())
+        convolution = {nn.Conv1d: F.conv1d, nn.Conv2d: F.conv2d, nn.Conv3d: F.conv3d}[type(layer)]
+        return float(convolution(on, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups).sum())
+
+    assert found.spiking
+    assert found.sops * 2 == through(torch.ones_like(layer.weight, dtype=torch.float64))
+    assert found.effective_ops is not None
+    assert found.effective_ops * 2 == through((layer.weight != 0).double())
+    assert found.connection_sparsity == pytest.approx(float((layer.weight == 0).double().mean()))
+    assert (found.connection_sparsity > 0.4) == pruned
+
+
+def test_summed_spikes_count_as_often_as_they_were_summed_and_averages_are_analog() -> None:
+    layer = nn.Linear(4, 3)
+    (summed,) = measure_spikes(layer, torch.tensor([[0.0, 1, 2, 3]]), source="sums").layers  # type: ignore[union-attr]
+    assert (summed.spiking, summed.sops, summed.largest, summed.effective_ops) == (True, 6 * 3, 3, 3 * 3)
+    (scaled,) = measure_spikes(layer, torch.tensor([[0.0, 2, 4, 0]]), source="sums").layers  # type: ignore[union-attr]
+    assert (scaled.sops, scaled.largest) == (3 * 3, 2)  # one spike is worth 2
+    assert measure_spikes(layer, torch.tensor([[0.0, 0.25, 0.5, 1]]), source="averages") is None
+    assert measure_spikes(layer, torch.tensor([[0.0, 1, -1, 1]]), source="signs") is None
+    nearly = torch.tensor([[0.0, 1, 1 + 1e-7, 1 - 1e-7]])  # what a straight-through estimator leaves
+    assert measure_spikes(layer, nearly, source="spikes").layers[0].sops == 9  # type: ignore[union-attr]
+
+
+def test_a_layer_is_analog_where_one_of_its_calls_is() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(Step.apply(self.a(self.a(x))))  # type: ignore[no-any-return]
+
+    spikes = measure_spikes(Twice(), torch.tensor([[0.0, 1, 0, 1]]), source="spikes")
+    assert spikes is not None
+    assert {layer.module: layer.spiking for layer in spikes.layers} == {"a": False, "b": True}
+    assert layer_of(spikes, "a").effective_ops == 2 * 4 + 4 * 4  # two spikes, then four numbers
+
+
+def test_neurons_report_updates_spikes_and_their_spread() -> None:
+    net, x = Looped(), events()
+    graph, spikes = counted(net, x)
+    neurons = {n.module: n for n in spikes.neurons}
+    assert set(neurons) == {"n1", "n2"}
+    assert neurons["n1"].updates == 4 * 6 * 8 * 8  # time steps x channels x places
+    assert neurons["n1"].spikes == layer_of(spikes, "c2").density * 4 * 6 * 8 * 8
+    assert neurons["n1"].rate == pytest.approx(layer_of(spikes, "c2").density)
+    assert neurons["n1"].rate_deviation_channels == pytest.approx(
+        float(torch.tensor(layer_of(spikes, "c2").channel_density, dtype=torch.float64).std(correction=0))
+    )
+    assert neurons["n1"].rate_deviation_time is not None
+    kinds = {(graph.op_types[op.type].kind, op.module) for op in graph.ops}
+    assert ("neuron", "n1") in kinds and ("elementwise", "n1") not in kinds
+
+
+class Reached(nn.Module):
+    """Spikes through pooling, dropout, reshapes, concatenation and a residual sum; then an average ends them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1, self.n1, self.c2, self.n2 = nn.Conv2d(3, 4, 3, padding=1), Cell(), nn.Conv2d(4, 4, 1), Cell()
+        self.drop, self.wide, self.last = nn.Dropout(0.5), nn.Conv2d(8, 4, 1), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.n1.v = self.n2.v = 0.0
+        s = self.drop(F.max_pool2d(self.n1(self.c1(x)), 2))
+        s = s + self.n2(self.c2(s))
+        y = self.wide(torch.cat([s, s.flip(1)], 1).flatten(2).unflatten(2, s.shape[2:]))
+        self.n2.v = 0.0
+        return self.last(self.n2(y).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_an_assumed_rate_follows_spikes_and_says_where_they_end() -> None:
+    graph = trace_step(Reached(), torch.empty(2, 3, 8, 8)).graph
+    macs = {"c2": 2 * 16 * 4 * 4, "wide": 2 * 16 * 8 * 4}
+    assert spiking_layers(graph) == macs
+    found = assumed(graph, 0.25)
+    assert found is not None
+    assert "spikes end before last (after mean in the network)" in found.source
+    assert totals(attach(graph, found))["sops"] == 0.25 * sum(macs.values())
+
+
+def test_a_mask_or_a_rectifier_is_no_neuron() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.a(x)
+            h = torch.where(h > 0, h, 0.1 * h) * (h < 3)
+            return self.b(h.masked_fill(torch.arange(6) > 4, 0.0))  # type: ignore[no-any-return]
+
+    graph = trace_step(Masked(), torch.empty(3, 6)).graph
+    assert not may_spike(graph)
+    assert not spiking_layers(graph)
+    assert assumed(graph, 0.2) is None
+    assert measure_spikes(Masked(), torch.randn(3, 6), source="noise", graph=graph) is None
+
+
+class Stateful(nn.Module):
+    """Every place where a framework keeps a membrane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.f, self.norm = nn.Linear(6, 6), nn.BatchNorm1d(6)
+        self.register_buffer("v", torch.zeros(0), persistent=False)
+        self.history: list[Tensor] = []
+        self.queue: deque[Tensor] = deque()
+        self.table: dict[str, Any] = {"steps": 0, "inner": [torch.zeros(2)]}
+        self.count = 0
+        self.update = self._update  # a bound method, as snnTorch keeps one
+
+    def _update(self, x: Tensor) -> Tensor:
+        if self.v.shape != x.shape:
+            self.v = torch.zeros_like(x)
+        self.v = 0.5 * self.v + x
+        return Step.apply(self.v - 0.1)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "late"):
+            self.register_buffer("late", torch.ones(6))
+        self.count += 1
+        self.table["steps"] += 1
+        self.table["inner"][0].add_(1)
+        s = self.update(self.norm(self.f(x)))
+        self.history.append(s)
+        self.queue.append(s)
+        return self.f(s) * self.late
+
+
+def test_the_whole_state_is_put_back_after_tracing_and_after_counting() -> None:
+    net, x = Stateful(), (torch.rand(4, 6) < 0.4).float()
+    net.norm.eval()
+    mean = net.norm.running_mean.clone()
+    for run in (
+        lambda: trace_step(net, x),
+        lambda: measure_spikes(net, x, source="events"),
+        lambda: measure_spikes(net, x, source="events", mode="infer"),
+    ):
+        run()
+        assert (net.v.shape, net.history, list(net.queue), net.count) == ((0,), [], [], 0)
+        assert net.table["steps"] == 0
+        assert torch.equal(net.table["inner"][0], torch.zeros(2))
+        assert "late" not in net._buffers
+        assert torch.equal(net.norm.running_mean, mean)
+        assert net.training and not net.norm.training
+
+
+def test_parts_that_a_factory_froze_stay_frozen() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 2), nn.BatchNorm1d(2))
+    net[1].eval()
+    graph = trace_step(net, torch.empty(8, 4)).graph
+    buffers = {s for s, storage in enumerate(graph.storages) if storage.role == "buffer"}
+    written = {op.module for op in graph.ops if buffers & set(op.writes)}
+    assert written == {"3"}  # the frozen normalisation's statistics are only read
+
+
+def test_what_is_not_finite_is_refused_and_silence_is_said() -> None:
+    net = Looped()
+    with pytest.raises(BadInput, match="the input of c1 is not finite"):
+        measure_spikes(net, events() * float("nan"), source="events", samples=3)
+    silent = measure_spikes(net, torch.zeros(4, 3, 2, 8, 8), source="zeros", samples=3)
+    assert silent is not None
+    assert layer_of(silent, "c1").sops == 0
+
+
+def test_work_hidden_in_fused_kernels_is_counted() -> None:
+    """The encoder's fast path, attention in one kernel and an LSTM's: as many flops as when each product is seen."""
+    torch.manual_seed(0)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
+    graph = trace_step(encoder, torch.empty(3, 5, 16), mode="infer", rules=DispatchRules(cuda=True)).graph
+    linear = 3 * 5 * 16 * (3 * 16 + 16 + 32 + 32) * 2
+    products = 2 * (3 * 2 * 5 * 5 * 8) * 2
+    assert sum(t.flops for t in graph.tasks) == 2 * (linear + products)
+    assert not graph.unknown_ops
+    lstm = nn.LSTM(4, 6, batch_first=True)
+    x = torch.rand(3, 5, 4)
+    with without_onednn(), FlopCounterMode(display=False) as counter:
+        lstm(x)[0].square().mean().backward()
+    graph = trace_step(lstm, x, loss=lambda out: out[0].square().mean()).graph
+    assert sum(t.flops for t in graph.tasks) == counter.get_total_flops() > 0
+    assert not graph.unknown_ops

@@ -1,0 +1,60 @@
+"""What the tracer uses of torch's private names is there and does what it is used for."""
+
+from __future__ import annotations
+
+import torch
+
+from pararev_hw.tracing import torch_private as private
+
+
+def test_this_torch_is_one_that_the_private_names_were_held_against() -> None:
+    major, minor = (int(n) for n in torch.__version__.split(".")[:2])
+    assert (2, 11) <= (major, minor) <= (2, 13)
+
+
+def test_autograd_tells_which_node_runs_and_which_number_comes_next() -> None:
+    seen: list[tuple[bool, int]] = []
+
+    def hook(_: torch.Tensor) -> None:
+        seen.append((private.graph_task_id() != -1, private.autograd_node()._sequence_nr()))
+
+    x = torch.ones(2, requires_grad=True)
+    number = private.next_sequence_nr()
+    y = x * 2  # its node takes this number
+    y.register_hook(hook)
+    y.sum().backward()
+    assert private.graph_task_id() == -1
+    assert seen and seen[0][0]
+    assert y.grad_fn is not None
+    assert y.grad_fn._sequence_nr() == number
+    accumulate = y.grad_fn.next_functions[0][0]
+    assert accumulate._sequence_nr() == private.NO_SEQUENCE
+
+
+def test_a_fake_tensor_made_without_checks_is_like_one_made_with_them() -> None:
+    device = torch.device("cpu")
+    mode = private.FakeTensorMode()
+    checked = private.FakeTensor(mode, torch.empty(2, 3, device="meta"), device)
+    unchecked = private.as_fake(torch.empty(2, 3, device="meta"), device)
+    unchecked.__dict__.update(checked.__dict__)
+    assert (unchecked + unchecked).shape == (2, 3)
+    assert unchecked.device == checked.device
+
+
+def test_storages_versions_and_onednn_are_told_apart() -> None:
+    x = torch.zeros(4)
+    assert private.storage_key(x) == private.storage_key(x[1:]) != private.storage_key(x.clone())
+    before = private.version_of(x)
+    x.add_(1)
+    assert private.version_of(x) == before + 1
+    enabled = torch._C._get_mkldnn_enabled()
+    with private.without_onednn():
+        assert not torch._C._get_mkldnn_enabled()
+    assert torch._C._get_mkldnn_enabled() == enabled
+
+
+def test_a_scoped_library_ends_with_its_block() -> None:
+    with private.scoped_library("pararev_private_test", "DEF") as library:
+        library.define("twice(Tensor x) -> Tensor")
+        library.impl("twice", lambda x: x * 2, "CPU")
+        assert float(torch.ops.pararev_private_test.twice(torch.ones(()))) == 2
