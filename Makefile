@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test test-all test-browser lint docs bench clean
+.PHONY: report rehearse test test-all test-browser lint docs bench clean
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -25,6 +25,12 @@ lint: $(VENV)/.installed-test
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The campaign for a GPU at toy size, every call to CUDA played on the CPU, and the pages that its results become.
+rehearse: $(VENV)/.installed-test
+	rm -rf out/rehearsal
+	$(BIN)/python benchmarks/gpu_campaign.py --device cpu --rehearse --minutes 20 -o out/rehearsal
+	$(BIN)/python benchmarks/gpu_campaign.py --use out/rehearsal --into out/rehearsal/pages
 
 test-all: lint
 	$(BIN)/python -m pytest -m "not gpu"

@@ -136,7 +136,10 @@ def _device(device: Device) -> dict[str, Any]:
         "kind": device.kind,
         "lanes": device.lanes,
         "standing": device.provenance,
-        "figures": [{"name": name, **asdict(figure)} for name, figure in sorted(device.parameters.items())],
+        "figures": [
+            {"name": name, "value": p.value, "source": p.source, "standing": p.provenance}
+            for name, p in sorted(device.parameters.items())
+        ],
         "notes": list(device.notes),
     }
 
