@@ -23,7 +23,8 @@ from pararev_hw import pipeline
 from pararev_hw.costmodels import accelerator
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.chips import configured
-from pararev_hw.sweeps.columns import NO_CORE, NO_ROOM, Columns, CostColumns, Floats, Outcome, TaskColumns
+from pararev_hw.sweeps.columns import NO_CORE, NO_ROOM, Columns, CostColumns, Floats, Ints, Outcome, TaskColumns
+from pararev_hw.sweeps.compiled_replay import ReplayArrays, makespans_and_peaks, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
 from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
@@ -38,6 +39,7 @@ class _Class:
     decided: tuple[tuple[int, ...], ...]
     orders: LaneOrders
     memory: MemoryEvents
+    arrays: ReplayArrays
 
 
 @dataclass(slots=True)
@@ -69,7 +71,8 @@ class Engine:
             return
         decided = self.decided(lanes)
         orders = lane_orders(decided, _edges(self.graph))
-        self._classes[lanes] = _Class(decided, orders, _memory(self.graph, orders))
+        memory = _memory(self.graph, orders)
+        self._classes[lanes] = _Class(decided, orders, memory, replay_arrays(orders, memory))
 
     def representative(self, lanes: int) -> Device:
         """The device on which the scheduler decides for all configurations with that many lanes."""
@@ -91,9 +94,7 @@ class Engine:
         if misfit.any():
             costs = replace(costs, seconds=np.where(misfit, 0.0, costs.seconds))
         sequential_s = sequential_seconds(costs)
-        starts, ends = replay(of.orders, costs)
-        played_s = ends.max(0, initial=0.0)
-        played_peak = peak_bytes(of.memory, starts, ends)
+        played_s, played_peak = _played(of, costs)
         parallel = (sequential_s > played_s * (1 + pipeline.TIE)) & (played_peak <= costs.memory_bytes)
         latency_s = np.where(parallel, played_s, sequential_s)
         energy = {**costs.energy_j}
@@ -138,6 +139,15 @@ def _cost_columns(graph: BlockGraph, device: Device) -> CostColumns | None:
     if accelerator.has_cores(device):
         return CoreColumns(graph, device)
     return RooflineColumns(graph, device) if device.kind == "accelerator" else None
+
+
+def _played(of: _Class, costs: TaskColumns) -> tuple[Floats, Ints]:
+    """Makespans and peak bytes of a class's lane orders."""
+    played = makespans_and_peaks(of.arrays, costs)
+    if played is not None:
+        return played
+    starts, ends = replay(of.orders, costs)
+    return ends.max(0, initial=0.0), peak_bytes(of.memory, starts, ends)
 
 
 def _edges(graph: BlockGraph) -> list[tuple[int, int, int]]:

@@ -34,4 +34,5 @@ from pararev_hw.costmodels.accelerator.ops import accelerator_op_costs as accele
 from pararev_hw.costmodels.accelerator.ops import has_cores as has_cores
 from pararev_hw.costmodels.accelerator.precision import Preparations as Preparations
 from pararev_hw.costmodels.accelerator.tasks import TaskCosts as TaskCosts
+from pararev_hw.costmodels.accelerator.tasks import per_class as per_class
 from pararev_hw.costmodels.accelerator.tasks import task_costs as task_costs
