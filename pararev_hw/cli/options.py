@@ -64,6 +64,14 @@ ChoicesOpt = Annotated[
         "share,fuse,split,store, and ahead or wait.",
     ),
 ]
+SearchChoicesOpt = Annotated[
+    str | None,
+    typer.Option(
+        "--choices",
+        help="Rewrites of the step: auto (tried, and taken where they pay; the default without --scheduler), none, or "
+        "kinds to take wherever they apply: share,fuse,split,store, and ahead or wait.",
+    ),
+]
 MemoryLimitOpt = Annotated[
     str | None,
     typer.Option("--memory-limit", metavar="SIZE", help="Memory that may be alive at once, as in 800MiB or 1.5GB."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -17,7 +17,6 @@ from pararev_hw.cli.options import (
     BatchOpt,
     BlocksOpt,
     ChannelsLastOpt,
-    ChoicesOpt,
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
@@ -26,9 +25,11 @@ from pararev_hw.cli.options import (
     JsonOpt,
     LanesOpt,
     LayoutOpt,
+    MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
     SchedulerOpt,
+    SearchChoicesOpt,
     SeedOpt,
     ShapeOpt,
     SpikesOpt,
@@ -36,10 +37,15 @@ from pararev_hw.cli.options import (
     WidthOpt,
     ZeroGradOpt,
     option_given,
+    parsed_limit,
     step_options,
 )
 from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
+from pararev_hw.types import BlockGraph
+
+if TYPE_CHECKING:
+    from pararev_hw.tracing import Traced
 
 OrdersOpt = Annotated[
     str | None,
@@ -54,6 +60,7 @@ def report(
     device: DeviceOpt = "h200",
     scheduler: SchedulerOpt = None,
     lanes: LanesOpt = None,
+    memory_limit: MemoryLimitOpt = None,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,
     mode: ModeOpt = "train",
@@ -71,44 +78,59 @@ def report(
     zero_grad: ZeroGradOpt = "none",
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
-    choices: ChoicesOpt = "none",
+    choices: SearchChoicesOpt = None,
     orders_of: OrdersOpt = None,
     json_: JsonOpt = False,
 ) -> None:
     """Trace TARGET, schedule it on a device, and write a report: report.html and its figures."""
-    from pararev_hw import pipeline, reports
+    from pararev_hw import pipeline, recommendation, reports
     from pararev_hw.rewrites import select
 
     writable(output)
+    limit = parsed_limit(memory_limit)
     with progress() as tell:
-        kind = format_of(target, None)
-        graph = None if kind is None else graph_in(target, kind)
-        if kind is not None and graph is None:
-            raise BadInput(f"{target} is a bare task graph: `pararev-hw schedule {target} --lanes N` schedules it")
-        unheard = option_given(context, STEP_OPTIONS)
-        if graph is not None and unheard is not None:
-            raise BadInput(f"{target} holds a traced step: leave {unheard} out")
+        graph = _graph_file(context, target)
         hardware = hardware_named(device, tell)
-        if graph is None:
-            graph = target_graph.build_graph(
-                target,
-                device=hardware,
-                rewrite=select.rewrite(choices, hardware, scheduler=scheduler, lanes=lanes, progress=tell),
-                progress=tell,
-                **step_options(context),
-            )
+        # a scheduler that is named is shown on the step as it is, unless rewrites are asked for too
+        wanted = choices or ("auto" if scheduler is None else "none")
+        step: Traced | BlockGraph
         orders = None
+        if graph is not None:
+            step = graph
+        elif orders_of is None:
+            select.parsed(wanted)
+            step = recommendation.traced(target, hardware, tell, **step_options(context))
+        else:
+            rewrite = select.rewrite(choices or "none", hardware, scheduler=scheduler, lanes=lanes, progress=tell)
+            step = target_graph.build_graph(
+                target, device=hardware, rewrite=rewrite, progress=tell, **step_options(context)
+            )
         if orders_of is not None:
+            assert isinstance(step, BlockGraph)
             scheduler = scheduler or "heft"
             decided = hardware_named(orders_of, tell)
-            made = pipeline.plan(graph, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
-            orders = pipeline.lane_orders(graph, made.schedule)
-        study = pipeline.study(graph, hardware, scheduler=scheduler, lanes=lanes, orders=orders, progress=tell)
+            plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
+            orders = pipeline.lane_orders(step, plan.schedule)
+        search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders)
+        study = recommendation.study(step, hardware, search, tell)
         tell("drawing the report")
         written = reports.write_report(study, output)
     if json_:
         print_json(reports.report_document(study))
         return
-    out.print(Text(reports.answer(study)))
+    for line in reports.answer_lines(study):
+        out.print(Text(line))
     out.print(reports.study_table(study))
     say(f"wrote {', '.join(p.name for p in written)} in {output}: open {written[0]}")
+
+
+def _graph_file(context: typer.Context, target: str) -> BlockGraph | None:
+    """The graph of a file that holds a traced step, None where `target` names a network."""
+    kind = format_of(target, None)
+    graph = None if kind is None else graph_in(target, kind)
+    if kind is not None and graph is None:
+        raise BadInput(f"{target} is a bare task graph: `pararev-hw schedule {target} --lanes N` schedules it")
+    unheard = option_given(context, STEP_OPTIONS)
+    if graph is not None and unheard is not None:
+        raise BadInput(f"{target} holds a traced step: leave {unheard} out")
+    return graph

@@ -5,6 +5,7 @@ from pararev_hw.reports.comparison import compare_svg as compare_svg
 from pararev_hw.reports.comparison import comparison_document as comparison_document
 from pararev_hw.reports.comparison import write_comparison as write_comparison
 from pararev_hw.reports.document import report_document as report_document
+from pararev_hw.reports.front import front_svg as front_svg
 from pararev_hw.reports.gantt import gantt_svg as gantt_svg
 from pararev_hw.reports.memory import memory_svg as memory_svg
 from pararev_hw.reports.page import report_html as report_html
@@ -14,6 +15,7 @@ from pararev_hw.reports.paper import paper_table as paper_table
 from pararev_hw.reports.paper import write_paper as write_paper
 from pararev_hw.reports.perfetto import trace_document as trace_document
 from pararev_hw.reports.phrasing import answer as answer
+from pararev_hw.reports.phrasing import answer_lines as answer_lines
 from pararev_hw.reports.sweep import sweep_answer as sweep_answer
 from pararev_hw.reports.sweep import sweep_document as sweep_document
 from pararev_hw.reports.sweep import sweep_table as sweep_table

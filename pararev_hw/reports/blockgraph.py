@@ -51,7 +51,7 @@ _COMPACT = _Style(row=13, box=9, gap=6, most_rows=10, named=False)
 
 def graph_svg(study: Study) -> str:
     """The block-dependency graph as one SVG document."""
-    tasks = study.graph.tasks
+    tasks = study.chosen_graph.tasks
     legend, y = _legend(study), 44.0
     parts = [legend]
     later = [p for p in PHASES[1:] if any(t.phase == p for t in tasks)]
@@ -72,11 +72,11 @@ def graph_svg(study: Study) -> str:
 def _legend(study: Study) -> str:
     parts, x = [], LEFT
     for phase in PHASES:
-        if any(t.phase == phase for t in study.graph.tasks):
+        if any(t.phase == phase for t in study.chosen_graph.tasks):
             parts.append(svg.element("rect", x=x, y=10, width=14, height=12, rx=2, class_=f"p-{phase}"))
             parts.append(svg.text(x + 20, 20, phase))
             x += 20 + svg.text_width(phase) + 22
-    if any(t.branch == "join" for t in study.graph.tasks):
+    if any(t.branch == "join" for t in study.chosen_graph.tasks):
         parts.append(svg.element("circle", cx=x + 7, cy=16, r=7, class_="p-forward"))
         parts.append(svg.text(x + 20, 20, "sum that joins branches"))
         x += 20 + svg.text_width("sum that joins branches") + 22
@@ -107,10 +107,10 @@ def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str, y: 
 
 def _nodes(study: Study, inside: Sequence[int]) -> tuple[list[_Node], list[tuple[int, int]]]:
     """A box per task, edges between boxes; too many tasks have their chains folded."""
-    tasks = [study.graph.tasks[i] for i in inside]
+    tasks = [study.chosen_graph.tasks[i] for i in inside]
     number = {i: k for k, i in enumerate(inside)}
-    edges = [(number[e.src], number[e.dst]) for e in study.graph.edges if e.src in number and e.dst in number]
-    section = naming.sections(t.block for t in study.graph.tasks)
+    edges = [(number[e.src], number[e.dst]) for e in study.chosen_graph.edges if e.src in number and e.dst in number]
+    section = naming.sections(t.block for t in study.chosen_graph.tasks)
     critical = frozenset(study.critical_path.tasks)
     nodes = [_node(t, section[t.block], t.id in critical) for t in tasks]
     if len(nodes) <= MOST_NODES:

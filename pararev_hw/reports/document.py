@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
-from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Prediction, Study
+from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Prediction, Recommendation, Study
 
 # Accumulate in 45 nm, FP32 add: Horowitz, ISSCC 2014; the figure that papers on spiking networks multiply SOPs with.
 COMPUTE_ONLY_J_PER_SOP = 0.9e-12
@@ -57,6 +57,11 @@ def report_document(study: Study) -> dict[str, Any]:
         },
         "memory": asdict(graph.memory),
         "spikes": None if graph.spikes is None else asdict(graph.spikes),
+        "eager_s": _eager_s(study),
+        "memory_limit_bytes": study.memory_limit_bytes,
+        "recommendations": [_recommendation(r) for r in study.recommendations],
+        "front": [{"latency_s": p.latency_s, "peak_bytes": p.peak_bytes} for p in study.front],
+        "not_searched": list(study.not_searched),
         "best": study.best,
         "predictions": [prediction_document(p) for p in study.predictions],
         "critical_path": {
@@ -86,6 +91,28 @@ def report_document(study: Study) -> dict[str, Any]:
     }
 
 
+def _eager_s(study: Study) -> float | None:
+    """Seconds of the step as eager PyTorch runs it; None where that is not among what was tried."""
+    if study.device.kind not in ("cpu", "gpu"):
+        return None
+    as_traced = [p for p in study.predictions if p.scheduler == "sequential" and not p.choices]
+    return next((p.latency_s for p in as_traced if p.launch == "eager"), None)
+
+
+def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
+    p = recommendation.prediction
+    return {
+        "name": recommendation.name,
+        "latency_s": p.latency_s,
+        "peak_bytes": p.peak_bytes,
+        "energy_j": p.energy_j.get("total"),
+        "scheduler": p.scheduler,
+        "lanes": p.schedule.lanes,
+        "launch": p.launch,
+        "choices": list(p.choices),
+    }
+
+
 def prediction_document(prediction: Prediction) -> dict[str, Any]:
     """One prediction: its schedule's fields, and what it costs when it is played."""
     schedule = prediction.schedule
@@ -93,6 +120,7 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "device": prediction.device,
         "scheduler": prediction.scheduler,
         "launch": prediction.launch,
+        "choices": list(prediction.choices),
         "lanes": schedule.lanes,
         "latency_s": prediction.latency_s,
         "host_s": prediction.host_s,
@@ -118,8 +146,9 @@ def assumptions(study: Study) -> list[str]:
     """What was assumed, by the trace and by the sequential and chosen predictions, each once, in that order."""
     spikes = study.graph.spikes
     assumed = [f"spike rates: {spikes.source}"] if spikes is not None and not spikes.measured else []
-    said = (*study.graph.assumptions, *assumed, *study.sequential.assumptions, *study.chosen.assumptions)
-    return list(dict.fromkeys((*said, *study.device.notes)))
+    of_step = (*study.graph.assumptions, *study.chosen_graph.assumptions)
+    of_schedules = (*study.sequential.assumptions, *study.chosen.assumptions)
+    return list(dict.fromkeys((*of_step, *assumed, *of_schedules, *study.device.notes)))
 
 
 def not_modelled(study: Study) -> list[str]:

@@ -13,7 +13,7 @@ from itertools import accumulate, groupby
 
 from pararev_hw.reports import naming, phrasing, svg, units
 from pararev_hw.reports.axis import TimeAxis
-from pararev_hw.types import PHASES, Placement, Prediction, Study, Task
+from pararev_hw.types import PHASES, BlockGraph, Placement, Prediction, Study, Task
 
 LEFT, RIGHT = 84.0, svg.WIDTH - 34.0
 CLOSE_UP_TASKS = 40  # steps of more tasks get a close-up
@@ -42,12 +42,7 @@ class _Chart:
 
 def gantt_svg(study: Study) -> str:
     """The Gantt chart of the sequential and the chosen schedule as one SVG document."""
-    chart = _Chart(
-        {t.id: t for t in study.graph.tasks},
-        naming.sections(t.block for t in study.graph.tasks),
-        frozenset(study.critical_path.tasks),
-        phrasing.lane_noun(study.device),
-    )
+    chart = _chart(study.chosen_graph, study)
     shown = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
     end_s = max(max(p.latency_s, p.schedule.makespan_s, _last_end(p)) for p in shown)
     axis = TimeAxis(0.0, end_s, LEFT, RIGHT)
@@ -55,7 +50,9 @@ def gantt_svg(study: Study) -> str:
     parts, y = [_legend(chart, study)], 44.0
     for prediction in shown:
         marked = window if prediction is study.chosen else None
-        drawn, y = _panel(chart, prediction, axis, y, _heading(prediction, study), "panel", marked)
+        drawn, y = _panel(
+            _chart(study.graph_of(prediction), study), prediction, axis, y, _heading(prediction, study), "panel", marked
+        )
         parts.append(drawn)
     parts.insert(1, axis.draw(56.0, y))
     y += 34
@@ -70,6 +67,15 @@ def gantt_svg(study: Study) -> str:
         _heading(p, study) for p in shown
     )
     return svg.figure(y, label, parts, "gantt")
+
+
+def _chart(graph: BlockGraph, study: Study) -> _Chart:
+    return _Chart(
+        {t.id: t for t in graph.tasks},
+        naming.sections(t.block for t in graph.tasks),
+        frozenset(study.critical_path.tasks),
+        phrasing.lane_noun(study.device),
+    )
 
 
 def _last_end(prediction: Prediction) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 from pararev_hw.reports import phrasing, units
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import COMPUTE_ONLY_J_PER_SOP, assumptions, not_modelled, total_sops
+from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.text import gap
@@ -43,7 +44,10 @@ def report_html(study: Study) -> str:
         "page.html.j2",
         title=f"{study.graph.model} on {study.device.title}",
         study=study,
-        answer=phrasing.answer(study),
+        answer=phrasing.answer_lines(study),
+        recommendations=_recommendations(study),
+        front=markup(front_svg(study)),
+        memory_note=phrasing.memory_note(study),
         tiles=_tiles(study),
         schedules=_schedules(study),
         gantt=markup(gantt_svg(study)),
@@ -104,23 +108,27 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
     phases = [p for p in PHASES if any(t.phase == p for t in graph.tasks)]
     recommended = phrasing.way(after, study.device).removeprefix("with ")
     return [
-        ("Latency now", units.seconds(before.latency_s), phrasing.sequential_way(study)),
+        ("Latency, sequential", units.seconds(before.latency_s), phrasing.sequential_way(study)),
         ("Latency recommended", units.seconds(after.latency_s), recommended),
         (
             "Gain",
             "-" if gain is None else units.times(gain),
-            f"{units.times(after.schedule.speedup)} from parallel tasks",
+            f"{units.times(after.schedule.speedup)} of it from parallel {phrasing.lane_noun(study.device)}s",
         ),
         (
-            "Critical path allows",
+            "Limit for the network",
             units.UNKNOWN if limit is None else units.times(limit),
-            "from parallel tasks, at most",
+            f"of parallel {phrasing.lane_noun(study.device)}s, tasks by {study.chosen_graph.granularity}",
         ),
-        ("Peak memory", units.size(after.peak_bytes), f"{units.size(before.peak_bytes)} now"),
+        (
+            "Peak memory",
+            units.size(after.peak_bytes),
+            f"live tensors; {units.size(before.peak_bytes)} in the sequential step",
+        ),
         (
             "Energy per step",
             units.joules(after.energy_j.get("total")),
-            f"{units.joules(before.energy_j.get('total'))} now",
+            f"{units.joules(before.energy_j.get('total'))} sequential",
         ),
         ("Parameters", units.count(graph.parameters), ""),
         (
@@ -139,8 +147,27 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
             units.count(len(graph.ops)),
             f"{unknown} without a formula" if unknown else "all have a formula",
         ),
-        ("Host busy now", units.seconds(before.host_s) if before.host_s > 0 else "-", "launching"),
+        ("Host busy", units.seconds(before.host_s) if before.host_s > 0 else "-", "launching the sequential step"),
     ]
+
+
+def _recommendations(study: Study) -> Mapping[str, Any]:
+    rows = []
+    for r in study.recommendations:
+        p = r.prediction
+        gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
+        energy = p.energy_j.get("total")
+        cells: tuple[Cell, ...] = (
+            words_cell(phrasing.recommendation_name(study, r)),
+            (units.seconds(p.latency_s), p.latency_s),
+            ("-" if gain is None else units.times(gain), gain),
+            (units.size(p.peak_bytes), p.peak_bytes),
+            (units.joules(energy), energy),
+            words_cell(phrasing.recommendation_way(study, r)),
+        )
+        rows.append(Row(cells, strong=p is study.chosen))
+    heads = [("", False), ("latency", True), ("gain", True), ("peak memory", True), ("energy", True), ("how", False)]
+    return {"heads": heads, "rows": rows, "not_searched": study.not_searched}
 
 
 def _schedules(study: Study) -> Mapping[str, Any]:
@@ -151,7 +178,7 @@ def _schedules(study: Study) -> Mapping[str, Any]:
         energy = p.energy_j.get("total")
         bound = f"{units.seconds(p.schedule.lower_bound_s)} ({p.schedule.bound_by})"
         cells: tuple[Cell, ...] = (
-            words_cell(p.scheduler),
+            words_cell(p.scheduler + (", rewritten step" if p.choices else "")),
             words_cell(phrasing.launch(p, study.device) or "-"),
             (str(phrasing.lanes_used(p)), phrasing.lanes_used(p)),
             (units.seconds(p.latency_s), p.latency_s),
@@ -163,16 +190,20 @@ def _schedules(study: Study) -> Mapping[str, Any]:
         )
         rows.append(Row(cells, strong=k == study.best))
     heads = [("schedule", False), ("launch", False), (noun, True), ("latency", True), ("gain", True),
-             ("lower bound", True), ("over bound", True), ("memory", True), ("energy", True)]  # fmt: skip
+             ("lower bound", True), ("gap", True), ("memory", True), ("energy", True)]  # fmt: skip
     return {"heads": heads, "rows": rows}
 
 
 def _step_memory(study: Study) -> list[Row]:
     memory = study.graph.memory
     counted = study.sequential.eager_peak_bytes
-    what = "peak with the library's workspaces" if study.device.kind == "cpu" else "peak in the allocator's blocks"
+    what = (
+        "peak that torch's profiler shows, workspaces included"
+        if study.device.kind == "cpu"
+        else "peak that torch.cuda.max_memory_allocated() shows, rounding and workspaces included"
+    )
     lines = (
-        ("peak", memory.peak_bytes),
+        ("peak of live tensors", memory.peak_bytes),
         *(() if counted is None else ((what, counted),)),
         ("saved for backward or recompute", memory.saved_bytes),
         ("parameters", memory.parameter_bytes),
@@ -186,7 +217,7 @@ def _step_memory(study: Study) -> list[Row]:
 
 def _critical(study: Study) -> Mapping[str, Any]:
     path = study.critical_path
-    tasks = {t.id: t for t in study.graph.tasks}
+    tasks = {t.id: t for t in study.chosen_graph.tasks}
     took = {p.task: p.end_s - p.start_s for p in study.chosen.schedule.placements}
     phase_of = {name: tasks[name].phase if name in tasks else "other" for name in path.tasks}
     limit = phrasing.parallel_limit(study)
@@ -202,7 +233,7 @@ def _critical(study: Study) -> Mapping[str, Any]:
     by_phase: dict[str, tuple[str, ...]] = dict(path.by_phase.items())
     for phase in (*PHASES, "other"):
         on_path = [name for name in path.tasks if phase_of[name] == phase]
-        all_tasks = [t for t in study.graph.tasks if t.phase == phase]
+        all_tasks = [t for t in study.chosen_graph.tasks if t.phase == phase]
         alone = by_phase.get(phase, ())
         if on_path or all_tasks:
             time_s = sum(took.get(name, 0.0) for name in on_path)
@@ -242,7 +273,7 @@ def _energy(study: Study) -> Mapping[str, Any]:
         "no memory traffic, no neuron updates, no leakage."
     )
     return {
-        "heads": [("part", False), ("now", True), ("recommended", True), ("share of recommended", True)],
+        "heads": [("part", False), ("sequential", True), ("recommended", True), ("share of recommended", True)],
         "rows": rows,
         "phase_heads": [("phase", False), *((part, True) for part in parts)],
         "phase_rows": phase_rows,
@@ -261,7 +292,7 @@ def _tasks(study: Study) -> Mapping[str, Any]:
     placed = {p.task: p for p in study.chosen.schedule.placements}
     critical = frozenset(study.critical_path.tasks)
     rows = []
-    for t in study.graph.tasks:
+    for t in study.chosen_graph.tasks:
         p = placed.get(t.id)
         took = p.end_s - p.start_s if p else None
         work, moved = t.flops + t.vector_flops, t.read_bytes + t.write_bytes

@@ -21,7 +21,7 @@ _HOST_TID = 1_000_000  # past any lane
 def trace_document(study: Study) -> dict[str, Any]:
     """The trace of the sequential and the chosen schedule, ready for JSON."""
     shown = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
-    tasks = {t.id: t for t in study.graph.tasks}
+    tasks = {t.id: t for t in (*study.graph.tasks, *study.chosen_graph.tasks)}
     events: list[dict[str, Any]] = []
     for pid, prediction in enumerate(shown, start=1):
         name = f"{prediction.scheduler}, {phrasing.way(prediction, study.device)}"
@@ -79,8 +79,8 @@ def _flows(pid: int, prediction: Prediction, study: Study) -> Iterator[dict[str,
     """An arrow for every edge whose ends run on different lanes. It leaves from the middle of its source, because an
     event at the very end would bind to the next slice."""
     at = {p.task: p for p in prediction.schedule.placements}
-    tasks = study.graph.tasks
-    for k, e in enumerate(study.graph.edges):
+    tasks = study.chosen_graph.tasks
+    for k, e in enumerate(study.chosen_graph.edges):
         src, dst = at.get(tasks[e.src].id), at.get(tasks[e.dst].id)
         if src is None or dst is None or src.lane == dst.lane:
             continue

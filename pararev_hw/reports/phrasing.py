@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pararev_hw.reports import units
-from pararev_hw.types import Device, Prediction, Study
+from pararev_hw.types import Device, Prediction, Recommendation, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
 
+_DEVICE = {"gpu": "GPU", "cpu": "CPU"}
 _LANE = {"gpu": "stream", "neuromorphic": "core"}
 
 
@@ -47,8 +48,12 @@ def launch(prediction: Prediction, device: Device) -> str:
 def sequential_way(study: Study) -> str:
     """How the first prediction was run."""
     if study.sequential.launch == "eager":
-        return "run as PyTorch does"
-    return f"run one task after another {launch(study.sequential, study.device)}".rstrip()
+        return (
+            "in eager PyTorch, on one stream"
+            if study.device.kind == "gpu"
+            else "in eager PyTorch, one task after another"
+        )
+    return f"one task after another {launch(study.sequential, study.device)}".rstrip()
 
 
 def way(prediction: Prediction, device: Device) -> str:
@@ -57,18 +62,18 @@ def way(prediction: Prediction, device: Device) -> str:
 
 
 def parallel_limit(study: Study) -> float | None:
-    """The most that running tasks side by side can give: total time over the critical path's. None: not known."""
+    """The most that parallel lanes can give: total time over the critical path's. None: not known."""
     path = study.critical_path
     if path.weight == "time_s":
         total = study.chosen.schedule.sequential_s
     else:
-        total = float(sum(t.flops + t.vector_flops for t in study.graph.tasks))
+        total = float(sum(t.flops + t.vector_flops for t in study.chosen_graph.tasks))
     return max(1.0, total / path.length) if path.length > 0 and total > 0 else None
 
 
 def device_limit(study: Study) -> tuple[float, str] | None:
-    """The most that running tasks side by side can give on this device and what sets it, where that is less than what
-    the critical path allows: shared compute, work over lanes, ..."""
+    """The most that parallel lanes can give on this device and what sets it, where that is less than what the critical
+    path allows: shared compute, work over lanes, ..."""
     schedule, limit = study.chosen.schedule, parallel_limit(study)
     if schedule.lower_bound_s <= 0 or limit is None:
         return None
@@ -81,71 +86,128 @@ def ratio(before: float, after: float) -> float | None:
     return before / after if after > 0 and before > 0 else None
 
 
-def _than(value: float, base: float, noun: str, shown: str) -> str:
-    """ "8 % more memory (1.90 GiB)"."""
-    if base <= 0:
-        return f"{shown} of {noun}"
-    change = value / base - 1
-    if abs(change) < SAME:
-        return f"the same {noun} ({shown})"
-    return f"{units.percent(abs(change))} {'more' if change > 0 else 'less'} {noun} ({shown})"
-
-
-def _costs(study: Study) -> str:
-    """What the chosen schedule costs in memory and energy against the sequential one."""
-    before, after = study.sequential, study.chosen
-    said = _than(after.peak_bytes, before.peak_bytes, "memory", units.size(after.peak_bytes))
-    energy, base = after.energy_j.get("total"), before.energy_j.get("total")
-    if energy and base:
-        said += " and " + _than(energy, base, "energy", units.joules(energy))
-    return said
+def _gain(study: Study, prediction: Prediction) -> str:
+    """ "1.59x"."""
+    return units.times(ratio(study.sequential.latency_s, prediction.latency_s) or 1.0)
 
 
 def _parallel(study: Study) -> str:
-    """How much of the gain comes from running tasks side by side, and how much it could be at most."""
-    limit = parallel_limit(study)
-    bound = "" if limit is None else f"the critical path allows at most {units.times(limit)}"
+    """How much of the gain of the recommended schedule comes from parallel lanes, and how much it could be at most."""
+    limit, noun = parallel_limit(study), lane_noun(study.device)
+    level = study.chosen_graph.granularity
+    tasks = f"tasks by {level}"
+    if limit is not None and limit < 1 + SAME:
+        finer = "" if level == "op" else "; --granularity op looks inside them"
+        return f"With {tasks}, every task waits for the one before it, so parallel {noun}s gain nothing{finer}."
+    bound = "" if limit is None else f"the limit is {units.times(limit)} for the network ({tasks})"
     here = device_limit(study)
     if here is not None:
-        bound += f" and this device {units.times(here[0])} ({here[1]})"
+        bound += f" and {units.times(here[0])} on this {_DEVICE.get(study.device.kind, 'device')}"
     gain = study.chosen.schedule.speedup
     if lanes_used(study.chosen) < 2 or gain < 1 + SAME:
-        if limit is None or limit < 1 + SAME:
-            return "nothing in it can run side by side: the critical path is the whole step"
-        return f"running tasks side by side gains nothing here, where {bound}"
-    return f"running tasks side by side gives {units.times(gain)} of this" + (f", where {bound}" if bound else "")
+        return f"Parallel {noun}s gain nothing in the recommended schedule" + (f"; {bound}." if bound else ".")
+    total = _gain(study, study.chosen)
+    return f"Parallel {noun}s give {units.times(gain)} of the recommended {total}" + (f"; {bound}." if bound else ".")
+
+
+def _opening(study: Study) -> str:
+    graph, before = study.graph, study.sequential
+    step = "one training step" if graph.mode == "train" else "one inference"
+    steps = "" if graph.timesteps is None else f", T = {graph.timesteps}"
+    return (
+        f"On {study.device.title} ({standing(study.chosen, study.device)}), {step} of {graph.model} "
+        f"(batch {graph.batch}{steps}) takes {units.seconds(before.latency_s)} and {units.size(before.peak_bytes)} "
+        f"{sequential_way(study)}."
+    )
+
+
+def recommendation_name(study: Study, recommendation: Recommendation) -> str:
+    """ "Fastest within 738 MiB, the memory of that step"."""
+    if recommendation.name != "within_memory":
+        return {"fastest": "Fastest", "least_memory": "Least memory"}[recommendation.name]
+    limit = units.size(study.memory_limit_bytes)
+    return f"Fastest within {limit}" + ("" if study.limit_given else ", the memory of that step")
+
+
+def recommendation_way(study: Study, recommendation: Recommendation) -> str:
+    """How a recommended schedule is run: "heft with 2 streams as a CUDA graph, 8 pairs fused"."""
+    p = recommendation.prediction
+    if p is study.sequential:
+        return "the sequential step itself"
+    return ", ".join((f"{p.scheduler} {way(p, study.device)}", *p.choices))
+
+
+def _recommendation_lines(study: Study) -> list[str]:
+    """A line for each way that is recommended, with the questions that it answers."""
+    names: dict[int, list[str]] = {}
+    predictions = {}
+    for r in study.recommendations:
+        names.setdefault(id(r.prediction), []).append(recommendation_name(study, r))
+        predictions[id(r.prediction)] = r
+    lines = []
+    for key, r in predictions.items():
+        p = r.prediction
+        head, *others = names[key]
+        heading = ", and ".join((head, *(name[:1].lower() + name[1:] for name in others)))
+        costs = [f"{units.seconds(p.latency_s)} ({_gain(study, p)})", units.size(p.peak_bytes)]
+        energy = p.energy_j.get("total")
+        costs += [units.joules(energy)] if energy else []
+        lines.append(f"{heading}: {', '.join(costs)}: {recommendation_way(study, r)}.")
+    return lines
+
+
+def answer_lines(study: Study) -> tuple[str, ...]:
+    """The report in a few sentences: the step as PyTorch runs it, what is recommended, what parallel lanes can give."""
+    before, after = study.sequential, study.chosen
+    warnings = device_warnings(study)
+    if study.recommendations:
+        return (*warnings, _opening(study), *_recommendation_lines(study), _parallel(study))
+    tried = len(study.predictions) - 1
+    gain = ratio(before.latency_s, after.latency_s)
+    if study.best == 0 or gain is None or gain < 1 + SAME:
+        verdict = (
+            "No other schedule was tried."
+            if tried == 0
+            else f"None of the {tried} other schedules tried is faster."
+            if tried > 1
+            else "The other schedule tried is not faster."
+        )
+    else:
+        verdict = (
+            f"Recommended: {units.seconds(after.latency_s)} ({_gain(study, after)}), {units.size(after.peak_bytes)}, "
+            f"{units.joules(after.energy_j.get('total'))}: {after.scheduler} {way(after, study.device)}."
+        )
+    return (*warnings, _opening(study), verdict, _parallel(study))
 
 
 def answer(study: Study) -> str:
-    """The report in one sentence: the time as PyTorch runs it, that of the recommended schedule, and at what cost."""
-    graph, before, after = study.graph, study.sequential, study.chosen
-    step = "one training step" if graph.mode == "train" else "one inference"
-    steps = "" if graph.timesteps is None else f", T = {graph.timesteps}"
-    opening = (
-        f"On {study.device.title} ({standing(after, study.device)}), {step} of {graph.model} "
-        f"(batch {graph.batch}{steps}) takes {units.seconds(before.latency_s)} {sequential_way(study)}"
-    )
-    speedup = ratio(before.latency_s, after.latency_s)
-    if study.best == 0 or speedup is None or speedup < 1 + SAME:
-        tried = len(study.predictions) - 1
-        found = (
-            "no other schedule was tried"
-            if tried == 0
-            else f"none of the {tried} other schedules tried is faster"
-            if tried > 1
-            else "the other schedule tried is not faster"
+    """`answer_lines` as one text."""
+    return " ".join(answer_lines(study))
+
+
+def device_warnings(study: Study) -> tuple[str, ...]:
+    """What stands at the top where the device cannot do what is asked, or does it in a way to know of."""
+    device, graph = study.device, study.graph
+    if device.kind == "neuromorphic" and graph.mode == "train":
+        return (
+            f"{device.title} has no gradients: no chip of this kind runs a training step. The figures assume that its "
+            "cores do the backward pass at the rates of the forward pass; --mode infer is what the chip does.",
         )
-        used = f"it needs {units.size(before.peak_bytes)} of memory"
-        limit = parallel_limit(study)
-        bound = (
-            ""
-            if limit is None
-            else "; nothing in it can run side by side: the critical path is the whole step"
-            if limit < 1 + SAME
-            else f"; the critical path would allow at most {units.times(limit)}"
+    return ()
+
+
+def memory_note(study: Study) -> str:
+    """Which of the peaks torch will show."""
+    before = study.sequential
+    counted = before.eager_peak_bytes
+    tensors = f"Peaks here count live tensors ({units.size(before.peak_bytes)} in the sequential step)"
+    if study.device.kind == "gpu":
+        return (
+            f"{tensors}; torch.cuda.max_memory_allocated() will show {units.size(counted)} for eager PyTorch, rounding "
+            "and workspaces of libraries included."
+            if counted is not None
+            else f"{tensors}; torch.cuda.max_memory_allocated() adds rounding and workspaces of libraries."
         )
-        return f"{opening}, and {found}; {used}{bound}."
-    return (
-        f"{opening} and {units.seconds(after.latency_s)} {way(after, study.device)} ({units.times(speedup)}), "
-        f"at {_costs(study)}; {_parallel(study)}."
-    )
+    if study.device.kind == "cpu" and counted is not None:
+        return f"{tensors}; torch's profiler will show {units.size(counted)}, workspaces of libraries included."
+    return f"{tensors}."

@@ -15,22 +15,24 @@ from pararev_hw.types import Comparison, Study
 def study_table(study: Study) -> Table:
     """The schedules that were tried, the recommended one in bold."""
     table = plain_table(f"{study.graph.model} on {study.device.title}")
+    rewritten = any(p.choices for p in study.predictions)
     columns_of(
         table,
-        ("schedule", "launch", phrasing.lane_noun(study.device) + "s"),
-        ("latency", "gain", "memory", "energy", "over bound"),
+        ("schedule", *(("step",) if rewritten else ()), "launch", phrasing.lane_noun(study.device) + "s"),
+        ("latency", "gain", "memory", "energy", *(() if rewritten else ("gap",))),
     )
     for k, p in enumerate(study.predictions):
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         cells = (
             p.scheduler,
+            *(("rewritten" if p.choices else "traced",) if rewritten else ()),
             p.launch or "-",
             str(phrasing.lanes_used(p)),
             units.seconds(p.latency_s),
             "-" if gain is None else units.times(gain),
             units.size(p.peak_bytes),
             units.joules(p.energy_j.get("total")),
-            gap(p.schedule.gap, p.schedule.optimal),
+            *(() if rewritten else (gap(p.schedule.gap, p.schedule.optimal),)),
         )
         table.add_row(*map(Text, cells), style="bold" if k == study.best else None)
     return table

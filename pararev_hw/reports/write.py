@@ -7,6 +7,7 @@ from pathlib import Path
 from pararev_hw.atomic import write_files
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import dump, report_document
+from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.page import report_html
@@ -15,7 +16,8 @@ from pararev_hw.types import Study
 
 
 def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
-    """Writes report.html, report.json, gantt.svg, memory.svg, graph.svg and trace.perfetto.json into `folder`.
+    """Writes report.html, report.json, gantt.svg, front.svg, memory.svg, graph.svg and
+    trace.perfetto.json into `folder`.
 
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
@@ -24,6 +26,7 @@ def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
         "report.html": report_html(study),
         "report.json": dump(report_document(study)),
         "gantt.svg": gantt_svg(study),
+        "front.svg": front_svg(study),
         "memory.svg": memory_svg(study),
         "graph.svg": graph_svg(study),
         "trace.perfetto.json": trace_json(study),

@@ -90,7 +90,7 @@ def take(
         return traced
     if kinds is not None:
         made, taken = apply_all(traced, kinds)
-        return _saying(made, _words([o.name for o in taken]))
+        return _saying(made, sentence([o.name for o in taken]))
     how = launch or ("graph" if device.kind == "gpu" else "eager")
     name = scheduler or "heft"
     progress(f"looking for choices in {traced.graph.model}")
@@ -143,12 +143,12 @@ def _fitting(traced: Traced, names: Sequence[str], latency_s: Callable[[Traced],
     while low <= high and names:
         count = high if high == len(stored) else (low + high) // 2
         taken = (*stored[:count], *others)
-        if fits(apply(traced, taken), _words(taken)):
+        if fits(apply(traced, taken), sentence(taken)):
             low = count + 1
         else:
             high = count - 1
     if not plain and not tried:  # every graph that runs ahead is memory
-        fits(apply(traced, waits), _words(waits))
+        fits(apply(traced, waits), sentence(waits))
     if not tried:
         assert refused is not None
         raise refused
@@ -169,11 +169,15 @@ _DONE = {
 }
 
 
-def _words(names: Sequence[str]) -> str:
-    """ "fused 8 pairs, 12 gradients split": what was done how often."""
+def words_of(names: Sequence[str]) -> tuple[str, ...]:
+    """("8 pairs fused", "12 gradients split"): what was done how often."""
     counts = {kind: sum(n.startswith(f"{kind} ") for n in names) for kind in _DONE}
-    said = [f"{count} {_DONE[kind][count > 1]}" for kind, count in counts.items() if count]
-    return "choices taken: " + (", ".join(said) or "none, there is nothing to choose")
+    return tuple(f"{count} {_DONE[kind][count > 1]}" for kind, count in counts.items() if count)
+
+
+def sentence(names: Sequence[str]) -> str:
+    """The choices taken, as an assumption of the graph."""
+    return "choices taken: " + (", ".join(words_of(names)) or "none, there is nothing to choose")
 
 
 def _saying(step: Traced, words: str) -> Traced:

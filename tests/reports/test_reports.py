@@ -25,10 +25,10 @@ from pararev_hw.atomic import write_files
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
-from pararev_hw.types import Comparison, DeviceParameter, Study
+from pararev_hw.types import Comparison, DeviceParameter, Recommendation, Study
 from tests.helpers import hand_built_study
 
-FILES = ("report.html", "report.json", "gantt.svg", "memory.svg", "graph.svg", "trace.perfetto.json")
+FILES = ("report.html", "report.json", "gantt.svg", "front.svg", "memory.svg", "graph.svg", "trace.perfetto.json")
 
 
 class _Page(HTMLParser):
@@ -74,7 +74,7 @@ def _strip(text: str) -> str:
 # Files
 
 
-def test_a_report_is_six_files_and_nothing_else(tmp_path: Path) -> None:
+def test_a_report_is_seven_files_and_nothing_else(tmp_path: Path) -> None:
     written = reports.write_report(hand_built_study.study(), tmp_path / "new" / "out")
     assert [p.name for p in written] == list(FILES)
     assert sorted(p.name for p in (tmp_path / "new" / "out").iterdir()) == sorted(FILES)
@@ -188,17 +188,18 @@ def test_the_page_is_well_formed_has_every_section_and_needs_nothing_else(stages
     text = page.report_html(study)
     parsed = _Page(text)
     assert parsed.open == []
-    sections = ("totals", "gantt", "memory", "graph", "critical", "energy", "tasks", "origin")
+    sections = ("totals", "gantt", "front", "memory", "graph", "critical", "energy", "tasks", "origin")
     assert set(sections) <= set(parsed.ids) and max(parsed.ids.values()) == 1
-    assert parsed.tags["svg"] == 3 and parsed.tags["script"] == 1
+    assert parsed.tags["svg"] == 4 and parsed.tags["script"] == 1
     assert set(parsed.references) == {"data:,"}
-    assert re.findall(r"https?://[^\"'\s<]*", text) == ["http://www.w3.org/2000/svg"] * 3
+    assert re.findall(r"https?://[^\"'\s<]*", text) == ["http://www.w3.org/2000/svg"] * 4
     assert not re.search(r"url\(|@import|\bfetch\(|XMLHttpRequest|import\(", text)
     for needed in ('name="viewport"', "@media print", "prefers-color-scheme", "Content-Security-Policy"):
         assert needed in text
     words = _strip(parsed.words)
-    assert reports.answer(study) in words
-    assert words.index(reports.answer(study)) < words.index("Totals")
+    for line in reports.answer_lines(study):
+        assert line in words
+        assert words.index(line) < words.index("Summary")
     for line in (*study.chosen.assumptions, *study.chosen.not_modelled, *study.graph.assumptions):
         assert line in words
     for name, figure in study.device.parameters.items():
@@ -261,7 +262,7 @@ def test_tiny_and_bare_studies_make_whole_reports(cold: bool, tmp_path: Path) ->
         )
     written = reports.write_report(one, tmp_path)
     assert _Page(written[0].read_text()).open == []
-    assert ("No memory curve" in written[3].read_text()) == cold
+    assert ("No memory curve" in (tmp_path / "memory.svg").read_text()) == cold
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -333,13 +334,42 @@ def test_the_answer_gives_both_times_the_gain_the_memory_and_the_bound() -> None
     for part in (
         "On NVIDIA H200 SXM (datasheet and assumed figures, not calibrated), one training step of pararevsnn37 ",
         "pararevsnn37 (batch 32, T = 4) takes ",
-        f"{study.sequential.latency_s * 1e3:.1f} ms run as PyTorch does",
-        f"{study.chosen.latency_s * 1e3:.2f} ms with 2 streams as a CUDA graph ({gain:.2f}x)",
-        "memory (1.11 GiB)",
-        "the critical path allows at most 1.33x",
+        f"{study.sequential.latency_s * 1e3:.1f} ms and 1.14 GiB in eager PyTorch, on one stream.",
+        f"Recommended: {study.chosen.latency_s * 1e3:.2f} ms ({gain:.2f}x), 1.11 GiB, ",
+        "heft with 2 streams as a CUDA graph.",
+        "the limit is 1.33x for the network (tasks by block).",
     ):
         assert part in said
     assert "\n" not in said and said.endswith(".")
+
+
+def test_the_answer_names_what_is_recommended_and_its_memory() -> None:
+    study = hand_built_study.study()
+    fast, slow = study.predictions[2], study.predictions[1]
+    three = (
+        Recommendation("fastest", replace(fast, choices=("2 gradients split",))),
+        Recommendation("within_memory", slow),
+        Recommendation("least_memory", study.sequential),
+    )
+    study = replace(study, recommendations=three, memory_limit_bytes=study.sequential.peak_bytes)
+    lines = reports.answer_lines(study)
+    assert [line.partition(":")[0] for line in lines[1:4]] == [
+        "Fastest",
+        "Fastest within 1.14 GiB, the memory of that step",
+        "Least memory",
+    ]
+    assert lines[1].endswith("heft with 2 streams as a CUDA graph, 2 gradients split.")
+    assert lines[3].endswith("the sequential step itself.")
+    given = reports.answer_lines(replace(study, memory_limit_bytes=900 << 20, limit_given=True))
+    assert given[2].startswith("Fastest within 900 MiB: ")
+
+
+def test_a_chip_without_gradients_says_so_at_the_top() -> None:
+    study = hand_built_study.study()
+    chip = replace(study.device, kind="neuromorphic", title="A chip")
+    assert reports.answer_lines(replace(study, device=chip))[0].startswith("A chip has no gradients")
+    inference = replace(study, device=chip, graph=replace(study.graph, mode="infer"))
+    assert "gradients" not in reports.answer_lines(inference)[0]
 
 
 def _with_times(study: Study, latency_s: float, speedup: float) -> Study:
@@ -352,18 +382,21 @@ def test_the_answer_gives_the_bound_of_the_device_where_it_is_the_tighter_one() 
     study = hand_built_study.study()
     schedule = replace(study.chosen.schedule, lower_bound_s=study.chosen.schedule.sequential_s / 1.2, bound_by="work")
     tighter = replace(study, predictions=(*study.predictions[:-1], replace(study.chosen, schedule=schedule)))
-    assert reports.answer(tighter).endswith("the critical path allows at most 1.33x and this device 1.20x (work).")
-    assert "this device" not in reports.answer(study)
+    assert reports.answer(tighter).endswith(
+        "the limit is 1.33x for the network (tasks by block) and 1.20x on this GPU."
+    )
+    assert "this GPU" not in reports.answer(study)
 
 
 def test_the_answer_admits_that_parallel_gains_nothing() -> None:
     study = hand_built_study.study()
     graph_only = _with_times(study, study.predictions[1].latency_s, 1.0)
-    assert "running tasks side by side gains nothing here" in reports.answer(graph_only)
+    assert "Parallel streams gain nothing in the recommended schedule" in reports.answer(graph_only)
     nothing = _with_times(study, study.sequential.latency_s, 1.0)
-    assert "none of the 2 other schedules tried is faster" in reports.answer(nothing)
-    assert "no other schedule was tried" in reports.answer(replace(study, predictions=study.predictions[:1], best=0))
-    assert "the critical path is the whole step" in reports.answer(hand_built_study.single_task())
+    assert "None of the 2 other schedules tried is faster" in reports.answer(nothing)
+    assert "No other schedule was tried" in reports.answer(replace(study, predictions=study.predictions[:1], best=0))
+    said = reports.answer(hand_built_study.single_task())
+    assert "With tasks by block, every task waits for the one before it" in said and "--granularity op" in said
 
 
 @pytest.mark.parametrize(
@@ -465,7 +498,10 @@ def test_reports_see_only_types_and_errors() -> None:
     for path in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pararev_hw"):
-                assert re.match(r"pararev_hw\.(errors|types|reports)\b", node.module or ""), (path.name, node.module)
+                assert re.match(r"pararev_hw\.(errors|types|reports|atomic|documents)\b", node.module or ""), (
+                    path.name,
+                    node.module,
+                )
 
 
 def test_importing_reports_brings_in_nothing_heavy() -> None:

@@ -202,4 +202,4 @@ def test_the_report_is_whole_without_script(tmp_path: Path) -> None:
     done = _chromium(bare, tmp_path / "profile", "--dump-dom")
     assert done.returncode == 0 and _console(done) == []
     assert all(t.id in done.stdout for t in study.graph.tasks)
-    assert done.stdout.count("<svg") == 3
+    assert done.stdout.count("<svg") == 4

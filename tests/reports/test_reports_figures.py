@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pararev_hw.reports import gantt, gantt_svg, graph_svg, memory_svg, svg
+from pararev_hw.reports import front_svg, gantt, gantt_svg, graph_svg, memory_svg, svg
 from pararev_hw.reports.axis import TimeAxis
 from pararev_hw.reports.comparison import compare_svg
 from pararev_hw.reports.curve import Steps, thin
@@ -35,7 +35,7 @@ STUDIES: dict[str, Callable[[], Study]] = {
         (2, 1), model="<script>alert('&')</script>\x00\ud800", rename={"stem": LONG, "head": '"><b>&amp;</b>'}
     ),
 }
-PARAMETERS = {"gantt": gantt_svg, "memory": memory_svg, "graph": graph_svg}
+PARAMETERS = {"gantt": gantt_svg, "front": front_svg, "memory": memory_svg, "graph": graph_svg}
 
 
 @pytest.fixture(params=STUDIES)

@@ -1,0 +1,305 @@
+"""What to recommend: the front of latency against memory over schedules, launches and rewrites of a step, and on it the
+fastest way, the fastest within a memory limit, and the one of least memory.
+
+The search is bounded by work, not by a clock, so that the same network always gets the same answer; what a step is too
+large for is named in `Study.not_searched`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from pararev_hw import graph as graphs
+from pararev_hw import pipeline
+from pararev_hw.costmodels import CostedGraph, cost
+from pararev_hw.errors import Infeasible
+from pararev_hw.pipeline import TIE, Plan
+from pararev_hw.reports import units
+from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, select
+from pararev_hw.target_graph import build_graph
+from pararev_hw.tracing import Traced
+from pararev_hw.types import BlockGraph, Hardware, Prediction, Recommendation, Study
+
+MOST_TASKS_FRONT = 6_000  # beyond it the front of one launch takes more than half a minute of one core
+MOST_OPS_REWRITES = 12_000  # each rewritten step is built anew: about 0.1 ms an op
+POINTS, POINTS_REWRITTEN = 10, 6  # memory limits tried on the step as traced, and on each rewritten one
+STORED_SHARES = (0.5, 1.0)  # of the recomputations that can be stored
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What may be tried: `scheduler` None is all that are quick, `choices` as `--choices` takes them, `memory_limit`
+    in bytes (None: the memory of the sequential step), `orders` played under the name of `scheduler`."""
+
+    scheduler: str | None = None
+    lanes: int | None = None
+    launch: str | None = None
+    memory_limit: int | None = None
+    choices: str = "auto"
+    orders: Sequence[Sequence[int]] | None = None
+
+
+def study(
+    step: Traced | BlockGraph, device: Hardware, search: Search | None = None, progress: Progress = _silent
+) -> Study:
+    """One network on one device, with recommendations. A step that holds no program (a graph from a file) is not
+    rewritten. Raises Infeasible where nothing that was tried keeps the memory limit."""
+    search = search or Search()
+    graph = step if isinstance(step, BlockGraph) else step.graph
+    base = pipeline.study(
+        graph, device, scheduler=search.scheduler, lanes=search.lanes, launch=search.launch, orders=search.orders,
+        progress=progress,
+    )  # fmt: skip
+    tried = list(base.predictions)
+    limit = base.sequential.peak_bytes if search.memory_limit is None else search.memory_limit
+    not_searched: list[str] = []
+    if search.orders is None:
+        tried += _front(graph, device, search, limit, _front_launches(device, search), progress, not_searched)
+    variants, left_out = _variants(step, device, search, progress)
+    not_searched += left_out
+    fastest_launch = base.chosen.launch or "eager"
+    for variant in variants:
+        tried += _of_variant(variant, device, search, limit, fastest_launch, progress)
+    return _decided(base, device, tried, limit, search, tuple(variants), tuple(not_searched))
+
+
+def traced(target: str, device: Hardware, progress: Progress = _silent, **options: object) -> Traced:
+    """The step of a target with its program, so that it can be rewritten; options are those of `build_graph`."""
+    steps: list[Traced] = []
+
+    def capture(step: Traced) -> Traced:
+        steps.append(step)
+        return step
+
+    build_graph(target, device=device, rewrite=capture, progress=progress, **options)  # type: ignore[arg-type]
+    return steps[0]
+
+
+def _front_launches(device: Hardware, search: Search) -> tuple[str, ...]:
+    """Where the launch is free, a GPU's front is that of CUDA graphs: launching op by op costs time and saves nothing;
+    a user's limit is kept under both."""
+    if search.launch is not None:
+        return (search.launch,)
+    if device.kind != "gpu":
+        return ("eager",)
+    return ("graph",) if search.memory_limit is None else ("eager", "graph")
+
+
+def _front(
+    graph: BlockGraph,
+    device: Hardware,
+    search: Search,
+    limit: int,
+    launches: Iterable[str],
+    progress: Progress,
+    not_searched: list[str],
+) -> list[Prediction]:
+    """Schedules of little memory, and the fastest that keeps the limit, for each way to launch."""
+    if search.scheduler is not None and search.memory_limit is None:
+        return []
+    if len(graph.tasks) > MOST_TASKS_FRONT:
+        not_searched.append(
+            f"schedules between the fastest and the smallest: the step has {len(graph.tasks)} tasks, more than "
+            f"{MOST_TASKS_FRONT} (`pararev-hw schedule --scheduler pareto` searches them)"
+        )
+        return []
+    predictions = []
+    for launch in launches:
+        progress(f"latency against memory of {graph.model} on {device.name}")
+        costed = cost(graph, device, launch)
+        if search.scheduler is None:
+            predictions += _pareto(costed, search.lanes)
+        if search.memory_limit is not None:
+            predictions += _within(costed, search, limit)
+    return predictions
+
+
+def _pareto(costed: CostedGraph, lanes: int | None, points: int = POINTS) -> list[Prediction]:
+    try:
+        plan = pipeline.plan_costed(costed, "pareto", lanes=lanes, options={"points": points})
+    except Infeasible:
+        return []
+    return [p for point in plan.schedule.front if (p := _predicted(replace(plan, schedule=point))) is not None]
+
+
+def _within(costed: CostedGraph, search: Search, limit: int) -> list[Prediction]:
+    name = search.scheduler or "memory-list"
+    try:
+        plan = pipeline.plan_costed(costed, name, lanes=search.lanes, memory_limit=limit)
+    except Infeasible:
+        return []
+    prediction = _predicted(plan)
+    return [] if prediction is None else [prediction]
+
+
+def _predicted(plan: Plan) -> Prediction | None:
+    try:
+        return pipeline.predict(plan)
+    except Infeasible:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Variant:
+    """A rewritten step and, in words, the rewrites."""
+
+    graph: BlockGraph
+    choices: tuple[str, ...]
+
+
+def _variants(
+    step: Traced | BlockGraph, device: Hardware, search: Search, progress: Progress
+) -> tuple[list[_Variant], list[str]]:
+    """Rewritten steps worth scheduling, and what was left out."""
+    kinds = select.parsed(search.choices)
+    if kinds == () or search.orders is not None:
+        return [], []
+    if isinstance(step, BlockGraph):
+        return [], ["rewrites: a graph from a file holds no program to rewrite"]
+    ops = len(step.graph.ops)
+    if kinds is None and ops > MOST_OPS_REWRITES:
+        return [], [
+            f"rewrites: the step has {ops} operations, more than {MOST_OPS_REWRITES} (name those you want: "
+            "--choices split,store)"
+        ]
+    progress(f"rewriting {step.graph.model}")
+    if kinds is not None:
+        changed, taken = apply_all(step, kinds)
+        return ([_variant(changed, [o.name for o in taken])] if taken else []), []
+    variants, names = [], set()
+    for rewritten, taken_names in _candidates(step):
+        key = frozenset(taken_names)
+        if key and key not in names:
+            names.add(key)
+            variants.append(_variant(rewritten, taken_names))
+    return variants, []
+
+
+def _candidates(step: Traced) -> list[tuple[Traced, list[str]]]:
+    """Rewrites that are exact and may pay: everywhere at once, and storing in part, the last blocks first."""
+    free: tuple[Kind, ...] = ("share", "split")
+    candidates = [_everywhere(step, free), _everywhere(step, ("fuse", *free))]
+    storable = [o.name for o in find(step, ["store"])]
+    for share in STORED_SHARES if storable else ():
+        stored = storable[: max(1, round(share * len(storable)))]
+        some = apply(step, stored)
+        rest, taken = apply_all(some, free)
+        candidates.append((rest, [*stored, *(o.name for o in taken)]))
+    return candidates
+
+
+def _everywhere(step: Traced, kinds: tuple[Kind, ...]) -> tuple[Traced, list[str]]:
+    assert set(kinds) <= set(REWRITES)
+    changed, taken = apply_all(step, kinds)
+    return changed, [o.name for o in taken]
+
+
+def _variant(step: Traced, names: Sequence[str]) -> _Variant:
+    words = select.words_of(names)
+    graph = replace(step.graph, assumptions=(*step.graph.assumptions, select.sentence(names)))
+    return _Variant(graph, words)
+
+
+def _of_variant(
+    variant: _Variant, device: Hardware, search: Search, limit: int, launch: str, progress: Progress
+) -> list[Prediction]:
+    """Schedules of a rewritten step, launched as the fastest schedule of the step as traced is."""
+    progress(f"scheduling {variant.graph.model} with {', '.join(variant.choices)}")
+    costed = cost(variant.graph, device, launch)
+    predictions = []
+    for name in ("sequential", search.scheduler or "heft"):
+        try:
+            predictions.append(pipeline.predict(pipeline.plan_costed(costed, name, lanes=search.lanes)))
+        except Infeasible:
+            continue
+    if search.scheduler is None and len(variant.graph.tasks) <= MOST_TASKS_FRONT:
+        predictions += _pareto(costed, search.lanes, POINTS_REWRITTEN)
+    if search.memory_limit is not None:
+        predictions += _within(costed, search, limit)
+    return [replace(p, choices=variant.choices) for p in predictions]
+
+
+def _decided(
+    base: Study,
+    hardware: Hardware,
+    tried: Sequence[Prediction],
+    limit: int,
+    search: Search,
+    variants: Sequence[_Variant],
+    not_searched: tuple[str, ...],
+) -> Study:
+    """The study with its front, its recommendations, and the recommended one among the predictions."""
+    given = search.memory_limit is not None
+    recommendations = recommended(tried, limit)
+    if given and not any(r.name == "within_memory" for r in recommendations):
+        least = min(p.peak_bytes for p in tried)
+        raise Infeasible(
+            f"{base.graph.model}, batch {base.graph.batch}, does not fit a memory limit of {units.size(limit)} on "
+            f"{base.device.name}: the least that any schedule reached is {units.size(least)}: lower the batch or raise "
+            "the limit"
+        )
+    wanted = {r.name: r.prediction for r in recommendations}
+    # a scheduler that the user named is to be seen, not replaced
+    chosen = base.chosen if search.scheduler is not None and not given else wanted["within_memory"]
+    if chosen.latency_s >= base.sequential.latency_s * (1 - TIE) and base.sequential.peak_bytes <= limit:
+        chosen = base.sequential
+    if search.scheduler is not None and search.choices != "none" and not given:
+        chosen = wanted["fastest"]
+    predictions = [*base.predictions]
+    for p in (*wanted.values(), chosen):
+        if not any(p is q for q in predictions):
+            predictions.append(p)
+    graph_of = {v.choices: v.graph for v in variants}
+    graph = graph_of.get(chosen.choices, base.graph)
+    best = next(k for k, p in enumerate(predictions) if p is chosen)
+    path = base.critical_path
+    if chosen.choices:
+        problem = cost(graph, hardware, chosen.launch or "eager").problem(search.lanes)
+        path = graphs.critical_path(graph, [c.best_s for c in problem.tasks])
+    used = {p.choices for p in predictions if p.choices}
+    return replace(
+        base,
+        predictions=tuple(predictions),
+        best=best,
+        critical_path=path,
+        recommendations=recommendations,
+        front=front(tried),
+        memory_limit_bytes=limit,
+        limit_given=given,
+        variants={choices: g for choices, g in graph_of.items() if choices in used},
+        not_searched=not_searched,
+    )
+
+
+def recommended(tried: Sequence[Prediction], limit: int) -> tuple[Recommendation, ...]:
+    """The fastest, the fastest within `limit` bytes (where one keeps it), the one of least memory. Ties go to the one
+    that was tried first."""
+    fitting = [p for p in tried if p.peak_bytes <= limit]
+    least = min(p.peak_bytes for p in tried)
+    chosen = [
+        Recommendation("fastest", _fastest(tried)),
+        *([Recommendation("within_memory", _fastest(fitting))] if fitting else []),
+        Recommendation("least_memory", _fastest([p for p in tried if p.peak_bytes == least])),
+    ]
+    return tuple(chosen)
+
+
+def _fastest(predictions: Sequence[Prediction]) -> Prediction:
+    least_s = min(p.latency_s for p in predictions)
+    return next(p for p in predictions if p.latency_s <= least_s * (1 + TIE))
+
+
+def front(tried: Iterable[Prediction]) -> tuple[Prediction, ...]:
+    """Those that none of the others beats in one of latency and memory without losing in the other, least memory
+    first."""
+    points: list[Prediction] = []
+    for p in sorted(tried, key=lambda p: (p.peak_bytes, p.latency_s)):
+        if not points or p.latency_s < points[-1].latency_s * (1 - TIE):
+            points.append(p)
+    return tuple(points)

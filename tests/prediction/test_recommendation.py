@@ -1,0 +1,86 @@
+"""What is recommended: nothing beats it, it keeps the limit, and the step as PyTorch runs it stays what it is."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from pararev_hw import pipeline, recommendation
+from pararev_hw.check import check_schedule
+from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.cost import without_limit
+from pararev_hw.devices import load_device
+from pararev_hw.errors import Infeasible
+from pararev_hw.recommendation import Search
+from pararev_hw.tracing import Traced
+from pararev_hw.types import Device, Study
+
+OPTIONS: dict[str, Any] = {"width": 0.0625, "batch": 2, "timesteps": 1, "input_shape": (3, 16, 16), "spikes": "0.2"}
+
+
+@pytest.fixture(scope="module")
+def device() -> Device:
+    return load_device("edge8")
+
+
+@pytest.fixture(scope="module")
+def step(device: Device) -> Traced:
+    return recommendation.traced("pararevsnn21", device, **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def study(step: Traced, device: Device) -> Study:
+    return recommendation.study(step, device)
+
+
+def test_nothing_that_was_tried_beats_what_is_recommended(study: Study) -> None:
+    named = {r.name: r.prediction for r in study.recommendations}
+    tried = (*study.predictions, *study.front)
+    limit = study.sequential.peak_bytes
+    assert study.memory_limit_bytes == limit and not study.limit_given
+    assert named["fastest"].latency_s <= min(p.latency_s for p in tried) * (1 + 1e-9)
+    assert named["least_memory"].peak_bytes == min(p.peak_bytes for p in tried)
+    assert named["within_memory"].peak_bytes <= limit
+    assert named["within_memory"].latency_s <= min(p.latency_s for p in tried if p.peak_bytes <= limit) * (1 + 1e-9)
+    assert study.chosen is named["within_memory"]
+
+
+def test_the_front_falls_in_latency_as_memory_grows(study: Study) -> None:
+    assert len(study.front) >= 3
+    for a, b in pairwise(study.front):
+        assert a.peak_bytes < b.peak_bytes and a.latency_s > b.latency_s
+
+
+def test_the_step_as_pytorch_runs_it_is_not_rewritten(study: Study, step: Traced, device: Device) -> None:
+    eager = pipeline.predict(pipeline.plan(step.graph, device, "sequential"))
+    assert study.graph is step.graph
+    assert (study.sequential.latency_s, study.sequential.peak_bytes) == (eager.latency_s, eager.peak_bytes)
+    assert not study.sequential.choices
+
+
+def test_rewrites_are_searched_and_their_schedules_are_legal(study: Study, device: Device) -> None:
+    rewritten = [r.prediction for r in study.recommendations if r.prediction.choices]
+    assert rewritten, "splitting gradients shortens this step"
+    for p in rewritten:
+        check_schedule(without_limit(cost(study.graph_of(p), device, p.launch or "eager").problem()), p.schedule)
+    plain = recommendation.study(study.graph, device)
+    assert plain.recommendations[0].prediction.latency_s > study.recommendations[0].prediction.latency_s
+    assert "program" in plain.not_searched[0]
+
+
+def test_a_limit_is_kept_or_refused_with_both_numbers(step: Traced, study: Study, device: Device) -> None:
+    limit = study.sequential.peak_bytes + 1
+    limited = recommendation.study(step, device, Search(memory_limit=limit, choices="none"))
+    assert limited.chosen.peak_bytes <= limit and limited.limit_given
+    assert limited.chosen.latency_s <= study.sequential.latency_s
+    with pytest.raises(
+        Infeasible, match=r"does not fit a memory limit of 100 KiB .*least that any schedule reached is"
+    ):
+        recommendation.study(step, device, Search(memory_limit=100 << 10, choices="none"))
+
+
+def test_a_named_scheduler_is_what_is_shown(step: Traced, device: Device) -> None:
+    asap = recommendation.study(step, device, Search(scheduler="asap", choices="none"))
+    assert {p.scheduler for p in asap.predictions} == {"sequential", "asap"}
