@@ -7,6 +7,7 @@ there is always an answer: where the solver finds nothing better in its time, it
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,8 @@ SECONDS = 60.0
 WORKERS = 8  # also on 2 cores: its workers are different searches, and together they close what one cannot
 WARM_AFTER = 10.0  # from so many seconds on, the warm start has had all of its own local search
 LAST_SOLUTIONS = 20  # last solutions that are played: of a relaxation the best need not be the last
+IN_TIME = 0.97  # of the time that is left: the solver looks at the clock now and then only
+LEAST_SHARE = 0.02  # of the seconds that the solver has in any case
 FIRST_LOOK = 1.0  # CP-SAT's deterministic seconds for one worker alone, which is all that most small problems need
 
 
@@ -52,15 +55,15 @@ def schedule(
     """
     if not (seconds > 0 and math.isfinite(seconds)) or workers < 1:
         raise BadInput(f"exact with {seconds} seconds and {workers} workers: both must be positive")
+    ends = time.monotonic() + seconds
     warm = warm_start(problem, min(1.0, seconds / WARM_AFTER), seed)
     if workers > 1 and not warm.optimal and not is_plain(problem):
         # the simulator knows what the model does not: half of the time for the search that asks it
         warm = min(warm, local_search.schedule(problem, seconds / 2, seed), key=lambda s: s.makespan_s)
-        seconds /= 2
     if not problem.tasks or (warm.optimal and not alternatives):
         return replace(warm, scheduler="exact")
     expanded = expand(problem, alternatives)
-    answer = _solve(problem, expanded, warm, seconds, seed, workers)
+    answer = _solve(problem, expanded, warm, seconds, ends, seed, workers)
     bound = (answer.bound_s, "constraint programming")
     if alternatives:  # what bounds the problem as it is says nothing of its alternatives
         warm = replace(warm, lower_bound_s=0.0, bound_by="nothing to do", optimal=False)
@@ -86,7 +89,13 @@ class _Answer:
 
 
 def _solve(
-    problem: SchedulingProblem, expanded: Expanded, warm: Schedule, seconds: float, seed: int, workers: int
+    problem: SchedulingProblem,
+    expanded: Expanded,
+    warm: Schedule,
+    seconds: float,
+    ends: float,
+    seed: int,
+    workers: int,
 ) -> _Answer:
     # imported late: OR-Tools takes half a second to load, and the other schedulers do without it
     from ortools.sat.python import cp_model
@@ -102,17 +111,14 @@ def _solve(
     bound = 0
     solutions = []
     status = "unknown"
-    budgets = [(1, seconds if workers == 1 else FIRST_LOOK, False)]
-    if workers > 1:
-        budgets.append((workers, seconds, True))
-    for count, budget, by_the_clock in budgets:
+    for count in (1,) if workers == 1 else (1, workers):
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = count
         solver.parameters.random_seed = seed
-        if by_the_clock:
-            solver.parameters.max_time_in_seconds = budget
-        else:
-            solver.parameters.max_deterministic_time = budget
+        if workers > 1:
+            solver.parameters.max_time_in_seconds = max(LEAST_SHARE * seconds, IN_TIME * (ends - time.monotonic()))
+        if count == 1:
+            solver.parameters.max_deterministic_time = seconds if workers == 1 else FIRST_LOOK
         seen = Solutions(lambda values: _read(model, problem, expanded, values))
         ended = solver.solve(model.cp, seen)
         solutions += seen.solutions[-LAST_SOLUTIONS:]

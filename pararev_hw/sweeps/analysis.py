@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pararev_hw.compiled import loop
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import Store
@@ -38,13 +39,30 @@ def nondominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
             better[k] = better[k - 1]
         keep[order] = better
         return keep
-    front: NDArray[np.float64] = np.empty((0, costs.shape[1]))
-    for k in order:  # what beats a row comes before it
-        row = costs[k]
-        beaten = (front <= row).all(1) & (front < row).any(1)
-        if not beaten.any():
-            keep[k] = True
-            front = np.vstack((front, row))
+    keep[order] = _unbeaten(costs.size, costs.shape[1], costs[order].reshape(-1))
+    return keep
+
+
+@loop
+def _unbeaten(objectives: int, costs: NDArray[np.float64]) -> list[bool]:
+    """Which rows of a table none before them beats; sorted, so that what beats a row comes before it."""
+    rows = len(costs) // objectives
+    keep = [True] * rows
+    front = [0 for _ in range(0)]
+    for row in range(rows):
+        for at in range(len(front)):
+            larger, smaller = False, False
+            for k in range(objectives):
+                difference = costs[front[at] * objectives + k] - costs[row * objectives + k]
+                larger = larger or difference > 0.0
+                smaller = smaller or difference < 0.0
+            if smaller and not larger:
+                keep[row] = False
+                # what beats one row often beats the next ones: look at it first
+                front[0], front[at] = front[at], front[0]
+                break
+        if keep[row]:
+            front.append(row)
     return keep
 
 

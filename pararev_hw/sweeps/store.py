@@ -54,8 +54,8 @@ def encode(sweep: Sweep, start: int, table: Table) -> bytes:
     for field in wanted:
         values = columns[field.name]
         if pa.types.is_dictionary(field.type):
-            plain = [None if field.name == "failed" and v == "" else str(v) for v in values.tolist()]
-            arrays.append(pa.array(plain, pa.string()).dictionary_encode())
+            missing = values == "" if field.name == "failed" else None
+            arrays.append(pa.array(values, pa.string(), mask=missing).dictionary_encode())
         else:
             mask = np.isnan(values) if values.dtype.kind == "f" else None
             arrays.append(pa.array(values, field.type, mask=mask))

@@ -33,9 +33,7 @@ def columns(draw: np.random.Generator, n: int, count: int) -> TaskColumns:
     zeros = np.zeros(count)
     return TaskColumns(
         seconds=quarters if draw.random() < 0.5 else draw.random((n, count)),
-        bandwidth_demand=draw.choice([0.0, 0.25, 0.5, 1.0], (n, count))
-        if draw.random() < 0.7
-        else np.zeros((n, count)),
+        bandwidth_demand=demand if draw.random() < 0.7 else np.zeros((n, count)),
         row_of_task=draw.permutation(n),
         energy_j={},
         delay_s=draw.choice([0.0, 0.5, 2.0], count),
