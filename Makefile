@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report rehearse test test-all test-browser lint docs bench clean
+.PHONY: report rehearse test test-all test-isa test-browser lint docs bench clean
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,12 @@ rehearse: $(VENV)/.installed-test
 
 test-all: lint
 	$(BIN)/python -m pytest -m "not gpu"
+
+# What depends on the processor's instructions, as narrower processors than this one have them.
+test-isa: $(VENV)/.installed-test
+	for isa in SSE41 AVX2; do \
+	  ONEDNN_MAX_CPU_ISA=$$isa $(BIN)/python -m pytest -n 2 -m "machine and not slow" || exit 1; \
+	done
 
 # Opens the reports in Debian's chromium; installs it where it is missing.
 test-browser: $(VENV)/.installed-test

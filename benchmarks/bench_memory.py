@@ -21,8 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pararev_hw import models
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
-from pararev_hw.devices.instruction_sets import instruction_set_here
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 from tests.helpers.memory_networks import NETWORKS, ResNet, Transformer, UNet, batch_of
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
@@ -60,7 +59,7 @@ def compared(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, 
         zero_grad="none" if setting.set_to_none else "zero",
         dtype="bfloat16" if setting.bfloat16 else "float32",
     ).graph
-    return eager_peak_bytes(graph, "cpu", instruction_set_here()), recorded_peak_bytes(model, x, setting)
+    return eager_peak_bytes(graph, "cpu", rule_here()), recorded_peak_bytes(model, x, setting)
 
 
 def row(make: Callable[[], nn.Module], batch: Callable[[], torch.Tensor], settings: list[Setting]) -> list[float]:

@@ -10,11 +10,11 @@ from typing import Any
 from pararev_hw import graph as graphs
 from pararev_hw.costmodels import CostedGraph, cost
 from pararev_hw.costmodels.allocator import workspace
+from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.costmodels.buffers import buffers
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware
-from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.prediction import predict as predict_schedule
@@ -146,7 +146,7 @@ def _eager_peak_bytes(made: Plan) -> int | None:
     kind = made.device.kind
     if made.schedule.scheduler != "sequential" or made.launch != "eager" or kind not in ("cpu", "gpu"):
         return None
-    return workspace.eager_peak_bytes(made.graph, kind, instruction_set_here())
+    return workspace.eager_peak_bytes(made.graph, kind, workspace.rule_of(made.device))
 
 
 def _does_not_fit(made: Plan, found: Prediction, have: float) -> str:
@@ -244,7 +244,7 @@ def find_device(name: str, *, cache: Path | None = None, progress: Progress = _s
     if kept is not None:
         return kept
     progress("measuring this machine's CPU")
-    device = quick_cpu_device()
+    device = with_observed_allocations(quick_cpu_device())
     if cache is not None:
         try:
             write_cached(cache / cache_name(), device)

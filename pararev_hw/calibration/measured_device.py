@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.devices import load_device
 from pararev_hw.measurement import cuda_clock, cuda_step_clock, measure, quick_cpu_device
 from pararev_hw.types import Device, DeviceParameter
@@ -28,7 +29,7 @@ _TAKEN_OVER = (  # what no short measurement tells: of the H200's file, and assu
 def measured_device(device: str) -> Device:
     """This machine's CPU, a lane per core, or its GPU, quickly measured."""
     if device == "cpu":
-        return quick_cpu_device(len(os.sched_getaffinity(0)), _QUICK_S)
+        return with_observed_allocations(quick_cpu_device(len(os.sched_getaffinity(0)), _QUICK_S))
     return _gpu()
 
 

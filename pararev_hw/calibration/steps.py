@@ -13,6 +13,7 @@ from pararev_hw.calibration.failures import DeviceLost, failure
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.ops import Missed, rounded
 from pararev_hw.calibration.subprocess_steps import Timed, timed_here, timed_in_subprocess
+from pararev_hw.costmodels.allocator.workspace import LibraryRule, rule_of
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
@@ -114,16 +115,16 @@ def corrections(
         value = float(np.exp(np.clip(x, -3.0, 3.0)))
         found[name] = Estimate(value, value * sigma)
     if on_cpu:
-        found["kept_bytes"] = kept_bytes(seen)
+        found["kept_bytes"] = kept_bytes(seen, rule_of(profile))
     return found, samples
 
 
-def kept_bytes(seen: Sequence[MeasuredStep]) -> Estimate:
+def kept_bytes(seen: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
     def misfit(kept: float) -> float:
-        said = (float(mapped_bytes(s.graph, kept).sum()) for s in seen)
+        said = (float(mapped_bytes(s.graph, kept, rule).sum()) for s in seen)
         return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(said, seen, strict=True))
 
     return Estimate(float(min(candidates, key=misfit)))

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware
 
 
-def cache_folder() -> Path:
-    """Where this machine's measurements are kept."""
+def cache_folder() -> Path | None:
+    """Where this machine's measurements are kept; None where the user has no home."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pararev-hw"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "pararev-hw"
+    except RuntimeError:
+        return None
 
 
 def hardware_named(name: str, tell: Callable[[str], None]) -> Hardware:

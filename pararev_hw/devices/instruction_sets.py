@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 from enum import IntEnum
 
+from pararev_hw.types import Hardware, Profile
+
+LIMIT_VARIABLE = "ONEDNN_MAX_CPU_ISA"
+
 
 class InstructionSet(IntEnum):
     """Instruction sets of x86 processors, each with everything that those before it have."""
@@ -82,9 +86,29 @@ def instruction_set(name: str) -> InstructionSet | None:
     return InstructionSet.__members__.get(upper, _SYNONYMS.get(upper))
 
 
+def instruction_set_of(hardware: Hardware) -> InstructionSet:
+    """What libraries take on that CPU, wherever this runs: as its device says; of a profile that does not, what
+    PyTorch itself used there."""
+    device = hardware.device if isinstance(hardware, Profile) else hardware
+    if "instruction_set" in device.parameters:
+        return InstructionSet(int(device.value("instruction_set")))
+    if isinstance(hardware, Profile):
+        capability = hardware.environment.driver.removeprefix("oneDNN, ")
+        return _OF_CAPABILITY.get(capability, USUAL)
+    return USUAL
+
+
+# of torch.backends.cpu.get_cpu_capability()
+_OF_CAPABILITY = {
+    "DEFAULT": InstructionSet.SSE41,
+    "AVX2": InstructionSet.AVX2,
+    "AVX512": InstructionSet.AVX512_CORE,
+}
+
+
 def instruction_set_here() -> InstructionSet:
     """What oneDNN takes on this machine, in this process."""
-    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    allowed = os.environ.get(LIMIT_VARIABLE) or os.environ.get("DNNL_MAX_CPU_ISA") or ""
     limit = instruction_set(allowed)
     return _of_processor() if limit is None else min(limit, _of_processor())
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from pararev_hw.devices.instruction_sets import InstructionSet
+
 _CHIPS = ("gpu", "cpu", "accelerator")  # devices that compute densely and have a main memory
 
 
@@ -172,6 +174,35 @@ _FIRST: Mapping[str, FigureInfo] = {
         "s",
         "delay of a message between two cores, for each link it crosses where a topology is given",
         ("accelerator",),
+    ),
+    # Libraries.
+    "instruction_set": FigureInfo(
+        "word",
+        "the widest instructions that oneDNN may use on a CPU: they decide what convolutions and recurrent kernels "
+        "allocate beside their tensors; avx512_core where it is not given",
+        choices=tuple(i.name.lower() for i in InstructionSet),
+    ),
+    **{
+        f"allocation_rule.{dtype}": FigureInfo(
+            "word",
+            "the instruction set whose rule convolutions were seen to follow in what they allocate beside their "
+            f"tensors, where it is not that of the machine, {dtype}",
+            choices=tuple(i.name.lower() for i in InstructionSet),
+        )
+        for dtype in ("float32", "bfloat16")
+    },
+    **_by_dtype(
+        "conv_workspace_ratio",
+        "1",
+        "what convolutions were seen to allocate beside their tensors, over what the nearest rule says; "
+        "1 where it is not given",
+        {"float32": (), "bfloat16": ()},
+    ),
+    **_by_dtype(
+        "conv_backward_workspace_ratio",
+        "1",
+        "the same of the gradients of convolutions",
+        {"float32": (), "bfloat16": ()},
     ),
     # Overheads.
     "launch_overhead_s": FigureInfo("s", "device time per kernel that is neither compute nor traffic", ("gpu",)),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput
 from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
@@ -66,7 +67,7 @@ def this_machine(
     if kept is not None:
         return kept
     progress("measuring this machine's CPU")
-    found = quick_cpu_device(lanes)
+    found = with_observed_allocations(quick_cpu_device(lanes))
     if cache is not None:
         try:
             write_cached(cache / cache_name(lanes), found)

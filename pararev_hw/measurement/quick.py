@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import statistics
 import tempfile
 import time
@@ -16,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from pararev_hw.devices import device_from_json, device_to_json
+from pararev_hw.devices.instruction_sets import LIMIT_VARIABLE, instruction_set_here
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.measurement.steps import computing_threads
 from pararev_hw.types import Device, DeviceParameter
@@ -39,6 +41,9 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
     figures = {name: DeviceParameter(value, f"{what}; {source}", "measured") for name, (value, what) in probes.items()}
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     figures["memory_bytes"] = DeviceParameter(memory, "physical memory as the operating system reports it", "measured")
+    isa, allowed = instruction_set_here(), os.environ.get(LIMIT_VARIABLE, "")
+    seen = f"what the processor has{f', as far as {LIMIT_VARIABLE}={allowed} allows' if allowed else ''}"
+    figures["instruction_set"] = DeviceParameter(float(isa), f"{seen}; {source}", "measured")
     figures |= _assumed(figures)
     return Device(
         name="cpu",
@@ -150,8 +155,12 @@ def cpu_name() -> str:
 
 
 def cache_name(threads: int = 1) -> str:
-    """File name for a measured device: another torch or thread count is another measurement."""
-    return f"cpu-{threads}-torch-{metadata.version('torch')}.json"
+    """File name for a measured device: another processor, torch, thread count or setting of its libraries is another
+    measurement."""
+    processor = re.sub(r"[^A-Za-z0-9]+", "-", cpu_name()).strip("-")
+    settings = (instruction_set_here().name, os.environ.get("ATEN_CPU_CAPABILITY", ""))
+    words = [processor, str(threads), "torch", metadata.version("torch"), *(s.lower() for s in settings if s)]
+    return f"cpu-{'-'.join(re.sub('[^A-Za-z0-9.+_-]', '', word) for word in words)}.json"
 
 
 def read_cached(path: Path) -> Device | None:

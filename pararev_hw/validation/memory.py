@@ -6,8 +6,8 @@ import gc
 from collections.abc import Iterable
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from pararev_hw.measurement.allocations import allocated_bytes
 from pararev_hw.validation.stepping import RealStep
 
 
@@ -25,19 +25,7 @@ def peak_bytes(step: RealStep, device: str, before_bytes: int = 0) -> int:
         step.run()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before_bytes
-    enabled = gc.isenabled()
-    gc.disable()  # tensors in reference cycles then die, or not, the same way every time
-    try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-            step.run()
-    finally:
-        if enabled:
-            gc.enable()
-    live = most = 0
-    for event in found.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            most = max(most, live)
+    most, _ = allocated_bytes(step.run)
     return most + storage_bytes(step.persistent())
 
 

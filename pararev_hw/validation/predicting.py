@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pararev_hw import pipeline, target_graph
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
 from pararev_hw.defaults import default_optimizer
-from pararev_hw.devices.instruction_sets import instruction_set_here
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Profile, StepCost
 from pararev_hw.validation.statistics import fitted_constant
 from pararev_hw.validation.suite import Trial
@@ -45,12 +44,12 @@ def predicted(graph: BlockGraph, profile: Profile, launch: str) -> StepCost:
     """
     found = _sequential(graph, profile, launch)
     energy_j = found.energy_j.get("total") if profile.kind == "gpu" else None
-    return StepCost(found.latency_s, peak_bytes(graph, profile.kind), energy_j)
+    return StepCost(found.latency_s, peak_bytes(graph, profile), energy_j)
 
 
-def peak_bytes(graph: BlockGraph, kind: str) -> int:
-    """Peak memory of the step as eager PyTorch runs it here, workspaces of this machine's libraries included."""
-    return eager_peak_bytes(graph, kind, instruction_set_here())
+def peak_bytes(graph: BlockGraph, profile: Profile) -> int:
+    """Peak memory of the step as eager PyTorch runs it on the profile's machine, what its libraries take included."""
+    return eager_peak_bytes(graph, profile.kind, rule_of(profile))
 
 
 def baselines(graph: BlockGraph, profile: Profile, launch: str) -> Mapping[str, float]:

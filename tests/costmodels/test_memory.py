@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
-from pararev_hw.devices.instruction_sets import instruction_set_here
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here
 from pararev_hw.errors import BadInput, UnknownName
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 from pararev_hw.training.step import ZERO_GRADS
@@ -32,7 +31,7 @@ def both(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, int]
         zero_grad="none" if setting.set_to_none else "zero",
         dtype="bfloat16" if setting.bfloat16 else "float32",
     ).graph
-    predicted = eager_peak_bytes(graph, "cpu", instruction_set_here())
+    predicted = eager_peak_bytes(graph, "cpu", rule_here())
     return predicted, recorded_peak_bytes(model, x, setting)
 
 
@@ -42,6 +41,7 @@ def holds(name: str, batch: int, setting: Setting) -> None:
     assert predicted == pytest.approx(recorded, rel=0.02 if setting.bfloat16 else 0.01)
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_training_step_is_predicted(name: str) -> None:
     holds(name, 4, TRAIN)
@@ -140,11 +140,13 @@ def test_a_loop_that_cannot_be_is_refused(options: dict[str, Any], said: str) ->
         trace_step(nn.Linear(8, 4), torch.empty(5, 8), **options)
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"resnet_checkpointed_reentrant"}))
 def test_inference_is_predicted(name: str) -> None:
     holds(name, 8, Setting(None))
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize("name", ["resnet18", "transformer", "unet", "convnext", "mlp"])
 def test_a_training_step_under_bfloat16_autocast_is_predicted(name: str) -> None:
     holds(name, 8, replace(TRAIN, bfloat16=True))

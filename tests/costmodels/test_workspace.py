@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pararev_hw import models
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, workspace_bytes
-from pararev_hw.devices.instruction_sets import instruction_set_here
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here, workspace_bytes
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 from tests.helpers.memory_networks import NETWORKS
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
@@ -24,6 +23,7 @@ def zoo(name: str, **options: object) -> nn.Module:
     return models.create(name, width=0.25, num_classes=10, **options)
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize(
     ("make", "shape", "optimizer"),
     [
@@ -43,7 +43,7 @@ def test_the_peak_is_within_two_percent_of_what_the_profiler_records(make, shape
     model = make()
     x = torch.randn(*shape)
     graph = trace_step(model, x, optimizer=OPTIMIZERS[optimizer]).graph
-    predicted = eager_peak_bytes(graph, "cpu", instruction_set_here())
+    predicted = eager_peak_bytes(graph, "cpu", rule_here())
     recorded = recorded_peak_bytes(model, x, Setting(OPTIMIZERS[optimizer]))
     assert predicted == pytest.approx(recorded, rel=0.02)
 

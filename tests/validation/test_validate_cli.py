@@ -39,6 +39,7 @@ def written(folder: Path, profile: Profile | None = None) -> Path:
     return path
 
 
+@pytest.mark.machine
 def test_a_validation_ends_with_its_files_and_its_status(tiny: Path) -> None:
     out = tiny / "out"
     ran = run("validate", "--profile", written(tiny), "-o", out, "--tolerance", 1000, "--json")

@@ -8,22 +8,59 @@ their own. On other kinds of devices nothing is known: 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pararev_hw.costmodels.allocator.convolution import convolution_bytes
 from pararev_hw.costmodels.allocator.convolution_sizes import HALVES, ITEM_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes, hidden_output_bytes
-from pararev_hw.devices.instruction_sets import USUAL, InstructionSet
+from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
 from pararev_hw.tracing.formulas import base_name
-from pararev_hw.types import BlockGraph, OpType
+from pararev_hw.types import BlockGraph, Hardware, OpType, Profile
 
 CUDA_BLOCK_BYTES = 512  # c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize
 
 
-def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", isa: InstructionSet = USUAL) -> int:
+@dataclass(frozen=True, slots=True)
+class LibraryRule:
+    """How much a CPU's libraries allocate: by the kernels of its instruction set. Where convolutions were seen to do
+    something else, by the nearest rule for their datatype, and a ratio to it by kind of op and datatype."""
+
+    isa: InstructionSet = USUAL
+    nearest: Mapping[str, InstructionSet] = field(default_factory=dict)
+    ratios: Mapping[tuple[str, str], float] = field(default_factory=dict)
+
+
+USUAL_RULE = LibraryRule()
+
+
+def rule_of(hardware: Hardware) -> LibraryRule:
+    """The rule of that CPU, wherever this runs."""
+    device = hardware.device if isinstance(hardware, Profile) else hardware
+    ratios = {
+        (kind, dtype): device.value(name)
+        for kind in ("conv", "conv_backward")
+        for dtype in ITEM_BYTES
+        if (name := f"{kind}_workspace_ratio.{dtype}") in device.parameters
+    }
+    nearest = {
+        dtype: InstructionSet(int(device.value(name)))
+        for dtype in ITEM_BYTES
+        if (name := f"allocation_rule.{dtype}") in device.parameters
+    }
+    return LibraryRule(instruction_set_of(hardware), nearest, ratios)
+
+
+def rule_here() -> LibraryRule:
+    """That of this machine's instruction set."""
+    return LibraryRule(instruction_set_here())
+
+
+def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
     """Peak memory of the step as eager PyTorch runs it on a device of that kind.
 
-    "cpu": as torch's profiler counts allocations, with what libraries allocate on a processor of instruction set `isa`.
+    "cpu": as torch's profiler counts allocations, with what libraries allocate by that rule.
     "gpu": what `torch.cuda.max_memory_allocated` counts, every tensor in whole blocks of 512 bytes; the workspaces that
     cuDNN picks per convolution and the one that cuBLAS keeps for the process (32 MiB on Hopper, 8 MiB before) are not
     in it.
@@ -37,7 +74,7 @@ def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", isa: InstructionSet =
         change[max(s.born, 0)] += size
         change[min(s.freed, len(graph.ops)) + 1] -= size
     live = accumulate(change[: max(len(graph.ops), 1)])
-    extra = [workspace_bytes(t, kind, isa) for t in graph.op_types]
+    extra = [workspace_bytes(t, kind, rule) for t in graph.op_types]
     of_op = [extra[op.type] for op in graph.ops] or [0]
     return max(here + more for here, more in zip(live, of_op, strict=True))
 
@@ -52,18 +89,19 @@ def _unseen(graph: BlockGraph) -> dict[int, int]:
     return found
 
 
-def workspace_bytes(op: OpType, kind: str = "cpu", isa: InstructionSet = USUAL) -> int:
+def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
     """The most that the op holds at once beside its inputs and outputs, on a device of that kind."""
     if kind != "cpu" or op.dtype not in ITEM_BYTES:
         return 0
     base = base_name(op.name)
     if op.kind in ("conv", "conv_backward"):
-        return convolution_bytes(op, isa)
+        isa = rule.nearest.get(op.dtype, rule.isa)
+        return round(convolution_bytes(op, isa) * rule.ratios.get((op.kind, op.dtype), 1.0))
     elements = math.prod(op.input_shapes[0]) if op.input_shapes else 0
     if base == "native_batch_norm_backward":  # the normalised input, made again
         return elements * ITEM_BYTES[op.dtype]
     if base.startswith(("mkldnn_rnn_layer", "_transformer_encoder_layer")):
-        return fused_bytes(op, base, isa)
+        return fused_bytes(op, base, rule.isa)
     if base in ("sum", "mean") and op.dtype in HALVES:  # summed in float32
         return elements * 4
     return 0

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from pararev_hw.costmodels import roofline
+from pararev_hw.costmodels.allocator.workspace import rule_of
 from pararev_hw.costmodels.calibrated.branch_density import mask_densities
 from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
 from pararev_hw.costmodels.calibrated.design_matrix import (
@@ -75,7 +76,7 @@ def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
         return np.zeros(len(graph.ops))
     dearer = profile.corrections["fault_factor"].value if "fault_factor" in profile.corrections else 1.0
     price = _fault_s_per_byte(profile) * dearer
-    return price * mapped_bytes(graph, profile.corrections["kept_bytes"].value)
+    return price * mapped_bytes(graph, profile.corrections["kept_bytes"].value, rule_of(profile))
 
 
 def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Floats:

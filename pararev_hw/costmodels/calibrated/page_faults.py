@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from pararev_hw.costmodels.allocator.workspace import workspace_bytes
+from pararev_hw.costmodels.allocator.workspace import LibraryRule, workspace_bytes
 from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.types import BlockGraph
 
 
-def mapped_bytes(graph: BlockGraph, kept_bytes: float) -> Floats:
+def mapped_bytes(graph: BlockGraph, kept_bytes: float, rule: LibraryRule) -> Floats:
     """Bytes mapped in by each op of a step that follows another one like it."""
     n = len(graph.ops)
     change = np.zeros(n + 2)
@@ -33,7 +33,7 @@ def mapped_bytes(graph: BlockGraph, kept_bytes: float) -> Floats:
         else:
             change[s.born] += s.bytes
             change[min(s.freed, n) + 1] -= s.bytes
-    extra = [workspace_bytes(t) for t in graph.op_types]
+    extra = [workspace_bytes(t, rule=rule) for t in graph.op_types]
     live = np.cumsum(change)[:n].tolist()
     most = [here + extra[op.type] for here, op in zip(live, graph.ops, strict=True)]
     high = 0.0
