@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from pararev_hw import pipeline, reports, target_graph
 from pararev_hw.pipeline import Plan
-from pararev_hw.types import BlockGraph, Comparison, Hardware, Prediction, Schedule, SchedulingProblem, Study
+from pararev_hw.types import (
+    BlockGraph,
+    Comparison,
+    Hardware,
+    MeasuredDevice,
+    Prediction,
+    Schedule,
+    SchedulingProblem,
+    Study,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +61,23 @@ def load_device(name: str | Path, *, cache: Path | None = None) -> Hardware:
     "cpu" measures this machine, or reads what an earlier call left in `cache`.
     """
     return pipeline.find_device(str(name), cache=cache)
+
+
+def measure(
+    graph: BlockGraph, device: Hardware | str = "cpu", *, cache: Path | None = None, seconds: float = 10.0
+) -> MeasuredDevice:
+    """This machine's CPU with the times of the graph's own operations, replayed here for about `seconds`.
+
+    The graph must have been traced in this process. `cache` is a folder that keeps the times, for the next call too.
+
+    Example:
+        device = ph.measure(graph)
+        ph.predict(ph.schedule(graph, device, "sequential")).latency_s
+    """
+    from pararev_hw.execution.measured_device import measured_device
+
+    base = load_device(device, cache=cache) if isinstance(device, str) else device
+    return measured_device(graph, base, folder=cache, seconds=seconds)
 
 
 def schedule(

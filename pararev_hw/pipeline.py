@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.costmodels.buffers import buffers
 from pararev_hw.costmodels.cost import without_limit
+from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput, Infeasible
@@ -29,6 +30,7 @@ from pararev_hw.types import (
     BlockGraph,
     Comparison,
     Device,
+    ExpectedError,
     Hardware,
     Prediction,
     Schedule,
@@ -54,6 +56,7 @@ class Plan:
     schedule: Schedule
     op_seconds: tuple[float, ...]
     launch: str
+    expected_error: ExpectedError | None = None
 
     def _repr_html_(self) -> str:
         return self.schedule._repr_html_()
@@ -127,7 +130,8 @@ def plan_costed(
 
 
 def _plan(costed: CostedGraph, problem: SchedulingProblem, schedule: Schedule) -> Plan:
-    return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch)
+    error = expected_error(costed.graph, costed.hardware, costed.op_seconds)
+    return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error)
 
 
 def predict(made: Plan) -> Prediction:
@@ -138,7 +142,9 @@ def predict(made: Plan) -> Prediction:
     if found.peak_bytes > have:
         raise Infeasible(_does_not_fit(made, found, have))
     scheduled = replace(found.schedule, peak_bytes=found.peak_bytes)
-    return replace(found, schedule=scheduled, eager_peak_bytes=_eager_peak_bytes(made))
+    return replace(
+        found, schedule=scheduled, eager_peak_bytes=_eager_peak_bytes(made), expected_error=made.expected_error
+    )
 
 
 def _eager_peak_bytes(made: Plan) -> int | None:
@@ -209,6 +215,7 @@ def compare(
     *,
     lanes: int | None = None,
     launch: str | None = None,
+    measure: Callable[[BlockGraph], Hardware] | None = None,
     progress: Progress = _silent,
     **options: Any,
 ) -> Comparison:
@@ -216,19 +223,15 @@ def compare(
 
     Sequential and parallel are launched the same way, so that their ratio is the gain of running tasks side by side:
     `launch`, or on a GPU a CUDA graph, where no host hides what the chip could do.
+    `measure` gives the device with times measured for a graph.
     """
     how = ("graph" if device.kind == "gpu" else "eager") if launch is None else launch
-    studies = tuple(
-        study(
-            build_graph(t, device=device, progress=progress, **options),
-            device,
-            lanes=lanes,
-            launch=how,
-            progress=progress,
-        )
-        for t in targets
-    )
-    return Comparison(bare_device(device), studies)
+    studies = []
+    for target in targets:
+        graph = build_graph(target, device=device, progress=progress, **options)
+        at = device if measure is None else measure(graph)
+        studies.append(study(graph, at, lanes=lanes, launch=how, progress=progress))
+    return Comparison(bare_device(device), tuple(studies))
 
 
 def find_device(name: str, *, cache: Path | None = None, progress: Progress = _silent) -> Hardware:
@@ -253,11 +256,17 @@ def find_device(name: str, *, cache: Path | None = None, progress: Progress = _s
     return device
 
 
+def error_document(error: ExpectedError | None) -> dict[str, float | None]:
+    """Expected errors by what is predicted, as JSON-ready data."""
+    return asdict(error or ExpectedError(None, None, None, None))
+
+
 def schedule_document(made: Plan, prediction: Prediction | None) -> dict[str, Any]:
     """What `schedule --json` prints."""
     found = made.schedule if prediction is None else prediction.schedule
     document = {"model": made.graph.model, "launch": made.launch, **bare_schedule_document(found, made.costs)}
     if prediction is not None:
         document |= {"energy_j": energy_document(prediction.energy_j), "standing": prediction.provenance}
+        document["expected_error"] = error_document(prediction.expected_error)
     document["assumptions"] = [*made.graph.assumptions, *document["assumptions"]]
     return document

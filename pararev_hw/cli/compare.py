@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import hardware_named
+from pararev_hw.cli.inputs import hardware_named, measured_for
 from pararev_hw.cli.options import (
     AccumulateOpt,
     BatchOpt,
@@ -21,6 +21,7 @@ from pararev_hw.cli.options import (
     LanesOpt,
     LaunchOpt,
     LayoutOpt,
+    MeasureOpt,
     ModeOpt,
     OptimizerOpt,
     SeedOpt,
@@ -67,6 +68,7 @@ def compare(
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
     choices: ChoicesOpt = "none",
+    measure: MeasureOpt = False,
     json_: JsonOpt = False,
 ) -> None:
     """Compare networks on one device: latency, memory and energy per step, sequential and parallel."""
@@ -93,6 +95,7 @@ def compare(
                 hardware,
                 lanes=lanes,
                 launch=launch,
+                measure=(lambda graph: measured_for(graph, hardware, tell)) if measure else None,
                 progress=tell,
                 **step_options(context),
                 rewrite=select.rewrite(choices, hardware, lanes=lanes, launch=launch, progress=tell),

@@ -32,6 +32,14 @@ def hardware_named(name: str, tell: Callable[[str], None]) -> Hardware:
     return find_device(name, cache=cache_folder(), progress=tell)
 
 
+def measured_for(graph: BlockGraph, hardware: Hardware, tell: Callable[[str], None]) -> Hardware:
+    """The device with the times of the graph's own operations, measured on this machine."""
+    from pararev_hw.cli.console import say
+    from pararev_hw.execution.measured_device import measured_device
+
+    return measured_device(graph, hardware, folder=cache_folder(), progress=tell, warn=say)
+
+
 def format_of(source: str, format_: str | None) -> str | None:
     """The format of a graph file, None where `source` names a network."""
     from pararev_hw.task_graph_files import FORMATS

@@ -76,6 +76,10 @@ MemoryLimitOpt = Annotated[
     str | None,
     typer.Option("--memory-limit", metavar="SIZE", help="Memory that may be alive at once, as in 800MiB or 1.5GB."),
 ]
+MeasureOpt = Annotated[
+    bool,
+    typer.Option("--measure", help="With --device cpu: time the network's own operations on this machine first."),
+]
 JsonOpt = Annotated[bool, typer.Option("--json", help="The whole result as one JSON document on standard output.")]
 
 

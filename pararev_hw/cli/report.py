@@ -10,7 +10,7 @@ from rich.text import Text
 
 from pararev_hw import target_graph
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import format_of, graph_in, hardware_named
+from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
     AccumulateOpt,
@@ -25,6 +25,7 @@ from pararev_hw.cli.options import (
     JsonOpt,
     LanesOpt,
     LayoutOpt,
+    MeasureOpt,
     MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
@@ -79,6 +80,7 @@ def report(
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
     choices: SearchChoicesOpt = None,
+    measure: MeasureOpt = False,
     orders_of: OrdersOpt = None,
     json_: JsonOpt = False,
 ) -> None:
@@ -105,6 +107,8 @@ def report(
             step = target_graph.build_graph(
                 target, device=hardware, rewrite=rewrite, progress=tell, **step_options(context)
             )
+        if measure:
+            hardware = measured_for(step if isinstance(step, BlockGraph) else step.graph, hardware, tell)
         if orders_of is not None:
             assert isinstance(step, BlockGraph)
             scheduler = scheduler or "heft"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pararev_hw import target_graph
 from pararev_hw.cli.console import out, progress, say
-from pararev_hw.cli.inputs import format_of, graph_in, hardware_named
+from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
     AccumulateOpt,
@@ -26,6 +26,7 @@ from pararev_hw.cli.options import (
     LanesOpt,
     LaunchOpt,
     LayoutOpt,
+    MeasureOpt,
     MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
@@ -90,6 +91,7 @@ def schedule(
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
     choices: ChoicesOpt = "none",
+    measure: MeasureOpt = False,
     json_: JsonOpt = False,
 ) -> None:
     """Schedule a graph or a target on a device, or a bare task graph on --lanes N."""
@@ -148,6 +150,8 @@ def schedule(
                     progress=tell,
                     **step_options(context),
                 )
+            if measure:
+                hardware = measured_for(graph, hardware, tell)
             made = pipeline.plan(
                 graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
             )
@@ -190,6 +194,7 @@ def _print_schedule(document: dict[str, Any]) -> None:
     table.add_column("", justify="right")
     for row in (
         ("makespan", units.seconds(document["makespan_s"])),
+        *_expected_error(document),
         ("sequential", units.seconds(document["sequential_s"])),
         ("speed-up", f"{document['speedup']:.3f}"),
         ("lower bound", f"{units.seconds(document['lower_bound_s'])} ({document['bound_by']})"),
@@ -204,6 +209,14 @@ def _print_schedule(document: dict[str, Any]) -> None:
         _print_front(document["front"])
     for note in document["notes"]:
         say(f"note: {note}")
+
+
+def _expected_error(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row for the expected error, where something was measured."""
+    error = document.get("expected_error")
+    if error is None or error["latency"] is None:
+        return []
+    return [("expected error of the times", f"+/- {error['latency']:.0%}")]
 
 
 def _print_front(points: list[dict[str, Any]]) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from pararev_hw.costmodels import accelerator, roofline
 from pararev_hw.costmodels.calibrated import op_times
+from pararev_hw.costmodels.measured_ops import measured_op_costs
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Traffic, traffic
 from pararev_hw.devices import bare_device
-from pararev_hw.types import BlockGraph, Device, Hardware, Profile, SchedulingProblem
+from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, SchedulingProblem
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager") -> Costed
     if isinstance(hardware, Profile):
         ops = op_times.op_costs(graph, hardware, flow, launch)
         kinds: tuple[tuple[Device, int, OpCosts], ...] = ((hardware.device, hardware.lanes, ops),)
+    elif isinstance(hardware, MeasuredDevice):
+        ops = measured_op_costs(graph, hardware, cost(graph, hardware.base, launch).by_core_kind[0][2])
+        kinds = ((hardware.device, hardware.lanes, ops),)
     elif accelerator.has_cores(hardware):
         kinds = tuple(
             (device, count, roofline.op_costs(graph, device, flow, launch))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from enum import IntEnum
 
-from pararev_hw.types import Hardware, Profile
+from pararev_hw.types import Device, Hardware
 
 LIMIT_VARIABLE = "ONEDNN_MAX_CPU_ISA"
 
@@ -89,10 +89,10 @@ def instruction_set(name: str) -> InstructionSet | None:
 def instruction_set_of(hardware: Hardware) -> InstructionSet:
     """What libraries take on that CPU, wherever this runs: as its device says; of a profile that does not, what
     PyTorch itself used there."""
-    device = hardware.device if isinstance(hardware, Profile) else hardware
+    device = hardware if isinstance(hardware, Device) else hardware.device
     if "instruction_set" in device.parameters:
         return InstructionSet(int(device.value("instruction_set")))
-    if isinstance(hardware, Profile):
+    if not isinstance(hardware, Device):
         capability = hardware.environment.driver.removeprefix("oneDNN, ")
         return _OF_CAPABILITY.get(capability, USUAL)
     return USUAL

@@ -154,4 +154,4 @@ def profile_document(profile: Profile) -> dict[str, Any]:
 
 def bare_device(hardware: Hardware) -> Device:
     """The device itself: that of a profile, or what was given."""
-    return hardware.device if isinstance(hardware, Profile) else hardware
+    return hardware if isinstance(hardware, Device) else hardware.device

@@ -111,12 +111,13 @@ def bind(
     note: Callable[[torch.Tensor], None] | None = None,
     streams: Sequence[Stream] = (),
     lend: Callable[[torch.Tensor, Stream], None] = CUDA.lend,
+    stamp: Callable[[int], None] | None = None,
 ) -> BoundStep:
     """The step of a graph and its program on these lane orders, bound to the tensors in `state` by name.
 
     `varying` are calls whose scalars are given anew for each step, in this order, as `scalars_of` lists them. `note` is
     shown every tensor that the step makes; `streams` are those of the lanes on a GPU, and `lend` shows a tensor to
-    another lane's stream. Raises BadInput where the state
+    another lane's stream; `stamp` is called with the number of each op when it is over. Raises BadInput where the state
     lacks a tensor, IllegalSchedule where the orders are not legal.
     """
     slots = lane_slots(graph, orders)
@@ -129,12 +130,19 @@ def bind(
         places[call] = range(len(now), len(now) + len(own))
         now += own
     source = write_source(
-        graph, program, orders, frozenset(static), places, noting=note is not None, streams=bool(streams)
+        graph,
+        program,
+        orders,
+        frozenset(static),
+        places,
+        noting=note is not None,
+        streams=bool(streams),
+        stamping=stamp is not None,
     )
     cells = tuple([None] * n for n in source.cells)
     tokens = Counter(i.rng for i in program.instructions)
     draws = Draws({t.device for t in static.values()}, (t for t, count in tokens.items() if count > 1 and t >= 0))
-    names: dict[str, Any] = {**source.names, "draw": draws, "now": now, "note": note, "lend": lend}
+    names: dict[str, Any] = {**source.names, "draw": draws, "now": now, "note": note, "lend": lend, "stamp": stamp}
     names |= {f"v{lane}": own for lane, own in enumerate(cells)}
     names |= {f"stream{lane}": own for lane, own in enumerate(streams)}
     names |= {f"s{slot}": tensor for slot, tensor in static.items()}

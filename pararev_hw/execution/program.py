@@ -43,16 +43,18 @@ def write_source(
     *,
     noting: bool = False,
     streams: bool = False,
+    stamping: bool = False,
 ) -> Source:
     """The step's source for these lane orders.
 
     `static` slots are there all the time, as names `s<slot>`; `draw` and, for the lanes, `v<lane>` (a list of cells)
     are names to be given too. `varying[call][k]` is the place, in a list called `now`, of the k-th scalar of a call
     whose scalars change from step to step. With `noting`, each new tensor is shown to a name `note`; with
-    `streams`, each that another lane reads is shown to that lane's stream, named `stream<lane>`. Raises BadInput where
+    `streams`, each that another lane reads is shown to that lane's stream, named `stream<lane>`; with `stamping`,
+    `stamp` is called with the op's number after each op. Raises BadInput where
     an op needs a tensor that no op made.
     """
-    return _Writer(graph, program, orders, static, varying or {}, noting, streams).source()
+    return _Writer(graph, program, orders, static, varying or {}, noting, streams, stamping).source()
 
 
 def scalars_of(call: Call) -> list[Any]:
@@ -80,6 +82,7 @@ class _Writer:
     varying: Mapping[int, Sequence[int]]
     noting: bool
     streams: bool
+    stamping: bool
     lines: list[str] = field(default_factory=list)
     names: dict[str, Any] = field(default_factory=dict)
     op_of_line: dict[int, int] = field(default_factory=dict)
@@ -166,6 +169,8 @@ class _Writer:
         self._line(k, f"{self._target(call, instruction.outputs, instruction.inputs)}{function}({', '.join(given)})")
         self._unpack(k, call, instruction.outputs, instruction.inputs)
         self._keep_and_drop(lane, task, k)
+        if self.stamping:
+            self._line(k, f"stamp({k})")
 
     def _line(self, k: int, text: str) -> None:
         self.lines.append(f"    {text}")

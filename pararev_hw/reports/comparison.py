@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
         "launch": prediction.launch,
         "lanes": phrasing.lanes_used(prediction),
         "latency_s": prediction.latency_s,
+        "expected_error": None if prediction.expected_error is None else asdict(prediction.expected_error),
         "peak_bytes": prediction.peak_bytes,
         "energy_j": dict(prediction.energy_j),
         "standing": prediction.provenance,

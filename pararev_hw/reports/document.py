@@ -123,6 +123,7 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "choices": list(prediction.choices),
         "lanes": schedule.lanes,
         "latency_s": prediction.latency_s,
+        "expected_error": None if prediction.expected_error is None else asdict(prediction.expected_error),
         "host_s": prediction.host_s,
         "lane_busy_s": list(prediction.lane_busy_s),
         "makespan_s": schedule.makespan_s,

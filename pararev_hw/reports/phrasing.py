@@ -116,8 +116,8 @@ def _opening(study: Study) -> str:
     steps = "" if graph.timesteps is None else f", T = {graph.timesteps}"
     return (
         f"On {study.device.title} ({standing(study.chosen, study.device)}), {step} of {graph.model} "
-        f"(batch {graph.batch}{steps}) takes {units.seconds(before.latency_s)} and {units.size(before.peak_bytes)} "
-        f"{sequential_way(study)}."
+        f"(batch {graph.batch}{steps}) takes {units.seconds(before.latency_s)}{uncertainty(before)} and "
+        f"{units.size(before.peak_bytes)} {sequential_way(study)}."
     )
 
 
@@ -180,6 +180,28 @@ def answer_lines(study: Study) -> tuple[str, ...]:
     return (*warnings, _opening(study), verdict, _parallel(study))
 
 
+def uncertainty(prediction: Prediction) -> str:
+    """ " (+/- 7 %)": half of the 90 % interval of the time; "" where nothing was ever measured."""
+    error = prediction.expected_error
+    if error is None or error.latency is None:
+        return ""
+    text = f"+/- {100 * error.latency:.0f} %"
+    if error.unmeasured_share is not None and error.unmeasured_share >= 0.005:
+        text += f"; {100 * error.unmeasured_share:.0f} % of the time in operations never measured"
+    return f" ({text})"
+
+
+def _too_little_measured(prediction: Prediction) -> tuple[str, ...]:
+    """A sentence where too little was measured to trust the time."""
+    error = prediction.expected_error
+    if error is None or error.latency is None or not error.poor:
+        return ()
+    return (
+        f"Too little was measured for this network: times may be off by {100 * error.latency:.0f} % "
+        "(use --measure on this machine, or calibrate it longer).",
+    )
+
+
 def answer(study: Study) -> str:
     """`answer_lines` as one text."""
     return " ".join(answer_lines(study))
@@ -193,7 +215,7 @@ def device_warnings(study: Study) -> tuple[str, ...]:
             f"{device.title} has no gradients: no chip of this kind runs a training step. The figures assume that its "
             "cores do the backward pass at the rates of the forward pass; --mode infer is what the chip does.",
         )
-    return ()
+    return _too_little_measured(study.sequential)
 
 
 def memory_note(study: Study) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.build import build
 from pararev_hw.tracing.tape import Tape
-from pararev_hw.types import BlockGraph, Task
+from pararev_hw.types import BlockGraph, InMemory, Task
 
 
 def rebuilt(traced: Traced, tape: Tape) -> Traced:
@@ -21,6 +21,7 @@ def rebuilt(traced: Traced, tape: Tape) -> Traced:
         tasks=built.tasks,
         edges=built.edges,
         memory=built.memory,
+        replayable=InMemory(built.program),
     )
     return Traced(_with_synaptic_operations(graph), built.program, tape)
 

@@ -22,7 +22,7 @@ from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
 from pararev_hw.training.step import optimizer_named as optimizer_named
-from pararev_hw.types import BlockGraph, Program
+from pararev_hw.types import BlockGraph, InMemory, Program
 
 # "auto" goes on to these where the step has at most so many tasks so far
 FINER = {"block": 1 << 62, "module": 64, "op": 16}
@@ -104,6 +104,7 @@ def trace_step(
         edges=built.edges,
         memory=built.memory,
         assumptions=tuple(assumptions),
+        replayable=InMemory(built.program),
     )
     return Traced(graph, built.program, tape)
 

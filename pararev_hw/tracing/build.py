@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2s
 from itertools import accumulate
 
 from pararev_hw.tracing.dependencies import Access, Flow, dependencies
@@ -70,8 +71,35 @@ def build(tape: Tape) -> Built:
             externals=tape.externals,
             constants=tape.constants,
             results=tape.results,
+            signatures=_signatures(tape),
+            layouts=_layouts(tape),
         ),
     )
+
+
+def _signatures(tape: Tape) -> tuple[str, ...]:
+    """A digest per call of all that its time depends on, but for the values and where they lie."""
+    layouts: dict[int, tuple[int, ...]] = {}
+    for line in tape.lines:
+        if line.entry not in layouts:
+            layouts[line.entry] = tuple(i.meta for i in line.inputs)
+    digests = []
+    for k, entry in enumerate(tape.entries):
+        tensors = [(*tape.metas[m][:2], str(tape.metas[m][2])) for m in layouts.get(k, ())]
+        text = repr((entry.op_type.name, entry.call.args, sorted(entry.call.kwargs.items()), tensors))
+        digests.append(blake2s(text.encode(), digest_size=12).hexdigest())
+    return tuple(digests)
+
+
+def _layouts(tape: Tape) -> dict[int, tuple[tuple[int, ...], tuple[int, ...], str]]:
+    """Shape, strides and datatype of each external that an op looks at."""
+    layouts = {}
+    for line in tape.lines:
+        for info in line.inputs:
+            if info.slot in tape.externals and info.slot not in layouts:
+                shape, stride, dtype, _ = tape.metas[info.meta]
+                layouts[info.slot] = (shape, stride, str(dtype).removeprefix("torch."))
+    return layouts
 
 
 def _instruction(line: TapeOp) -> Instruction:

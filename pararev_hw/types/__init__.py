@@ -20,6 +20,7 @@ from pararev_hw.types.graph import Call as Call
 from pararev_hw.types.graph import CriticalPath as CriticalPath
 from pararev_hw.types.graph import Edge as Edge
 from pararev_hw.types.graph import Hole as Hole
+from pararev_hw.types.graph import InMemory as InMemory
 from pararev_hw.types.graph import Instruction as Instruction
 from pararev_hw.types.graph import LayerSpikes as LayerSpikes
 from pararev_hw.types.graph import NeuronSpikes as NeuronSpikes
@@ -30,7 +31,11 @@ from pararev_hw.types.graph import Spikes as Spikes
 from pararev_hw.types.graph import StepMemory as StepMemory
 from pararev_hw.types.graph import Storage as Storage
 from pararev_hw.types.graph import Task as Task
+from pararev_hw.types.measured import Hardware as Hardware
+from pararev_hw.types.measured import MeasuredDevice as MeasuredDevice
+from pararev_hw.types.measured import OpTime as OpTime
 from pararev_hw.types.prediction import Comparison as Comparison
+from pararev_hw.types.prediction import ExpectedError as ExpectedError
 from pararev_hw.types.prediction import MemoryCurve as MemoryCurve
 from pararev_hw.types.prediction import Prediction as Prediction
 from pararev_hw.types.prediction import Recommendation as Recommendation
@@ -45,7 +50,6 @@ from pararev_hw.types.problem import TaskCost as TaskCost
 from pararev_hw.types.profile import Environment as Environment
 from pararev_hw.types.profile import Estimate as Estimate
 from pararev_hw.types.profile import Fit as Fit
-from pararev_hw.types.profile import Hardware as Hardware
 from pararev_hw.types.profile import OpSample as OpSample
 from pararev_hw.types.profile import PairSample as PairSample
 from pararev_hw.types.profile import Profile as Profile

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pararev_hw.types.base import SCHEMA_VERSION, Phase, Role, html_table
@@ -168,6 +168,18 @@ class StepMemory:
     peak_op: int  # the op during which the peak is reached
 
 
+class InMemory:
+    """Holds a value that belongs to this process alone: a copy or a pickle of it holds None."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def __reduce__(self) -> tuple[type[InMemory], tuple[()]]:
+        return (InMemory, ())
+
+
 @dataclass(frozen=True, slots=True)
 class BlockGraph:
     """A traced step: ops, the storages they touch, and the tasks they form. Tasks are in a topological order."""
@@ -188,6 +200,9 @@ class BlockGraph:
     memory: StepMemory
     spikes: Spikes | None = None
     assumptions: tuple[str, ...] = ()
+    replayable: InMemory = field(
+        default_factory=InMemory, compare=False, repr=False
+    )  # the step's program, if traced here
     schema_version: int = SCHEMA_VERSION
 
     def _repr_html_(self) -> str:
@@ -200,6 +215,12 @@ class BlockGraph:
             ("peak memory", f"{self.memory.peak_bytes / 2**20:,.1f} MiB"),
             ("saved for backward", f"{self.memory.saved_bytes / 2**20:,.1f} MiB"),
         )
+
+    @property
+    def program(self) -> Program | None:
+        """The step as something that runs; None for a graph that was read from a file or came from another process."""
+        program: Program | None = self.replayable.value
+        return program
 
     @property
     def unknown_ops(self) -> Mapping[str, int]:
@@ -256,6 +277,10 @@ class Program:
     externals: Mapping[int, str]
     constants: Mapping[int, Any]
     results: Mapping[str, int]
+    # per call, a digest of the function, its scalars, and its tensors' shapes, strides and datatypes
+    signatures: tuple[str, ...] = ()
+    # shape, strides and datatype of each external that an op looks at
+    layouts: Mapping[int, tuple[tuple[int, ...], tuple[int, ...], str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

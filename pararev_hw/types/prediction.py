@@ -30,6 +30,28 @@ class MemoryCurve:
         return max(self.total, default=0)
 
 
+POOR_ERROR = 0.3  # an expected error of the time above which too little is known
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedError:
+    """Half of the 90 % interval of a prediction, as a share of it; None where nothing was ever measured.
+
+    `unmeasured_share` is the share of the time in operations whose kind or shape was never measured, None where the
+    device has no measured operations at all.
+    """
+
+    latency: float | None
+    peak: float | None
+    energy: float | None
+    unmeasured_share: float | None
+
+    @property
+    def poor(self) -> bool:
+        """Whether so little is known that a report says so in its first line."""
+        return self.latency is not None and self.latency > POOR_ERROR
+
+
 @dataclass(frozen=True, slots=True)
 class Prediction:
     """What a schedule costs when it is played on its device."""
@@ -52,6 +74,7 @@ class Prediction:
     # of the step in program order as PyTorch's own allocator counts it, library workspaces included, where that is what
     # runs: a sequential schedule, launched eagerly, on a CPU or a GPU; `peak_bytes` is the tensors alone, as scheduled
     eager_peak_bytes: int | None = None
+    expected_error: ExpectedError | None = None
     choices: tuple[str, ...] = ()  # rewrites of the step that it was made for, in words; none: the step as traced
     schema_version: int = SCHEMA_VERSION
 

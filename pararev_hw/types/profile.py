@@ -147,6 +147,3 @@ class Profile:
     @property
     def lanes(self) -> int:
         return self.device.lanes
-
-
-Hardware = Device | Profile

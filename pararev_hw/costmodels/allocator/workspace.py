@@ -17,7 +17,7 @@ from pararev_hw.costmodels.allocator.convolution_sizes import HALVES, ITEM_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes, hidden_output_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
 from pararev_hw.tracing.formulas import base_name
-from pararev_hw.types import BlockGraph, Hardware, OpType, Profile
+from pararev_hw.types import BlockGraph, Device, Hardware, OpType
 
 CUDA_BLOCK_BYTES = 512  # c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize
 
@@ -37,7 +37,7 @@ USUAL_RULE = LibraryRule()
 
 def rule_of(hardware: Hardware) -> LibraryRule:
     """The rule of that CPU, wherever this runs."""
-    device = hardware.device if isinstance(hardware, Profile) else hardware
+    device = hardware if isinstance(hardware, Device) else hardware.device
     ratios = {
         (kind, dtype): device.value(name)
         for kind in ("conv", "conv_backward")

@@ -1,0 +1,85 @@
+"""How far a prediction may be off, said beforehand: half of its 90 % interval, as a share of the prediction.
+
+Of an operation's time the error is that which held-out shapes of its kind showed (a profile), or the spread of its own
+samples (measured in place). Operations of one kind err together, kinds err apart, and what lies beside the operations
+(Python, autograd, caches, fresh memory) adds its own:
+
+    error^2 = sum over kinds (share of the time x error of the kind)^2 + (error of the composition)^2
+
+Nothing is said of a device of which nothing was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import numpy as np
+
+from pararev_hw.costmodels.calibrated.features import family
+from pararev_hw.costmodels.calibrated.op_times import fit_key
+from pararev_hw.costmodels.measured_ops import host_seconds, is_measured, op_keys
+from pararev_hw.types import BlockGraph, Device, ExpectedError, Hardware, MeasuredDevice, Profile
+
+QUICK_LOOK = 0.6  # of the time: few probes stand for every kind of operation (benchmarks/bench_machines.py)
+NEVER_MEASURED = 1.0  # of an operation of a kind that was not measured
+STAND_IN = 0.6  # of an operation that the fit of its kind stands in for
+NO_HELD_OUT = 0.3  # of a fit that was checked on no held-out shape
+REPLAYED = 0.04  # of a replayed step as a whole, beside PyTorch's own loop
+BESIDE_OPS = 0.35  # of what PyTorch's loop spends beside its operations
+COMPOSED = 0.06  # of a sum of fitted operations that was checked on whole steps
+COMPOSED_UNCHECKED = 0.3  # where no whole step was measured
+PEAK = 0.01  # of the peak memory of an eager step, beside torch's own count
+FITTED_ENERGY = 0.15  # of a board whose power was fitted to its counter
+
+
+def expected_error(graph: BlockGraph, hardware: Hardware, seconds: tuple[float, ...]) -> ExpectedError:
+    """The expected error of a step of the graph whose ops take those seconds."""
+    peak = PEAK if hardware.kind in ("cpu", "gpu") else None
+    if isinstance(hardware, MeasuredDevice):
+        latency, unmeasured = _of_measured(graph, hardware, np.array(seconds))
+        return ExpectedError(latency, peak, None, unmeasured)
+    if isinstance(hardware, Profile):
+        latency, unmeasured = _of_profile(graph, hardware, np.array(seconds))
+        fitted = "fitted" in getattr(hardware.device.parameters.get("static_power_w"), "source", "")
+        return ExpectedError(latency, peak, FITTED_ENERGY if hardware.kind == "gpu" and fitted else None, unmeasured)
+    return ExpectedError(QUICK_LOOK if _quick_look(hardware) else None, peak, None, None)
+
+
+def _quick_look(device: Device) -> bool:
+    return device.kind == "cpu" and any(p.provenance == "measured" for p in device.parameters.values())
+
+
+def _of_measured(
+    graph: BlockGraph, device: MeasuredDevice, seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> tuple[float, float]:
+    total = float(seconds.sum()) or 1.0
+    known = is_measured(graph, device)
+    unmeasured = float(seconds[~known].sum()) / total
+    beside = float(host_seconds(graph, device)[known].sum()) / total
+    spreads = np.array([device.ops[k].spread if k in device.ops else 0.0 for k in op_keys(graph)])
+    noise = float((spreads * seconds).sum()) / total
+    return math.hypot(REPLAYED, BESIDE_OPS * beside, QUICK_LOOK * unmeasured, 0.5 * noise), unmeasured
+
+
+def _of_profile(
+    graph: BlockGraph, profile: Profile, seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> tuple[float, float]:
+    total = float(seconds.sum()) or 1.0
+    fits = {(f.group, f.dtype): f for f in profile.fits}
+    errors: dict[int, tuple[str, float]] = {}
+    for n, t in enumerate(graph.op_types):
+        key = fit_key(t, fits)
+        if key is None:
+            errors[n] = (f"unmeasured {family(t)}", NEVER_MEASURED)
+        elif key[0] == family(t) or key[1] != t.dtype:
+            errors[n] = (f"{key[0]} {key[1]}, standing in", STAND_IN)
+        else:
+            p90 = fits[key].residual_p90
+            errors[n] = (f"{key[0]} {key[1]}", NO_HELD_OUT if p90 is None else min(p90, NEVER_MEASURED))
+    share: dict[tuple[str, float], float] = defaultdict(float)
+    for op, s in zip(graph.ops, seconds.tolist(), strict=True):
+        share[errors[op.type]] += s / total
+    unmeasured = sum(s for (_, error), s in share.items() if error >= STAND_IN)
+    composed = COMPOSED if profile.steps else COMPOSED_UNCHECKED
+    return math.hypot(composed, *(s * error for (_, error), s in share.items())), unmeasured

@@ -1,0 +1,81 @@
+"""Ops that were timed in place on this machine cost what they took there; the rest cost what the base device says.
+
+    seconds(op) = mean time of its signature inside replayed steps + what PyTorch's own loop spends beside it
+
+The last term is Python and autograd: a module's call, a node of the graph, the optimizer's loop. It was measured per op
+and phase on networks whose ops do next to nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import blake2s
+
+import numpy as np
+
+from pararev_hw.costmodels.opcosts import OpCosts
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.types import BlockGraph, MeasuredDevice, OpType
+
+_LEAST_S = 1e-8
+
+
+def type_key(t: OpType) -> str:
+    """The key of an op by its type alone, as a graph that was read from a file gives it."""
+    text = repr((t.name, t.dtype, t.input_shapes, t.output_shapes, t.attributes))
+    return f"type:{blake2s(text.encode(), digest_size=12).hexdigest()}"
+
+
+def op_keys(graph: BlockGraph) -> tuple[str, ...]:
+    """The key under which each op's time is looked up: its signature, or its type where the graph has no program."""
+    if graph.program is not None:
+        signatures = graph.program.signatures
+        return tuple(signatures[i.call] for i in graph.program.instructions)
+    of_type = tuple(map(type_key, graph.op_types))
+    return tuple(of_type[op.type] for op in graph.ops)
+
+
+def is_measured(graph: BlockGraph, device: MeasuredDevice) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """Whether each op's time was measured."""
+    return np.fromiter((key in device.ops for key in op_keys(graph)), np.bool_, len(graph.ops))
+
+
+def host_seconds(graph: BlockGraph, device: MeasuredDevice) -> Floats:
+    """Seconds beside each op in PyTorch's own loop."""
+    names = ("infer_s" if graph.mode == "infer" else f"{op.phase}_s" for op in graph.ops)
+    return np.array([device.host[n].value if n in device.host else 0.0 for n in names], np.float64)
+
+
+def _fill_factors(graph: BlockGraph, timed: Floats, base_s: Floats) -> Floats:
+    """What the base device's time of an op is to be multiplied with: by how much it is off for the measured ops of the
+    same kind in this graph, else for all of them."""
+    known = ~np.isnan(timed)
+    whole = _ratio(timed[known], base_s[known])
+    kinds = np.array([graph.op_types[op.type].kind for op in graph.ops])
+    factors = np.full(len(kinds), whole)
+    for kind in np.unique(kinds[~known]):
+        alike = known & (kinds == kind)
+        if alike.any():
+            factors[kinds == kind] = _ratio(timed[alike], base_s[alike])
+    return factors
+
+
+def _ratio(timed_s: Floats, base_s: Floats) -> float:
+    total = float(base_s.sum())
+    return float(timed_s.sum()) / total if total > 0 and len(timed_s) else 1.0
+
+
+def measured_op_costs(graph: BlockGraph, device: MeasuredDevice, base: OpCosts) -> OpCosts:
+    """What each op costs, `base` being what the base device says of all of them."""
+    beside = host_seconds(graph, device)
+    times = [device.ops.get(key) for key in op_keys(graph)]
+    timed = np.array([np.nan if t is None else t.seconds for t in times], np.float64) + beside
+    filled = base.seconds * _fill_factors(graph, timed, base.seconds)
+    seconds = np.maximum(np.where(np.isnan(timed), filled, timed), _LEAST_S)
+    held_s = device.device.get("host_overhead_s", 0.0) + beside  # threads share the interpreter's lock meanwhile
+    return replace(
+        base,
+        seconds=seconds,
+        overhead_s=np.zeros(len(graph.ops)),
+        occupancy=np.minimum(held_s / seconds, 1.0),
+    )

@@ -1,0 +1,195 @@
+"""Each op of a traced step timed in place: the step is replayed on this CPU with a timestamp after every op.
+
+In place an op finds its inputs where the op before left them: in a cache or not, in fresh memory or in memory that was
+used before. Values are drawn as a new network's would be. The step is replayed in the order in which PyTorch runs it,
+with and without timestamps, and in the order of its tasks, another that its dependencies allow.
+
+Time is the time during which this thread held the core: a neighbour that takes the core away is not counted. What a
+neighbour does to shared caches is, so each op's time is a low quantile of its samples.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.execution.bound_step import BoundStep, bind
+from pararev_hw.measurement import computing_threads
+from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.reports import units
+from pararev_hw.types import BlockGraph, Program
+
+LEAST_REPLAYS, MOST_REPLAYS = 5, 40
+QUANTILE = 0.25  # of the samples of an op: disturbances only add
+_MEMORY_SHARE = 0.9  # of what is free
+_DRAW_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayTimes:
+    """Seconds of one core, per op and of the whole step.
+
+    `op_s[k]` is op k in PyTorch's order, `other_order_s[k]` in the order of the tasks, both without the clock's own
+    time. `whole_s` is the step without timestamps. `spread[k]` is half the interquartile range of op k over its time.
+    """
+
+    op_s: Floats
+    other_order_s: Floats
+    whole_s: float
+    spread: Floats
+    replays: int
+
+
+def replay_times(
+    graph: BlockGraph, seconds: float = 10.0, progress: Callable[[str], None] = lambda _: None
+) -> ReplayTimes:
+    """Replay the step for about `seconds`, at least five times in PyTorch's order.
+
+    Raises BadInput for a graph that has no program (one from a file), or one that was traced for another device, and
+    Infeasible where the free memory does not hold it.
+    """
+    program = _program(graph)
+    _check_room(graph)
+    state = drawn_state(program)
+    in_order = _one_task(graph)
+    tasks = tuple(range(len(graph.tasks)))
+    with computing_threads(1):
+        progress(f"replaying {graph.model} to time its {len(graph.ops)} operations")
+        stamps = _Stamps(len(graph.ops))
+        plain = bind(in_order, program, state, ((0,),))
+        stamped = bind(in_order, program, state, ((0,),), stamp=stamps)
+        other_stamps = _Stamps(len(graph.ops))
+        other = bind(graph, program, state, (tasks,), stamp=other_stamps)
+        deadline = time.perf_counter() + seconds
+        _run(plain)  # the first step fills the allocator and the libraries' plans
+        wholes: list[float] = []
+        rows: list[Floats] = []
+        other_rows: list[Floats] = []
+        while len(wholes) < LEAST_REPLAYS or (time.perf_counter() < deadline and len(wholes) < MOST_REPLAYS):
+            wholes.append(_run(plain))
+            rows.append(stamps.of(lambda: _run(stamped)))
+            if len(other_rows) < LEAST_REPLAYS:
+                other_rows.append(other_stamps.of(lambda: _run(other)))
+    samples = np.array(rows)
+    low, mid, high = np.quantile(samples, (0.25, 0.5, 0.75), axis=0)
+    op_s = np.quantile(samples, QUANTILE, axis=0)
+    spread = np.divide(high - low, 2 * mid, out=np.zeros_like(mid), where=mid > 0)
+    other_s = np.quantile(np.array(other_rows), QUANTILE, axis=0)
+    return ReplayTimes(op_s, other_s, float(np.quantile(wholes, QUANTILE)), spread, len(wholes))
+
+
+def _program(graph: BlockGraph) -> Program:
+    if graph.program is None or len(graph.program.instructions) != len(graph.ops):
+        raise BadInput(
+            f"{graph.model}: a graph that was read from a file cannot be run: name the network itself to measure it"
+        )
+    return graph.program
+
+
+def _one_task(graph: BlockGraph) -> BlockGraph:
+    """The graph with all its ops, in PyTorch's order, in one task."""
+    return replace(graph, tasks=(replace(graph.tasks[0], ops=tuple(range(len(graph.ops)))),), edges=())
+
+
+def _check_room(graph: BlockGraph) -> None:
+    need, have = 2 * sum(s.bytes for s in graph.storages if s.born < 0) + graph.memory.peak_bytes, available_bytes()
+    if have is not None and need > _MEMORY_SHARE * have:
+        raise Infeasible(
+            f"{graph.model}: measuring its step needs {units.size(need)} of memory, {units.size(have)} are free: lower "
+            "the batch, the width or the number of time steps, or leave --measure out"
+        )
+
+
+def _run(step: BoundStep) -> float:
+    """Seconds of this thread for one replay."""
+    step.begin(step_seed=1)
+    begun = time.thread_time()
+    for run in step.run_task.values():
+        run()
+    taken = time.thread_time() - begun
+    step.begin()  # lets go of what the step left, as the next one would
+    return taken
+
+
+class _Stamps:
+    """Thread time at the end of each op of a replay."""
+
+    def __init__(self, ops: int) -> None:
+        self._ops = ops
+        self._at: list[tuple[int, float]] = []
+        begun = time.thread_time()
+        for k in range(2000):
+            self(k)
+        self._own_s = (time.thread_time() - begun) / 2000
+        self._at = []
+
+    def __call__(self, op: int) -> None:
+        self._at.append((op, time.thread_time()))
+
+    def of(self, run: Callable[[], float]) -> Floats:
+        """Seconds of each op of one replay; an op that the step ran ahead (a view) takes none."""
+        self._at.clear()
+        begun = time.thread_time()
+        run()
+        seconds = np.zeros(self._ops)
+        last = begun
+        for op, at in self._at:
+            seconds[op] = max(at - last - self._own_s, 0.0)
+            last = at
+        return seconds
+
+
+def drawn_state(program: Program) -> dict[str, torch.Tensor]:
+    """A tensor for each external by name, with values as a new network and its first batch would have them."""
+    generator = torch.Generator().manual_seed(_DRAW_SEED)
+    state: dict[str, torch.Tensor] = {}
+    for slot, name in sorted(program.externals.items()):
+        if name not in state:
+            layout = program.layouts.get(slot)
+            state[name] = torch.zeros(()) if layout is None else _drawn(name, *layout, generator)
+    return state
+
+
+def _drawn(
+    name: str, shape: Sequence[int], stride: Sequence[int], dtype: str, generator: torch.Generator
+) -> torch.Tensor:
+    tensor = torch.empty_strided(tuple(shape), tuple(stride), dtype=getattr(torch, dtype))
+    role, _, path = name.partition(":")
+    if any(n > 1 and s == 0 for n, s in zip(shape, stride, strict=True)) or not tensor.numel():
+        return tensor.zero_() if not tensor.numel() else torch.zeros(()).to(tensor.dtype).expand(tuple(shape))
+    if not (tensor.is_floating_point() or tensor.is_complex()) or role in ("optimizer", "target", "gradient"):
+        return tensor.zero_()
+    if role == "input":
+        return tensor.copy_(torch.rand(tuple(shape), generator=generator))
+    if role == "buffer":
+        return tensor.fill_(1.0 if path.endswith("var") else 0.0)
+    if len(shape) < 2:  # scale of a normalisation, or a bias
+        return tensor.fill_(1.0 if path.endswith("weight") else 0.0)
+    bound = 1.0 / math.sqrt(max(1, math.prod(shape[1:])))
+    return tensor.copy_((2.0 * torch.rand(tuple(shape), generator=generator) - 1.0) * bound)
+
+
+def in_program_order(graph: BlockGraph) -> Callable[[], dict[str, float]]:
+    """One replay in PyTorch's order: seconds of each phase, and of the whole. The first call has run once before."""
+    program = _program(graph)
+    stamps = _Stamps(len(graph.ops))
+    state = drawn_state(program)
+    plain = bind(_one_task(graph), program, state, ((0,),))
+    stamped = bind(_one_task(graph), program, state, ((0,),), stamp=stamps)
+    phases = np.array([op.phase for op in graph.ops])
+    _run(plain)
+
+    def replay() -> dict[str, float]:
+        whole = _run(plain)
+        seconds = stamps.of(lambda: _run(stamped))
+        seconds = seconds + (whole - seconds.sum()) / len(seconds)
+        return {str(p): float(seconds[phases == p].sum()) for p in np.unique(phases)} | {"whole": whole}
+
+    return replay

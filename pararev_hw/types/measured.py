@@ -1,0 +1,53 @@
+"""A device whose operations were timed in place: what `--measure` predicts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pararev_hw.types.device import Device
+from pararev_hw.types.profile import Environment, Estimate, Profile
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """Mean seconds of an op of one signature inside steps, over `count` ops; `spread` is half the interquartile range
+    of one op's samples over its time, `reordered` the relative difference of its time in another legal order."""
+
+    seconds: float
+    count: int
+    spread: float
+    reordered: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredDevice:
+    """This machine with times of ops by signature (`Program.signatures`), and by type for graphs without a program.
+
+    `base` gives the time of ops that were not measured. `host` are seconds per op that PyTorch's own loop spends beside
+    a replay of the same ops, by phase: "forward_s", "recompute_s", "backward_s", "update_s", "infer_s".
+    """
+
+    base: Device | Profile
+    environment: Environment
+    ops: Mapping[str, OpTime]
+    host: Mapping[str, Estimate]
+
+    @property
+    def device(self) -> Device:
+        return self.base if isinstance(self.base, Device) else self.base.device
+
+    @property
+    def name(self) -> str:
+        return self.device.name
+
+    @property
+    def kind(self) -> str:
+        return self.device.kind
+
+    @property
+    def lanes(self) -> int:
+        return self.device.lanes
+
+
+Hardware = Device | Profile | MeasuredDevice

@@ -1,0 +1,206 @@
+"""`--measure`: ops timed in place, kept in a store, and predictions that add up to the step."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import pararev_hw as ph
+from pararev_hw.costmodels.cost import cost
+from pararev_hw.costmodels.expected_error import expected_error
+from pararev_hw.costmodels.measured_ops import op_keys
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.execution import measured_device as measuring
+from pararev_hw.execution import replay_timing
+from pararev_hw.execution.measured_device import measured_device
+from pararev_hw.execution.replay_timing import ReplayTimes, drawn_state, replay_times
+from pararev_hw.measurement.op_store import Measurements, add_to_store, read_store
+from pararev_hw.types import BlockGraph, Estimate, OpTime
+from tests.execution.test_running import cpu
+
+MACHINE = {"cpu": "a test's", "torch": "9"}
+HOST = {"forward_s": Estimate(2e-6, 1e-6), "backward_s": Estimate(1e-6, 1e-6), "update_s": Estimate(0.0)}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def graph() -> BlockGraph:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return ph.trace(nn.Sequential(net, nn.Linear(4, 3)), torch.rand(2, 3, 8, 8), spikes="none")
+
+
+@pytest.fixture
+def known_times(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Op k takes (k + 1) us in place; how often the graph was replayed is counted."""
+    calls = []
+
+    def replayed(graph: BlockGraph, *_: Any) -> ReplayTimes:
+        calls.append(graph)
+        seconds = 1e-6 * np.arange(1.0, len(graph.ops) + 1)
+        return ReplayTimes(seconds, seconds * 1.1, float(seconds.sum()), np.full(len(seconds), 0.02), 5)
+
+    monkeypatch.setattr(measuring, "replay_times", replayed)
+    monkeypatch.setattr(measuring, "loop_overheads", lambda: HOST)
+    return calls
+
+
+def test_a_replay_times_every_op_and_the_step_as_a_whole(graph: BlockGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_timing, "LEAST_REPLAYS", 2)
+    times = replay_times(graph, seconds=0.0)
+    assert len(times.op_s) == len(times.other_order_s) == len(graph.ops)
+    assert times.replays == 2
+    assert (times.op_s >= 0).all()
+    convolution = next(k for k, op in enumerate(graph.ops) if graph.op_types[op.type].kind == "conv")
+    assert times.op_s[convolution] > 0
+    assert times.whole_s > 0.2 * times.op_s.sum()
+
+
+def test_the_drawn_state_has_the_layouts_of_the_trace(graph: BlockGraph) -> None:
+    assert graph.program is not None
+    state = drawn_state(graph.program)
+    assert state["parameter:0.0.weight"].shape == (4, 3, 3, 3)
+    assert state["buffer:0.1.running_var"].tolist() == [1.0] * 4
+    assert state["target:0"].dtype == torch.int64
+    assert state["input:0"].min() >= 0
+
+
+def test_the_step_takes_the_sum_of_its_ops_and_what_stands_beside_them(graph: BlockGraph, known_times: Any) -> None:
+    device = measured_device(graph, cpu(1))
+    prediction = ph.predict(ph.schedule(graph, device, "sequential"))  # type: ignore[arg-type]
+    calls = [i.call for i in graph.program.instructions]  # type: ignore[union-attr]
+    expected = 0.0
+    for task in graph.tasks:
+        for k in task.ops:
+            alike = [j for j, call in enumerate(calls) if call == calls[k]]
+            expected += 1e-6 * sum(j + 1 for j in alike) / len(alike) + HOST[f"{graph.ops[k].phase}_s"].value
+    assert prediction.latency_s == pytest.approx(expected, rel=1e-9)
+    error = prediction.expected_error
+    assert error is not None
+    assert error.unmeasured_share == 0
+    assert error.latency is not None
+    assert 0.04 <= error.latency < 0.3
+
+
+def test_an_op_that_was_not_measured_costs_what_the_base_says_as_its_kind_does(
+    graph: BlockGraph, known_times: Any
+) -> None:
+    """Left out is a product of matrices: the base is off for it by as much as for the others of its kind."""
+    device = measured_device(graph, cpu(1))
+    kinds = [graph.op_types[op.type].kind for op in graph.ops]
+    keys = op_keys(graph)
+    gemms = [k for k, kind in enumerate(kinds) if kind == "gemm"]
+    assert len({keys[k] for k in gemms}) == len(gemms) > 1
+    device = replace(device, ops={k: v for k, v in device.ops.items() if k != keys[gemms[0]]})
+    seconds, base = cost(graph, device).op_seconds, cost(graph, cpu(1)).op_seconds
+    factor = sum(seconds[k] for k in gemms[1:]) / sum(base[k] for k in gemms[1:])
+    assert seconds[gemms[0]] == pytest.approx(factor * base[gemms[0]])
+    error = expected_error(graph, device, seconds)
+    assert error.unmeasured_share == pytest.approx(seconds[gemms[0]] / sum(seconds))
+
+
+def test_a_graph_is_measured_once_per_store(graph: BlockGraph, known_times: Any, tmp_path: Path) -> None:
+    first = measured_device(graph, cpu(1), folder=tmp_path)
+    again = measured_device(graph, cpu(1), folder=tmp_path)
+    assert len(known_times) == 1
+    assert again.ops == first.ops
+    measured_device(graph, cpu(1), folder=tmp_path, anew=True)
+    assert len(known_times) == 2
+    in_file = pickle.loads(pickle.dumps(graph))
+    assert in_file.program is None
+    assert in_file == graph
+    assert cost(in_file, again).op_seconds == pytest.approx(cost(graph, again).op_seconds)
+
+
+def test_a_graph_without_its_program_is_one_line(graph: BlockGraph) -> None:
+    with pytest.raises(BadInput, match="read from a file cannot be run"):
+        measured_device(pickle.loads(pickle.dumps(graph)), cpu(1))
+    with pytest.raises(BadInput, match="h200 is a gpu: give --device cpu"):
+        measured_device(graph, ph.load_device("h200"))  # type: ignore[arg-type]
+
+
+def test_a_step_that_memory_does_not_hold_is_not_run(graph: BlockGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_timing, "available_bytes", lambda: 1000)
+    with pytest.raises(Infeasible, match=r"needs .* of memory, 1000 B are free"):
+        replay_times(graph)
+
+
+# ---- the store
+
+
+def times(value: float) -> OpTime:
+    return OpTime(value, 1, 0.0, 0.0)
+
+
+def test_what_was_stored_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "s.json"
+    new = Measurements({"a": times(1e-6)}, {"forward_s": Estimate(1e-6, None)}, ("g",))
+    assert add_to_store(path, MACHINE, new) == (new, None)
+    assert read_store(path, MACHINE) == (new, None)
+    merged, _ = add_to_store(path, MACHINE, Measurements({"a": times(2e-6), "b": times(3e-6)}, {}, ("h",)))
+    assert merged == Measurements({"a": times(2e-6), "b": times(3e-6)}, new.host, ("g", "h"))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "not whole"),
+        ('{"version": 1, "mach', "not whole"),
+        ("[]", "no store of measurements"),
+        (json.dumps({"version": 1, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": []}), "another machine"),
+        (json.dumps({"version": 0, "machine": MACHINE, "ops": {}, "host": {}, "graphs": []}), "another machine"),
+        (
+            json.dumps({"version": 1, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": []}),
+            "no store of measurements",
+        ),
+    ],
+)
+def test_a_store_that_is_not_this_machines_is_ignored_and_said(text: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    path.write_text(text)
+    stored, ignored = read_store(path, MACHINE)
+    assert stored == Measurements()
+    assert ignored is not None
+    assert why in ignored
+    add_to_store(path, MACHINE, Measurements({"a": times(1.0)}))
+    assert read_store(path, MACHINE)[0].ops == {"a": times(1.0)}
+
+
+def test_a_store_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    new = Measurements({"a": times(1.0)})
+    stored, why = add_to_store(blocked / "s.json", MACHINE, new)
+    assert stored == new
+    assert why is not None
+    assert "is not stored" in why
+
+
+def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "s.json"
+    writers = [
+        threading.Thread(target=add_to_store, args=(path, MACHINE, Measurements({str(k): times(1e-6 * (k + 1))})))
+        for k in range(8)
+    ]
+    for w in writers:
+        w.start()
+    for w in writers:
+        w.join()
+    assert read_store(path, MACHINE)[0].ops == {str(k): times(1e-6 * (k + 1)) for k in range(8)}
+    assert {p.name for p in tmp_path.iterdir()} <= {"s.json", "s.lock"}
