@@ -206,7 +206,9 @@ def study(
     best = next(k for k, p in enumerate(predictions) if p.latency_s <= least * (1 + TIE))
     problem = costed[predictions[best].launch or "eager"].problem(lanes)
     path = graphs.critical_path(graph, [c.best_s for c in problem.tasks])
-    return Study(graph, bare_device(device), tuple(predictions), best, path)
+    first = costed[launches[0]]
+    rows = graphs.layers(graph, first.op_seconds, first.op_joules)
+    return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows)
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,9 +36,10 @@ from pararev_hw.cli.options import (
     step_options,
 )
 from pararev_hw.cli.outputs import check_output, write_text
+from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
-    from pararev_hw.types import BlockGraph
+    from pararev_hw.types import BlockGraph, Hardware, Layer
 
 
 def trace(
@@ -45,6 +47,9 @@ def trace(
     target: TargetArg,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The graph's file (default graph.json).")
+    ] = None,
+    layers: Annotated[
+        Path | None, typer.Option("--layers", help="Write the table of layers to this file, as in layers.csv.")
     ] = None,
     device: ForOpt = "h200",
     batch: BatchOpt = None,
@@ -68,29 +73,49 @@ def trace(
 ) -> None:
     """Trace a step of TARGET into a block-dependency graph, written to graph.json."""
     from pararev_hw import graph as graphs
+    from pararev_hw.reports.document import layer_document
+    from pararev_hw.reports.layers import layer_table, layers_csv
     from pararev_hw.target_graph import build_graph
 
     path = output or (None if json_ else Path("graph.json"))
-    if path is not None:
-        check_output(path)
+    for file in (path, layers):
+        if file is not None:
+            check_output(file)
     with progress() as tell:
         hardware = hardware_named(device, tell)
-        found = build_graph(
+        graph = build_graph(
             target,
             device=hardware,
             progress=tell,
             **step_options(context),
         )
         tell("writing the graph")
-        text = graphs.dumps(found)
+        rows = _layers(graph, hardware)
+        document = graphs.to_document(graph) | {"layers": [layer_document(row) for row in rows]}
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     if path is not None:
         write_text(path, text)
+    if layers is not None:
+        write_text(layers, layers_csv(rows))
     if json_:
         print(text)
     else:
-        _print_graph(found)
+        _print_graph(graph)
+        out.print(layer_table(rows, out.width))
     if path is not None:
         say(f"wrote {path}: next, pararev-hw schedule {path} --device {device}")
+
+
+def _layers(graph: BlockGraph, hardware: Hardware) -> tuple[Layer, ...]:
+    """The layers with their times and energies on the device, where it has the parameters that these need."""
+    from pararev_hw import graph as graphs
+    from pararev_hw.costmodels import cost
+
+    try:
+        costed = cost(graph, hardware)
+    except BadInput:
+        return graphs.layers(graph)
+    return graphs.layers(graph, costed.op_seconds, costed.op_joules)
 
 
 def _print_graph(graph: BlockGraph) -> None:

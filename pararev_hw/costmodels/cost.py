@@ -37,6 +37,12 @@ class CostedGraph:
         """The device itself, without what calibration knows of it."""
         return bare_device(self.hardware)
 
+    @property
+    def op_joules(self) -> tuple[float, ...]:
+        """Energy of each op on a lane of the first kind, without idle power; in the order of `graph.ops`."""
+        parts = tuple(self.by_core_kind[0][2].energy_j.values())
+        return tuple(float(sum(part[k] for part in parts)) for k in range(len(self.graph.ops)))
+
     def problem(self, lanes: int | None = None) -> SchedulingProblem:
         """The scheduling problem on `lanes` lanes (default: all that the device has).
 

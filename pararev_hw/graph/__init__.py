@@ -8,6 +8,7 @@ from pararev_hw.graph.files import load as load
 from pararev_hw.graph.files import read_json as read_json
 from pararev_hw.graph.files import to_document as to_document
 from pararev_hw.graph.files import totals as totals
+from pararev_hw.graph.layers import layers as layers
 from pararev_hw.graph.sites import layer_of_op as layer_of_op
 from pararev_hw.graph.spikes import assumed as assumed
 from pararev_hw.graph.spikes import attach as attach

@@ -21,6 +21,7 @@ from pararev_hw.types import (
     BlockGraph,
     Edge,
     LayerSpikes,
+    ModuleInfo,
     NeuronSpikes,
     Op,
     OpType,
@@ -80,6 +81,7 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
         "unknown_ops": dict(graph.unknown_ops),
         "spikes": None if graph.spikes is None else _spikes_document(graph.spikes),
         "assumptions": list(graph.assumptions),
+        "modules": [{"path": m.path, "type": m.type, "parameters": m.parameters} for m in graph.modules],
         "op_types": [
             {
                 "name": t.name,
@@ -181,6 +183,9 @@ def _read(document: Mapping[str, Any]) -> BlockGraph:
         granularity=_text(document["granularity"]),
         input_shapes=_shapes(document["input_shapes"]),
         parameters=_count(document["parameters"]),
+        modules=tuple(
+            ModuleInfo(_text(m["path"]), _text(m["type"]), _count(m["parameters"])) for m in document.get("modules", ())
+        ),
         op_types=types,
         ops=tuple(
             Op(_count(t), _text(m), PHASES[_count(p)], *(tuple(map(_count, ids)) for ids in (r, w, a)))

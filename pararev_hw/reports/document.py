@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
-from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Prediction, Recommendation, Study
+from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Prediction, Recommendation, Study
 
 # Accumulate in 45 nm, FP32 add: Horowitz, ISSCC 2014; the figure that papers on spiking networks multiply SOPs with.
 COMPUTE_ONLY_J_PER_SOP = 0.9e-12
@@ -64,6 +64,7 @@ def report_document(study: Study) -> dict[str, Any]:
         "not_searched": list(study.not_searched),
         "best": study.best,
         "predictions": [prediction_document(p) for p in study.predictions],
+        "layers": [layer_document(layer) for layer in study.layers],
         "critical_path": {
             "tasks": list(study.critical_path.tasks),
             "length": study.critical_path.length,
@@ -89,6 +90,12 @@ def report_document(study: Study) -> dict[str, Any]:
         "assumptions": assumptions(study),
         "not_modelled": not_modelled(study),
     }
+
+
+def layer_document(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON-ready data."""
+    shapes = {k: None if (v := getattr(layer, k)) is None else list(v) for k in ("input_shape", "output_shape")}
+    return asdict(layer) | shapes
 
 
 def _eager_s(study: Study) -> float | None:

@@ -15,6 +15,7 @@ from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import COMPUTE_ONLY_J_PER_SOP, assumptions, not_modelled, total_sops
 from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
+from pararev_hw.reports.layers import CAPTION, HEADS, layer_cells
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.text import gap
 from pararev_hw.types import PHASES, EnergyParts, Study
@@ -60,6 +61,7 @@ def report_html(study: Study) -> str:
         assumptions=assumptions(study),
         not_modelled=not_modelled(study),
         figures=_figures(study),
+        layers=_layers(study),
         spikes=_spikes(study),
         settings=_settings(study),
     )
@@ -192,6 +194,11 @@ def _schedules(study: Study) -> Mapping[str, Any]:
     heads = [("schedule", False), ("launch", False), (noun, True), ("latency", True), ("gain", True),
              ("lower bound", True), ("gap", True), ("memory", True), ("energy", True)]  # fmt: skip
     return {"heads": heads, "rows": rows}
+
+
+def _layers(study: Study) -> Mapping[str, Any]:
+    rows = [Row(cells) for cells in layer_cells(study.layers)]
+    return {"heads": list(HEADS), "rows": rows, "caption": CAPTION}
 
 
 def _step_memory(study: Study) -> list[Row]:

@@ -9,6 +9,7 @@ from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import dump, report_document
 from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
+from pararev_hw.reports.layers import layers_csv
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.page import report_html
 from pararev_hw.reports.perfetto import trace_json
@@ -16,8 +17,8 @@ from pararev_hw.types import Study
 
 
 def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
-    """Writes report.html, report.json, gantt.svg, front.svg, memory.svg, graph.svg and
-    trace.perfetto.json into `folder`.
+    """Writes report.html, report.json, gantt.svg, front.svg, memory.svg, graph.svg,
+    layers.csv and trace.perfetto.json into `folder`.
 
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
@@ -29,6 +30,7 @@ def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
         "front.svg": front_svg(study),
         "memory.svg": memory_svg(study),
         "graph.svg": graph_svg(study),
+        "layers.csv": layers_csv(study.layers),
         "trace.perfetto.json": trace_json(study),
     }
     return write_files(Path(folder), contents)

@@ -22,7 +22,7 @@ from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
 from pararev_hw.training.step import optimizer_named as optimizer_named
-from pararev_hw.types import BlockGraph, InMemory, Program
+from pararev_hw.types import BlockGraph, InMemory, ModuleInfo, Program
 
 # "auto" goes on to these where the step has at most so many tasks so far
 FINER = {"block": 1 << 62, "module": 64, "op": 16}
@@ -105,8 +105,20 @@ def trace_step(
         memory=built.memory,
         assumptions=tuple(assumptions),
         replayable=InMemory(built.program),
+        modules=_modules(model),
     )
     return Traced(graph, built.program, tape)
+
+
+def _modules(model: nn.Module) -> tuple[ModuleInfo, ...]:
+    """Every module with its class; a parameter that two share is the first one's."""
+    counted: set[int] = set()
+    modules = []
+    for path, module in model.named_modules():
+        first = [p for p in module.parameters(recurse=False) if id(p) not in counted]
+        counted.update(map(id, first))
+        modules.append(ModuleInfo(path, type(module).__name__, sum(p.numel() for p in first)))
+    return tuple(modules)
 
 
 def _grouped(

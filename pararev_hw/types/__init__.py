@@ -22,7 +22,9 @@ from pararev_hw.types.graph import Edge as Edge
 from pararev_hw.types.graph import Hole as Hole
 from pararev_hw.types.graph import InMemory as InMemory
 from pararev_hw.types.graph import Instruction as Instruction
+from pararev_hw.types.graph import Layer as Layer
 from pararev_hw.types.graph import LayerSpikes as LayerSpikes
+from pararev_hw.types.graph import ModuleInfo as ModuleInfo
 from pararev_hw.types.graph import NeuronSpikes as NeuronSpikes
 from pararev_hw.types.graph import Op as Op
 from pararev_hw.types.graph import OpType as OpType

@@ -181,6 +181,33 @@ class InMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class ModuleInfo:
+    """A module of the network: its class, and how many parameters are its own (not those of modules inside it)."""
+
+    path: str
+    type: str
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module's part of a step: shapes of its forward pass, work and costs of all its passes."""
+
+    module: str
+    type: str
+    input_shape: tuple[int, ...] | None
+    output_shape: tuple[int, ...] | None
+    parameters: int
+    macs: int
+    forward_macs: int
+    sops: int | None  # synaptic operations; None where its inputs are no spikes, or nothing is known of them
+    rate: float | None  # share of its inputs that are not zero
+    saved_bytes: int
+    time_s: float | None = None
+    energy_j: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class BlockGraph:
     """A traced step: ops, the storages they touch, and the tasks they form. Tasks are in a topological order."""
 
@@ -203,6 +230,7 @@ class BlockGraph:
     replayable: InMemory = field(
         default_factory=InMemory, compare=False, repr=False
     )  # the step's program, if traced here
+    modules: tuple[ModuleInfo, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def _repr_html_(self) -> str:

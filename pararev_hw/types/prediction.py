@@ -9,7 +9,7 @@ from typing import Literal
 from pararev_hw.errors import BadInput
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
 from pararev_hw.types.device import Device
-from pararev_hw.types.graph import BlockGraph, CriticalPath
+from pararev_hw.types.graph import BlockGraph, CriticalPath, Layer
 from pararev_hw.types.problem import EnergyParts
 from pararev_hw.types.schedule import Schedule
 
@@ -123,6 +123,7 @@ class Study:
     limit_given: bool = False
     variants: Mapping[tuple[str, ...], BlockGraph] = field(default_factory=dict)
     not_searched: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()  # of the step as traced, each op alone on one lane
 
     def __post_init__(self) -> None:
         if not 0 <= self.best < len(self.predictions):

@@ -241,7 +241,16 @@ def test_lanes_and_launch_reach_the_schedule(traced: Path) -> None:
 def test_report_writes_its_files_and_prints_one_document(traced: Path) -> None:
     ran = run("report", traced, "-d", "edge8", "-o", "new/out", "--json")
     assert ran.status == 0
-    written = {"report.html", "report.json", "gantt.svg", "front.svg", "memory.svg", "graph.svg", "trace.perfetto.json"}
+    written = {
+        "report.html",
+        "report.json",
+        "gantt.svg",
+        "front.svg",
+        "memory.svg",
+        "graph.svg",
+        "layers.csv",
+        "trace.perfetto.json",
+    }
     assert set(os.listdir("new/out")) == written
     assert json.loads(ran.out) == json.loads(Path("new/out/report.json").read_text())
 

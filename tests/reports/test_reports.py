@@ -28,7 +28,16 @@ from pararev_hw.reports.document import dump
 from pararev_hw.types import Comparison, DeviceParameter, Recommendation, Study
 from tests.helpers import hand_built_study
 
-FILES = ("report.html", "report.json", "gantt.svg", "front.svg", "memory.svg", "graph.svg", "trace.perfetto.json")
+FILES = (
+    "report.html",
+    "report.json",
+    "gantt.svg",
+    "front.svg",
+    "memory.svg",
+    "graph.svg",
+    "layers.csv",
+    "trace.perfetto.json",
+)
 
 
 class _Page(HTMLParser):
@@ -74,7 +83,7 @@ def _strip(text: str) -> str:
 # Files
 
 
-def test_a_report_is_seven_files_and_nothing_else(tmp_path: Path) -> None:
+def test_a_report_is_eight_files_and_nothing_else(tmp_path: Path) -> None:
     written = reports.write_report(hand_built_study.study(), tmp_path / "new" / "out")
     assert [p.name for p in written] == list(FILES)
     assert sorted(p.name for p in (tmp_path / "new" / "out").iterdir()) == sorted(FILES)

@@ -1,0 +1,78 @@
+"""The layers of a step as a table: for the terminal, the page and a CSV file."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from pararev_hw.reports import units
+from pararev_hw.reports.text import plain_table
+from pararev_hw.types import Layer
+
+HEADS: tuple[tuple[str, bool], ...] = (
+    ("layer", False), ("type", False), ("input", False), ("output", False), ("parameters", True), ("MACs", True),
+    ("synaptic ops", True), ("rate", True), ("saved", True), ("time", True), ("energy", True), ("share", True),
+)  # fmt: skip
+CAPTION = "Work and costs of all passes (forward, recompute, backward), each operation alone on one lane"
+_WIDE = frozenset(name for name, _ in HEADS if name != "input")
+_NARROW = frozenset(("layer", "output", "MACs", "synaptic ops", "rate", "time"))
+_COLUMNS = (
+    *("module", "type", "input_shape", "output_shape", "parameters", "macs", "forward_macs", "sops", "rate"),
+    *("saved_bytes", "time_s", "energy_j"),
+)
+
+
+def layer_cells(layers: Sequence[Layer]) -> list[tuple[tuple[str, float | None], ...]]:
+    """A row for each layer: what is shown, and what it is sorted by."""
+    total = sum(layer.time_s or 0.0 for layer in layers)
+    return [_cells(layer, total) for layer in layers]
+
+
+def _cells(layer: Layer, total_s: float) -> tuple[tuple[str, float | None], ...]:
+    share = layer.time_s / total_s if layer.time_s is not None and total_s > 0 else None
+    return (
+        (layer.module or "(outside modules)", None),
+        (layer.type or "-", None),
+        (_shape(layer.input_shape), None),
+        (_shape(layer.output_shape), None),
+        (units.count(layer.parameters), layer.parameters),
+        (units.count(layer.macs), layer.macs),
+        ("-" if layer.sops is None else units.count(layer.sops), layer.sops),
+        ("-" if layer.rate is None else units.percent(layer.rate), layer.rate),
+        (units.size(layer.saved_bytes), layer.saved_bytes),
+        ("-" if layer.time_s is None else units.seconds(layer.time_s), layer.time_s),
+        ("-" if layer.energy_j is None else units.joules(layer.energy_j), layer.energy_j),
+        ("-" if share is None else units.percent(share), share),
+    )
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "-" if shape is None else "x".join(map(str, shape)) or "scalar"
+
+
+def layer_table(layers: Sequence[Layer], width: int) -> Table:
+    """The layers for a terminal, in the order in which they run; a narrow one shows the most asked-for columns."""
+    table = plain_table("Layers")
+    names = _WIDE if width >= 140 else _NARROW
+    shown = [k for k, (name, _) in enumerate(HEADS) if name in names]
+    for k in shown:
+        name, numeric = HEADS[k]
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+    for cells in layer_cells(layers):
+        table.add_row(*(Text(cells[k][0]) for k in shown))
+    return table
+
+
+def layers_csv(layers: Sequence[Layer]) -> str:
+    """The layers as CSV with a head, in SI units; shapes as 32x3x32x32, empty where not known."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for layer in layers:
+        row = [getattr(layer, name) for name in _COLUMNS]
+        writer.writerow(["x".join(map(str, v)) if isinstance(v, tuple) else "" if v is None else v for v in row])
+    return out.getvalue()

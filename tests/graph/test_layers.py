@@ -1,0 +1,72 @@
+"""The table of layers, against the network itself and torch's own counter."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pararev_hw.graph import attach, layers
+from pararev_hw.reports.layers import layers_csv
+from pararev_hw.tracing import trace_step
+from pararev_hw.types import LayerSpikes, Spikes
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.fc = nn.Linear(8 * 16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.norm(self.conv(x))).flatten(1))
+
+
+def test_rows_name_the_modules_with_their_shapes_parameters_and_macs() -> None:
+    net, x = Net(), torch.rand(2, 3, 4, 4)
+    graph = trace_step(net, x, mode="infer").graph
+    rows = {row.module: row for row in layers(graph)}
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net.eval()(x)
+    counts = {name.removeprefix("Net."): sum(c.values()) for name, c in counter.get_flop_counts().items()}
+    for name, kind in (("conv", "Conv2d"), ("norm", "BatchNorm2d"), ("fc", "Linear")):
+        module = net.get_submodule(name)
+        assert rows[name].type == kind
+        assert rows[name].parameters == sum(p.numel() for p in module.parameters())
+        assert 2 * rows[name].macs == counts.get(name, 0)
+        assert rows[name].macs == rows[name].forward_macs
+    assert rows["conv"].input_shape == (2, 3, 4, 4) and rows["conv"].output_shape == (2, 8, 4, 4)
+    assert rows["fc"].output_shape == (2, 5)
+
+
+def test_rows_of_a_training_step_add_up_to_the_step() -> None:
+    graph = trace_step(Net(), torch.rand(2, 3, 4, 4)).graph
+    seconds = [0.5 + k for k in range(len(graph.ops))]
+    rows = layers(graph, seconds, [2 * s for s in seconds])
+    assert sum(row.macs for row in rows) == sum(t.flops for t in graph.tasks) // 2
+    assert sum(row.time_s or 0.0 for row in rows) == sum(seconds)
+    assert sum(row.energy_j or 0.0 for row in rows) == 2 * sum(seconds)
+    saved = sum(s.bytes for s in graph.storages if s.role == "saved")
+    assert sum(row.saved_bytes for row in rows) == saved > 0
+    conv = next(row for row in rows if row.module == "conv")
+    assert conv.macs > conv.forward_macs == 2 * 8 * 16 * 27  # batch x channels x places x taps
+
+
+def test_activity_is_that_of_the_layers_inputs() -> None:
+    graph = trace_step(Net(), torch.rand(2, 3, 4, 4), mode="infer").graph
+    activity = Spikes(True, "by hand", 0.25, (LayerSpikes("fc", 0.25, 160.0, 640.0, True),))
+    rows = {row.module: row for row in layers(attach(graph, activity))}
+    assert (rows["fc"].rate, rows["fc"].sops) == (0.25, 2 * 160)
+    assert rows["conv"].rate is None and rows["conv"].sops is None
+
+
+def test_the_csv_file_holds_every_row() -> None:
+    rows = layers(trace_step(Net(), torch.rand(2, 3, 4, 4)).graph)
+    read = list(csv.DictReader(io.StringIO(layers_csv(rows))))
+    assert [r["module"] for r in read] == [row.module for row in rows]
+    assert next(r for r in read if r["module"] == "conv")["output_shape"] == "2x8x4x4"
+    assert all(r["time_s"] == "" for r in read)
