@@ -19,6 +19,8 @@ from typer.models import ArgumentInfo, CommandInfo
 
 from pararev_hw import devices
 from pararev_hw.cli.entry import app
+from pararev_hw.devices.curves import fitted_parameters
+from pararev_hw.devices.gpu_law import HOST, LAW
 from pararev_hw.devices import PARAMETERS, FigureInfo
 from pararev_hw.types import Device
 
@@ -123,6 +125,7 @@ def devices_page() -> str:
                 ("`kind`", "`gpu`, `cpu`, `accelerator` or `neuromorphic`", "which cost formulas apply"),
                 ("`title`", "text", "what it is, used in sentences"),
                 ("`lanes`", "whole number, at least 1", "how many tasks run at once: streams, threads or cores"),
+                ("`curves`", "`published`, may be left out", "a GPU's kernel times by the published fit, see below"),
                 ("`figures`", "mapping", "figure name -> `value`, `source`, `standing`; all three are needed"),
                 ("`notes`", "list of texts, may be left out", "what a reader of a report has to know"),
             ],
@@ -143,10 +146,32 @@ def devices_page() -> str:
             ],
         ),
     ]
+    law = fitted_parameters("", ())
+    shared = {name: law[name] for name in (*LAW, *HOST) if name in law}
+    parts += [
+        "### What all GPUs share",
+        "Devices with `curves: published` take these from `pararev_hw/devices/fitted/gpu.yaml`, which "
+        "`benchmarks/fit_published_gpus.py` writes. [Where they come from](../validation-published.md).",
+        _table(
+            ("figure", "value", "standing"), [(f"`{n}`", f"{p.value:.4g}", p.provenance) for n, p in shared.items()]
+        ),
+        "### Hosts",
+        "What launches the kernels of an eager step, for `--host`; a file of your own is YAML with `name` and `figures` "
+        "(`host_overhead_s`, and `host_factor.*` where they are known).",
+        _table(
+            ("name", "what it is", "`host_overhead_s`", "standing"),
+            [
+                (f"`{h.name}`", h.title, f"{p.value:.3g}", p.provenance)
+                for h in map(devices.load_host, devices.host_names())
+                for p in (h.parameters["host_overhead_s"],)
+            ],
+        ),
+    ]
     for device in built_in:
         rows = [
             (f"`{name}`", f"{figure.value:.9g}", PARAMETERS[name].unit, figure.provenance, figure.source)
             for name, figure in device.parameters.items()
+            if shared.get(name) != figure
         ]
         parts += [f"### {device.name}", *device.notes, _table(("figure", "value", "unit", "standing", "source"), rows)]
     return _joined(parts)

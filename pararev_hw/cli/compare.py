@@ -17,6 +17,7 @@ from pararev_hw.cli.options import (
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
+    HostOpt,
     JsonOpt,
     LanesOpt,
     LaunchOpt,
@@ -50,6 +51,7 @@ def compare(
         bool, typer.Option("--all", help="One network of every system, training step and inference, on the same data.")
     ] = False,
     device: DeviceOpt = "h200",
+    host: HostOpt = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for compare.html.")] = None,
     lanes: LanesOpt = None,
     launch: LaunchOpt = None,
@@ -86,7 +88,7 @@ def compare(
     if output is not None:
         writable(output)
     with progress() as tell:
-        hardware = hardware_named(device, tell)
+        hardware = hardware_named(device, tell, host)
         comparison = (
             overview(hardware, batch=batch, progress=tell)
             if every

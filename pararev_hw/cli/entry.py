@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import typer
 
 from pararev_hw.cli.calibrate import calibrate
+from pararev_hw.cli.capacity import capacity
 from pararev_hw.cli.compare import compare
 from pararev_hw.cli.console import say
 from pararev_hw.cli.execute import execute
@@ -40,6 +41,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "schedule": schedule,
     "report": report,
     "compare": compare,
+    "capacity": capacity,
     "sweep": sweep,
     "calibrate": calibrate,
     "execute": execute,

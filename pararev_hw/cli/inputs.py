@@ -22,11 +22,20 @@ def cache_folder() -> Path | None:
         return None
 
 
-def hardware_named(name: str, tell: Callable[[str], None]) -> Hardware:
+def hardware_named(name: str, tell: Callable[[str], None], host: str | None = None) -> Hardware:
+    """The device or profile of that name, launched by that host where one is named."""
     if name != "cpu":
-        from pararev_hw.devices import load_hardware
+        from pararev_hw.devices import load_hardware, load_host, with_host
+        from pararev_hw.types import Device
 
-        return load_hardware(name)
+        hardware = load_hardware(name)
+        if host is None:
+            return hardware
+        if not isinstance(hardware, Device):
+            raise BadInput(f"{name} was measured with its own host: leave --host out")
+        return with_host(hardware, load_host(host))
+    if host is not None:
+        raise BadInput("a CPU is its own host: leave --host out")
     from pararev_hw.pipeline import find_device
 
     return find_device(name, cache=cache_folder(), progress=tell)

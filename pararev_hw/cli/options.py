@@ -19,6 +19,9 @@ ForOpt = Annotated[
     typer.Option("--device", "-d", help="Target device. Also decides the optimizer implementation (foreach on a GPU)."),
 ]
 DeviceOpt = Annotated[str, typer.Option("--device", "-d", help="A device name or a device file (.yaml, .json).")]
+HostOpt = Annotated[
+    str | None, typer.Option("--host", help="What launches a GPU's kernels: a name or a file (default the device's).")
+]
 BatchOpt = Annotated[int | None, typer.Option("--batch", "-b", help="Samples per step (default 32).")]
 StepsOpt = Annotated[int | None, typer.Option("--timesteps", "-T", help="Time steps T.")]
 ModeOpt = Annotated[str, typer.Option("--mode", help="train or infer.")]

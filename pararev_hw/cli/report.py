@@ -22,6 +22,7 @@ from pararev_hw.cli.options import (
     DtypeOpt,
     FormOpt,
     GranularityOpt,
+    HostOpt,
     JsonOpt,
     LanesOpt,
     LayoutOpt,
@@ -59,6 +60,7 @@ def report(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="A target, or a graph.json.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The report's folder.")],
     device: DeviceOpt = "h200",
+    host: HostOpt = None,
     scheduler: SchedulerOpt = None,
     lanes: LanesOpt = None,
     memory_limit: MemoryLimitOpt = None,
@@ -92,7 +94,7 @@ def report(
     limit = parsed_limit(memory_limit)
     with progress() as tell:
         graph = _graph_file(context, target)
-        hardware = hardware_named(device, tell)
+        hardware = hardware_named(device, tell, host)
         # a scheduler that is named is shown on the step as it is, unless rewrites are asked for too
         wanted = choices or ("auto" if scheduler is None else "none")
         step: Traced | BlockGraph

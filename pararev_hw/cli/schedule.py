@@ -22,6 +22,7 @@ from pararev_hw.cli.options import (
     ClassesOpt,
     DtypeOpt,
     FormOpt,
+    HostOpt,
     JsonOpt,
     LanesOpt,
     LaunchOpt,
@@ -55,6 +56,7 @@ def schedule(
         ),
     ],
     device: Annotated[str | None, typer.Option("--device", "-d", help="A device name or file.")] = None,
+    host: HostOpt = None,
     scheduler: Annotated[str, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")] = "heft",
     lanes: LanesOpt = None,
     launch: LaunchOpt = None,
@@ -111,7 +113,9 @@ def schedule(
         if kind is not None:
             graph = graph_in(source, kind)
             about_step = [o for o in STEP_OPTIONS if o != "seed"]  # which is a scheduler's too
-            unheard = option_given(context, about_step if graph is not None else ("device", "launch", *about_step))
+            unheard = option_given(
+                context, about_step if graph is not None else ("device", "host", "launch", *about_step)
+            )
             if unheard is not None:
                 held = "a traced step" if graph is not None else "a bare task graph, with times of its own"
                 raise BadInput(f"{source} holds {held}: leave {unheard} out")
@@ -133,7 +137,7 @@ def schedule(
                 raise BadInput(
                     "a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)"
                 )
-            hardware = hardware_named(device, tell)
+            hardware = hardware_named(device, tell, host)
             if graph is None:
                 graph = target_graph.build_graph(
                     source,

@@ -31,6 +31,7 @@ import numpy as np
 
 from pararev_hw.costmodels import accelerator
 from pararev_hw.costmodels.datatypes import figure_for
+from pararev_hw.costmodels.gpu.model import gpu_op_costs, has_law
 from pararev_hw.costmodels.neuromorphic import event_costs
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
@@ -109,7 +110,8 @@ def op_costs(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> O
         return event_costs(graph, device, flow)
     if accelerator.has_cores(device):
         return accelerator.accelerator_op_costs(graph, device, flow)
-    return _roofline(graph, device, flow, launch)
+    plain = _roofline(graph, device, flow, launch)
+    return gpu_op_costs(graph, device, launch, plain) if has_law(device) else plain
 
 
 def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> OpCosts:

@@ -9,6 +9,10 @@ from pararev_hw.devices.files import device_to_dict as device_to_dict
 from pararev_hw.devices.files import device_to_json as device_to_json
 from pararev_hw.devices.files import device_to_yaml as device_to_yaml
 from pararev_hw.devices.files import load_device as load_device
+from pararev_hw.devices.hosts import Host as Host
+from pararev_hw.devices.hosts import host_names as host_names
+from pararev_hw.devices.hosts import load_host as load_host
+from pararev_hw.devices.hosts import with_host as with_host
 from pararev_hw.devices.parameters import PARAMETERS as PARAMETERS
 from pararev_hw.devices.parameters import FigureInfo as FigureInfo
 from pararev_hw.devices.parameters import needed_parameters as needed_parameters

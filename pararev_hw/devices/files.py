@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile, BadInput, unknown_name
@@ -73,6 +74,7 @@ class _DeviceModel(_Strict):
     kind: Literal["gpu", "cpu", "accelerator", "neuromorphic"]
     title: Annotated[str, Field(min_length=1), AfterValidator(_plain)]
     lanes: Annotated[int, Field(ge=1)]
+    curves: Literal["published"] | None = None
     figures: dict[str, _FigureModel]
     notes: list[Annotated[str, AfterValidator(_plain_lines)]] = []
 
@@ -153,7 +155,8 @@ def _checked(model: _DeviceModel, where: str) -> Device:
     for name in model.figures:
         if name not in PARAMETERS:
             raise BadFile(f"{where}: {unknown_key(name, tuple(PARAMETERS), 'figures')}")
-    missing = [name for name in needed_parameters(model.kind) if name not in model.figures]
+    fitted = fitted_parameters(model.name, set(model.figures)) if model.curves is not None else {}
+    missing = [name for name in needed_parameters(model.kind) if name not in model.figures and name not in fitted]
     if missing:
         raise BadFile(f"{where}: figures lacks {', '.join(missing)}: a device of kind {model.kind} needs them")
     for name, figure in model.figures.items():
@@ -165,8 +168,11 @@ def _checked(model: _DeviceModel, where: str) -> Device:
             raise BadFile(
                 f"{where}: figures.{name}.value is {figure.value:g}: it must be between {low:g} and {high:g} {unit}"
             )
-    figures = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in sorted(model.figures.items())}
-    return Device(model.name, model.kind, model.title, model.lanes, figures, tuple(model.notes), model.schema_version)
+    given = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in model.figures.items()}
+    parameters = dict(sorted((fitted | given).items()))
+    return Device(
+        model.name, model.kind, model.title, model.lanes, parameters, tuple(model.notes), model.schema_version
+    )
 
 
 _FIELDS = {"": tuple(_DeviceModel.model_fields), "figure": tuple(_FigureModel.model_fields)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from pararev_hw.devices.gpu_law import CARD, HOST, LAW
 from pararev_hw.devices.instruction_sets import InstructionSet
 
 _CHIPS = ("gpu", "cpu", "accelerator")  # devices that compute densely and have a main memory
@@ -56,6 +57,7 @@ _SPANS: Mapping[str, tuple[float, float]] = {
     "count": (1.0, 1e9),
     "0 or 1": (0.0, 1.0),
     "1": (0.0, 1e6),
+    "factor": (1e-6, 1e6),
     "s": (0.0, 10.0),
     "J": (0.0, 1.0),
     "J/byte": (0.0, 1.0),
@@ -207,6 +209,7 @@ _FIRST: Mapping[str, FigureInfo] = {
     # Overheads.
     "launch_overhead_s": FigureInfo("s", "device time per kernel that is neither compute nor traffic", ("gpu",)),
     "host_overhead_s": FigureInfo("s", "host time per op of an eager step", ("gpu", "cpu")),
+    "graph_launch_overhead_s": FigureInfo("s", "the same between two kernels of a CUDA graph"),
     "host_view_overhead_s": FigureInfo("s", "host time per eager op that launches nothing: a view, an allocation"),
     "lane_sync_s": FigureInfo("s", "delay until a lane sees that another lane's task has ended"),
     # Events of a neuromorphic core.
@@ -259,6 +262,11 @@ _FIRST: Mapping[str, FigureInfo] = {
 
 PARAMETERS: Mapping[str, FigureInfo] = {
     **_FIRST,
+    **{name: FigureInfo(unit, meaning) for table in (LAW, CARD, HOST) for name, (unit, meaning) in table.items()},
+    **{
+        f"expected_error.{what}": FigureInfo("1", f"half of the 90 % interval of a predicted {text}, relative")
+        for what, text in (("train", "training step"), ("infer", "inference"), ("energy", "energy"))
+    },
     "second_kind_lanes": FigureInfo("cores", "how many of the lanes, the last ones, are cores of a second kind"),
     **{
         name + SECOND_KIND: replace(

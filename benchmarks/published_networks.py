@@ -1,0 +1,234 @@
+"""Steps of published networks (timm, torchvision) as the publishers ran them, traced by CUDA's rules.
+
+Needs timm 0.6.7 and torchvision beside this package, in an environment of its own (see docs/validation-published.md).
+A trace is kept in a folder as a compact file, so that a fit or a validation reads it again in milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from pararev_hw.costmodels.gpu.host import host_roles
+from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
+from pararev_hw.types import BlockGraph, OpType, Storage
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A traced step as a GPU sees it: distinct kernels, which of them each op launches, each op's role for the host."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    launches: csr_array  # [ops, kernels]
+    roles: tuple[str, ...]
+    parameters: int
+    storages: tuple[Storage, ...]
+    flops: float
+
+    @property
+    def counts(self) -> np.ndarray:
+        return np.asarray(self.launches.sum(axis=0)).reshape(-1)
+
+
+def workload(name: str, types: Sequence[OpType], op_types: Sequence[int], roles: Sequence[str], parameters: int,
+             storages: Sequence[Storage]) -> Workload:  # fmt: skip
+    index: dict[Kernel, int] = {}
+    of_type = [[index.setdefault(k, len(index)) for k in kernels(t)] for t in types]
+    rows = [(op, k) for op, t in enumerate(op_types) for k in of_type[t]]
+    ops, which = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    shape = (len(op_types), len(index))
+    launches = csr_array((np.ones(len(ops)), (ops, which)), shape=shape)
+    flops = sum(types[t].true_flops for t in op_types)
+    return Workload(name, tuple(index), launches, tuple(roles), parameters, tuple(storages), float(flops))
+
+
+def workload_of(graph: BlockGraph) -> Workload:
+    return workload(
+        graph.model, graph.op_types, [op.type for op in graph.ops], host_roles(graph), graph.parameters, graph.storages
+    )
+
+
+def saved(graph: BlockGraph) -> dict[str, Any]:
+    """A graph without its edges, modules and tasks: what a workload is made of."""
+    return {
+        "model": graph.model,
+        "mode": graph.mode,
+        "parameters": graph.parameters,
+        "types": [
+            [t.name, t.kind, t.dtype, t.input_shapes, t.output_shapes, t.attributes, t.flops, t.vector_flops,
+             t.read_bytes, t.write_bytes]
+            for t in graph.op_types
+        ],
+        "ops": [op.type for op in graph.ops],
+        "roles": host_roles(graph),
+        "storages": [(s.bytes, s.role, s.born, s.freed) for s in graph.storages],
+    }  # fmt: skip
+
+
+def restored(data: dict[str, Any]) -> Workload:
+    types = [
+        OpType(name, kind, dtype, _shapes(ins), _shapes(outs), tuple((k, tuple(v)) for k, v in attrs), *numbers)
+        for name, kind, dtype, ins, outs, attrs, *numbers in data["types"]
+    ]
+    storages = [Storage(*s) for s in data["storages"]]
+    return workload(data["model"], types, data["ops"], data["roles"], data["parameters"], storages)
+
+
+def _shapes(shapes: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(s) for s in shapes)
+
+
+def cached(folder: Path, key: str, trace: Callable[[], BlockGraph]) -> Workload:
+    """The workload of that key from `folder`, traced first where it is not there yet."""
+    path = folder / f"{key}.json.gz"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        data = saved(trace())
+        part = path.with_suffix(f".{os.getpid()}")
+        with gzip.open(part, "wt", compresslevel=3) as file:
+            json.dump(data, file, separators=(",", ":"))
+        part.rename(path)
+    with gzip.open(path, "rt") as file:
+        return restored(json.load(file))
+
+
+def timm_step(name: str, batch: int, size: int, *, channels_last: bool) -> BlockGraph:
+    """timm's own benchmark: float16 autocast, cross entropy, backward, SGD with Nesterov momentum, one tensor at a
+    time; gradients stay from step to step."""
+    import torch
+
+    prepare()
+    import timm
+
+    def sgd(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, foreach=False)
+
+    x = torch.empty((batch, 3, size, size), device="meta")
+    model = timm.create_model(name, pretrained=False)
+    return _traced(model, x, name, "train", sgd, _step(torch.float16, update=True), channels_last)
+
+
+def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> BlockGraph:
+    """The step of pytorch-gpu-benchmark: weights in `dtype` ("float" or "half"), no autocast; training has neither an
+    optimizer's step nor its zeroing in the trace."""
+    import torch
+
+    prepare()
+    import torchvision
+
+    model = getattr(torchvision.models, name)(weights=None)
+    size = 299 if "inception" in name else 224
+    half = dtype == "half"
+    x = torch.empty((batch, 3, size, size), device="meta", dtype=torch.float16 if half else torch.float32)
+
+    def sgd(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, foreach=False)
+
+    return _traced(model.half() if half else model, x, name, mode, sgd, _step(None, update=False), False)
+
+
+def unrolled_lif(timesteps: int, elements: int, mode: str) -> BlockGraph:
+    """SpikingJelly's multi-step LIF neuron in torch, unrolled over time: v += (x[t] - v) / tau, a spike where v passes
+    the threshold (arctan surrogate), a hard reset; its training step is forward and backward, nothing else."""
+    import torch
+    from torch import nn
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return (x >= 0).to(x)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return gradient / (1 + (np.pi * x).pow_(2))
+
+    class Lif(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.ones(1))  # a step needs an optimizer, and that a parameter
+
+        def forward(self, x: Any) -> Any:
+            v: Any = 0.0
+            spikes = []
+            for t in range(x.shape[0]):
+                v = v + (x[t] - v) / 2.0
+                spike = Spike.apply(v - 1.0)
+                v = (1.0 - spike) * v
+                spikes.append(spike.unsqueeze(0))
+            return torch.cat(spikes, 0)
+
+    def step(model: Any, inputs: Any, _: Any) -> Any:
+        out = model(torch.empty_like(inputs[0]).requires_grad_())
+        out.sum().backward()
+        return out
+
+    def sgd(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, foreach=False)
+
+    x = torch.empty((timesteps, elements), device="meta")
+    return _traced(Lif(), x, f"lif-{timesteps}", mode, sgd, step, False)
+
+
+def _traced(model: Any, x: Any, name: str, mode: Any, optimizer: Any, step: Any, channels_last: bool) -> BlockGraph:
+    from pararev_hw.tracing import DispatchRules, trace_step
+
+    rules = DispatchRules(cuda=True, channels_last=channels_last)
+    step = step if mode == "train" else None
+    return trace_step(
+        model, x, name=name, mode=mode, optimizer=optimizer, step=step, granularity="op", rules=rules
+    ).graph
+
+
+def _step(autocast: Any, update: bool) -> Callable[[Any, Any, Any], Any]:
+    import torch
+
+    def step(model: Any, inputs: Any, optimizer: Any) -> Any:
+        with torch.autocast("cpu", dtype=autocast) if autocast else contextlib.nullcontext():
+            out = model(*inputs)
+            out = out[0] if isinstance(out, tuple) else getattr(out, "logits", out)
+            loss = torch.nn.functional.cross_entropy(out, torch.empty(out.shape[0], dtype=torch.long))
+        loss.backward()
+        if update:
+            optimizer.step()
+        return loss
+
+    return step
+
+
+_prepared: list[Any] = []
+
+
+def prepare() -> None:
+    """Lets torchvision be imported with a torch that lacks its operators, and networks be built without drawing their
+    weights, of which nothing is used."""
+    import torch
+
+    if _prepared:
+        return
+    warnings.filterwarnings("ignore")
+    library = torch.library.Library("torchvision", "DEF")
+    for op in (
+        "nms qnms roi_align _roi_align_backward roi_pool _roi_pool_backward ps_roi_align _ps_roi_align_backward "
+        "ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward"
+    ).split():
+        with contextlib.suppress(RuntimeError):  # torchvision brought them itself
+            library.define(f"{op}(Tensor d) -> Tensor")
+    _prepared.append(library)
+    for init in (
+        "kaiming_uniform_ kaiming_normal_ xavier_uniform_ xavier_normal_ normal_ uniform_ trunc_normal_ constant_ "
+        "zeros_ ones_ orthogonal_"
+    ).split():
+        setattr(torch.nn.init, init, lambda tensor, *_, **__: tensor)

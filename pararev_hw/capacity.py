@@ -1,0 +1,78 @@
+"""The largest batch, or number of time steps, whose step fits into a device's memory.
+
+Memory grows nearly in proportion: two traces give the slope, and each further one is at the size where the line through
+what is known meets the limit, until the size that fits and the one that does not are neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pararev_hw.costmodels.allocator.process import ProcessMemory, process_memory
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.types import BlockGraph, Device
+
+MOST = 1 << 20  # a size beyond which nobody asks
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """`size` fits and `size + 1` does not (None: everything up to MOST does)."""
+
+    size: int
+    memory: ProcessMemory
+    next_memory: ProcessMemory | None
+    limit_bytes: int
+    traces: int
+
+
+def memory_of(graph: BlockGraph, device: Device) -> ProcessMemory:
+    """Memory of the process that takes this step: on a CPU, and on an accelerator, the tensors alone."""
+    if device.kind == "gpu":
+        return process_memory(eager_peak_bytes(graph, "gpu"))
+    peak = graph.memory.peak_bytes
+    return ProcessMemory(peak, peak, peak)
+
+
+def capacity(make: Callable[[int], BlockGraph], device: Device, *, limit_bytes: int | None = None) -> Capacity:
+    """The largest size whose step, `make(size)`, fits into the device's memory, or into `limit_bytes`.
+
+    Raises Infeasible with what is needed and what there is where not even size 1 fits.
+    """
+    limit = int(device.value("memory_bytes")) if limit_bytes is None else limit_bytes
+    if limit < 1:
+        raise BadInput(f"a memory limit is {limit} bytes: it must be at least 1")
+    known: dict[int, ProcessMemory] = {}
+
+    def needs(size: int) -> int:
+        if size not in known:
+            known[size] = memory_of(make(size), device)
+        return known[size].least_bytes
+
+    low, high = 0, MOST + 1  # fits, does not fit
+    guess = 2  # batch normalisation refuses to train on one value
+    while high - low > 1:
+        if needs(guess) <= limit:
+            low = guess
+        else:
+            high = guess
+        guess = _next(known, limit, low, high)
+    if low == 0:
+        raise Infeasible(
+            f"size 1 needs {needs(1):,} bytes on {device.name}, and {limit:,} are there: choose a smaller network, a "
+            "16-bit datatype, or a device with more memory"
+        )
+    return Capacity(low, known[low], known.get(high), limit, len(known))
+
+
+def _next(known: dict[int, ProcessMemory], limit: int, low: int, high: int) -> int:
+    """The size to try: on the line through the two sizes that are known nearest to the limit."""
+    if len(known) == 1:
+        return 8 if low else 1
+    a, b = sorted(sorted(known, key=lambda size: abs(known[size].least_bytes - limit))[:2])
+    slope = (known[b].least_bytes - known[a].least_bytes) / (b - a)
+    reach = b + (limit - known[b].least_bytes) / slope if slope > 0 else 2 * b
+    guess = min(max(int(reach), low), high - 1)
+    return guess if guess > low else low + 1

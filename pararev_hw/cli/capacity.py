@@ -1,0 +1,93 @@
+"""The verb `capacity`: the largest batch, or number of time steps, that fits into a device's memory."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pararev_hw.cli.console import out, print_json, progress
+from pararev_hw.cli.inputs import hardware_named
+from pararev_hw.cli.options import (
+    AccumulateOpt,
+    BatchOpt,
+    ChannelsLastOpt,
+    ClassesOpt,
+    DeviceOpt,
+    DtypeOpt,
+    FormOpt,
+    JsonOpt,
+    LayoutOpt,
+    MemoryLimitOpt,
+    ModeOpt,
+    OptimizerOpt,
+    SeedOpt,
+    ShapeOpt,
+    StepsOpt,
+    TargetArg,
+    WidthOpt,
+    ZeroGradOpt,
+    parsed_limit,
+    step_options,
+)
+from pararev_hw.errors import BadInput, unknown_name
+
+if TYPE_CHECKING:
+    from pararev_hw.types import BlockGraph
+
+_SIZES = ("batch", "timesteps")
+
+
+def capacity(
+    context: typer.Context,
+    target: TargetArg,
+    device: DeviceOpt = "h200",
+    of: Annotated[str, typer.Option("--of", help="What grows: batch, or timesteps at the given batch.")] = "batch",
+    memory_limit: MemoryLimitOpt = None,
+    batch: BatchOpt = None,
+    timesteps: StepsOpt = None,
+    mode: ModeOpt = "train",
+    dtype: DtypeOpt = "float32",
+    input_shape: ShapeOpt = None,
+    num_classes: ClassesOpt = None,
+    width: WidthOpt = None,
+    form: FormOpt = None,
+    seed: SeedOpt = 0,
+    layout: LayoutOpt = None,
+    optimizer: OptimizerOpt = None,
+    accumulate: AccumulateOpt = 1,
+    zero_grad: ZeroGradOpt = "none",
+    channels_last: ChannelsLastOpt = False,
+    json_: JsonOpt = False,
+) -> None:
+    """Find the largest batch (or number of time steps) of TARGET that fits into a device's memory."""
+    from pararev_hw import capacity as capacities
+    from pararev_hw.devices import bare_device
+    from pararev_hw.reports import units
+    from pararev_hw.target_graph import build_graph
+
+    if of not in _SIZES:
+        raise unknown_name("size", of, _SIZES)
+    options: dict[str, Any] = step_options(context)
+    if options.get(of) is not None:
+        raise BadInput(f"--{of} is what is looked for: leave it out")
+    limit = parsed_limit(memory_limit)
+    with progress() as tell:
+        hardware = hardware_named(device, tell)
+
+        def make(size: int) -> BlockGraph:
+            tell(f"tracing {of} {size}")
+            return build_graph(target, device=hardware, spikes="none", **{**options, of: size})
+
+        found = capacities.capacity(make, bare_device(hardware), limit_bytes=limit)
+    if json_:
+        print_json({"device": hardware.name, "of": of, **asdict(found)})
+        return
+    memory, more = found.memory, found.next_memory
+    out.print(f"{of} {found.size}: {units.size(memory.least_bytes)} of {units.size(found.limit_bytes)}")
+    if more is not None:
+        out.print(f"{of} {found.size + 1} and above do not fit")
+    out.print(f"tensors at the peak {units.size(memory.peak_bytes)}")
+    if memory.process_bytes != memory.peak_bytes:
+        out.print(f"process, as the driver shows it with room to spare {units.size(memory.process_bytes)}")

@@ -1,0 +1,232 @@
+"""How long a kernel takes on a GPU: a law with few parameters, each a parameter of the device.
+
+    seconds(kernel) = (compute^p + traffic^p)^(1/p) + layout conversion + latency
+
+    compute, of a matrix product, is that of its best tile and split of k:
+        waves x tile m x tile n x 2 (k / splits + startup) (1 + operand cost (1 / tile m + 1 / tile n)) / rate
+        waves = smoothed ceil(tiles x splits x groups / multiprocessors) x multiprocessors
+        rate  = peak x sustained share of the device x share of the kernel's class
+      3 x 3 windows of stride 1 take Winograd's algorithm on CUDA cores, which divides the work by its gain;
+      operands that tensor cores cannot load whole multiply it by the unaligned slowdown
+    compute, of attention and of depthwise convolutions, is their flops over the rate of their class
+    traffic = bytes / (bandwidth x sustained share of the device x share of the kernel's class)
+    layout conversion: tensor cores want images channels last; where they are not, they are read and written once more
+
+`p` says how well compute and traffic overlap (infinite: wholly). Small tiles load more operand bytes per flop (operand
+cost), the loop over k fills a pipeline first (startup), and the last wave leaves multiprocessors idle; "smoothed"
+because blocks of neighbouring waves overlap. "tensor" are the tensor cores, "cuda" the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pararev_hw.costmodels.gpu.kernels import Kernel
+from pararev_hw.devices.gpu_law import ATTENTION, DEPTHWISE, MATRIX_CLASSES, UNITS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Values = Mapping[str, float]
+
+TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (128, 16), (16, 128))
+SPLITS = (1, 2, 4, 8, 16, 32, 64)
+_LEAST_K = 64  # of a split
+_K_STEP = 16  # depth of a tensor core's instruction
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What the datasheet says of a GPU. `tensor_flops_per_s` holds the datatypes that have tensor cores."""
+
+    tensor_flops_per_s: Mapping[str, float]
+    cuda_flops_per_s: Mapping[str, float]  # "float32" at least
+    bandwidth_bytes_per_s: float
+    multiprocessors: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Products:
+    """Matrix products on one kind of unit."""
+
+    unit: str
+    at: Ints  # where they stand among all kernels
+    share: tuple[str, ...]
+    m: Floats
+    n: Floats
+    k: Floats
+    groups: Floats
+    bytes: Floats
+    peak: Floats
+    aligned: NDArray[np.bool_]
+    winograd: tuple[str, ...]  # name of the gain, "" where the algorithm is another
+    layout_bytes: Floats
+
+    def padded_flops(self, multiprocessors: int, operand_cost: float, startup: float, smoothing: float) -> Floats:
+        """Flops of the best tile and split, tiles and waves filled up and the tile's own losses included."""
+        best = np.full(len(self.at), np.inf)
+        for tile_m, tile_n in TILES:
+            tiles = np.ceil(self.m / tile_m) * np.ceil(self.n / tile_n) * self.groups
+            per_k = 2 * tile_m * tile_n * (1 + operand_cost * (1 / tile_m + 1 / tile_n))
+            for splits in SPLITS:
+                waves = tiles * splits / multiprocessors
+                filled = (np.ceil(waves) + smoothing * waves) / (1 + smoothing) * multiprocessors
+                flops = filled * per_k * (np.ceil(self.k / splits / _K_STEP) * _K_STEP + startup)
+                if splits > 1:
+                    flops = np.where(self.k >= _LEAST_K * splits, flops, np.inf)
+                np.minimum(best, flops, out=best)
+        return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """Kernels whose arithmetic is simply flops over a rate, or that only move memory (peak infinite)."""
+
+    at: Ints
+    compute_share: tuple[str, ...]
+    bandwidth_share: tuple[str, ...]
+    flops: Floats
+    peak: Floats
+    bytes: Floats
+    sustained: tuple[str, ...]
+
+
+class KernelTimes:
+    """Seconds of many kernels on one card, under any values of the law's parameters.
+
+    What depends on neither is worked out once; the best tiles are remembered, since a fit asks for the same again.
+    """
+
+    def __init__(self, kernels: Sequence[Kernel], card: Card) -> None:
+        self.card, self.count = card, len(kernels)
+        self._products = tuple(p for unit in UNITS if len((p := _products(kernels, card, unit)).at))
+        self._plain = _plain(kernels, card)
+        self._padded: dict[tuple[str, float, float, float], Floats] = {}
+
+    def seconds(self, value: Values) -> Floats:
+        """Seconds of each kernel, without the launch."""
+        out = np.zeros(self.count)
+        bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
+        for p in self._products:
+            rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
+            slower = np.where(p.aligned, 1.0, value["unaligned_slowdown"]) if p.unit == "tensor" else 1.0
+            gain = np.array([value[name] if name else 1.0 for name in p.winograd]) if p.unit == "cuda" else 1.0
+            compute = self._padded_flops(p, value) / rate * slower / gain
+            traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
+            out[p.at] = _overlapped(compute, traffic, value[f"overlap_exponent.{p.unit}"])
+            out[p.at] += value[f"matrix_latency_s.{p.unit}"]
+            if p.unit == "tensor":
+                out[p.at] += p.layout_bytes * value["layout_conversion_passes"] / bandwidth
+        q = self._plain
+        compute = np.where(
+            q.flops > 0, q.flops / (q.peak * _looked_up(value, q.sustained) * _looked_up(value, q.compute_share)), 0.0
+        )
+        traffic = q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
+        out[q.at] = _overlapped(compute, traffic, value["overlap_exponent.cuda"])
+        return out
+
+    def uses(self, unit: str) -> bool:
+        """Whether a matrix product runs on cores of that kind."""
+        return any(p.unit == unit for p in self._products)
+
+    def share_names(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The share of compute and the share of bandwidth that each kernel's time depends on, "" for none."""
+        compute, bandwidth = [""] * self.count, [""] * self.count
+        for p in self._products:
+            for i, name in zip(p.at.tolist(), p.share, strict=True):
+                compute[i] = name
+        q = self._plain
+        for i, rate, traffic in zip(q.at.tolist(), q.compute_share, q.bandwidth_share, strict=True):
+            compute[i], bandwidth[i] = rate, traffic
+        return tuple(compute), tuple(bandwidth)
+
+    def _padded_flops(self, p: _Products, value: Values) -> Floats:
+        names = ("tile_operand_cost", "tile_startup", "wave_smoothing")
+        operand_cost, startup, smoothing = (value[f"{name}.{p.unit}"] for name in names)
+        key = (p.unit, operand_cost, startup, smoothing)
+        if key not in self._padded:
+            if len(self._padded) > 8:
+                self._padded.clear()
+            self._padded[key] = p.padded_flops(self.card.multiprocessors, *key[1:])
+        return self._padded[key]
+
+
+def _overlapped(compute: Floats, traffic: Floats, exponent: float) -> Floats:
+    """The longer of the two, and some of the shorter: the norm of that exponent."""
+    longer, shorter = np.maximum(compute, traffic), np.minimum(compute, traffic)
+    ratio = np.divide(shorter, longer, out=np.zeros_like(longer), where=longer > 0)
+    whole: Floats = longer * (1 + ratio**exponent) ** (1 / exponent)
+    return whole
+
+
+def _looked_up(value: Values, names: Sequence[str]) -> Floats:
+    unique = {name: value[name] if name else 1.0 for name in set(names)}
+    return np.array([unique[name] for name in names], np.float64)
+
+
+def _column(kernels: Sequence[Kernel], name: str) -> Floats:
+    return np.array([getattr(kernel, name) for kernel in kernels], np.float64)
+
+
+def tensor_rate(kernel: Kernel, card: Card) -> float | None:
+    """Peak of the tensor cores for a matrix kernel, None where they do not run it. PyTorch lets cuDNN take TF32 for
+    float32 convolutions by default (`torch.backends.cudnn.allow_tf32`) and keeps float32 for matrix products."""
+    convolution = kernel.kind in MATRIX_CLASSES and "product" not in kernel.kind
+    dtype = "tfloat32" if kernel.dtype == "float32" and convolution else kernel.dtype
+    if dtype == "bfloat16" and dtype not in card.tensor_flops_per_s:
+        return None
+    return card.tensor_flops_per_s.get(dtype)
+
+
+def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
+    at = [
+        i
+        for i, kernel in enumerate(kernels)
+        if kernel.kind in MATRIX_CLASSES and (tensor_rate(kernel, card) is not None) == (unit == "tensor")
+    ]
+    own = [kernels[i] for i in at]
+    peaks = [tensor_rate(kernel, card) or _cuda_rate(kernel.dtype, card) for kernel in own]
+    return _Products(
+        unit=unit,
+        at=np.array(at, np.int64),
+        share=tuple(f"{unit}_share.{kernel.kind}" for kernel in own),
+        m=_column(own, "m"),
+        n=_column(own, "n"),
+        k=_column(own, "k"),
+        groups=_column(own, "groups"),
+        bytes=_column(own, "bytes"),
+        peak=np.array(peaks, np.float64),
+        aligned=_column(own, "aligned") > 0,
+        winograd=tuple(f"winograd_gain.{k.kind.rpartition('_')[2]}" if k.winograd else "" for k in own),
+        layout_bytes=np.array([0.0 if k.channels_last else float(k.layout_bytes) for k in own], np.float64),
+    )
+
+
+def _cuda_rate(dtype: str, card: Card) -> float:
+    return card.cuda_flops_per_s.get(dtype, card.cuda_flops_per_s["float32"])
+
+
+def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
+    at = [i for i, kernel in enumerate(kernels) if kernel.kind not in MATRIX_CLASSES]
+    own = [kernels[i] for i in at]
+    units = ["tensor" if k.kind in ATTENTION and tensor_rate(k, card) is not None else "cuda" for k in own]
+    computes = [kernel.kind in ATTENTION or kernel.kind in DEPTHWISE for kernel in own]
+    peaks = [
+        (tensor_rate(k, card) if unit == "tensor" else None) or _cuda_rate(k.dtype, card)
+        for k, unit in zip(own, units, strict=True)
+    ]
+    return _Plain(
+        at=np.array(at, np.int64),
+        compute_share=tuple(f"{u}_share.{k.kind}" if c else "" for k, u, c in zip(own, units, computes, strict=True)),
+        bandwidth_share=tuple(
+            f"matrix_bandwidth_share.{u}" if k.kind in ATTENTION else f"bandwidth_share.{k.kind}"
+            for k, u in zip(own, units, strict=True)
+        ),
+        flops=np.array([k.flops if c else 0.0 for k, c in zip(own, computes, strict=True)], np.float64),
+        peak=np.array(peaks, np.float64),
+        bytes=_column(own, "bytes"),
+        sustained=tuple(f"{unit}_sustained_share" for unit in units),
+    )

@@ -1,0 +1,226 @@
+"""The kernels that an op launches on a GPU, and the work of each.
+
+A convolution's backward is two kernels, one per gradient, and a bias gradient is a reduction. Work is what a kernel
+cannot do without: true flops (a grouped convolution's gradients as sparse as the convolution itself), the product it is
+as a matrix (`m` x `n` x `k`, once per group), and the bytes that go in and come out.
+
+A kernel's class names the algorithm and picks its rates. Matrix kernels:
+
+    product, batched_product, attention, attention_backward
+    {pointwise, pointwise_strided, window, window_strided, window_dilated, grouped, depthwise, depthwise_large}
+    _{forward, input, weight}            a convolution and its gradients; "large": windows other than 1, 3 and 5
+
+all others move memory: elementwise, cast, copy, rows (a strided copy), transpose, batch_norm, softmax, ...
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pararev_hw.tracing.formulas import ALLOCATES_ONLY, base_name
+from pararev_hw.types import OpType
+
+Shape = tuple[int, ...]
+
+# How an input lies in memory, as the tracer writes it down for a GPU (`layout` among an op's attributes).
+DENSE, CHANNELS_LAST, ROWS, TRANSPOSED = range(4)
+
+_ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "bool": 1}
+_FAST_WINDOWS = (1, 3, 5)  # of PyTorch's depthwise kernels: other sizes go through a general loop
+_ALIGNMENT_BYTES = 16  # tensor cores load operands in pieces of this size
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One kernel. `layout_bytes` of a convolution is what its images hold: tensor cores want them channels last, and
+    where they are not, they are converted. `winograd`: a 3 x 3 window of stride 1."""
+
+    kind: str
+    bytes: int
+    flops: int = 0
+    m: int = 1
+    n: int = 1
+    k: int = 1
+    groups: int = 1
+    dtype: str = "float32"
+    aligned: bool = True
+    channels_last: bool = False
+    winograd: bool = False
+    layout_bytes: int = 0
+
+
+def kernels(t: OpType) -> tuple[Kernel, ...]:
+    """The kernels of an op; none for a view, an allocation, or a value brought to the host."""
+    moved = t.read_bytes + t.write_bytes
+    if t.kind in ("view", "host") or base_name(t.name) in ALLOCATES_ONLY or (moved == 0 and t.flops == 0):
+        return ()
+    if t.kind in ("conv", "conv_backward"):
+        needed = 3 if t.kind == "conv_backward" else 2
+        whole = len(t.input_shapes) >= needed and all(len(s) > 2 for s in t.input_shapes[:needed])
+        return _convolution(t) if whole else (_of_unknown_shape(t, moved),)
+    if t.kind == "gemm":
+        whole = len(t.input_shapes) >= 2 and all(len(s) in (2, 3) for s in t.input_shapes[-2:])
+        return (_product(t, moved) if whole else _of_unknown_shape(t, moved),)
+    if t.kind in ("attention", "attention_backward"):
+        work = t.flops or t.vector_flops or 0
+        return (Kernel(t.kind, moved, flops=work, dtype=t.dtype),)
+    base = base_name(t.name)
+    if base in ("select_backward", "slice_backward"):  # zeros of the whole, then the part copied in
+        return (Kernel("fill", t.write_bytes), Kernel("rows", 2 * t.read_bytes))
+    return (Kernel(_memory_class(t, base), moved),)
+
+
+def _item(t: OpType) -> int:
+    return _ITEM.get(t.dtype, 4)
+
+
+def _attributes(t: OpType) -> Mapping[str, tuple[int, ...]]:
+    return dict(t.attributes)
+
+
+def _layouts(t: OpType) -> tuple[int, ...]:
+    """How each input lies in memory; all dense where the trace does not say."""
+    return _attributes(t).get("layout", (DENSE,) * len(t.input_shapes))
+
+
+def _product(t: OpType, moved: int) -> Kernel:
+    left, right = t.input_shapes[-2:]
+    batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
+    step = max(1, _ALIGNMENT_BYTES // _item(t))
+    return Kernel(
+        "batched_product" if batch > 1 else "product",
+        moved,
+        flops=2 * batch * m * n * k,
+        m=m,
+        n=n,
+        k=k,
+        groups=batch,
+        dtype=t.dtype,
+        aligned=n % step == 0 and (k % step == 0 or m % step == 0),
+    )
+
+
+def _of_unknown_shape(t: OpType, moved: int) -> Kernel:
+    """A product of the op's flops, as much a cube as it can be: a graph from elsewhere may not give shapes."""
+    edge = max(1, round((t.true_flops / 2) ** (1 / 3)))
+    k = max(1, round(t.true_flops / 2 / edge**2))
+    kind = {"conv": "window_forward", "conv_backward": "window_input"}.get(t.kind, "product")
+    return Kernel(kind, moved, flops=t.true_flops, m=edge, n=edge, k=k, dtype=t.dtype, channels_last=True)
+
+
+def _convolution(t: OpType) -> tuple[Kernel, ...]:
+    backward = t.kind == "conv_backward"
+    x, w = t.input_shapes[1:3] if backward else t.input_shapes[:2]
+    y = t.input_shapes[0] if backward else t.output_shapes[0]
+    attributes = _attributes(t)
+    item, groups = _item(t), attributes.get("groups", (1,))[0]
+    transposed = bool(attributes.get("transposed", (0,))[0])
+    if transposed:  # its forward is the input gradient of a convolution from y to x
+        x, y = y, x
+    strides = attributes.get("stride", (1,))
+    stride = math.prod(strides) if len(strides) == len(w) - 2 else strides[0] ** (len(w) - 2)
+    taps, inside, outside = math.prod(w[2:]), w[1], w[0] // groups
+    form = _form(w, groups, stride, max(attributes.get("dilation", (1,))), inside * groups)
+    x_pixels, y_pixels = x[0] * math.prod(x[2:]), y[0] * math.prod(y[2:])
+    layouts = _layouts(t)
+    last = layouts[1 if backward else 0] == CHANNELS_LAST
+    step = max(1, _ALIGNMENT_BYTES // item)
+    padded = inside if form.startswith("depthwise") else -(-inside // step) * step if item == 2 else inside
+    images = item * (math.prod(x) + math.prod(y))
+
+    def kernel(direction: str, m: int, n: int, k: int) -> Kernel:
+        return Kernel(
+            f"{form}_{direction}{'_last' if last and form.startswith('depthwise') else ''}",
+            images + item * math.prod(w),
+            flops=2 * y_pixels * inside * taps * w[0],
+            m=m,
+            n=n,
+            k=max(1, k),
+            groups=groups,
+            dtype=t.dtype,
+            aligned=inside % step == 0 and outside % step == 0,
+            channels_last=last,
+            winograd=form == "window" and tuple(w[2:]) == (3, 3) and min(inside, outside) >= 16,
+            layout_bytes=images,
+        )
+
+    forward = kernel("forward", y_pixels, outside, padded * taps)
+    to_input = kernel("input", x_pixels, inside, outside * taps // stride)
+    to_weight = kernel("weight", outside, padded * taps, y_pixels)
+    if not backward:
+        return (to_input if transposed else forward,)
+    mask = attributes.get("output_mask", (1, 1, 1))
+    bias = Kernel("row_reduction" if not last else "column_reduction", item * math.prod(t.input_shapes[0]))
+    parts = (forward if transposed else to_input, to_weight, bias)
+    return tuple(part for part, wanted in zip(parts, mask, strict=False) if wanted)
+
+
+def _form(w: Shape, groups: int, stride: int, dilation: int, channels: int) -> str:
+    if groups > 1 and groups == channels:
+        return "depthwise" if all(n in _FAST_WINDOWS for n in w[2:]) else "depthwise_large"
+    if groups > 1:
+        return "grouped"
+    if math.prod(w[2:]) == 1:
+        return "pointwise" if stride == 1 else "pointwise_strided"
+    if dilation > 1 and stride == 1:
+        return "window_dilated"
+    return "window" if stride == 1 else "window_strided"
+
+
+def _memory_class(t: OpType, base: str) -> str:
+    layouts = _layouts(t)
+    last = "_last" if layouts and layouts[0] == CHANNELS_LAST else ""
+    match t.kind:
+        case "norm" | "norm_backward":
+            name = "batch_norm" if "batch_norm" in base else "layer_norm" if "layer" in base else "group_norm"
+            backward = "_backward" if t.kind == "norm_backward" else ""
+            return f"{name}{backward}{last if name == 'batch_norm' else ''}"
+        case "softmax":
+            return "softmax_backward" if "backward" in base else "softmax"
+        case "pool" | "pool_backward":
+            return t.kind + last
+        case "reduction":
+            return _reduction(t, last != "")
+        case "copy":
+            return _copy(base, layouts)
+        case "fill" | "optimizer":
+            return t.kind
+        case "random":
+            return "fill"
+        case "index":
+            accumulates = base.startswith(("embedding_dense", "index_put", "index_add", "scatter", "_index_put"))
+            return "index_backward" if accumulates else "index"
+        case "elementwise" | "neuron":
+            return _elementwise(t, layouts)
+        case _:
+            return "other"
+
+
+def _reduction(t: OpType, last: bool) -> str:
+    shape = t.input_shapes[0] if t.input_shapes else ()
+    dims = _attributes(t).get("dim")
+    if dims is None or not shape:
+        return "row_reduction"
+    innermost = 1 if last and len(shape) > 1 else len(shape) - 1
+    return "row_reduction" if innermost in {d % len(shape) for d in dims} else "column_reduction"
+
+
+def _copy(base: str, layouts: Sequence[int]) -> str:
+    if base in ("cat", "stack"):
+        return "concatenate"
+    if base == "_to_copy":
+        return "cast"
+    if base in ("clone", "copy", "contiguous", "_reshape_copy"):
+        source = layouts[-1] if layouts else DENSE
+        return {DENSE: "copy", CHANNELS_LAST: "transpose", ROWS: "rows", TRANSPOSED: "transpose"}[source]
+    return "rows"
+
+
+def _elementwise(t: OpType, layouts: Sequence[int]) -> str:
+    out = max(map(math.prod, t.output_shapes or t.input_shapes), default=0)
+    whole = [how for shape, how in zip(t.input_shapes, layouts, strict=True) if math.prod(shape) == out]
+    if len({how in (TRANSPOSED, CHANNELS_LAST) for how in whole}) > 1:
+        return "mixed_layouts"
+    return "broadcast" if any(1 < math.prod(shape) < out for shape in t.input_shapes) else "elementwise"

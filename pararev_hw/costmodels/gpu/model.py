@@ -1,0 +1,75 @@
+"""What each op of a step costs on a GPU whose file gives the law of kernel times.
+
+    device seconds(op) = sum over its kernels (seconds(kernel) + launch overhead)
+    host seconds(op)   = host overhead x factor of its role        eager steps alone
+
+A CUDA graph replays without a host, and with a shorter gap between kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from pararev_hw.costmodels.gpu.host import host_roles, host_seconds
+from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes
+from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
+from pararev_hw.costmodels.opcosts import OpCosts
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.devices.gpu_law import HOST_ROLES
+from pararev_hw.types import BlockGraph, Device
+
+_RATE = "matrix_flops_per_s."
+_WITHOUT_TENSOR_CORES = ("float32", "float64")
+
+
+def has_law(device: Device) -> bool:
+    """Whether a device is a GPU that gives the law of kernel times, and not peaks alone."""
+    return device.kind == "gpu" and "bandwidth_share.elementwise" in device.parameters
+
+
+def card_of(device: Device) -> Card:
+    """The card of a GPU. Datatypes of 16 bits for which it gives a rate have tensor cores, as TF32 does."""
+    rates = {n.removeprefix(_RATE): p.value for n, p in device.parameters.items() if n.startswith(_RATE)}
+    return Card(
+        tensor_flops_per_s={dtype: rate for dtype, rate in rates.items() if dtype not in _WITHOUT_TENSOR_CORES},
+        cuda_flops_per_s={dtype: rate for dtype, rate in rates.items() if dtype in _WITHOUT_TENSOR_CORES},
+        bandwidth_bytes_per_s=device.value("memory_bandwidth_bytes_per_s"),
+        multiprocessors=int(device.value("parallel_units")),
+    )
+
+
+def values_of(device: Device) -> Mapping[str, float]:
+    """The device's parameters by name."""
+    return {name: parameter.value for name, parameter in device.parameters.items()}
+
+
+def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts) -> OpCosts:
+    """What each op costs; `plain` is what the roofline says, from which energy and occupancy are taken."""
+    value = values_of(device)
+    type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
+    busy, launches = _type_seconds(graph, device, value)
+    gap = value["launch_overhead_s"]
+    if launch == "graph":
+        gap = value.get("graph_launch_overhead_s", gap)
+    overhead: Floats = launches[type_of] * gap
+    host = np.zeros(len(graph.ops))
+    if launch == "eager":
+        factors = {role: value.get(f"host_factor.{role}", 1.0) for role in HOST_ROLES}
+        host = host_seconds(host_roles(graph), device.get("host_overhead_s", 0.0), factors)
+    return replace(plain, seconds=busy[type_of] + overhead, overhead_s=overhead, host_s=host)
+
+
+def _type_seconds(graph: BlockGraph, device: Device, value: Mapping[str, float]) -> tuple[Floats, Floats]:
+    """Seconds of each op type without launches, and how many kernels it launches."""
+    index: dict[Kernel, int] = {}
+    pairs = [(k, index.setdefault(kernel, len(index))) for k, t in enumerate(graph.op_types) for kernel in kernels(t)]
+    n = len(graph.op_types)
+    if not pairs:
+        return np.zeros(n), np.zeros(n)
+    types, which = np.array(pairs, np.int64).T
+    seconds = KernelTimes(tuple(index), card_of(device)).seconds(value)
+    busy: Floats = np.bincount(types, seconds[which], n).astype(np.float64)
+    return busy, np.bincount(types, minlength=n).astype(np.float64)

@@ -1,0 +1,73 @@
+"""The GPU cost model's parameters as published measurements fixed them, for cards that were measured and others.
+
+`benchmarks/fit_published_gpus.py` writes `fitted/gpu.yaml`. The law of kernel times is one for all cards; what a card
+sustains of its datasheet is its own where it was measured, and the median of the measured cards elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import yaml
+
+from pararev_hw.devices.gpu_law import CARD
+from pararev_hw.types import DeviceParameter, Provenance
+
+_MEASURED = (
+    "measured by others, fitted by benchmarks/fit_published_gpus.py to timm's steps on an RTX 3090 (Apache-2.0), "
+    "DeepBench (Apache-2.0), NeuSight (MIT) and pytorch-gpu-benchmark (MIT)"
+)
+_PRIOR = "no published time depends on it: where the fit of benchmarks/fit_published_gpus.py started"
+_TRANSFERRED = "median of the cards that benchmarks/fit_published_gpus.py was fitted to: this one was not measured"
+
+
+@cache
+def _fitted() -> Mapping[str, Any]:
+    text = resources.files("pararev_hw.devices.fitted").joinpath("gpu.yaml").read_text(encoding="utf-8")
+    fitted: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return fitted
+
+
+def fitted_parameters(card: str, own: Collection[str]) -> dict[str, DeviceParameter]:
+    """What a card of that name takes from the fit, beyond the parameters that its file gives (`own`)."""
+    fitted = _fitted()
+    found = {name: _parameter(entry) for table in ("law", "host") for name, entry in fitted[table].items()}
+    measured = fitted["cards"].get(card, {})
+    for share in CARD:
+        found[share] = (
+            _parameter(measured[share])
+            if share in measured
+            else DeviceParameter(fitted["other_cards"][share], _TRANSFERRED, "assumed")
+        )
+    errors = fitted["expected_error"]
+    for what, value in errors.get(card, errors["other_cards"]).items():
+        source = "errors on families held out" if card in errors else "errors on cards held out"
+        found[f"expected_error.{what}"] = DeviceParameter(value, f"{_MEASURED}: {source}", "published")
+    return {name: parameter for name, parameter in found.items() if name not in own}
+
+
+_HOST_TITLES = {
+    "a": "the host of the first RTX 2080 Ti of pytorch-gpu-benchmark",
+    "b": "the host of the second RTX 2080 Ti of pytorch-gpu-benchmark",
+    "c": "the host of the TITAN Xp of pytorch-gpu-benchmark",
+}
+
+
+@cache
+def fitted_hosts() -> Mapping[str, tuple[str, DeviceParameter]]:
+    """Title and time per op of the hosts behind published steps."""
+    entries = _fitted()["hosts"]
+    return {f"published-{key}": (_HOST_TITLES[key], _parameter(entries[key])) for key in _HOST_TITLES if key in entries}
+
+
+def is_measured(card: str) -> bool:
+    """Whether published times of a card of that name entered the fit."""
+    return card in _fitted()["cards"]
+
+
+def _parameter(entry: Mapping[str, Any]) -> DeviceParameter:
+    provenance: Provenance = "published" if entry["learnt"] else "assumed"
+    return DeviceParameter(entry["value"], entry.get("source", _MEASURED if entry["learnt"] else _PRIOR), provenance)

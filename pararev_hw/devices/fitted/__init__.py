@@ -1,0 +1,1 @@
+"""Numbers fitted to published measurements."""

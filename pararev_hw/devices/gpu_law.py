@@ -1,0 +1,91 @@
+"""The parameters of the GPU cost model: classes of kernels, what the law of their time needs, what a host needs.
+
+`pararev_hw.costmodels.gpu` says what each does. Names, units and meanings stand here, since device files give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+UNITS = ("tensor", "cuda")  # cores that do a kernel's arithmetic
+
+FORMS = (
+    "pointwise", "pointwise_strided", "window", "window_strided", "window_dilated", "grouped",
+    "depthwise", "depthwise_large",
+)  # fmt: skip
+DIRECTIONS = ("forward", "input", "weight")
+CONVOLUTIONS = tuple(
+    f"{form}_{direction}" for form in FORMS if not form.startswith("depthwise") for direction in DIRECTIONS
+)
+# Whose arithmetic is no matrix product, and whose kernels for channels last are others.
+DEPTHWISE = tuple(
+    f"depthwise{large}_{direction}{last}"
+    for large in ("", "_large")
+    for direction in DIRECTIONS
+    for last in ("", "_last")
+)
+PRODUCTS = ("product", "batched_product")
+ATTENTION = ("attention", "attention_backward")
+MATRIX_CLASSES = (*PRODUCTS, *CONVOLUTIONS)
+MEMORY_CLASSES = (
+    "elementwise", "broadcast", "mixed_layouts", "cast", "copy", "rows", "transpose", "concatenate", "fill",
+    "softmax", "softmax_backward", "layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward",
+    "batch_norm", "batch_norm_backward", "batch_norm_last", "batch_norm_backward_last",
+    "row_reduction", "column_reduction", "pool", "pool_backward", "pool_last", "pool_backward_last", "index",
+    "index_backward", "optimizer", "other",
+)  # fmt: skip
+
+# Parameters of the law, with their units and meanings: what a GPU's file may give.
+_OF_UNIT = {
+    "tile_operand_cost": ("factor", "cost of loading a tile's operands, in elements of a tile's edge"),
+    "tile_startup": ("factor", "steps of k that a tile takes before and after its loop"),
+    "wave_smoothing": ("factor", "0: a last wave costs as much as a full one; large: only its share"),
+    "overlap_exponent": ("factor", "how well arithmetic overlaps with traffic: 1 not at all, large wholly"),
+    "matrix_bandwidth_share": ("factor", "bandwidth that a matrix kernel reaches"),
+    "matrix_latency_s": ("s", "time of a matrix kernel that is neither arithmetic nor traffic"),
+}
+LAW: Mapping[str, tuple[str, str]] = {
+    **{
+        f"{name}.{unit}": (kind, f"{text}, on {'tensor' if unit == 'tensor' else 'CUDA'} cores")
+        for name, (kind, text) in _OF_UNIT.items()
+        for unit in UNITS
+    },
+    "unaligned_slowdown": ("factor", "slowdown of tensor cores by operands that are no whole number of 16-byte pieces"),
+    "layout_conversion_passes": (
+        "factor",
+        "passes over a convolution's images to lay them out for tensor cores",
+    ),
+    **{f"winograd_gain.{d}": ("factor", f"gain of Winograd's algorithm, {d}") for d in ("forward", "input", "weight")},
+    **{
+        f"{unit}_share.{kind}": ("factor", f"share of the sustained rate of {unit} cores that {kind} reaches")
+        for unit in UNITS
+        for kind in (*MATRIX_CLASSES, *ATTENTION)
+    },
+    **{f"cuda_share.{kind}": ("factor", f"share of the sustained rate of CUDA cores: {kind}") for kind in DEPTHWISE},
+    **{
+        f"bandwidth_share.{kind}": ("factor", f"share of the sustained bandwidth that {kind} reaches")
+        for kind in (*MEMORY_CLASSES, *DEPTHWISE)
+    },
+}
+
+# What tells one card from another beyond its datasheet.
+CARD: Mapping[str, tuple[str, str]] = {
+    "tensor_sustained_share": (
+        "factor",
+        "share of the peak that tensor cores sustain: clocks, power, accumulation",
+    ),
+    "cuda_sustained_share": ("factor", "share of the peak rate that CUDA cores sustain: clocks, power"),
+    "bandwidth_sustained_share": ("factor", "share of the peak bandwidth that a long copy reaches"),
+}
+
+HOST_ROLES = ("forward", "inference", "backward", "accumulation", "update", "view")
+HOST: Mapping[str, tuple[str, str]] = {
+    f"host_factor.{role}": ("factor", f"host time over that of a forward op with gradients: {text}")
+    for role, text in (
+        ("inference", "an op without gradients"),
+        ("backward", "an op that autograd's engine calls"),
+        ("accumulation", "a parameter's gradient added by the engine"),
+        ("update", "an op of the optimizer"),
+        ("view", "an op that launches nothing"),
+    )
+}

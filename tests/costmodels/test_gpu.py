@@ -1,0 +1,185 @@
+"""The GPU cost model against sums done by hand, and a published step that no table of the fit's networks holds."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pararev_hw.costmodels.cost import cost
+from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes
+from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
+from pararev_hw.costmodels.gpu.model import values_of
+from pararev_hw.devices import load_device
+from pararev_hw.devices.gpu_law import CARD, DEPTHWISE, HOST, LAW, MATRIX_CLASSES, MEMORY_CLASSES
+from pararev_hw.tracing import DispatchRules, trace_step
+from pararev_hw.types import BlockGraph, OpType
+
+GPUS = (
+    "p4 p100 gtx1080ti titan-xp v100 v100-sxm2 t4 rtx2080ti rtx6000 rtx3090 a40 a100 rtx4090 l4 h100 h200 agx-orin "
+    "orin-nano"
+).split()
+PLAIN = dict.fromkeys((*LAW, *CARD, *HOST), 1.0) | {
+    f"{stem}.{unit}": value
+    for stem, value in (
+        ("tile_operand_cost", 0.0),
+        ("tile_startup", 0.0),
+        ("wave_smoothing", 0.0),
+        ("overlap_exponent", 1e6),  # the longer of the two
+        ("matrix_latency_s", 0.0),
+    )
+    for unit in ("tensor", "cuda")
+}
+CARD_OF_TEST = Card({"float16": 64e12, "tfloat32": 32e12}, {"float32": 8e12}, 1e12, 4)
+
+
+def seconds(kernel: Kernel, card: Card = CARD_OF_TEST, **changed: float) -> float:
+    return float(KernelTimes([kernel], card).seconds(PLAIN | {n.replace("__", "."): v for n, v in changed.items()})[0])
+
+
+def graph(model: nn.Module, *shape: int, dtype: str = "float16", last: bool = False, mode: str = "train") -> BlockGraph:
+    rules = DispatchRules(cuda=True, channels_last=last)
+    x = torch.empty(shape, device="meta")
+    return trace_step(model, x, dtype=dtype, mode=mode, rules=rules, granularity="op").graph  # type: ignore[arg-type]
+
+
+def op(graph: BlockGraph, name: str) -> OpType:
+    return next(t for t in graph.op_types if t.name.split(".")[1] == name)
+
+
+def test_a_product_takes_whole_tiles_and_whole_waves() -> None:
+    # 256 x 256 x 64 on 4 multiprocessors: 4 tiles of 128 x 128 are one wave, all of it work: 2 x 256 x 256 x 64 flops
+    kernel = Kernel("product", 0, flops=1, m=256, n=256, k=64, dtype="float16")
+    assert seconds(kernel) == pytest.approx(2 * 256 * 256 * 64 / 64e12)
+    # one column more: the best are tiles of 256 x 16, 17 of them in 5 waves of 4
+    more = Kernel("product", 0, flops=1, m=128, n=257, k=64, dtype="float16")
+    assert seconds(more) > 1.2 * seconds(Kernel("product", 0, flops=1, m=128, n=256, k=64, dtype="float16"))
+
+
+def test_a_deep_product_splits_its_sum_over_idle_multiprocessors() -> None:
+    # one tile of 16 x 128 and k = 4096: four splits of 1024 run side by side
+    kernel = Kernel("product", 0, flops=1, m=16, n=128, k=4096, dtype="float16")
+    assert seconds(kernel) == pytest.approx(2 * 16 * 128 * 4096 / 64e12)
+
+
+def test_traffic_is_bytes_over_the_reached_bandwidth() -> None:
+    assert seconds(Kernel("softmax", 10**9), bandwidth_share__softmax=0.5) == pytest.approx(2e-3)
+    assert seconds(Kernel("cast", 10**9), bandwidth_sustained_share=0.8) == pytest.approx(1e-3 / 0.8)
+
+
+def test_the_overlap_exponent_adds_the_shorter_of_compute_and_traffic() -> None:
+    kernel = Kernel("depthwise_forward", 10**9, flops=8 * 10**9)  # a millisecond each
+    assert seconds(kernel) == pytest.approx(1e-3, rel=1e-4)
+    assert seconds(kernel, overlap_exponent__cuda=1.0) == pytest.approx(2e-3)
+    assert seconds(kernel, overlap_exponent__cuda=2.0) == pytest.approx(math.sqrt(2) * 1e-3)
+
+
+def test_tensor_cores_by_datatype_and_alignment() -> None:
+    def product(dtype: str, kind: str = "product", aligned: bool = True) -> float:
+        return seconds(
+            Kernel(kind, 0, flops=1, m=256, n=256, k=64, dtype=dtype, aligned=aligned), unaligned_slowdown=3.0
+        )
+
+    work = 2 * 256 * 256 * 64
+    assert product("float16") == pytest.approx(work / 64e12)
+    assert product("float32") == pytest.approx(work / 8e12)  # PyTorch keeps float32 for products
+    assert product("float32", "window_forward") == pytest.approx(work / 32e12)  # and lets cuDNN take TF32
+    assert product("bfloat16") == pytest.approx(work / 8e12)  # which this card lacks
+    assert product("float16", aligned=False) == pytest.approx(3 * work / 64e12)
+
+
+def test_images_are_converted_for_tensor_cores_unless_they_lie_channels_last() -> None:
+    for last, passes in ((False, 1), (True, 0)):
+        kernel = Kernel("window_forward", 0, flops=1, m=256, n=256, k=64, dtype="float16", channels_last=last,
+                        layout_bytes=10**9)  # fmt: skip
+        assert seconds(kernel) == pytest.approx(2 * 256 * 256 * 64 / 64e12 + passes * 1e-3)
+
+
+def test_winograd_divides_the_work_on_cuda_cores() -> None:
+    card = Card({}, {"float32": 8e12}, 1e12, 4)
+    kernel = Kernel("window_forward", 0, flops=1, m=256, n=256, k=576, winograd=True)
+    assert seconds(kernel, card, winograd_gain__forward=2.25) == pytest.approx(2 * 256 * 256 * 576 / 2.25 / 8e12)
+
+
+def test_a_convolutions_backward_is_one_kernel_for_each_gradient() -> None:
+    conv = nn.Conv2d(32, 64, 3, stride=2, padding=1)
+    g = graph(nn.Sequential(nn.Conv2d(3, 32, 1), conv), 4, 3, 16, 16, dtype="float32")
+    t = next(t for t in g.op_types if t.kind == "conv_backward" and t.input_shapes[2] == (64, 32, 3, 3))
+    by_kind = {k.kind: k for k in kernels(t)}
+    assert set(by_kind) == {"window_strided_input", "window_strided_weight", "row_reduction"}
+    flops = 2 * 4 * 8 * 8 * 64 * 32 * 9
+    assert by_kind["window_strided_input"].flops == by_kind["window_strided_weight"].flops == flops
+    weight = by_kind["window_strided_weight"]
+    assert (weight.m, weight.n, weight.k) == (64, 32 * 9, 4 * 8 * 8)
+    assert by_kind["row_reduction"].bytes == 4 * 4 * 64 * 8 * 8
+
+
+@pytest.mark.parametrize(("window", "form"), [(3, "depthwise"), (7, "depthwise_large")])
+def test_depthwise_convolutions(window: int, form: str) -> None:
+    conv = nn.Conv2d(32, 32, window, padding=window // 2, groups=32, bias=False)
+    for last in (False, True):
+        g = graph(nn.Sequential(nn.Conv2d(3, 32, 1), conv), 4, 3, 16, 16, last=last)
+        end = "_last" if last else ""
+        kinds = [k.kind for t in g.op_types if t.kind.startswith("conv") for k in kernels(t)]
+        assert {f"{form}_{d}{end}" for d in ("forward", "input", "weight")} <= set(kinds)
+
+
+def test_every_class_that_a_kernel_can_have_is_a_parameter() -> None:
+    assert {f"tensor_share.{c}" for c in MATRIX_CLASSES} | {f"cuda_share.{c}" for c in MATRIX_CLASSES} <= set(LAW)
+    assert {f"bandwidth_share.{c}" for c in (*MEMORY_CLASSES, *DEPTHWISE)} <= set(LAW)
+
+
+@pytest.mark.parametrize("name", GPUS)
+def test_every_card_gives_the_whole_law(name: str) -> None:
+    device = load_device(name)
+    assert {*LAW, *CARD, *HOST} - set(device.parameters) <= {"tensor_sustained_share"}
+    copy = Kernel("copy", 2 * 10**9)
+    value = values_of(device)
+    bandwidth = device.value("memory_bandwidth_bytes_per_s")
+    took = KernelTimes([copy], Card({}, {"float32": 1e12}, bandwidth, 1)).seconds(value)
+    reached = 2e9 / float(took[0]) / bandwidth
+    assert 0.5 < reached < 1.0
+
+
+def test_eager_small_networks_wait_for_the_host_and_graphs_do_not() -> None:
+    model = nn.Sequential(*[m for _ in range(20) for m in (nn.Linear(32, 32), nn.ReLU())], nn.Linear(32, 10))
+    g = graph(model, 8, 32, dtype="float32")
+    device = load_device("a100")
+    eager, replayed = (cost(g, device, launch) for launch in ("eager", "graph"))
+    host_s = sum(t.host_s for t in eager.problem(1).tasks)
+    assert host_s > 1.2 * sum(eager.op_seconds)
+    assert sum(t.host_s for t in replayed.problem(1).tasks) == 0
+    assert sum(replayed.op_seconds) < sum(eager.op_seconds)
+
+
+class Unrolled(nn.Module):
+    """A leaky integrate-and-fire neuron over [T, N], one step after the other, as SpikingJelly's torch backend."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threshold = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, spikes = torch.zeros_like(x[0]), []
+        for t in range(x.shape[0]):
+            v = v + (x[t] - v) / 2.0
+            spike = torch.sigmoid(4.0 * (v - 1.0))
+            v = (1.0 - spike) * v
+            spikes.append(spike.unsqueeze(0))
+        return torch.cat(spikes)
+
+
+def test_indexing_time_steps_costs_backward_the_square_of_their_number() -> None:
+    def step(model: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.optim.Optimizer) -> None:
+        model(torch.empty_like(inputs[0]).requires_grad_()).sum().backward()
+
+    def took(steps: int) -> float:
+        x = torch.empty((steps, 2**20), device="meta")
+        rules = DispatchRules(cuda=True)
+        g = trace_step(Unrolled(), x, step=step, rules=rules, granularity="op").graph
+        return sum(cost(g, load_device("rtx2080ti"), "eager").op_seconds)
+
+    # published on that card: 66.3 ms at T = 32, 226 ms at T = 64, 828 ms at T = 128
+    at32, at64, at128 = map(took, (32, 64, 128))
+    assert at64 / at32 == pytest.approx(226.2 / 66.3, rel=0.1)
+    assert at128 / at64 == pytest.approx(827.6 / 226.2, rel=0.1)

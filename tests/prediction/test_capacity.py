@@ -1,0 +1,50 @@
+"""The largest batch that fits, against every batch tried one by one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from pararev_hw.capacity import capacity, memory_of
+from pararev_hw.costmodels.allocator.process import process_memory
+from pararev_hw.devices import load_device
+from pararev_hw.errors import Infeasible
+from pararev_hw.tracing import trace_step
+from pararev_hw.types import BlockGraph, Device, DeviceParameter
+
+
+def graph(batch: int) -> BlockGraph:
+    model = nn.Sequential(nn.Linear(300, 700), nn.ReLU(), nn.Linear(700, 10))
+    return trace_step(model, torch.empty(batch, 300, device="meta")).graph
+
+
+def of_memory(device: Device, memory_bytes: int) -> Device:
+    limit = DeviceParameter(float(memory_bytes), "made up for a test", "assumed")
+    return replace(device, parameters={**device.parameters, "memory_bytes": limit})
+
+
+@pytest.mark.parametrize("name", ["rtx3090", "edge8"])
+@pytest.mark.parametrize("wanted", [1, 2, 37])
+def test_it_is_the_last_batch_that_fits(name: str, wanted: int) -> None:
+    plain = load_device(name)
+    device = of_memory(plain, memory_of(graph(wanted), plain).least_bytes)
+    one_by_one = max(
+        b for b in range(1, wanted + 4) if memory_of(graph(b), device).least_bytes <= device.value("memory_bytes")
+    )
+    found = capacity(graph, device)
+    assert found.size == one_by_one
+    assert found.next_memory is not None
+    assert found.memory.least_bytes <= found.limit_bytes < found.next_memory.least_bytes
+    assert found.traces <= 8
+
+
+def test_what_does_not_fit_at_all_says_need_and_have() -> None:
+    device = of_memory(load_device("rtx3090"), 10**9)
+    with pytest.raises(Infeasible, match=r"needs .* 1,000,000,000 are there"):
+        capacity(graph, device)
+
+
+def test_published_process_memory() -> None:
+    # 1,900 MiB + 1.14 x the peak of live tensors, an A100 over 4,330 networks
+    assert process_memory(10 * 2**30).process_bytes == pytest.approx((1900 + 1.14 * 10240) * 2**20)
