@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def trace(
-    model: nn.Module | str, inputs: torch.Tensor | Sequence[torch.Tensor] | None = None, **options: Any
-) -> BlockGraph:
+def trace(model: nn.Module | str, inputs: Any = None, **options: Any) -> BlockGraph:
     """The block-dependency graph of one step.
 
     `model` is a network with its `inputs` (of which shapes and dtypes count; options are those of
@@ -44,15 +42,24 @@ def trace(
     from pararev_hw.errors import BadInput
     from pararev_hw.importers.targets import Target
     from pararev_hw.tracing import trace_step
+    from pararev_hw.training.io_forms import input_form, taking_tensors
 
     if inputs is None:
         raise BadInput("a network is traced with inputs: ph.trace(model, inputs)")
-    tensors = tuple([inputs] if not isinstance(inputs, list | tuple) else inputs)
-    spikes = options.pop("spikes", "auto")
-    graph = trace_step(model, tensors, **options).graph
-    real = all(t.device.type != "meta" for t in tensors)
-    target = Target(graph.model, model, tensors, real, graph.batch, graph.timesteps, False, lambda: model)
-    return target_graph.with_spikes(graph, target, spikes)
+    form, spikes, step = input_form(inputs), options.pop("spikes", "auto"), options.pop("step", None)
+    if step is None:
+        with taking_tensors(model, form):
+            graph = trace_step(model, form.tensors, **options).graph
+    else:  # the user's own step is given the inputs as they came
+
+        def given_step(network: nn.Module, batch: tuple[torch.Tensor, ...], optimizer: torch.optim.Optimizer) -> Any:
+            return step(network, form.filled(batch), optimizer)
+
+        graph = trace_step(model, form.tensors, step=given_step, **options).graph
+    real = all(t.device.type != "meta" for t in form.tensors)
+    target = Target(graph.model, model, form.tensors, real, graph.batch, graph.timesteps, False, lambda: model)
+    with taking_tensors(model, form):
+        return target_graph.with_spikes(graph, target, spikes)
 
 
 def load_device(name: str | Path, *, cache: Path | None = None) -> Hardware:

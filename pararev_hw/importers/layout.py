@@ -19,6 +19,7 @@ from pararev_hw.errors import BadInput, unknown_name
 LAYOUTS = ("TB", "BT", "B")
 BATCH_NAMES = ("batch", "batch_size")
 TIME_NAMES = ("timesteps", "time_steps", "T", "num_steps", "n_steps", "step_count")
+_STEP_MODE = "the layers' step_mode 'm'"
 _WORDS = {"TB": "time first, then the batch", "BT": "batch first, then time", "B": "batch first, no time axis"}
 
 
@@ -80,7 +81,7 @@ def _declared_layout(network: nn.Module) -> tuple[str | None, str]:
         return layout, "the network's attribute `layout`"
     modes = {mode for m in network.modules() if (mode := getattr(m, "step_mode", None)) in ("s", "m")}
     if modes == {"m"}:
-        return "TB", "the layers' step_mode 'm'"
+        return "TB", _STEP_MODE
     return None, ""
 
 
@@ -121,7 +122,8 @@ def axes_of(network: nn.Module, shape: tuple[int, ...], layout: str | None, decl
     """The axes of the network's first input, None where neither the user nor the network tells."""
     if layout is not None:
         return given_axes(shape, layout, declaration, "--layout")
-    if declaration.layout is not None and len(shape) >= len(declaration.layout):
+    images = len(shape) == 4 and declaration.because == _STEP_MODE  # [B, C, H, W], repeated over time inside
+    if declaration.layout is not None and len(shape) >= len(declaration.layout) and not images:
         return given_axes(shape, declaration.layout, Declared(timesteps=declaration.timesteps), declaration.because)
     by_size = _by_size(shape, declaration)
     if by_size is not None:

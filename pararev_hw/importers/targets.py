@@ -27,6 +27,7 @@ from pararev_hw.errors import BadFile, BadInput, PararevError, UnknownName, unkn
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.importers.onnx_graph import load_onnx
+from pararev_hw.training.io_forms import InputForm, input_form, takes_tensors
 
 DEFAULT_BATCH = 32  # of the RevSNN reference code
 MAX_ELEMENTS = 1 << 40  # of one input: beyond this a size is a slip, not a plan
@@ -209,13 +210,14 @@ def _from_factory(target: str, options: Options) -> Target:
             return _called(factory, _accepted(factory, given, target), target)
 
         made = make()
-    network, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    network, inputs = (made[0], made[1] if len(made) == 2 else made[1:]) if _with_inputs(made) else (made, None)
     if not isinstance(network, nn.Module):
         raise BadInput(f"{target}: gave {_a(network)}: it must give an nn.Module, or an nn.Module and its inputs")
     lazy = next((n for n, p in network.named_parameters() if is_lazy(p)), None)
     if lazy is not None:
         raise BadInput(f"{target}: {lazy} has no shape yet: run the lazy layers once in the factory")
-    tensors = None if inputs is None else _tensors(inputs, target)
+    form = None if inputs is None else _input_form(inputs, target)
+    tensors = None if form is None else form.tensors
     if tensors is not None and options.input_shape is not None:
         raise BadInput(f"{target}: gives its own inputs: leave --input-shape out")
     if tensors is not None and options.batch is not None and not _takes_any(factory, BATCH_NAMES):
@@ -231,6 +233,8 @@ def _from_factory(target: str, options: Options) -> Target:
         tensors = (_shaped(_batched(options, declaration, target)),)
     if tensors[0].dim() == 0 or 0 in tensors[0].shape[:2]:
         raise BadInput(f"{target}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
+    if form is not None:
+        network = takes_tensors(network, form)
     axes = axes_of(network, tuple(tensors[0].shape), options.layout, declaration)
     return Target(
         name=f"{Path(place).stem if place.endswith('.py') else place}:{attribute}",
@@ -278,11 +282,18 @@ def _shaped(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _tensors(inputs: Any, target: str) -> tuple[torch.Tensor, ...]:
-    listed = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
-    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(t, torch.Tensor) for t in listed):
+def _with_inputs(product: object) -> bool:
+    """Whether a factory gave a network and what its forward takes."""
+    return isinstance(product, tuple) and len(product) > 1 and isinstance(product[0], nn.Module)
+
+
+def _input_form(inputs: Any, target: str) -> InputForm:
+    if not isinstance(inputs, torch.Tensor | Mapping | list | tuple):
         raise BadInput(f"{target}: its inputs must be a tensor or a tuple of tensors, not {_a(inputs)}")
-    return tuple(listed)
+    try:
+        return input_form(inputs)
+    except BadInput as error:
+        raise BadInput(f"{target}: {error}") from error
 
 
 @contextmanager

@@ -85,12 +85,14 @@ _PER_INPUT: Mapping[str, tuple[str, int]] = {
     "cudnn_batch_norm": ("norm", 6),
     "native_layer_norm": ("norm", 6),
     "native_group_norm": ("norm", 6),
+    "_weight_norm_interface": ("norm", 4),  # squares 1, their sum 1, scale 1, root and division 1
     # sum of g 1, normalised x 2, sum of g*x 2, result 4
     "native_batch_norm_backward": ("norm_backward", 9),
     "batch_norm_backward": ("norm_backward", 9),
     "cudnn_batch_norm_backward": ("norm_backward", 9),
     "native_layer_norm_backward": ("norm_backward", 9),
     "native_group_norm_backward": ("norm_backward", 9),
+    "_weight_norm_interface_backward": ("norm_backward", 8),
     "sum": ("reduction", 1),
     "mean": ("reduction", 1),
     "prod": ("reduction", 1),

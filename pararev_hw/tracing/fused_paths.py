@@ -7,6 +7,7 @@ none of them has a formula, and spikes cannot be counted inside. The same module
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -15,14 +16,25 @@ from torch import nn
 from pararev_hw.tracing.torch_private import without_onednn
 
 
+def _uncompiled() -> contextlib.AbstractContextManager[object]:
+    """What `torch.compile` wrapped runs as it was written; nothing to do where nothing was ever compiled."""
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    eager: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return eager
+
+
 @contextlib.contextmanager
 def spelt_out(model: nn.Module) -> Iterator[None]:
     """Attention modules and LSTMs run operation by operation."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    validates = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)  # it asks for values, and does no work
     recurrent = any(isinstance(m, nn.LSTM) for m in model.modules())
     try:
-        with without_onednn() if recurrent else contextlib.nullcontext():
+        with without_onednn() if recurrent else contextlib.nullcontext(), _uncompiled():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+        torch.distributions.Distribution.set_default_validate_args(validates)

@@ -9,6 +9,7 @@ writes down when.
 
 from __future__ import annotations
 
+import math
 import sys
 import weakref
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,8 @@ class Recorder(TorchDispatchMode):
         self._frame_of_node: dict[int, int] = {}
         self._rng_tokens: dict[bytes, int] = {}
         self._constant_infos: dict[int, tuple[Any, Info, Any]] = {}
+        self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
+        self._emptied: set[int] = set()  # storages that `resize_(0)` let go while tensors still look at them
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -221,7 +224,7 @@ class Recorder(TorchDispatchMode):
         super().__exit__(kind, error, trace)
 
     def _on_free(self, ref: weakref.ref[Any]) -> None:
-        if self._running and isinstance(ref, _StorageRef):
+        if self._running and isinstance(ref, _StorageRef) and ref.storage not in self._emptied:
             self.freed[ref.storage] = len(self.records)
         # after the step nothing more is written down: what is alive then outlives it
 
@@ -256,6 +259,7 @@ class Recorder(TorchDispatchMode):
         info = self._adopt(twin, self._storage_of(twin))
         self.born[info.storage] = -1
         self.constants[info.slot] = tensor.detach()
+        self.remember_value(info, tensor)
         self._constant_infos[id(tensor)] = (tensor, info, twin)
         return twin
 
@@ -266,6 +270,19 @@ class Recorder(TorchDispatchMode):
         self.born[info.storage] = -1
         self.constants[info.slot] = tensor
         return twin
+
+    def remember_value(self, info: Info, tensor: torch.Tensor) -> None:
+        """Keep the numbers of a tensor that is the same whatever the input, where they are few."""
+        if tensor.numel() <= _FEW and tensor.device.type == "cpu" and tensor.layout is torch.strided:
+            self.values[info.storage] = tensor.detach().clone(memory_format=torch.preserve_format)
+
+    def storage_resized(self, storage: Any, nbytes: int) -> None:
+        """`storage.resize_` was called, which no dispatch mode sees: at 0 bytes the memory is gone."""
+        if nbytes == 0 and storage.nbytes() > 0:
+            for uid, ref in self._alive.items():
+                if ref() is storage:
+                    self.freed[uid] = len(self.records)
+                    self._emptied.add(uid)
 
     # ---- the ops
 
@@ -278,6 +295,10 @@ class Recorder(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         if func is _LIFT_FRESH and not isinstance(args[0], FakeTensor):
             return self._lifted(args[0])
+        if func is _SET and isinstance(args[0], FakeTensor) and isinstance(args[1], FakeTensor):
+            return self._looks_elsewhere(args[0], args[1])
+        if func is _ITEM and (number := self._number(args[0])) is not None:
+            return number
         tensors: list[Any] = []
         key: Any = _flatten(args, tensors)
         if kwargs:
@@ -312,6 +333,25 @@ class Recorder(TorchDispatchMode):
                 made_infos.append(new[1])
         self._record(position, infos, tuple(made_infos), entry.random)
         return made[0] if entry.sequence is None else entry.sequence(made)
+
+    def _looks_elsewhere(self, tensor: Any, source: Any) -> Any:
+        """`tensor.set_(source)`: from here on `tensor` is a view of `source`, and what it looked at is let go."""
+        alias = self.__torch_dispatch__(_DETACH, (), (source,))
+        self._run_fake(_SET, (tensor, source), {})
+        tensor._pararev = alias._pararev
+        return tensor
+
+    def _number(self, tensor: Any) -> Any:
+        """The number in a tensor of one element that no input decides, None where it is not known."""
+        if not isinstance(tensor, FakeTensor):
+            return tensor.item()  # a real tensor that the network's code brought along
+        info = getattr(tensor, "_pararev", None)
+        if info is None or info.storage not in self.values or tensor.numel() != 1:
+            return None
+        value = self.values[info.storage]
+        place = int(tensor.storage_offset())
+        flat = value.flatten()
+        return flat[place].item() if tensor.dtype == value.dtype and place < flat.numel() else None
 
     def _fresh(self, spec: Fresh) -> tuple[FakeTensor, Info]:
         elem = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=_META)
@@ -515,9 +555,31 @@ class Recorder(TorchDispatchMode):
         # an op's node is made just before the op is dispatched, a custom function's before its forward runs
         self._frame_of_node.setdefault(next_sequence_nr() - 1, frame if frame >= 0 else node_frame)
         rng = self._rng_token() if random else -1
+        if self.values:
+            self._carry_values(entry, inputs, outputs, random)
         self.records.append(
             Record(entry, inputs, outputs, frame, node, node_frame, recalled, grad_enabled, self.in_optimizer, rng)
         )
+
+    def _carry_values(
+        self, entry: int, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...], random: bool
+    ) -> None:
+        """A number computed from such numbers alone is one itself; one that is overwritten is none any more."""
+        signature = self.entries[entry]
+        values = self.values
+        numbers = inputs and not random and not signature.writes and all(i.storage in values for i in inputs)
+        if numbers and not signature.view and len(outputs) == 1 and outputs[0] is not None:
+            spec = signature.outputs[0]
+            if isinstance(spec, Fresh) and math.prod(spec.shape) <= _FEW:
+                values[outputs[0].storage] = _computed(signature.call, [self._whole(i) for i in inputs])
+        for k in signature.writes:
+            values.pop(inputs[k].storage, None)
+
+    def _whole(self, info: Info) -> torch.Tensor:
+        """The numbers that a tensor looks at."""
+        shape, stride, dtype, _ = self.metas[info.meta]
+        value = self.values[info.storage]
+        return value.flatten().as_strided(shape, stride, info.lo // dtype.itemsize)
 
     def _rng_token(self) -> int:
         """Equal for two draws that start from the same generator state. The state then moves on, as a draw moves it."""
@@ -541,7 +603,25 @@ class Recorder(TorchDispatchMode):
 
 _PRIM_DEVICE = torch.ops.prim.device.default
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
+_SET = torch.ops.aten.set_.source_Tensor
+_DETACH = torch.ops.aten.detach.default
+_ITEM = torch.ops.aten._local_scalar_dense.default
+_FEW = 16  # elements of a constant whose numbers are kept
 _OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+
+
+def _computed(call: Call, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The result of a call on real tensors."""
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, Hole):
+            return tensors[value.index]
+        if isinstance(value, list | tuple):
+            return type(value)(filled(v) for v in value)
+        return value
+
+    out: torch.Tensor = call.function(*filled(call.args), **{k: filled(v) for k, v in call.kwargs.items()})
+    return out.detach()
 
 
 def user_line(trace: TracebackType | None = None) -> str:

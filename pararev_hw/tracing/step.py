@@ -21,7 +21,8 @@ from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.torch_private import FakeTensorMode
-from pararev_hw.training.step import Loop, MakeOptimizer, StepOutput, run_training_step, tensors_in
+from pararev_hw.tracing.user_optimizers import on_twins
+from pararev_hw.training.step import Loop, StepOutput, run_training_step, tensors_in
 
 DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -49,6 +50,7 @@ class _Swap:
     dtype: torch.dtype | None
     channels_last: bool = False
     twins: dict[int, torch.Tensor] = field(default_factory=dict)
+    originals: dict[int, torch.Tensor] = field(default_factory=dict)  # by the id of the twin
 
     def twin(self, tensor: torch.Tensor, trainable: bool) -> torch.Tensor:
         known = self.twins.get(id(tensor))
@@ -60,6 +62,7 @@ class _Swap:
             if trainable:
                 known = nn.Parameter(known, requires_grad=tensor.requires_grad)
             self.twins[id(tensor)] = known
+            self.originals[id(known)] = tensor
         return known
 
     def stride(self, tensor: torch.Tensor, contiguous: bool = False) -> tuple[int, ...]:
@@ -115,12 +118,20 @@ def record(
             parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
             count = sum(p.numel() for p in model.parameters())
             cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
-            chosen = None if loop is None else _primed(loop.optimizer, parameters, fake)
-            if loop is not None and chosen is not None and loop.keeps_gradients:
-                _settle(loop, model, batch, chosen, fake, cast)
-            _declare(recorder, model, batch, chosen, parameters)
-            with _hooks(recorder, model):
-                results = _run(recorder, model, batch, chosen, loop, cast)
+            with on_twins(swap.twins) if loop is not None and loop.step is not None else _no_optimizers() as others:
+                chosen = None if loop is None else _primed(loop.optimizer(_some(parameters)), parameters, fake)
+                for optimizer in others:
+                    _primed(optimizer, parameters, fake)
+                in_use = [] if chosen is None else [chosen]
+                if loop is not None and chosen is not None and loop.keeps_gradients:
+                    in_use = _settle(loop, model, batch, chosen, fake, cast)
+                _declare(recorder, model, batch, in_use, parameters)
+                for twin in model.buffers():
+                    info, original = recorder.info(twin), swap.originals.get(id(twin))
+                    if info is not None and original is not None:
+                        recorder.remember_value(info, original)
+                with _hooks(recorder, model, [o for o in (chosen, *others) if o is not None]):
+                    results = _run(recorder, model, batch, chosen, loop, cast)
         except PararevError:
             raise
         except Exception as error:
@@ -187,17 +198,38 @@ def _settle(
     optimizer: torch.optim.Optimizer,
     fake: FakeTensorMode,
     cast: contextlib.AbstractContextManager[Any],
-) -> None:
-    """Take a step that is not written down: what it leaves in gradients is there when the next one begins."""
-    with state_preserved(model, values=False):
-        run_training_step(loop, model, batch, optimizer, mode=fake, cast=cast, new_target=partial(_labels, fake))
+) -> list[torch.optim.Optimizer]:
+    """Take a step that is not written down: what it leaves in gradients is there when the next one begins.
+
+    The optimizers that it used; the state of the given one is dropped where it was none of them.
+    """
+    used: dict[int, torch.optim.Optimizer] = {}
+    watch = register_optimizer_step_pre_hook(lambda o, *_: used.__setitem__(id(o), o))
+    try:
+        with state_preserved(model, values=False):
+            run_training_step(loop, model, batch, optimizer, mode=fake, cast=cast, new_target=partial(_labels, fake))
+    finally:
+        watch.remove()
+    if used and id(optimizer) not in used:
+        optimizer.state.clear()
+    return list(used.values()) if used else [optimizer]
 
 
-def _primed(make: MakeOptimizer, parameters: Mapping[str, nn.Parameter], fake: FakeTensorMode) -> torch.optim.Optimizer:
-    """An optimizer that has taken a step, so that its state exists."""
+@contextlib.contextmanager
+def _no_optimizers() -> Iterator[tuple[torch.optim.Optimizer, ...]]:
+    yield ()
+
+
+def _some(parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
     if not parameters:
         raise BadInput("the network has no trainable parameter: use --mode infer")
-    optimizer = make(list(parameters.values()))
+    return list(parameters.values())
+
+
+def _primed(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], fake: FakeTensorMode
+) -> torch.optim.Optimizer:
+    """The optimizer after a step, so that its state exists."""
     with fake:
         for p in parameters.values():
             p.grad = torch.zeros_like(p)
@@ -215,7 +247,7 @@ def _declare(
     recorder: Recorder,
     model: nn.Module,
     batch: tuple[torch.Tensor, ...],
-    optimizer: torch.optim.Optimizer | None,
+    optimizers: Sequence[torch.optim.Optimizer],
     parameters: Mapping[str, nn.Parameter],
 ) -> None:
     for n, p in model.named_parameters():
@@ -227,7 +259,7 @@ def _declare(
     for n, p in parameters.items():
         if p.grad is not None:
             recorder.declare(p.grad, f"gradient:{n}")
-    if optimizer is not None:
+    for optimizer in optimizers:
         for n, p in parameters.items():
             for key, value in optimizer.state.get(p, {}).items():
                 if isinstance(value, torch.Tensor):
@@ -261,7 +293,7 @@ def no_gc() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hooks(recorder: Recorder, model: nn.Module) -> Iterator[None]:
+def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
     paths = {id(m): n for n, m in model.named_modules()}
 
     def enter(module: nn.Module, _: Any) -> None:
@@ -273,7 +305,12 @@ def _hooks(recorder: Recorder, model: nn.Module) -> Iterator[None]:
         if id(module) in paths:
             recorder.exit_module()
 
-    def start(*_: Any) -> None:
+    def start(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if not any(optimizer is o for o in optimizers):
+            raise TraceError(
+                "the step updates with an optimizer that holds none of the network's parameters: make it over "
+                "model.parameters(), or pass a module that holds every network of the step"
+            )
         recorder.in_optimizer = True
 
     def stop(*_: Any) -> None:
@@ -285,8 +322,16 @@ def _hooks(recorder: Recorder, model: nn.Module) -> Iterator[None]:
         register_optimizer_step_pre_hook(start),
         register_optimizer_step_post_hook(stop),
     ]
+    resize = torch.UntypedStorage.resize_
+
+    def resize_and_tell(storage: torch.UntypedStorage, size: int) -> Any:
+        recorder.storage_resized(storage, size)
+        return resize(storage, size)
+
+    torch.UntypedStorage.resize_ = resize_and_tell  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
+        torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
         for handle in handles:
             handle.remove()

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from pararev_hw.errors import BadInput, TraceError, unknown_name
+from pararev_hw.training.io_forms import tensors_in as tensors_in
 
 MakeOptimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 Step = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
@@ -170,14 +171,3 @@ def eager_step(model: nn.Module, loop: Loop | None, dtype: str, device: str) -> 
         return EagerStep(model, Loop(), None, dtype, device)
     trained = [p for p in model.parameters() if p.requires_grad]
     return EagerStep(model, loop, loop.optimizer(trained), dtype, device)
-
-
-def tensors_in(out: Any) -> list[torch.Tensor]:
-    """Every tensor in what a network gave, in order."""
-    if isinstance(out, torch.Tensor):
-        return [out]
-    if isinstance(out, Mapping):
-        return [t for v in out.values() for t in tensors_in(v)]
-    if isinstance(out, list | tuple):
-        return [t for v in out for t in tensors_in(v)]
-    return []

@@ -1,0 +1,102 @@
+"""Every noun as JSON and back: `from_json(to_json(x)) == x`.
+
+The document names its noun and the version of its schema; everything in it is checked when it is read. What the verbs
+print for other people's scripts stands beside this (`graph.files`, `schedulers.document`, `reports.document`): those
+keys are contracts, chosen by hand; these follow from the nouns themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_text, shown, unknown_key
+from pararev_hw.errors import BadFile
+from pararev_hw.types import device, graph, prediction, problem, profile, schedule, sweep, validation
+from pararev_hw.types.base import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+MAX_BYTES = 1 << 30
+NOUNS: tuple[type[Any], ...] = (
+    graph.BlockGraph,
+    graph.CriticalPath,
+    device.Device,
+    profile.Profile,
+    problem.SchedulingProblem,
+    problem.Alternative,
+    schedule.Schedule,
+    prediction.Prediction,
+    prediction.Study,
+    prediction.Comparison,
+    validation.Validation,
+    validation.PaperCheck,
+    sweep.SweepResult,
+)
+_BY_NAME = {noun.__name__: noun for noun in NOUNS}
+
+Noun = TypeVar("Noun")
+
+
+def to_json(noun: Any) -> str:
+    """The noun as one line of JSON. Raises TypeError for what is no noun."""
+    if type(noun) not in NOUNS:
+        raise TypeError(f"{type(noun).__name__} is no noun of the toolkit: {', '.join(_BY_NAME)} are")
+    fields = _with_infinity_as_text(_adapter(type(noun).__name__).dump_python(noun))
+    document = {"noun": type(noun).__name__, "schema_version": SCHEMA_VERSION, "fields": fields}
+    return json.dumps(document, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str, noun: type[Noun], where: str = "the document") -> Noun:
+    """The noun of that type in a JSON text. Raises BadFile, one line that begins with `where`."""
+    document = parse_json(text, where)
+    if not isinstance(document, dict) or "fields" not in document:
+        raise BadFile(f"{where}: holds no {noun.__name__}: an object with noun, schema_version and fields is expected")
+    if document.get("noun") != noun.__name__:
+        raise BadFile(f"{where}: holds a {shown(document.get('noun'))}, not a {noun.__name__!r}")
+    version = document.get("schema_version")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BadFile(f"{where}: schema_version is {shown(version)}: this release reads {SCHEMA_VERSION}")
+    from pydantic import ValidationError
+
+    names = tuple(noun.__dataclass_fields__)  # type: ignore[attr-defined]
+    unknown = sorted(set(document["fields"]) - set(names)) if isinstance(document["fields"], dict) else []
+    if unknown:
+        raise BadFile(f"{where}: {unknown_key(unknown[0], names)}")
+    try:
+        return cast(Noun, _adapter(noun.__name__).validate_python(document["fields"]))
+    except ValidationError as error:
+        fault = first_fault(error)
+        raise BadFile(f"{where}: {fault_in_words(fault, '.'.join(map(str, fault['loc'])) or noun.__name__)}") from None
+
+
+def save(noun: Any, path: Path) -> None:
+    """Write the noun into a file, whole or not at all. Raises BadFile where it cannot be written."""
+    from pararev_hw.atomic import write_files
+
+    write_files(path.resolve().parent, {path.name: to_json(noun) + "\n"})
+
+
+def load(path: Path, noun: type[Noun]) -> Noun:
+    """The noun of that type in a file that `save` wrote. Raises BadFile in one line."""
+    return from_json(read_text(path, MAX_BYTES, f"a {noun.__name__} is JSON"), noun, str(path))
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter  # heavy, and only files need it
+
+    return TypeAdapter(_BY_NAME[name])
+
+
+def _with_infinity_as_text(value: Any) -> Any:
+    """Infinity marks a lane on which a task may not run, and JSON has no number for it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {k: _with_infinity_as_text(v) for k, v in value.items()}
+    return [_with_infinity_as_text(v) for v in value] if isinstance(value, list | tuple) else value

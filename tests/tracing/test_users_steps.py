@@ -1,0 +1,218 @@
+"""Steps as users write them: optimizers of their own, storages let go by hand, constants read, inputs of any form."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import pararev_hw as ph
+from pararev_hw.errors import TraceError
+from pararev_hw.tracing import trace_step
+
+
+def updates(graph: Any) -> int:
+    """Parameters that the update phase writes, each as often as it is written by a step of Adam."""
+    parameters = {s for s, storage in enumerate(graph.storages) if storage.role == "parameter"}
+    return sum(
+        1 for op in graph.ops
+        if op.phase == "update" and parameters & set(op.writes) and "addcdiv" in graph.op_types[op.type].name
+    )  # fmt: skip
+
+
+class Gan(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.g, self.d = nn.Linear(4, 6), nn.Linear(6, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.d(self.g(z))  # type: ignore[no-any-return]
+
+
+def test_a_steps_own_optimizers_are_traced_and_put_back() -> None:
+    net = Gan()
+    adam = {"lr": 1e-3, "foreach": False}
+    generator, critic = (torch.optim.Adam(m.parameters(), **adam) for m in (net.g, net.d))  # type: ignore[arg-type]
+
+    def step(model: Any, batch: tuple[Tensor, ...], _: Any) -> None:
+        for optimizer in (critic, generator):
+            optimizer.zero_grad()
+            model(batch[0]).mean().backward()
+            optimizer.step()
+
+    weights = [p.clone() for p in net.parameters()]
+    graph = trace_step(net, torch.rand(3, 4), step=step).graph
+    assert updates(graph) == 4  # weight and bias of two layers
+    assert graph.memory.optimizer_bytes == 2 * 4 * sum(p.numel() for p in net.parameters()) + 4 * 4  # and step counts
+    assert [id(p) for p in generator.param_groups[0]["params"]] == [id(p) for p in net.g.parameters()]
+    assert not generator.state
+    assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
+
+
+def test_an_optimizer_of_something_else_is_refused() -> None:
+    net, stranger = Gan(), nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(stranger.parameters(), lr=0.1)
+
+    def step(model: Any, batch: tuple[Tensor, ...], _: Any) -> None:
+        model(batch[0]).mean().backward()
+        optimizer.step()
+
+    with pytest.raises(TraceError, match=r"holds none of the network's parameters: make it over model.parameters"):
+        trace_step(net, torch.rand(3, 4), step=step)
+
+
+class Freed(torch.autograd.Function):
+    """y = x + f(x) whose input's memory is let go, and reconstructed by fixed-point steps: as MemCNN does."""
+
+    @staticmethod
+    def forward(ctx: Any, f: nn.Module, x: Tensor, *weights: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = x.detach() + 1
+        x.untyped_storage().resize_(0)
+        ctx.f, ctx.x, ctx.y, ctx.weights = f, x, y, weights
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Any:
+        with torch.no_grad():
+            inverse = ctx.y - 1
+            source = ctx.x
+            source.untyped_storage().resize_(inverse.numel() * 4)
+            source.set_(inverse)
+            del ctx.x, ctx.y
+        with torch.enable_grad():
+            x = source.detach().requires_grad_()
+            y = x + 0 * ctx.f(x)
+        return (None, *torch.autograd.grad(y, (x, *ctx.weights), g))
+
+
+class Deep(nn.Module):
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 1, bias=False)
+        self.f = nn.Conv2d(4, 4, 1, bias=False)
+        self.depth = depth
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for _ in range(self.depth):
+            x = Freed.apply(self.f, x, *self.f.parameters())
+        return x.mean((2, 3))
+
+
+def test_memory_let_go_by_resizing_its_storage_is_gone() -> None:
+    """The peak is that of one block, however many there are."""
+    peaks = [trace_step(Deep(depth), torch.empty(2, 1, 16, 16)).graph.memory.peak_bytes for depth in (3, 6, 12)]
+    image = 2 * 4 * 16 * 16 * 4
+    assert peaks[0] == peaks[1] == peaks[2] < 12 * image
+    graph = trace_step(Deep(3), torch.empty(2, 1, 16, 16)).graph
+    assert all(op.after == tuple(sorted(set(op.after))) for op in graph.ops)
+    assert len({k for t in graph.tasks for k in t.ops}) >= len(graph.ops) - 12  # views of parameters alone have none
+
+
+class Constants(nn.Module):
+    """Numbers in tensors that no input decides are no control flow: attributes, buffers, what follows of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leak, self.fc = torch.tensor(0.5), nn.Linear(3, 3)
+        self.register_buffer("threshold", torch.tensor([1.0, 2.0]))
+        self.register_buffer("seen", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.full((x.shape[0], 3), self.leak.detach().item())
+        if (self.threshold[1] * 2 > 3).item():
+            state = state + self.fc(x)
+        return state
+
+    def counted(self, x: Tensor) -> Tensor:
+        self.seen += int((x > 0).sum().item() > 3)
+        return self.fc(x)  # type: ignore[no-any-return]
+
+
+def test_a_constants_value_is_no_control_flow_and_an_inputs_is() -> None:
+    graph = trace_step(Constants(), torch.rand(2, 3)).graph
+    assert sum(t.flops for t in graph.tasks) == 2 * 2 * (2 * 3 * 3)  # forward and the weight's gradient
+    net = Constants()
+    net.forward = net.counted  # type: ignore[method-assign]
+    with pytest.raises(TraceError, match="only when the network really runs"):
+        trace_step(net, torch.rand(2, 3))
+
+
+@dataclass
+class Out:
+    logits: Tensor
+    hidden: Tensor
+
+
+class Pair(NamedTuple):
+    tokens: Tensor
+    mask: Tensor
+
+
+class Forms(nn.Module):
+    def __init__(self, gives: str = "tensor") -> None:
+        super().__init__()
+        self.gives, self.emb, self.fc = gives, nn.Embedding(20, 4), nn.Linear(4, 3)
+
+    def forward(self, tokens: Any, mask: Tensor | None = None, *, extra: Any = None) -> Any:
+        if isinstance(tokens, Pair):
+            tokens, mask = tokens
+        elif isinstance(tokens, Mapping):
+            tokens, mask = tokens["tokens"], tokens["mask"]
+        h = self.emb(tokens)
+        if extra is not None:
+            h = h + extra["scale"][0]
+        y = self.fc((h * mask[..., None]).sum(1) if mask is not None else h.sum(1))
+        forms = {
+            "tensor": lambda: y, "dataclass": lambda: Out(y, h), "mapping": lambda: OrderedDict(logits=y, n=3),
+            "nested": lambda: [y, (None, {"h": h})],
+            "distribution": lambda: torch.distributions.Categorical(logits=y),
+        }  # fmt: skip
+        return forms[self.gives]()
+
+
+TOKENS, MASK = torch.randint(0, 20, (2, 5)), torch.ones(2, 5)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"tokens": TOKENS, "mask": MASK},
+        ({"tokens": TOKENS, "mask": MASK},),
+        (Pair(TOKENS, MASK),),
+        [TOKENS, MASK],
+        {"tokens": TOKENS, "mask": MASK, "extra": {"scale": [torch.rand(4), "name"]}},
+    ],
+    ids=["keywords", "dictionary", "named tuple", "list", "nested"],
+)
+def test_inputs_of_any_form_trace_to_the_same_work(inputs: Any) -> None:
+    net = Forms()
+    graph = ph.trace(net, inputs)
+    assert type(net) is Forms
+    assert graph.batch == 2
+    assert sum(t.flops for t in graph.tasks) == 3 * 2 * (2 * 4 * 3)  # forward and two gradients
+    assert graph.input_shapes[:2] == ((2, 5), (2, 5))
+
+
+@pytest.mark.parametrize("gives", ["dataclass", "mapping", "nested", "distribution"])
+def test_outputs_of_any_form_are_trained_on(gives: str) -> None:
+    graph = ph.trace(Forms(gives), (TOKENS,))
+    assert any(op.phase == "update" for op in graph.ops)
+    assert sum(t.flops for t in graph.tasks) == 3 * 2 * (2 * 4 * 3)
+
+
+def test_a_step_of_ones_own_is_given_the_inputs_as_they_came() -> None:
+    def step(model: Any, batch: Any, optimizer: Any) -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(model(**batch).logits, torch.zeros(2, dtype=torch.long)).backward()
+        optimizer.step()
+
+    graph = ph.trace(Forms("dataclass"), {"tokens": TOKENS, "mask": MASK}, step=step)
+    assert any(op.phase == "update" for op in graph.ops)

@@ -1,0 +1,132 @@
+"""Every noun comes back from its file equal; what is not one is refused in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pararev_hw.devices import load_device
+from pararev_hw.errors import BadFile, BadInput
+from pararev_hw.types import Device, DeviceParameter, SchedulingProblem, TaskCost
+from pararev_hw.types.codec import NOUNS, from_json, load, save, to_json
+from tests.helpers.scheduling_problems import problems
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXTS,
+    float: FLOATS,
+    int: st.integers(-(2**62), 2**62),
+    bool: st.booleans(),
+    type(None): st.none(),
+    Any: TEXTS,
+}
+
+
+def drawn(kind: Any) -> st.SearchStrategy[Any]:
+    """Values of a field's type, from the type alone."""
+    if kind in SIMPLE:
+        return SIMPLE[kind]
+    if is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        # a schedule's front holds schedules: here none
+        parts = {
+            f.name: st.just(()) if hints[f.name] == tuple[kind, ...] else drawn(hints[f.name]) for f in fields(kind)
+        }
+        return st.fixed_dictionaries(parts).map(lambda given: constructed(kind, given)).filter(lambda v: v is not None)
+    origin, inside = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        return st.sampled_from(inside)
+    if origin is tuple:
+        if inside[-1] is Ellipsis:
+            return st.lists(drawn(inside[0]), max_size=2).map(tuple)
+        return st.tuples(*map(drawn, inside))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, typing.Mapping):  # type: ignore[arg-type]
+        return st.dictionaries(drawn(inside[0]), drawn(inside[1]), max_size=2)
+    return st.one_of(*map(drawn, inside))  # a union
+
+
+def constructed(kind: Any, values: dict[str, Any]) -> Any:
+    """The noun of these fields; None where they make none."""
+    try:
+        return kind(**values)
+    except BadInput:
+        return None
+
+
+EVERY = [n for n in NOUNS if n.__name__ not in ("SchedulingProblem", "Study", "Comparison", "Schedule")]
+
+
+@pytest.mark.parametrize("noun", EVERY, ids=lambda n: n.__name__)
+@given(data=st.data())
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_noun_comes_back_equal(noun: type[Any], data: st.DataObject) -> None:
+    value = data.draw(drawn(noun))
+    text = to_json(value)
+    again = from_json(text, noun)
+    assert again == value
+    assert json.loads(text)["noun"] == noun.__name__
+
+
+@given(problem=problems())
+@settings(max_examples=12, deadline=None)
+def test_scheduling_problems_and_their_schedules_come_back_equal(problem: SchedulingProblem) -> None:
+    from pararev_hw import schedulers
+
+    assert from_json(to_json(problem), SchedulingProblem) == problem
+    schedule = schedulers.run(problem, "heft")
+    assert from_json(to_json(schedule), type(schedule)) == schedule
+
+
+def test_studies_and_comparisons_come_back_equal(tmp_path: Path) -> None:
+    from pararev_hw import pipeline
+    from pararev_hw.types import Comparison, Study
+    from tests.helpers.hand_built_graphs import pararev_stage
+
+    device = load_device("edge8")
+    study = pipeline.study(pararev_stage(3, 0.2), device)
+    for noun in (study, Comparison(device, (study, study)), study.graph, device):
+        save(noun, tmp_path / "noun.json")
+        assert load(tmp_path / "noun.json", type(noun)) == noun
+    with pytest.raises(BadFile, match="holds a 'Device', not a 'Study'"):
+        load(tmp_path / "noun.json", Study)
+
+
+def test_a_lane_where_a_task_may_not_run_survives() -> None:
+    problem = SchedulingProblem("toy", 2, (TaskCost("a", (1.0, math.inf)),), ())
+    text = to_json(problem)
+    assert "Infinity" not in text and from_json(text, SchedulingProblem) == problem
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"noun": "Sofa"}, "holds a 'Sofa', not a 'Device'"),
+        ({"schema_version": 99}, "schema_version is 99: this release reads 1"),
+        ({"schema_version": True}, "schema_version is True"),
+        ({"fields": []}, "x.json: "),
+        ({"fields": {"name": "a"}}, "is missing"),
+    ],
+)
+def test_a_changed_document_is_refused_in_one_line(change: dict[str, Any], fault: str) -> None:
+    parameter = DeviceParameter(1.0, "somebody", "assumed")
+    document = json.loads(to_json(Device("a", "cpu", "A", 1, {"memory_bytes": parameter})))
+    with pytest.raises(BadFile, match=fault) as caught:
+        from_json(json.dumps(document | change), Device, "x.json")
+    assert "\n" not in str(caught.value)
+    document["fields"]["lane"] = 2
+    with pytest.raises(BadFile, match="unknown key 'lane': did you mean 'lanes'"):
+        from_json(json.dumps(document), Device, "x.json")
+
+
+def test_what_is_no_noun_is_refused() -> None:
+    with pytest.raises(TypeError, match="int is no noun"):
+        to_json(3)
