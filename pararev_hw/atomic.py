@@ -19,7 +19,7 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> tuple[Path, ...]:
     """
     drafts: dict[Path, Path] = {}
     at = folder
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    missing_folders = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -36,7 +36,7 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> tuple[Path, ...]:
     finally:
         for draft in drafts.values():
             _remove(draft)
-        for p in made:  # those that hold a file stay
+        for p in missing_folders:  # those that hold a file stay
             with contextlib.suppress(OSError):
                 p.rmdir()
     return tuple(drafts)

@@ -151,9 +151,9 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def unknown_key(key: str, known: Sequence[Hashable], at: str = "") -> str:
+def unknown_key(key: str, valid: Sequence[Hashable], at: str = "") -> str:
     """What to say of a key that nobody knows, at a place in the document: the nearest one, or all of them."""
-    names = [str(name) for name in known]
+    names = [str(name) for name in valid]
     near = get_close_matches(key, names, n=1, cutoff=0.5)
     place = f" at {at}" if at else ""
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"

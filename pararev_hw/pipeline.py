@@ -134,37 +134,39 @@ def _plan(costed: CostedGraph, problem: SchedulingProblem, schedule: Schedule) -
     return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error)
 
 
-def predict(made: Plan) -> Prediction:
+def predict(plan: Plan) -> Prediction:
     """What the plan costs when it is played. Raises Infeasible where the device's memory does not hold it."""
-    found = predict_schedule(made.graph, made.device, made.costs, made.schedule, made.op_seconds, launch=made.launch)
-    limit = made.costs.memory_limit_bytes
-    have = min(made.device.get("memory_bytes", float("inf")), float("inf") if limit is None else limit)
-    if found.peak_bytes > have:
-        raise Infeasible(_does_not_fit(made, found, have))
-    scheduled = replace(found.schedule, peak_bytes=found.peak_bytes)
+    prediction = predict_schedule(
+        plan.graph, plan.device, plan.costs, plan.schedule, plan.op_seconds, launch=plan.launch
+    )
+    limit = plan.costs.memory_limit_bytes
+    have = min(plan.device.get("memory_bytes", float("inf")), float("inf") if limit is None else limit)
+    if prediction.peak_bytes > have:
+        raise Infeasible(_does_not_fit(plan, prediction, have))
+    scheduled = replace(prediction.schedule, peak_bytes=prediction.peak_bytes)
     return replace(
-        found, schedule=scheduled, eager_peak_bytes=_eager_peak_bytes(made), expected_error=made.expected_error
+        prediction, schedule=scheduled, eager_peak_bytes=_eager_peak_bytes(plan), expected_error=plan.expected_error
     )
 
 
-def _eager_peak_bytes(made: Plan) -> int | None:
+def _eager_peak_bytes(plan: Plan) -> int | None:
     """What PyTorch's allocator will count where the plan is what PyTorch runs by itself."""
-    kind = made.device.kind
-    if made.schedule.scheduler != "sequential" or made.launch != "eager" or kind not in ("cpu", "gpu"):
+    kind = plan.device.kind
+    if plan.schedule.scheduler != "sequential" or plan.launch != "eager" or kind not in ("cpu", "gpu"):
         return None
-    return workspace.eager_peak_bytes(made.graph, kind, workspace.rule_of(made.device))
+    return workspace.eager_peak_bytes(plan.graph, kind, workspace.rule_of(plan.device))
 
 
-def _does_not_fit(made: Plan, found: Prediction, have: float) -> str:
-    total = found.memory.total
+def _does_not_fit(plan: Plan, prediction: Prediction, have: float) -> str:
+    total = prediction.memory.total
     peak = max(range(len(total)), key=lambda k: (total[k], -k))
-    at = found.memory.times_s[peak]
-    running = sorted(p.task for p in found.schedule.placements if p.start_s <= at <= p.end_s)
-    largest = sorted(((b[peak], role) for role, b in found.memory.bytes.items()), reverse=True)[:2]
+    at = prediction.memory.times_s[peak]
+    running = sorted(p.task for p in prediction.schedule.placements if p.start_s <= at <= p.end_s)
+    largest = sorted(((b[peak], role) for role, b in prediction.memory.bytes.items()), reverse=True)[:2]
     parts = " and ".join(f"{units.size(count)} {role}" for count, role in largest)
     return (
-        f"{made.graph.model}, batch {made.graph.batch}, does not fit {made.device.name}: {found.scheduler} needs "
-        f"{units.size(found.peak_bytes)} at its peak (while {', '.join(running[:2]) or 'nothing'} runs; {parts}), "
+        f"{plan.graph.model}, batch {plan.graph.batch}, does not fit {plan.device.name}: {prediction.scheduler} needs "
+        f"{units.size(prediction.peak_bytes)} at its peak (while {', '.join(running[:2]) or 'nothing'} runs; {parts}), "
         f"there are {units.size(have)}: lower the batch, the width or the number of time steps"
     )
 
@@ -245,9 +247,9 @@ def find_device(name: str, *, cache: Path | None = None, progress: Progress = _s
         return load_hardware(name)
     from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
 
-    kept = None if cache is None else read_cached(cache / cache_name())
-    if kept is not None:
-        return kept
+    cached = None if cache is None else read_cached(cache / cache_name())
+    if cached is not None:
+        return cached
     progress("measuring this machine's CPU")
     device = with_observed_allocations(quick_cpu_device())
     if cache is not None:
@@ -263,12 +265,12 @@ def error_document(error: ExpectedError | None) -> dict[str, float | None]:
     return asdict(error or ExpectedError(None, None, None, None))
 
 
-def schedule_document(made: Plan, prediction: Prediction | None) -> dict[str, Any]:
+def schedule_document(plan: Plan, prediction: Prediction | None) -> dict[str, Any]:
     """What `schedule --json` prints."""
-    found = made.schedule if prediction is None else prediction.schedule
-    document = {"model": made.graph.model, "launch": made.launch, **bare_schedule_document(found, made.costs)}
+    schedule = plan.schedule if prediction is None else prediction.schedule
+    document = {"model": plan.graph.model, "launch": plan.launch, **bare_schedule_document(schedule, plan.costs)}
     if prediction is not None:
         document |= {"energy_j": energy_document(prediction.energy_j), "standing": prediction.provenance}
         document["expected_error"] = error_document(prediction.expected_error)
-    document["assumptions"] = [*made.graph.assumptions, *document["assumptions"]]
+    document["assumptions"] = [*plan.graph.assumptions, *document["assumptions"]]
     return document

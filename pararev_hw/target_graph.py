@@ -66,32 +66,32 @@ def build_graph(
     make_optimizer = optimizer_named(optimizer or default_optimizer("gpu" if device is None else device.kind))
     _check_spikes(spikes)
     progress(f"building {target}")
-    found = resolve(target, options)
-    progress(f"tracing {found.name}")
-    has_step = found.step is not None and mode == "train"
+    resolved = resolve(target, options)
+    progress(f"tracing {resolved.name}")
+    has_step = resolved.step is not None and mode == "train"
     traced = trace_step(
-        found.network,
-        (*found.inputs, *found.targets) if has_step else found.inputs,
-        name=found.name,
+        resolved.network,
+        (*resolved.inputs, *resolved.targets) if has_step else resolved.inputs,
+        name=resolved.name,
         mode=mode,
-        batch=found.batch,
-        timesteps=found.timesteps,
+        batch=resolved.batch,
+        timesteps=resolved.timesteps,
         dtype=dtype,
         granularity=granularity,
         blocks=blocks,
         optimizer=make_optimizer,
         accumulate=accumulate,
         zero_grad=zero_grad,
-        step=found.step if has_step else None,
-        assumptions=found.assumptions,
+        step=resolved.step if has_step else None,
+        assumptions=resolved.assumptions,
         rules=DispatchRules(
             cuda=device is None or device.kind == "gpu",
             channels_last=channels_last,
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph, found = _with_axes(traced, found)
-    graph = with_spikes(graph, found, spikes, progress)
+    graph, resolved = _with_axes(traced, resolved)
+    graph = with_spikes(graph, resolved, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
@@ -152,18 +152,18 @@ def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progre
     if spikes == "auto" and target.real_inputs:
         inputs, source = target.inputs, "the target's own inputs"
     else:
-        found = _npy(Path(spikes), target) if spikes.endswith(".npy") else _digits(graph, target, spikes)
-        if isinstance(found, str):
+        samples_or_reason = _npy(Path(spikes), target) if spikes.endswith(".npy") else _digits(graph, target, spikes)
+        if isinstance(samples_or_reason, str):
             assumed = graphs.assumed(graph, ASSUMED_RATE)
-            return graphs.attach(replace(graph, assumptions=(*graph.assumptions, found)), assumed)
-        inputs, source = found
+            return graphs.attach(replace(graph, assumptions=(*graph.assumptions, samples_or_reason)), assumed)
+        inputs, source = samples_or_reason
     progress(f"counting spikes of {graph.model}")
     samples = int(inputs[0].shape[1] if target.event else inputs[0].shape[0])
     try:
         network = target.realise()
         kind = "the network's own" if network is target.network else "random"
-        said = f"{source}, {samples} samples, {kind} weights"
-        measured = measure_spikes(network, inputs, source=said, mode=graph.mode, samples=samples, graph=graph)
+        description = f"{source}, {samples} samples, {kind} weights"
+        measured = measure_spikes(network, inputs, source=description, mode=graph.mode, samples=samples, graph=graph)
     except PararevError:
         raise
     except Exception as error:

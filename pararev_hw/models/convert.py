@@ -74,13 +74,13 @@ def load_published(net: nn.Module, state: State) -> None:
 
     Names differ, the order in which data meets the tensors does not. Raises BadInput where count or shapes differ.
     """
-    own = net.state_dict()
-    names = sorted(own, key=_data_order)
+    own_state = net.state_dict()
+    names = sorted(own_state, key=_data_order)
     if len(names) != len(state):
         raise BadInput(f"the checkpoint has {len(state)} tensors: the network has {len(names)}")
     for name, (theirs, value) in zip(names, state.items(), strict=True):
-        if own[name].shape != value.shape:
-            ours = tuple(own[name].shape)
+        if own_state[name].shape != value.shape:
+            ours = tuple(own_state[name].shape)
             raise BadInput(f"the checkpoint's {theirs} has shape {tuple(value.shape)}: the network's {name} has {ours}")
     net.load_state_dict(dict(zip(names, state.values(), strict=True)))
 

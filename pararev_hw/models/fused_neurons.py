@@ -31,12 +31,12 @@ def use_fused(network: nn.Module, fused: bool = True) -> int:
 
     Raises BadInput for a surrogate that has no kernel.
     """
-    found = [m for m in network.modules() if getattr(m, "is_spiking_neuron", False) and hasattr(m, "fused")]
-    for neuron in found:
+    neurons = [m for m in network.modules() if getattr(m, "is_spiking_neuron", False) and hasattr(m, "fused")]
+    for neuron in neurons:
         if fused:
             surrogate_code(neuron.surrogate)  # type: ignore[arg-type]
         neuron.fused = fused  # type: ignore[assignment]
-    return len(found)
+    return len(neurons)
 
 
 @cache
@@ -141,8 +141,8 @@ def spiking_neuron(
 def _(
     x: Tensor, v: Tensor | None, rate: Tensor | None, charge: int, tau: float, threshold: float, v_reset: float | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    made = x.new_empty(x.shape)
-    return made, x.new_empty(x.shape), x.new_empty(x.shape[1:])
+    spikes = x.new_empty(x.shape)
+    return spikes, x.new_empty(x.shape), x.new_empty(x.shape[1:])
 
 
 def _charged(x: Tensor, v: Tensor, rate: Tensor | None, charge: int, tau: float, rest: float) -> Tensor:

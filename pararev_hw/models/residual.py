@@ -53,8 +53,8 @@ def _static(name: str, family: Family, depth: int, blocks: tuple[int, ...], *ass
 
 
 def _para(depth: int, *blocks: int) -> Spec:
-    known = depth == 21
-    assumptions = (_NO_CODE, _STRIDE) if known else (_NO_CODE, _STRIDE, _pairs(*blocks))
+    is_published = depth == 21
+    assumptions = (_NO_CODE, _STRIDE) if is_published else (_NO_CODE, _STRIDE, _pairs(*blocks))
     return _static(f"pararevsnn{depth}", "pararevsnn", depth, blocks, *assumptions)
 
 
@@ -89,14 +89,14 @@ def create(
     **options: Any,
 ) -> SpikingResNet:
     """The network of that description; see `pararev_hw.models.create`."""
-    made = _customised(spec, options)
+    network_spec = _customised(spec, options)
     if form not in FORMS:
         raise unknown_name("form", str(form), FORMS)
-    if form != "unfused" and made.family != "pararevsnn":
+    if form != "unfused" and network_spec.family != "pararevsnn":
         raise BadInput(f"{spec.name} has no {form} form: only ParaRevSNN networks have")
-    channels = tuple(max(1, round(c * width)) for c in made.channels)
-    made = replace(made, channels=channels, timesteps=timesteps, classes=num_classes)
-    net = _ms_resnet(made) if made.family == "msresnet" else _reversible(made, form, store)
+    channels = tuple(max(1, round(c * width)) for c in network_spec.channels)
+    network_spec = replace(network_spec, channels=channels, timesteps=timesteps, classes=num_classes)
+    net = _ms_resnet(network_spec) if network_spec.family == "msresnet" else _reversible(network_spec, form, store)
     initialise(net)
     return net
 
@@ -137,18 +137,20 @@ def _stem(made: Spec, channels: int, pool: Callable[[], nn.Module]) -> Stem:
     return Stem(made.input_shape[0], channels, stride=stride, pool=pool() if made.event else None)
 
 
-def _customised(made: Spec, options: Mapping[str, Any]) -> Spec:
-    neuron = made.neuron
+def _customised(network_spec: Spec, options: Mapping[str, Any]) -> Spec:
+    neuron = network_spec.neuron
     for key, value in options.items():
         match key:
             case "blocks":
-                if not isinstance(value, Sequence) or len(value) != len(made.blocks):
+                if not isinstance(value, Sequence) or len(value) != len(network_spec.blocks):
                     raise BadInput(
-                        f"blocks is {value!r}: it must give one number for each of {len(made.blocks)} stages"
+                        f"blocks is {value!r}: it must give one number for each of {len(network_spec.blocks)} stages"
                     )
-                made = replace(made, blocks=tuple(whole("blocks", n) for n in value))
+                network_spec = replace(network_spec, blocks=tuple(whole("blocks", n) for n in value))
             case "in_channels":
-                made = replace(made, input_shape=(whole("in_channels", value), *made.input_shape[1:]))
+                network_spec = replace(
+                    network_spec, input_shape=(whole("in_channels", value), *network_spec.input_shape[1:])
+                )
             case "neuron":
                 neuron = replace(neuron, kind=value)
             case "surrogate":
@@ -156,8 +158,8 @@ def _customised(made: Spec, options: Mapping[str, Any]) -> Spec:
             case "tau" | "v_threshold" | "v_reset" | "detach_reset":
                 neuron = replace(neuron, **{key: value})
             case _:
-                raise BadInput(f"{made.name} has no option {key!r}: known: {', '.join(OPTIONS)}")
-    return replace(made, neuron=neuron)
+                raise BadInput(f"{network_spec.name} has no option {key!r}: known: {', '.join(OPTIONS)}")
+    return replace(network_spec, neuron=neuron)
 
 
 OPTIONS = (

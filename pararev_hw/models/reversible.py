@@ -288,8 +288,8 @@ def _recompute(
     wanted = [z, *weights] if wants_z else [*weights]
     if not wanted or not out.requires_grad:
         return out.detach(), None, [None] * len(weights)
-    found = torch.autograd.grad(out, wanted, cotangent.to(out.dtype), allow_unused=True)
-    return out.detach(), found[0] if wants_z else None, found[1:] if wants_z else found
+    gradients = torch.autograd.grad(out, wanted, cotangent.to(out.dtype), allow_unused=True)
+    return out.detach(), gradients[0] if wants_z else None, gradients[1:] if wants_z else gradients
 
 
 def _replay(rng: _Rng | None) -> AbstractContextManager[None]:

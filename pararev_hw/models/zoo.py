@@ -62,13 +62,13 @@ def create(
 
     Raises UnknownName for a name that is not in the zoo, BadInput for a value or option that cannot be.
     """
-    made = spec(name)
+    network_spec = spec(name)
     if not (isinstance(width, int | float) and 0 < width < math.inf):
         raise BadInput(f"width is {width!r}: it must be a number above 0")
     return _BUILDERS[name](
-        made,
-        num_classes=whole("num_classes", made.classes if num_classes is None else num_classes),
-        timesteps=whole("timesteps", made.timesteps if timesteps is None else timesteps),
+        network_spec,
+        num_classes=whole("num_classes", network_spec.classes if num_classes is None else num_classes),
+        timesteps=whole("timesteps", network_spec.timesteps if timesteps is None else timesteps),
         width=width,
         **options,
     )

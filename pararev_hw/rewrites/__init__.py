@@ -56,9 +56,9 @@ def apply(traced: Traced, chosen: Iterable[str]) -> Traced:
     for are passed over."""
     names = frozenset(chosen)
     for rewrite in REWRITES.values():
-        found = [o for o in rewrite.find(traced) if o.name in names] if names else []
-        if found:
-            traced = rebuilt(traced, rewrite.apply(traced, found))
+        opportunities = [o for o in rewrite.find(traced) if o.name in names] if names else []
+        if opportunities:
+            traced = rebuilt(traced, rewrite.apply(traced, opportunities))
     return traced
 
 
@@ -69,10 +69,10 @@ def apply_all(traced: Traced, kinds: Iterable[Kind]) -> tuple[Traced, tuple[Oppo
     for kind in asked:
         _rewrite(kind)
     for kind, rewrite in REWRITES.items():
-        found = _found(rewrite, traced) if kind in asked else ()
-        if found:
-            traced = rebuilt(traced, rewrite.apply(traced, found))
-            taken += found
+        opportunities = _found(rewrite, traced) if kind in asked else ()
+        if opportunities:
+            traced = rebuilt(traced, rewrite.apply(traced, opportunities))
+            taken += opportunities
     return traced, tuple(taken)
 
 

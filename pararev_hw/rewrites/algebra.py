@@ -65,17 +65,17 @@ class Algebra:
             return
         else:
             key = (self._signature(line.entry, entry), line.rng, tuple(inputs))
-        made = [
+        known_values = [
             self._known_output(entry, base, line, inputs, n, o) if o is not None else None
             for n, o in enumerate(line.outputs)
         ]
-        for n, (o, known) in enumerate(zip(line.outputs, made, strict=True)):
+        for n, (o, known) in enumerate(zip(line.outputs, known_values, strict=True)):
             if o is not None and not isinstance(entry.outputs[n], int):
                 self._of[o.slot] = self._number((key, n)) if known is None else known
         first = line.outputs[0] if line.outputs else None
         if first is None or first.slot not in self._of:
             return
-        if base == "add" and len(inputs) == 2 and _plain(entry) and made[0] is None:
+        if base == "add" and len(inputs) == 2 and _plain(entry) and known_values[0] is None:
             self._sums.setdefault(self._of[first.slot], (inputs[0], inputs[1]))
         if base == "cat":
             dim = _dim(entry.call.args, 1, len(entry.op_type.output_shapes[0]))

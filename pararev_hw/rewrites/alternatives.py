@@ -34,7 +34,7 @@ def alternatives(traced: Traced, price: Price, kinds: Collection[Kind]) -> tuple
     """Alternatives of the problem `price(traced.graph)`. `price` gives a graph's problem: a task for each of its tasks,
     in order. Names of opportunities, as `names_of` finds them in an alternative's, can be applied."""
     base = price(traced.graph)
-    found: dict[str, Alternative] = {}
+    by_name: dict[str, Alternative] = {}
     steps: dict[tuple[Kind, ...], tuple[Traced, tuple[Opportunity, ...]]] = {(): (traced, ())}
     with no_gc():
         for combination in _COMBINATIONS:
@@ -47,8 +47,8 @@ def alternatives(traced: Traced, price: Price, kinds: Collection[Kind]) -> tuple
             if {o.kind for o in taken} != set(combination):
                 continue  # some kind found nothing, so a smaller combination says all of it
             for a in _parts(traced, base, changed, price(changed.graph), taken):
-                found.setdefault(a.name, a)
-    return tuple(found.values())
+                by_name.setdefault(a.name, a)
+    return tuple(by_name.values())
 
 
 def names_of(chosen: Collection[str]) -> tuple[str, ...]:
@@ -95,13 +95,13 @@ def _twins(traced: Traced, changed: Traced) -> dict[int, int]:
     def content(t: Traced, ops: Sequence[int]) -> tuple[tuple[int, int], ...]:
         return tuple((t.tape.lines[k].origin, t.tape.lines[k].entry) for k in ops)
 
-    known = {task.id: (i, content(traced, task.ops)) for i, task in enumerate(traced.graph.tasks)}
-    found = {}
+    original = {task.id: (i, content(traced, task.ops)) for i, task in enumerate(traced.graph.tasks)}
+    twin_of = {}
     for j, task in enumerate(changed.graph.tasks):
-        at = known.get(task.id)
+        at = original.get(task.id)
         if at is not None and at[1] == content(changed, task.ops):
-            found[j] = at[0]
-    return found
+            twin_of[j] = at[0]
+    return twin_of
 
 
 def _join_rewired(traced: Traced, changed: Traced, twin: Mapping[int, int], links: _Links, touched: set[int]) -> None:
@@ -151,11 +151,11 @@ def _as_alternatives(
         return parts[part_after[j]].before if j in part_after else (twin[j],)
 
     joined = {(e.src, e.dst) for e in base.edges}
-    found = []
+    result = []
     for p, part in enumerate(parts):
         ops = {k for i in part.before for k in traced.graph.tasks[i].ops}
-        own = [o for o in taken if not o.origins.isdisjoint(ops)]
-        if not own:
+        opportunities = [o for o in taken if not o.origins.isdisjoint(ops)]
+        if not opportunities:
             continue
         at = {j: n for n, j in enumerate(part.after)}
         takes, gives = {}, {}
@@ -176,10 +176,10 @@ def _as_alternatives(
                 if src not in at and olds and not any((a, b) in joined for a in olds for b in part.before):
                     e = edge[src, j]
                     further.append(CommEdge(olds[0], n, e.delay_s, e.bytes, e.energy_j))
-        found.append(
+        result.append(
             Alternative(
-                name=_AND.join(dict.fromkeys(o.name for o in own)),
-                kind=own[0].kind,
+                name=_AND.join(dict.fromkeys(o.name for o in opportunities)),
+                kind=opportunities[0].kind,
                 replaces=part.before,
                 tasks=tuple(costs.tasks[j] for j in part.after),
                 in_edges=takes,
@@ -188,7 +188,7 @@ def _as_alternatives(
                 extra_deps=tuple(further),
             )
         )
-    return found
+    return result
 
 
 class _Links:

@@ -46,19 +46,19 @@ class Edit:
 
     def drop_unused(self) -> None:
         """Leave out what was made for dropped lines alone."""
-        lines, kept = self.tape.lines, set(map(self._stands_for, self.tape.results.values()))
+        lines, live_slots = self.tape.lines, set(map(self._stands_for, self.tape.results.values()))
         users: dict[int, set[int]] = {}
         for k, line in enumerate(lines):
             for i in line.inputs if k not in self._dropped else ():
                 users.setdefault(self._stands_for(i.slot), set()).add(k)
-        kept |= {self._stands_for(i.slot) for _, line in self._new for i in line.inputs}
+        live_slots |= {self._stands_for(i.slot) for _, line in self._new for i in line.inputs}
         asked = {self._stands_for(i.slot) for k in self._dropped for i in lines[k].inputs}
         for k in range(len(lines) - 1, -1, -1):
             entry = self.tape.entries[lines[k].entry]
-            made = [o.slot for o in lines[k].outputs if o is not None]
-            if k in self._dropped or entry.writes or entry.random or not asked.intersection(made):
+            outputs = [o.slot for o in lines[k].outputs if o is not None]
+            if k in self._dropped or entry.writes or entry.random or not asked.intersection(outputs):
                 continue
-            if any(slot in kept or users.get(slot) for slot in made):
+            if any(slot in live_slots or users.get(slot) for slot in outputs):
                 continue
             self._dropped.add(k)
             for i in lines[k].inputs:
@@ -104,12 +104,12 @@ class Edit:
             if k in self._dropped or all(i.slot != old.slot for i in line.inputs):
                 continue
             function, args, kwargs = self.call(k)
-            entry, _, made = self._writer.write(function, _put_for(args, old, new), _put_for(dict(kwargs), old, new))
+            entry, _, outputs = self._writer.write(function, _put_for(args, old, new), _put_for(dict(kwargs), old, new))
             before = self.tape.entries[line.entry].outputs
             after = self._writer.entries[entry].outputs
             if any(isinstance(spec, Alias) for spec in after) or list(map(type, before)) != list(map(type, after)):
                 return False
-            if [None if o is None else o.meta for o in made] != [None if o is None else o.meta for o in line.outputs]:
+            if list(map(_meta, outputs)) != list(map(_meta, line.outputs)):
                 return False
             entries[k] = entry
         if old.slot in self.tape.results.values():
@@ -140,10 +140,10 @@ class Edit:
     def finished(self) -> Tape:
         """The tape with all changes made."""
         old = self.tape
-        kept: list[tuple[tuple[int, int, int], int]] = [
+        remaining: list[tuple[tuple[int, int, int], int]] = [
             (self._place.get(k, (k, 1, 0)), k) for k in range(len(old.lines)) if k not in self._dropped
         ]
-        order = sorted([*kept, *((at, -1 - n) for n, (at, _) in enumerate(self._new))])
+        order = sorted([*remaining, *((at, -1 - n) for n, (at, _) in enumerate(self._new))])
         lines: list[TapeOp] = []
         number: dict[int, int] = {}
         for _, k in order:
@@ -151,9 +151,9 @@ class Edit:
                 number[k] = len(lines)
             lines.append(self._changed(k) if k >= 0 else self._with_substitutes(self._new[-1 - k][1]))
         writer = self._writer
-        made = _made(lines, writer.entries)
-        there = {*old.storage_of_external.values(), *(i.storage for line in lines for i in line.inputs)} - made
-        alive = made | there
+        created = _made(lines, writer.entries)
+        there = {*old.storage_of_external.values(), *(i.storage for line in lines for i in line.inputs)} - created
+        alive = created | there
         bytes_ = tuple([b if s in alive else 0 for s, b in enumerate(writer.storage_bytes)])
         return replace(
             old,
@@ -282,3 +282,7 @@ def _made(lines: Sequence[TapeOp], entries: Sequence[Any]) -> set[int]:
         for out, spec in zip(line.outputs, entries[line.entry].outputs, strict=True)
         if out is not None and isinstance(spec, Fresh)
     }
+
+
+def _meta(output: Info | None) -> int | None:
+    return None if output is None else output.meta

@@ -51,7 +51,7 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
         key = _family(tape, values, k)
         if key is not None:
             families.setdefault((line.home.phase, key), []).append(k)
-    found: list[Opportunity] = []
+    opportunities: list[Opportunity] = []
     taken: set[Scope] = set()
     for lines in families.values():
         for first, second in zip(lines[::2], lines[1::2], strict=False):
@@ -72,8 +72,8 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
                 and not tape.entries[tape.lines[k].entry].view
             )
             name = f"fuse {named[a]} + {named[b]}"
-            found.append(Opportunity(name, "fuse", (first, second), _Plan(first, second, (a, b), alike, meets)))
-    return tuple(found)
+            opportunities.append(Opportunity(name, "fuse", (first, second), _Plan(first, second, (a, b), alike, meets)))
+    return tuple(opportunities)
 
 
 def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
@@ -179,31 +179,31 @@ def _stack_backward(edit: Edit, traced: Traced, plan: _Plan, meets: Summed) -> N
 
 
 def _cat(edit: Edit, at: int, home: Scope, parts: Sequence[Info], dim: int) -> Info:
-    (made,) = edit.put(at, home, _ATEN.cat.default, list(parts), dim)
-    assert made is not None
-    return made
+    (joined,) = edit.put(at, home, _ATEN.cat.default, list(parts), dim)
+    assert joined is not None
+    return joined
 
 
 def _needed(traced: Traced, before: int, until: int, slots: set[int]) -> list[int]:
     """Lines between the two that make these slots, and what those need of lines after the first."""
     lines = traced.tape.lines
     asked = [k for k in range(before, until) for o in lines[k].outputs if o is not None and o.slot in slots]
-    found: set[int] = set()
+    needed: set[int] = set()
     while asked:
         k = asked.pop()
-        if k >= before and k not in found:
-            found.add(k)
+        if k >= before and k not in needed:
+            needed.add(k)
             asked += traced.graph.ops[k].after
-    return sorted(found)
+    return sorted(needed)
 
 
 def _followers(traced: Traced, line: int, until: int) -> list[int]:
     """Lines before `until` that follow `line`, directly or through others."""
-    found = {line}
+    followers = {line}
     for k in range(line + 1, until):
-        if not found.isdisjoint(traced.graph.ops[k].after):
-            found.add(k)
-    return sorted(found - {line})
+        if not followers.isdisjoint(traced.graph.ops[k].after):
+            followers.add(k)
+    return sorted(followers - {line})
 
 
 def _merge(edit: Edit, places: tuple[Scope, Scope]) -> None:

@@ -79,7 +79,7 @@ def _starts(alternatives: Sequence[Alternative], replaces: Sequence[set[int]]) -
     most kinds first, then in their order."""
     kinds = [_kinds(a) for a in alternatives]
     present = sorted(set().union(*kinds))
-    found: dict[frozenset[int], None] = {}
+    neighbours: dict[frozenset[int], None] = {}
     for size in range(1, len(present) + 1):
         for allowed in combinations(present, size):
             usable = [a for a, own in enumerate(kinds) if own <= set(allowed)]
@@ -87,8 +87,8 @@ def _starts(alternatives: Sequence[Alternative], replaces: Sequence[set[int]]) -
             for a in sorted(usable, key=lambda a: (-len(kinds[a]), a)):
                 if all(replaces[a].isdisjoint(replaces[b]) for b in taken):
                     taken.append(a)
-            found[frozenset(taken)] = None
-    return list(found)
+            neighbours[frozenset(taken)] = None
+    return list(neighbours)
 
 
 def _kinds(alternative: Alternative) -> frozenset[str]:

@@ -23,22 +23,22 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     tape = traced.tape
     values = number_values(tape)
     named = titles(tape)
-    kept = set(tape.results.values())
-    found: dict[str, list[tuple[int, int]]] = {}
+    result_slots = set(tape.results.values())
+    pairs_by_name: dict[str, list[tuple[int, int]]] = {}
     for k, leader in enumerate(values.leader):
         line, entry = tape.lines[k], tape.entries[tape.lines[k].entry]
         if leader == k or entry.view or not line.inputs:
             continue
-        if any(o is not None and (o.slot in kept or o.storage in tape.gradients) for o in line.outputs):
+        if any(o is not None and (o.slot in result_slots or o.storage in tape.gradients) for o in line.outputs):
             continue
         first = tape.lines[leader]
         if first.home.phase != line.home.phase:
             continue
         name = f"share {named[place(first.home)]} + {named[place(line.home)]}"
-        found.setdefault(name, []).append((k, leader))
+        pairs_by_name.setdefault(name, []).append((k, leader))
     return tuple(
         Opportunity(name, "share", tuple(k for pair in pairs for k in pair), tuple(pairs))
-        for name, pairs in sorted(found.items(), key=lambda item: (item[1][0], item[0]))
+        for name, pairs in sorted(pairs_by_name.items(), key=lambda item: (item[1][0], item[0]))
     )
 
 
@@ -68,13 +68,13 @@ def _feeding_only(tape: Tape, common: set[int]) -> set[int]:
     for k, line in enumerate(tape.lines):
         for i in line.inputs:
             users.setdefault(i.slot, set()).add(k)
-    found = set(common)
+    shared = set(common)
     for k in range(max(common, default=-1), -1, -1):
         line = tape.lines[k]
         entry = tape.entries[line.entry]
         uses = set().union(*(users.get(o.slot, set()) for o in line.outputs if o is not None))
-        if k in found or entry.writes or entry.view or not uses or not uses <= found or line.inputs:
+        if k in shared or entry.writes or entry.view or not uses or not uses <= shared or line.inputs:
             continue
         if any(place(tape.lines[u].home) == place(line.home) for u in uses):
-            found.add(k)
-    return found
+            shared.add(k)
+    return shared

@@ -31,15 +31,15 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     for k, line in enumerate(tape.lines):
         if line.home.phase == "backward" and not line.home.glue:
             lines_of.setdefault(place(line.home), []).append(k)
-    found = []
+    opportunities = []
     for home, lines in lines_of.items():
         both = [k for k in lines if k in needed and _makes_both(tape, k)]
         weights = [k for k in lines if k not in needed]
         heavy = [k for k in lines if _work(tape, k) > 0]
         if any(k in needed for k in heavy) and (both or any(k not in needed for k in heavy)):
             touched = tuple(sorted({*both, *weights}))
-            found.append(Opportunity(f"split {named[home]}", "split", touched, (tuple(both), tuple(weights))))
-    return tuple(found)
+            opportunities.append(Opportunity(f"split {named[home]}", "split", touched, (tuple(both), tuple(weights))))
+    return tuple(opportunities)
 
 
 def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:

@@ -30,14 +30,14 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     for k, line in enumerate(tape.lines):
         if line.home.phase == "recompute":
             lines_of.setdefault(place(line.home), []).append(k)
-    found = []
+    opportunities = []
     for home, lines in lines_of.items():
         replaced = [k for k in lines if k in same]
         heavy = [k for k in lines if tape.entries[tape.lines[k].entry].op_type.flops]
         if heavy and all(k in same for k in heavy):
             plan = tuple((k, same[k]) for k in replaced)
-            found.append(Opportunity(f"store {named[home]}", "store", tuple(replaced), plan))
-    return tuple(found)
+            opportunities.append(Opportunity(f"store {named[home]}", "store", tuple(replaced), plan))
+    return tuple(opportunities)
 
 
 def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
@@ -59,7 +59,7 @@ def _forward_twins(tape: Tape) -> dict[int, tuple[Info | None, ...]]:
     """For each recompute line that can go, the tensors of forward that stand for what it makes."""
     algebra = Algebra(tape)
     twin: dict[tuple[int, int], Info] = {}  # value, layout -> a tensor of forward
-    found: dict[int, tuple[Info | None, ...]] = {}
+    stored: dict[int, tuple[Info | None, ...]] = {}
     for k, line in enumerate(tape.lines):
         if line.home.phase == "forward":
             for o in line.outputs:
@@ -75,9 +75,9 @@ def _forward_twins(tape: Tape) -> dict[int, tuple[Info | None, ...]]:
             if all(t is not None or o is None for o, t in zip(line.outputs, twins, strict=True)) and not any(
                 o is not None and o.storage in algebra.written for o in line.outputs
             ):
-                found[k] = tuple(twins)
-    _keep_bases(tape, found)
-    return found
+                stored[k] = tuple(twins)
+    _keep_bases(tape, stored)
+    return stored
 
 
 def _keep_bases(tape: Tape, found: dict[int, tuple[Info | None, ...]]) -> None:

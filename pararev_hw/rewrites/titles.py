@@ -21,9 +21,9 @@ def titles(tape: Tape) -> Mapping[Scope, str]:
     places = dict.fromkeys(place(line.home) for line in tape.lines)
     for p in places:
         calls.setdefault(replace(p, call=0), []).append(p.call)
-    found = {}
+    titles = {}
     for p in places:
         number = sorted(calls[replace(p, call=0)]).index(p.call) + 1
         name = ".".join(part for part in (p.block, p.branch) if part)
-        found[p] = f"{name}:{p.phase}" + (f"#{number}" if number > 1 else "")
-    return found
+        titles[p] = f"{name}:{p.phase}" + (f"#{number}" if number > 1 else "")
+    return titles

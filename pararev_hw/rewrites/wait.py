@@ -26,20 +26,22 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
         for s in sources:
             ancestors[i] |= ancestors[s] | 1 << s
     owner = {k: i for i, t in enumerate(graph.tasks) for k in t.ops}
-    found = []
+    opportunities = []
     for r, task in enumerate(graph.tasks):
         if task.phase != "recompute" or not any(graph.op_types[graph.ops[k].type].flops for k in task.ops):
             continue
-        made = {s for k in task.ops for s in graph.ops[k].writes if graph.storages[s].born == k}
-        readers = {owner[k] for k in _readers(traced, made) if k in owner and graph.ops[k].phase == "backward"}
+        recomputed = {s for k in task.ops for s in graph.ops[k].writes if graph.storages[s].born == k}
+        readers = {owner[k] for k in _readers(traced, recomputed) if k in owner and graph.ops[k].phase == "backward"}
         other = {b for g in readers for b in before[g] if not ancestors[b] >> r & 1 and b != r and b not in readers}
         late = {b for b in other if not ancestors[r] >> b & 1}
         first = next((k for k in task.ops if graph.op_types[graph.ops[k].type].kind != "view"), task.ops[0])
         needed = {a for g in readers for k in graph.tasks[g].ops for a in _made_by(traced, k) if owner.get(a) in late}
         # where the step itself does not recompute just in time, neither is there a time to wait for
         if needed and max(needed) < first:
-            found.append(Opportunity(f"wait {task.id}", "wait", task.ops, tuple((a, first) for a in sorted(needed))))
-    return tuple(found)
+            opportunities.append(
+                Opportunity(f"wait {task.id}", "wait", task.ops, tuple((a, first) for a in sorted(needed)))
+            )
+    return tuple(opportunities)
 
 
 def _made_by(traced: Traced, op: int) -> list[int]:

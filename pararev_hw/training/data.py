@@ -149,9 +149,9 @@ def event_frames(
     unpacked from it. Where that is missing a BadFile says so; only with `download=True` tonic fetches it. Needs the
     extra `events`.
     """
-    known = {"cifar10-dvs": "CIFAR10DVS", "dvs128-gesture": "DVSGesture"}
-    if dataset not in known:
-        raise unknown_name("event data set", dataset, tuple(known))
+    class_names = {"cifar10-dvs": "CIFAR10DVS", "dvs128-gesture": "DVSGesture"}
+    if dataset not in class_names:
+        raise unknown_name("event data set", dataset, tuple(class_names))
     if timesteps < 1:
         raise BadInput(f"timesteps is {timesteps}: at least 1 is needed")
     datasets = _optional("tonic.datasets", "tonic", "events")
@@ -160,7 +160,7 @@ def event_frames(
     if dataset == "cifar10-dvs":
         _optional("aedat", "aedat", "events")  # tonic reads these files with it, and does not ask for it
         options = {}
-    kind = getattr(datasets, known[dataset])
+    kind = getattr(datasets, class_names[dataset])
     binning = transforms.ToFrame(sensor_size=kind.sensor_size, n_event_bins=timesteps)
     recordings = (kind if download else _local_only(kind))(save_to=str(path), transform=binning, **options)
 
@@ -199,13 +199,13 @@ def _leading_share(order: list[int], targets: list[int], share: float, *, leadin
     """Of each class the first `share` of its members in `order`, or the rest."""
     sizes = {label: targets.count(label) for label in set(targets)}
     seen = dict.fromkeys(sizes, 0)
-    kept = []
+    chosen = []
     for k in order:
         label = targets[k]
         if (seen[label] < round(share * sizes[label])) == leading:
-            kept.append(k)
+            chosen.append(k)
         seen[label] += 1
-    return kept
+    return chosen
 
 
 def _local_only(kind: Any) -> Any:

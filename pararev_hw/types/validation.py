@@ -97,8 +97,8 @@ class Validation:
 
     def within(self, tolerance: float) -> bool:
         """Whether every mean error that was measured is at most `tolerance`, a share of one, and no case failed."""
-        found = [a.mape for a in (self.latency, self.memory, self.energy) if a is not None]
-        return bool(found) and max(found) <= tolerance and all(c.failed is None for c in self.cases)
+        errors = [a.mape for a in (self.latency, self.memory, self.energy) if a is not None]
+        return bool(errors) and max(errors) <= tolerance and all(c.failed is None for c in self.cases)
 
 
 @dataclass(frozen=True, slots=True)

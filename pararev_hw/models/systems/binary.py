@@ -159,13 +159,13 @@ class Branch(nn.Module):
         self.stem = nn.Sequential(
             nn.Conv2d(image, channels[0], 7, 2, 3, bias=False), nn.BatchNorm2d(channels[0]), nn.MaxPool2d(3, 2, 1)
         )
-        made: list[nn.Module] = []
+        layers: list[nn.Module] = []
         before = channels[0]
         for i, (c, n) in enumerate(zip(channels, blocks, strict=True)):
             for k in range(n):
-                made.append(Block(before, c, 2 if i and not k else 1, binary=binary))
+                layers.append(Block(before, c, 2 if i and not k else 1, binary=binary))
                 before = c
-        self.blocks = nn.ModuleList(made)
+        self.blocks = nn.ModuleList(layers)
         self.fc = nn.Linear(before, classes)
 
     def features(self, x: Tensor, given: Sequence[Tensor] | None = None) -> list[Tensor]:
@@ -215,9 +215,9 @@ class BinaryResNet(nn.Module):
             self.teacher.eval()
             with torch.no_grad():
                 wanted = self.teacher.features(x)
-        made = self.student.features(x, wanted if self.local else None)
-        loss = nnf.cross_entropy(self.student.fc(made[-1].mean((2, 3))), y)
-        for mine, theirs in zip(made, wanted, strict=False):  # no teacher: no block losses
+        features = self.student.features(x, wanted if self.local else None)
+        loss = nnf.cross_entropy(self.student.fc(features[-1].mean((2, 3))), y)
+        for mine, theirs in zip(features, wanted, strict=False):  # no teacher: no block losses
             loss = loss + nnf.mse_loss(mine, theirs)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -271,13 +271,13 @@ class DSRPreActResNet(nn.Module):
         super().__init__()
         self.timesteps, self.in_channels = timesteps, in_channels
         self.stem = layers.conv(in_channels, channels[0], bias=False)
-        made: list[nn.Module] = []
+        modules: list[nn.Module] = []
         before = channels[0]
         for i, (c, n) in enumerate(zip(channels, blocks, strict=True)):
             for k in range(n):
-                made.append(PreActBlock(before, c, 2 if i and not k else 1, layers))
+                modules.append(PreActBlock(before, c, 2 if i and not k else 1, layers))
                 before = c
-        self.blocks = nn.ModuleList(made)
+        self.blocks = nn.ModuleList(modules)
         self.norm, self.sn, self.sn_pooled = layers.norm(before), layers.neuron(), layers.neuron()
         self.fc = nn.Linear(before, classes)
         self.norm_out, self.sn_out = nn.BatchNorm1d(classes), layers.neuron()
@@ -313,17 +313,17 @@ class DSRVGG(nn.Module):
             0,
             *channels[3:] * 2,
         ]
-        made: list[nn.Module] = []
+        modules: list[nn.Module] = []
         self.pools: list[bool] = []
         before = in_channels
         for c in plan:
             if c == 0:
                 self.pools[-1] = True
                 continue
-            made.append(nn.Sequential(layers.conv(before, c), layers.norm(c), layers.neuron()))
+            modules.append(nn.Sequential(layers.conv(before, c), layers.norm(c), layers.neuron()))
             self.pools.append(False)
             before = c
-        self.features = nn.ModuleList(made)
+        self.features = nn.ModuleList(modules)
         self.fc = nn.Linear(before, classes)
 
     def forward(self, x: Tensor) -> Tensor:

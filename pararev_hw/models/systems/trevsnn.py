@@ -119,10 +119,10 @@ class Block(nn.Module):
         self.dw1 = _depthwise(channels, kernel)
         self.pw1 = StandardisedConv(channels, 4 * channels, 1)
         # the second block of a level shares its last two convolutions with those of the other time steps
-        own = last is None
+        is_first = last is None
         self.pw2 = StandardisedConv(4 * channels, channels, 1) if last is None else last[0]
         self.dw2 = _depthwise(channels, kernel) if last is None else last[1]
-        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1)) if own else None
+        self.gamma = nn.Parameter(torch.ones(1, channels, 1, 1)) if is_first else None
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.dw2(self.pw2(self.sn2(self.pw1(self.dw1(self.sn1(x))))))
@@ -239,7 +239,7 @@ class Head(nn.Module):
 def _through(net: TRevSNN, stems: Sequence[Tensor]) -> tuple[list[Tensor], list[list[Tensor]]]:
     """c3 of every step, and all states after every step."""
     before: list[Tensor | None] = [None] * _LEVELS
-    tops, kept = [], []
+    tops, states = [], []
     for t, column in enumerate(cast("Sequence[Column]", net.columns)):
         below = stems[min(t, len(stems) - 1)]
         after: list[Tensor] = []
@@ -250,9 +250,9 @@ def _through(net: TRevSNN, stems: Sequence[Tensor]) -> tuple[list[Tensor], list[
             after.append(c)
             below = c
         tops.append(after[-1])
-        kept.append(after)
+        states.append(after)
         before = list(after)
-    return tops, kept
+    return tops, states
 
 
 class _Columns(torch.autograd.Function):
@@ -261,8 +261,8 @@ class _Columns(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, net: TRevSNN, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.net, ctx.count = net, count
-        tops, kept = _through(net, [s.detach() for s in tensors[:count]])
-        states = [c for after in (kept if net.keep == "columns" else kept[-1:]) for c in after]
+        tops, all_states = _through(net, [s.detach() for s in tensors[:count]])
+        states = [c for after in (all_states if net.keep == "columns" else all_states[-1:]) for c in after]
         ctx.save_for_backward(*tensors[:count], *states)
         return tuple(tops)
 
@@ -279,7 +279,7 @@ class _Columns(torch.autograd.Function):
             for t in reversed(range(len(net.columns))):
                 column = cast("Column", net.columns[t])
                 g[3] = _plus(g[3], dtops[t])
-                known = states[(t - 1) * _LEVELS : t * _LEVELS] if net.keep == "columns" and t > 0 else None
+                restored = states[(t - 1) * _LEVELS : t * _LEVELS] if net.keep == "columns" and t > 0 else None
                 before: list[Tensor] = [after[0]] * _LEVELS
                 past: list[Tensor | None] = [None] * _LEVELS
                 for j in reversed(range(_LEVELS)):
@@ -293,7 +293,7 @@ class _Columns(torch.autograd.Function):
                         with torch.enable_grad():
                             alpha = column.alpha(j)
                         a = alpha.detach()
-                        before[j] = (after[j] - out) / a if known is None else known[j]
+                        before[j] = (after[j] - out) / a if restored is None else restored[j]
                         dalpha = (cotangent * before[j]).sum((0, 2, 3), keepdim=True)
                         (da,) = torch.autograd.grad(alpha, column.alphas[j], dalpha)
                         grads[id(column.alphas[j])] = da
@@ -305,8 +305,8 @@ class _Columns(torch.autograd.Function):
                     else:
                         dstems[stem] = _plus(dstems[stem], dbelow)
                 g, after = past, before
-        found = (grads.get(id(p)) for p in net.columns.parameters())
-        return None, None, *dstems, *found
+        gradients = (grads.get(id(p)) for p in net.columns.parameters())
+        return None, None, *dstems, *gradients
 
 
 def _plus(a: Tensor | None, b: Tensor) -> Tensor:
@@ -322,7 +322,7 @@ def _level_back(
     with torch.enable_grad():
         views = [x.view_as(x) for x in leaves]
         out: Tensor = level(views[0], views[1] if len(views) == 2 else None)
-    found = torch.autograd.grad(out, [*leaves, *weights], cotangent)
-    for w, dw in zip(weights, found[len(leaves) :], strict=True):
+    gradients = torch.autograd.grad(out, [*leaves, *weights], cotangent)
+    for w, dw in zip(weights, gradients[len(leaves) :], strict=True):
         grads[id(w)] = grads[id(w)] + dw if id(w) in grads else dw
-    return out.detach(), found[0], found[1] if above is not None else None
+    return out.detach(), gradients[0], gradients[1] if above is not None else None

@@ -144,7 +144,7 @@ class _Reversible(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         y, w1, w2 = ctx.saved_tensors
         gw1, gw2 = torch.zeros_like(w1), torch.zeros_like(w2)
-        found = []
+        input_gradients = []
         for y_t, g_t in zip(reversed(y.unbind(0)), reversed(g.unbind(0)), strict=True):
             y1, y2 = y_t.chunk(2, 1)
             gy1, gy2 = g_t.chunk(2, 1)
@@ -156,9 +156,9 @@ class _Reversible(torch.autograd.Function):
                 gx1, gx2, gw1, gw2 = torch.autograd.grad(again, leaves, (gy1, gy2, gw1, gw2))
             else:
                 gx1, gx2, gw1, gw2 = pulled_back(s, (y1, y2), (gy1, gy2, gw1, gw2), ctx.c)
-            found.append(torch.cat((gx1, gx2), 1))
+            input_gradients.append(torch.cat((gx1, gx2), 1))
             w1, w2 = s.v1, s.v2
-        return torch.stack(found[::-1]), None, None
+        return torch.stack(input_gradients[::-1]), None, None
 
 
 class ReversibleNeuron(nn.Module):
@@ -226,13 +226,13 @@ def _vgg(channels: Sequence[int], backward: Backward) -> nn.Module:
 
 
 def _resnet(channels: Sequence[int], blocks: Sequence[int], backward: Backward) -> nn.Module:
-    made: list[nn.Module] = []
+    layers: list[nn.Module] = []
     before = channels[0]
     for i, (c, n) in enumerate(zip(channels, blocks, strict=True)):
         for k in range(n):
-            made.append(BasicBlock(before, c, 2 if i and not k else 1, lambda: ReversibleNeuron(backward)))
+            layers.append(BasicBlock(before, c, 2 if i and not k else 1, lambda: ReversibleNeuron(backward)))
             before = c
-    return nn.Sequential(*made)
+    return nn.Sequential(*layers)
 
 
 class ZeroMemNet(nn.Module):
