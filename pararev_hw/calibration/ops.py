@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ from pararev_hw.types import OpSample
 FLUSH_BYTES = 64 << 20  # twice a large last cache
 WARM_LIMIT_S, COLD_LIMIT_S = 0.04, 0.06
 COLD_SAMPLES = 4
+MOST_S = 0.2  # of the samples of one slow op
+_LOW_PRECISION = ("bfloat16", "float16")
+_LOW_PRECISION_SHARE = 0.15  # of the time, as long as there are others to measure
+_SLOW_S = 0.1  # an op so slow does not depend on whether its data were in a cache
 _UNTOUCHED = ("view", "host")  # kinds whose time does not depend on where their data are
 
 
@@ -37,9 +42,25 @@ def measured_ops(
     """
     generator = torch.Generator().manual_seed(SEED)
     flush = _flush(device)
-    for entry, case, held_out in in_turn(entries):
+    spent: dict[str, float] = defaultdict(float)  # seconds by datatype
+    postponed: deque[tuple[SuiteEntry, Case, bool]] = deque()
+    first_pass = in_turn(entries)
+    over = False  # the first pass, in which slow datatypes wait
+    while True:
+        todo = None if over else next(first_pass, None)
+        over = over or todo is None
+        todo = postponed.popleft() if todo is None and postponed else todo
+        if todo is None:
+            return
         if until():
             return
+        entry, case, held_out = todo
+        dtype = case.operands[0].dtype if case.operands else "float32"
+        total = sum(spent.values())
+        if not over and dtype in _LOW_PRECISION and spent[dtype] > _LOW_PRECISION_SHARE * total:
+            postponed.append(todo)  # a CPU without such units takes many times as long: fast datatypes come first
+            continue
+        begun = time.perf_counter()
         try:
             yield from _measured(case, held_out, device, clock, generator, flush)
         except Exception as error:
@@ -48,6 +69,7 @@ def measured_ops(
             if reason is None:
                 raise DeviceLost(str(error).splitlines()[0]) from error
             yield Missed(entry.name, reason)
+        spent[dtype] += time.perf_counter() - begun
 
 
 def _measured(
@@ -56,9 +78,9 @@ def _measured(
     kind = case.op_type()
     run = case.call(device, generator)
     with torch.no_grad():
-        timings = [(False, measure(run, clock, limit_s=WARM_LIMIT_S))]
-        if kind.kind not in _UNTOUCHED:
-            cold = measure(run, clock, limit_s=COLD_LIMIT_S, before=flush, min_samples=COLD_SAMPLES)
+        timings = [(False, measure(run, clock, limit_s=WARM_LIMIT_S, most_s=MOST_S))]
+        if kind.kind not in _UNTOUCHED and timings[0][1].min_s < _SLOW_S:
+            cold = measure(run, clock, limit_s=COLD_LIMIT_S, before=flush, min_samples=COLD_SAMPLES, most_s=MOST_S)
             timings.append((True, cold))
     for cold_, timing in timings:
         yield OpSample(

@@ -80,7 +80,7 @@ def corrections(
     bare = replace(profile, corrections={})
     ops_s = np.array([op_times.op_costs(s.graph, bare, traffic(s.graph), "eager").seconds.sum() for s in seen])
     samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(seen, ops_s.tolist(), strict=True))
-    taken = np.array([_median(s.sample.seconds) for s in seen])
+    taken = np.array([_low(s.sample.seconds) for s in seen])
     shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in seen for op in s.graph.ops})
     counts = np.array([[_count(s.graph, name) for name in shifts] for s in seen], np.float64)
     factors = sorted({op_times.factor_name(s.graph) for s in seen})
@@ -96,7 +96,7 @@ def corrections(
         # a CPU does both one after the other; a GPU's host runs ahead of it
         said = device + launched if on_cpu else np.maximum(device, launched)
         weak = np.concatenate((_WEAK * p[:n], _FIRM * p[n:]))
-        misses: Floats = np.concatenate((np.log(np.maximum(said, 0.05 * taken) / taken), weak))
+        misses: Floats = np.concatenate((np.log(np.maximum(said, 1e-4 * taken) / taken), weak))
         return misses
 
     solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=_OUTLIER)
@@ -138,5 +138,6 @@ def _count(graph: BlockGraph, name: str) -> int:
     return sum(op_times.shift_name(graph, op.phase) == name for op in graph.ops)
 
 
-def _median(seconds: Sequence[float]) -> float:
-    return sorted(seconds)[len(seconds) // 2]
+def _low(seconds: Sequence[float]) -> float:
+    """The lower quartile: a busy neighbour only ever adds."""
+    return sorted(seconds)[len(seconds) // 4]

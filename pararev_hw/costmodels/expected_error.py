@@ -17,7 +17,7 @@ from collections import defaultdict
 import numpy as np
 
 from pararev_hw.costmodels.calibrated.features import family
-from pararev_hw.costmodels.calibrated.op_times import fit_key
+from pararev_hw.costmodels.calibrated.op_times import fit_key, usable_fits
 from pararev_hw.costmodels.measured_ops import host_seconds, is_measured, op_keys
 from pararev_hw.types import BlockGraph, Device, ExpectedError, Hardware, MeasuredDevice, Profile
 
@@ -66,7 +66,7 @@ def _of_profile(
     graph: BlockGraph, profile: Profile, seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> tuple[float, float]:
     total = float(seconds.sum()) or 1.0
-    fits = {(f.group, f.dtype): f for f in profile.fits}
+    fits = usable_fits(profile)
     errors: dict[int, tuple[str, float]] = {}
     for n, t in enumerate(graph.op_types):
         key = fit_key(t, fits)

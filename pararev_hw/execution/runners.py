@@ -19,6 +19,7 @@ from pararev_hw.execution.state import network_state
 from pararev_hw.execution.streams import LaneStreams, make_streams
 from pararev_hw.execution.threads import LaneThreads
 from pararev_hw.measurement import computing_threads
+from pararev_hw.tracing.model_state import state_preserved
 
 Orders = Sequence[Sequence[int]]
 
@@ -110,7 +111,11 @@ class LaneRunner:
 
 
 class LoopRunner:
-    """PyTorch's own loop: forward, loss, backward and update by autograd, with `threads` inside operations."""
+    """PyTorch's own loop: forward, loss, backward and update by autograd, with `threads` inside operations.
+
+    Each step begins, as the traced one does, with the attributes that the network came with: membranes and other state
+    that an earlier step left in them are put back, tensors that are updated in place (weights, statistics) are not.
+    """
 
     def __init__(self, job: Job, threads: int = 1) -> None:
         self.model, self._step = plain_loop(job)
@@ -119,7 +124,7 @@ class LoopRunner:
         self._loss: torch.Tensor | None = None
 
     def step(self, batch: Batch) -> StepRun:
-        with computing_threads(self._threads):
+        with computing_threads(self._threads), state_preserved(self.model, values=False):
             self._settle()
             begun = time.perf_counter()
             self._loss = self._step(batch)

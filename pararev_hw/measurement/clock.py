@@ -111,13 +111,18 @@ def measure(
     batch_s: float = BATCH_S,
     before: Run | None = None,
     min_samples: int = MIN_SAMPLES,
+    most_s: float = math.inf,
 ) -> Timing:
     """The time of one run: warmed up, then sampled until the median's 95 % interval is within CONFIDENCE of it, a
     noisy set once more from the start, all within about `limit_s` and never less than `min_samples` samples.
 
-    `before` runs outside the timing ahead of every sample, which then is a single run: it may empty the caches.
+    `before` runs outside the timing ahead of every sample, which then is a single run: it may empty the caches. A run
+    so long that its samples would take more than `most_s` is sampled less often, at least once.
     """
-    once = min(clock(run, 1)[0] for _ in range(2))
+    once = clock(run, 1)[0]
+    if once < most_s:
+        once = min(once, clock(run, 1)[0])
+    min_samples = max(1, min(min_samples, int(min(most_s / max(once, 1e-9), 1e6))))
     count = 1 if before is not None else max(1, min(10_000, math.ceil(batch_s / max(once, 1e-8))))
     deadline = time.perf_counter() + limit_s
     first = _sampled(run, clock, count, deadline, before, min_samples)

@@ -64,6 +64,12 @@ class OpSample:
         return ordered[len(ordered) // 2]
 
     @property
+    def low_s(self) -> float:
+        """The lower quartile: a busy neighbour only ever adds to a sample."""
+        ordered = sorted(self.seconds)
+        return ordered[len(ordered) // 4]
+
+    @property
     def min_s(self) -> float:
         return min(self.seconds)
 

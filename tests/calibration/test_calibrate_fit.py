@@ -10,13 +10,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+import pararev_hw as ph
 from pararev_hw.calibration.fit import fits
 from pararev_hw.costmodels.calibrated import gaussian_process
 from pararev_hw.costmodels.calibrated.cache_model import miss_share
-from pararev_hw.types import Fit, OpSample, OpType
+from pararev_hw.costmodels.calibrated.op_times import measured_rates, usable_fits
+from pararev_hw.costmodels.cost import cost
+from pararev_hw.devices import needed_parameters
+from pararev_hw.types import Device, DeviceParameter, Environment, Estimate, Fit, OpSample, OpType, Profile
 
 CACHES = (1e6, 3e7)
 OVERHEAD_S, PER_BYTE_S, DRAM_S, COLD_S = 3e-6, 2e-11, 5e-11, 2e-5
@@ -126,3 +132,41 @@ def test_noise_is_not_learnt_as_shape() -> None:
     if how is not None:
         factor = gaussian_process.correction(at[:70], noise[:70], how, at[70:])
         assert np.abs(np.log(factor)).mean() < 0.1
+
+
+# ---- what a short calibration must not do
+
+
+def _profile(measured: list[OpSample]) -> Profile:
+    figures = {
+        n: DeviceParameter(1e9 if "_per_s" in n else 1e-6, "a test", "measured") for n in needed_parameters("cpu")
+    }
+    device = Device("cpu", "cpu", "a test's CPU", 1, figures)
+    where = Environment("a test", "a test's CPU", "oneDNN, AVX2", "2", 1, {})
+    return Profile(device, where, {}, fits(measured, CACHES, 0.0), {}, {}, tuple(measured), (), (), (), (), 0)
+
+
+def test_a_fit_that_held_out_shapes_refute_is_not_used() -> None:
+    once = samples()
+    spoilt = [replace(s, seconds=(1e3 * s.seconds[0],)) if s.held_out else s for s in once]
+    assert ("aten.relu.default", "float32") in usable_fits(_profile(once))
+    assert ("aten.relu.default", "float32") not in usable_fits(_profile(spoilt))
+    few = [replace(s, held_out=False) for s in once[:5]]
+    assert usable_fits(_profile(few)) == {}
+
+
+def test_an_op_is_never_predicted_far_beyond_the_measured_rates_of_its_kind() -> None:
+    """Times of 1 ns a byte, measured up to 1e6 bytes; overheads that a wild price would multiply by a thousand."""
+    measured = [
+        OpSample(op(n), False, False, False, (8e-9 * n,)) for n in (10_000, 20_000, 40_000, 80_000, 100_000, 125_000)
+    ]
+    profile = _profile(measured)
+    wild = tuple(
+        replace(f, coefficients={"write_s_per_byte": Estimate(1e-6)}) for f in profile.fits if f.group != "elementwise"
+    )
+    slowest, fastest = measured_rates(profile)
+    assert slowest["elementwise", "float32"] == pytest.approx(1e-9, rel=0.05)
+    assert fastest["elementwise", "float32"] == pytest.approx(1e-9)
+    graph = ph.trace(nn.ReLU(), torch.empty(10_000_000, device="meta"), mode="infer", spikes="none")
+    (seconds,) = cost(graph, replace(profile, fits=wild)).op_seconds
+    assert seconds == pytest.approx(1.5 * 8e-2, rel=0.05)  # 8e7 bytes at 1 ns, and half as much again

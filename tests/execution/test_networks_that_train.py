@@ -48,6 +48,20 @@ def pruned():
 
 def weight_norm():
     return body(U.weight_norm)
+
+
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.states = nn.Linear(6, 3), []
+
+    def forward(self, x):
+        self.states.append(self.f(x))
+        return sum(self.states)
+
+
+def list_of_states():
+    return Remembers(), torch.rand(2, 6)
 """
 
 
@@ -59,7 +73,7 @@ def networks(tmp_path: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-@pytest.mark.parametrize("factory", ["pooled", "spectral", "pruned", "weight_norm"])
+@pytest.mark.parametrize("factory", ["pooled", "spectral", "pruned", "weight_norm", "list_of_states"])
 def test_lanes_train_it_as_the_plain_loop_does(factory: str, networks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contention, "_SAMPLE_S", 1e-5)
     monkeypatch.setattr(contention, "_ROUNDS", 1)

@@ -146,3 +146,17 @@ def test_computing_threads_are_put_back_after_an_error() -> None:
         assert torch.get_num_threads() == before + 1
         raise ZeroDivisionError
     assert torch.get_num_threads() == before
+
+
+def test_a_slow_run_is_sampled_within_its_time() -> None:
+    """Each run takes one second by the clock: three fit into 3.5 s, and one is taken where none fits."""
+    calls: list[int] = []
+
+    def clock(run: Callable[[], object], count: int) -> tuple[float, float]:
+        run()
+        return 1.0, 1.0
+
+    assert len(measure(lambda: calls.append(0), clock, limit_s=0.0, most_s=3.5).seconds) == 3
+    calls.clear()
+    assert len(measure(lambda: calls.append(0), clock, limit_s=0.0, most_s=0.5).seconds) == 1
+    assert len(calls) == 2  # one that tells how long a run is

@@ -63,10 +63,10 @@ def measured_design_matrix(samples: Sequence[OpSample], capacities: tuple[float,
 
 
 def seconds_without_faults(samples: Sequence[OpSample], fault_s_per_byte: float) -> Floats:
-    """Measured medians without what the operating system took to map memory in: in a step that is counted apart."""
-    median = np.array([s.median_s for s in samples])
+    """Measured lower quartiles without the time to map memory in, which a step counts apart."""
+    low = np.array([s.low_s for s in samples])
     faults = fault_s_per_byte * np.array([float(s.faulted_bytes) for s in samples])
-    return np.maximum(median - faults, 0.3 * median)
+    return np.maximum(low - faults, 0.3 * low)
 
 
 def capacities(profile: Profile) -> tuple[float, float]:

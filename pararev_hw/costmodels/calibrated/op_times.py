@@ -34,6 +34,11 @@ from pararev_hw.costmodels.traffic import Floats, Traffic
 from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]  # group or kind, and datatype
+_FEWEST_HELD_OUT = 2  # samples below which a fit counts as unchecked
+_FEWEST_UNCHECKED = 6  # samples that an unchecked fit must be made of
+_WORST_MEDIAN = 0.5  # error on held-out shapes above which a fit says less than the quick look
+_SMALL_S = 30e-6  # an op that takes less says little of the rate of its work
+_BEYOND = 1.5  # how far beyond the measured rates of its kind an op may be predicted
 _LEAST_S = 1e-8  # that an op takes, whatever was fitted
 
 
@@ -81,7 +86,7 @@ def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
 
 def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Floats:
     """Seconds of each op as if it ran alone with its data where the step leaves them; NaN for kinds without a fit."""
-    fits = {(f.group, f.dtype): f for f in profile.fits}
+    fits = usable_fits(profile)
     members: dict[tuple[Key, str], list[int]] = defaultdict(list)
     for k, t in enumerate(graph.op_types):
         key = fit_key(t, fits)
@@ -106,7 +111,45 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
                 taken = seconds_without_faults(samples, _fault_s_per_byte(profile))
                 factor = corrected(known, np.log(taken / known.seconds(fit.coefficients)), how, unknown)
         seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
+    slowest, fastest = measured_rates(profile)
+    for n, t in enumerate(graph.op_types):
+        key = (family(t), t.dtype)
+        if key in slowest:
+            at = np.flatnonzero(type_of == n)
+            work = work_of(t)
+            most, least = _SMALL_S + _BEYOND * slowest[key] * work, fastest[key] * work / _BEYOND
+            seconds[at] = np.clip(seconds[at], least, most)  # NaN stays NaN
     return seconds
+
+
+def work_of(t: OpType) -> float:
+    """What an op's time grows with: flops of matrix kinds, else bytes."""
+    return float(t.true_flops) if t.flops else float(t.read_bytes + t.write_bytes)
+
+
+def measured_rates(profile: Profile) -> tuple[Mapping[Key, float], Mapping[Key, float]]:
+    """Most and fewest seconds per unit of work that any op of a kind and datatype was measured to take."""
+    slowest: dict[Key, float] = {}
+    fastest: dict[Key, float] = {}
+    for s in profile.samples:
+        work = work_of(s.op)
+        if work > 0 and s.low_s > _SMALL_S:  # below it the time is the overhead, not the work
+            key = (family(s.op), s.op.dtype)
+            rate = (s.low_s - _SMALL_S) / work
+            slowest[key] = max(slowest.get(key, 0.0), rate)
+            fastest[key] = min(fastest.get(key, np.inf), s.low_s / work)
+    return slowest, fastest
+
+
+def usable_fits(profile: Profile) -> Mapping[Key, Fit]:
+    """The fits that know more than the quick look, which stands in for the others."""
+    return {(f.group, f.dtype): f for f in profile.fits if _usable(f)}
+
+
+def _usable(fit: Fit) -> bool:
+    if fit.residual_median is None or fit.held_out < _FEWEST_HELD_OUT:
+        return fit.samples >= _FEWEST_UNCHECKED
+    return fit.residual_median <= _WORST_MEDIAN
 
 
 def fit_key(t: OpType, fits: Mapping[Key, Fit]) -> Key | None:
