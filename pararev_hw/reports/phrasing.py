@@ -104,10 +104,20 @@ def _parallel(study: Study) -> str:
     if here is not None:
         bound += f" and {units.times(here[0])} on this {_DEVICE.get(study.device.kind, 'device')}"
     gain = study.chosen.schedule.speedup
+    bound += _assumed_contention(study, limit)
     if lanes_used(study.chosen) < 2 or gain < 1 + SAME:
         return f"Parallel {noun}s gain nothing in the recommended schedule" + (f"; {bound}." if bound else ".")
     total = _gain(study, study.chosen)
     return f"Parallel {noun}s give {units.times(gain)} of the recommended {total}" + (f"; {bound}." if bound else ".")
+
+
+def _assumed_contention(study: Study, limit: float | None) -> str:
+    """The range of the gain on a GPU whose streams nobody has timed together."""
+    sharing = study.device.parameters.get("matrix_elements_per_unit")
+    if study.device.kind != "gpu" or sharing is None or sharing.provenance != "assumed" or limit is None:
+        return ""
+    most = min(limit, float(max(study.device.lanes, study.chosen.schedule.lanes)))
+    return f"; how kernels share this GPU is assumed: {units.times(1.0)} if none overlap, {units.times(most)} if all do"
 
 
 def _opening(study: Study) -> str:
