@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from pararev_hw.api import compare as compare
     from pararev_hw.api import load_device as load_device
     from pararev_hw.api import measure as measure
+    from pararev_hw.api import parallel as parallel
     from pararev_hw.api import predict as predict
     from pararev_hw.api import report as report
     from pararev_hw.api import schedule as schedule
     from pararev_hw.api import trace as trace
 
-__all__ = ["compare", "load_device", "measure", "predict", "report", "schedule", "trace"]
+__all__ = ["compare", "load_device", "measure", "parallel", "predict", "report", "schedule", "trace"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from pararev_hw.execution import ParallelStep
+
 
 def trace(model: nn.Module | str, inputs: Any = None, **options: Any) -> BlockGraph:
     """The block-dependency graph of one step.
@@ -108,6 +110,17 @@ def schedule(
 def predict(plan: Plan) -> Prediction:
     """Latency, memory over time and energy of a schedule. Raises Infeasible where the device cannot hold it."""
     return pipeline.predict(plan)
+
+
+def parallel(net: nn.Module, plan: Plan, **options: Any) -> ParallelStep:
+    """The training step of a network on the lanes of a plan: `with ph.parallel(net, plan) as step: loss = step(x, y)`.
+
+    `step(*inputs, target)` gives the loss and leaves the gradients in `p.grad`, as `loss.backward()` does; the
+    optimizer is yours. `launch="graph"` replays the step as one CUDA graph on a GPU.
+    """
+    from pararev_hw.execution import parallel as on_lanes
+
+    return on_lanes(net, plan, **options)
 
 
 @dataclass(frozen=True, slots=True)

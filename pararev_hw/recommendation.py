@@ -151,6 +151,7 @@ class _Variant:
 
     graph: BlockGraph
     choices: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def _variants(
@@ -203,7 +204,7 @@ def _everywhere(step: Traced, kinds: tuple[Kind, ...]) -> tuple[Traced, list[str
 def _variant(step: Traced, names: Sequence[str]) -> _Variant:
     words = select.words_of(names)
     graph = replace(step.graph, assumptions=(*step.graph.assumptions, select.sentence(names)))
-    return _Variant(graph, words)
+    return _Variant(graph, words, tuple(names))
 
 
 def _of_variant(
@@ -273,6 +274,7 @@ def _decided(
         memory_limit_bytes=limit,
         limit_given=given,
         variants={choices: g for choices, g in graph_of.items() if choices in used},
+        rewrites={v.choices: v.names for v in variants if v.choices in used},
         not_searched=not_searched,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.text import Text
@@ -120,7 +120,8 @@ def report(
         search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders)
         study = recommendation.study(step, hardware, search, tell)
         tell("drawing the report")
-        written = reports.write_report(study, output)
+        script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
+        written = reports.write_report(study, output, script)
     if json_:
         print_json(reports.report_document(study))
         return
@@ -140,3 +141,10 @@ def _graph_file(context: typer.Context, target: str) -> BlockGraph | None:
     if graph is not None and unheard is not None:
         raise BadInput(f"{target} holds a traced step: leave {unheard} out")
     return graph
+
+
+def _given(context: typer.Context) -> dict[str, Any]:
+    """The options of the target that the user set, for a script that builds it again."""
+    names = ("batch", "timesteps", "num_classes", "width", "form", "input_shape", "seed", "layout")
+    values = {name: value for name, value in step_options(context).items() if name in names}
+    return {name: value for name, value in values.items() if value is not None}

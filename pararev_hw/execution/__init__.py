@@ -22,6 +22,9 @@ from pararev_hw.execution.runners import LoopRunner as LoopRunner
 from pararev_hw.execution.runners import difference as difference
 from pararev_hw.execution.state import fresh_optimizer_state as fresh_optimizer_state
 from pararev_hw.execution.state import network_state as network_state
+from pararev_hw.execution.step_on_lanes import ParallelStep as ParallelStep
+from pararev_hw.execution.step_on_lanes import parallel as parallel
+from pararev_hw.execution.step_on_lanes import parallel_step as parallel_step
 from pararev_hw.execution.streams import LaneStreams as LaneStreams
 from pararev_hw.execution.streams import make_streams as make_streams
 from pararev_hw.execution.threads import LaneThreads as LaneThreads

@@ -16,6 +16,7 @@ from pararev_hw.reports.paper import write_paper as write_paper
 from pararev_hw.reports.perfetto import trace_document as trace_document
 from pararev_hw.reports.phrasing import answer as answer
 from pararev_hw.reports.phrasing import answer_lines as answer_lines
+from pararev_hw.reports.run_script import run_script as run_script
 from pararev_hw.reports.sweep import sweep_answer as sweep_answer
 from pararev_hw.reports.sweep import sweep_document as sweep_document
 from pararev_hw.reports.sweep import sweep_table as sweep_table

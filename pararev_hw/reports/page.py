@@ -39,7 +39,7 @@ def words_cell(said: str) -> Cell:
     return (said, None)
 
 
-def report_html(study: Study) -> str:
+def report_html(study: Study, script: str | None = None) -> str:
     """The report as one HTML document: no file beside it, no network, every given name escaped."""
     return render(
         "page.html.j2",
@@ -63,6 +63,7 @@ def report_html(study: Study) -> str:
         figures=_figures(study),
         layers=_layers(study),
         spikes=_spikes(study),
+        script=script,
         settings=_settings(study),
     )
 

@@ -13,18 +13,20 @@ from pararev_hw.reports.layers import layers_csv
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.page import report_html
 from pararev_hw.reports.perfetto import trace_json
+from pararev_hw.reports.run_script import NAME as RUN_SCRIPT
 from pararev_hw.types import Study
 
 
-def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
+def write_report(study: Study, folder: Path, script: str | None = None) -> tuple[Path, ...]:
     """Writes report.html, report.json, gantt.svg, front.svg, memory.svg, graph.svg,
     layers.csv and trace.perfetto.json into `folder`.
 
+    `script` is the text of run_schedule.py (see `run_script`), which is written too where it is given.
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
     """
     contents = {
-        "report.html": report_html(study),
+        "report.html": report_html(study, script),
         "report.json": dump(report_document(study)),
         "gantt.svg": gantt_svg(study),
         "front.svg": front_svg(study),
@@ -32,5 +34,6 @@ def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
         "graph.svg": graph_svg(study),
         "layers.csv": layers_csv(study.layers),
         "trace.perfetto.json": trace_json(study),
+        **({} if script is None else {RUN_SCRIPT: script}),
     }
     return write_files(Path(folder), contents)

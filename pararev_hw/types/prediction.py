@@ -108,7 +108,8 @@ class Study:
 
     `front` holds, least memory first, the predictions of which none is both faster and smaller than another.
     `memory_limit_bytes` is what the recommendation "within_memory" keeps to: the user's limit (`limit_given`), or the
-    memory of the sequential step. `variants` are rewritten steps, by the `choices` of the predictions made for them.
+    memory of the sequential step. `variants` are rewritten steps, by the `choices` of the predictions made for them,
+    and `rewrites` the names of what was rewritten there.
     `not_searched` says in words which possibilities were left out.
     """
 
@@ -122,6 +123,7 @@ class Study:
     memory_limit_bytes: int | None = None
     limit_given: bool = False
     variants: Mapping[tuple[str, ...], BlockGraph] = field(default_factory=dict)
+    rewrites: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     not_searched: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()  # of the step as traced, each op alone on one lane
 
