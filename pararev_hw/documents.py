@@ -14,12 +14,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pararev_hw import limits
 from pararev_hw.errors import BadFile
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-MAX_YAML_NODES = 100_000  # of a document with its aliases written out
 _SHOWN = 60  # characters of a value that a message quotes
 
 
@@ -129,7 +129,7 @@ def parse_yaml(text: str, where: str) -> Any:
     from pararev_hw.strict_yaml import StrictLoader, TooLarge
 
     try:
-        document = StrictLoader.load(text.removeprefix("\ufeff"), MAX_YAML_NODES)
+        document = StrictLoader.load(text.removeprefix("\ufeff"), limits.YAML_NODES)
     except TooLarge as error:
         raise BadFile(f"{where}: {error}") from None
     except yaml.MarkedYAMLError as error:

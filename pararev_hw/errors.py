@@ -47,6 +47,23 @@ class MissingDependency(PararevError, ImportError):
     """An optional package is needed for what was asked, and is not installed."""
 
 
+class Terminated(BaseException):
+    """SIGTERM: cleaned up after like Ctrl-C."""
+
+
+# What ends a run from outside, also while a user's code runs that may raise anything else.
+INTERRUPTS = (KeyboardInterrupt, Terminated)
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of what an exception says, "" where it says nothing or cannot be asked: it may be a user's own."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:
+        return "its message cannot be printed"
+    return lines[0][:most] if lines else ""
+
+
 def unknown_name(what: str, name: str, known: "list[str] | tuple[str, ...]") -> UnknownName:
     """An `UnknownName` that suggests the nearest of `known`: in spelling, then in the number that it holds."""
     from difflib import SequenceMatcher, get_close_matches

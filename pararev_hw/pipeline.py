@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pararev_hw import graph as graphs
+from pararev_hw import limits
 from pararev_hw.costmodels import CostedGraph, cost
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
@@ -25,7 +26,6 @@ from pararev_hw.schedulers import uses_memory
 from pararev_hw.schedulers.document import bare_schedule_document, energy_document
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.target_graph import build_graph
-from pararev_hw.task_graph_files import MAX_LANES
 from pararev_hw.types import (
     BlockGraph,
     Comparison,
@@ -83,8 +83,8 @@ def plan(
     own, under its name.
     """
     how = "eager" if launch is None else launch
-    if (device.lanes if lanes is None else lanes) > MAX_LANES:
-        raise BadInput(f"{device.lanes if lanes is None else lanes} lanes: at most {MAX_LANES}")
+    if (device.lanes if lanes is None else lanes) > limits.LANES:
+        raise BadInput(f"{device.lanes if lanes is None else lanes} lanes: at most {limits.LANES}")
     if memory_limit is not None and memory_limit < 0:
         raise BadInput(f"a memory limit of {memory_limit} bytes: it must not be negative")
     return plan_costed(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pararev_hw import graph as graphs
+from pararev_hw import limits
 from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
 from pararev_hw.devices import bare_device
-from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError
+from pararev_hw.documents import read_bytes
+from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, MissingDependency, PararevError, first_line
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
@@ -164,13 +167,12 @@ def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progre
         kind = "the network's own" if network is target.network else "random"
         description = f"{source}, {samples} samples, {kind} weights"
         measured = measure_spikes(network, inputs, source=description, mode=graph.mode, samples=samples, graph=graph)
-    except PararevError:
+    except (PararevError, *INTERRUPTS):
         raise
-    except Exception as error:
+    except BaseException as error:
         # tracing needs no memory for the data, counting does; and a user's network may raise anything
-        first = (str(error).strip().splitlines() or [""])[0][:200]
         raise BadInput(
-            f"{graph.model}: its spikes cannot be counted ({type(error).__name__}: {first}): "
+            f"{graph.model}: its spikes cannot be counted ({type(error).__name__}: {first_line(error)}): "
             f"assume a rate, as in --spikes {ASSUMED_RATE:g}, or --spikes none"
         ) from error
     return graphs.attach(graph, measured)
@@ -210,12 +212,13 @@ def _npy(path: Path, target: Any) -> Any:
     import numpy as np
     import torch
 
+    data = read_bytes(path, limits.INPUT_BYTES, "inputs are one array in a .npy file")
     try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")
-    except OSError as error:
-        raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError) as error:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception as error:  # of a header: NumPy evaluates it as Python, and raises what that raises
         raise BadFile(f"{path}: is no .npy file of numbers") from error
+    if not isinstance(array, np.ndarray):
+        raise BadFile(f"{path}: holds several arrays (.npz): save one, as in numpy.save")
     if array.dtype.kind not in "biuf":
         raise BadFile(f"{path}: holds {array.dtype} values: inputs are real numbers")
     expected = tuple(target.inputs[0].shape)

@@ -14,14 +14,12 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from pararev_hw import limits
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import CONTROL, CommEdge, SchedulingProblem, TaskCost
 
 FORMATS = ("json", "stg", "jsp")
-MAX_FILE_BYTES = 64 * 2**20  # about a million tasks
-MAX_LANES = 1024
-MAX_TIMES = 50_000_000  # tasks x lanes: what a gigabyte holds
 
 ASSUMED_DELAY = "data moves between lanes in no time"
 ASSUMED_UNIT = "the file's unit of time is the second"
@@ -39,11 +37,11 @@ def read_problem(
     kind = _format(path, format)
     if lanes is None and kind != "jsp":
         raise BadInput(f"{path} does not say how many lanes there are: give the number (lanes=4)")
-    if lanes is not None and not 1 <= lanes <= MAX_LANES:
-        raise BadInput(f"{lanes} lanes: a problem has 1 to {MAX_LANES}")
+    if lanes is not None and not 1 <= lanes <= limits.LANES:
+        raise BadInput(f"{lanes} lanes: a problem has 1 to {limits.LANES}")
     if memory_limit_bytes is not None and memory_limit_bytes < 0:
         raise BadInput(f"a memory limit of {memory_limit_bytes} bytes: it must not be negative")
-    text = read_text(path, MAX_FILE_BYTES, "a task graph is a JSON, STG or JSP text")
+    text = read_text(path, limits.TASK_GRAPH_BYTES, "a task graph is a JSON, STG or JSP text")
     document = parse_json(text, str(path)) if kind == "json" else None
     try:
         if kind == "jsp":
@@ -74,8 +72,8 @@ def _format(path: Path, format: str | None) -> str:
 
 
 def _check_size(tasks: int, lanes: int) -> None:
-    if tasks * lanes > MAX_TIMES:
-        raise BadFile(f"{tasks} tasks on {lanes} lanes: at most {MAX_TIMES} times are held")
+    if tasks * lanes > limits.TIMES:
+        raise BadFile(f"{tasks} tasks on {lanes} lanes: at most {limits.TIMES} times are held")
 
 
 def _read_json(document: object, lanes: int) -> tuple[list[TaskCost], list[CommEdge]]:
@@ -236,8 +234,8 @@ def _read_jsp(text: str, lanes: int | None) -> tuple[int, list[TaskCost], list[C
     jobs, machines = (
         _count(v, f"line {first}: the number of {w}") for v, w in zip(head, ("jobs", "machines"), strict=True)
     )
-    if not 1 <= machines <= MAX_LANES:
-        raise BadFile(f"line {first}: {machines} machines: a problem has 1 to {MAX_LANES}")
+    if not 1 <= machines <= limits.LANES:
+        raise BadFile(f"line {first}: {machines} machines: a problem has 1 to {limits.LANES}")
     if lanes not in (None, machines):
         raise BadInput(f"{lanes} lanes asked for, but every machine is a lane: leave lanes out or say {machines}")
     if len(rows) != jobs:

@@ -5,17 +5,34 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from pararev_hw.types import CONTROL
 
-out = Console(highlight=False, soft_wrap=False)
-err = Console(stderr=True, highlight=False)
+MOST_CHARACTERS = 1500  # of a message: what it quotes may be a whole file
+
+
+class _PlainConsole(Console):
+    """A console that obeys nothing that a name or a message holds: terminal commands in them are shown as a mark."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+def printable(text: str) -> str:
+    """The text with its control characters, line ends apart, replaced by a mark."""
+    return "\n".join(CONTROL.sub("\N{REPLACEMENT CHARACTER}", line) for line in text.split("\n"))
+
+
+out = _PlainConsole(highlight=False, soft_wrap=False)
+err = _PlainConsole(stderr=True, highlight=False)
 
 
 @contextlib.contextmanager
@@ -43,9 +60,11 @@ def print_json(document: object) -> None:
 
 
 def say(message: str) -> None:
-    """A line on standard error. It may quote what a user's network or file said: nothing in it is obeyed."""
-    plain = "\n".join(CONTROL.sub("\N{REPLACEMENT CHARACTER}", line) for line in message.split("\n"))
-    err.print(Text(plain), soft_wrap=True)
+    """A line on standard error, its middle left out where it quotes too much."""
+    if len(message) > MOST_CHARACTERS:
+        cut = len(message) - MOST_CHARACTERS
+        message = f"{message[: MOST_CHARACTERS // 2]} ... ({cut} characters) ... {message[-MOST_CHARACTERS // 2 :]}"
+    err.print(Text(message), soft_wrap=True)
 
 
 def columns(*names: str) -> Table:

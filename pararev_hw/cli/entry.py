@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 
 import typer
 
@@ -17,10 +21,11 @@ from pararev_hw.cli.execute import execute
 from pararev_hw.cli.listing import list_devices, list_models, list_schedulers, version
 from pararev_hw.cli.report import report
 from pararev_hw.cli.schedule import schedule
+from pararev_hw.cli.streams import result_stream
 from pararev_hw.cli.sweep import sweep
 from pararev_hw.cli.trace import trace
 from pararev_hw.cli.validate import validate
-from pararev_hw.errors import BadFile, BadInput, Infeasible, PararevError
+from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, PararevError, Terminated, first_line
 
 NAME = "pararev-hw"
 app = typer.Typer(
@@ -54,24 +59,29 @@ for _name, _verb in VERBS.items():
 
 def run() -> int:
     """Run the verb that the command line names; its exit status."""
+    with result_stream(), _terminable():
+        return _status()
+
+
+def _status() -> int:
     try:
-        status = _run()
+        return _run()
     except Infeasible as error:
-        status = _refuse(error, 1)
+        return _refuse(error, 1)
     except PararevError as error:
-        status = _refuse(error, 2)
+        return _refuse(error, 2)
     except (KeyboardInterrupt, typer.Abort):
-        status = 130
-    except OSError as error:
-        status = _lost(error)
-    except SystemExit as stop:  # not ours: Rich and Typer leave so when a pipe breaks, a user's network may do so too
-        gone = isinstance(stop.__context__, BrokenPipeError)
-        status = _lost(stop.__context__) if gone else _refuse(BadInput(f"the network called sys.exit({stop.code})"), 2)
-    except Exception as error:
-        status = _usage(error)
-    if status == 130:
         say("interrupted")
-    return status
+        return 130
+    except Terminated:
+        say("terminated")
+        return 143
+    except SystemExit as stop:  # not ours: Rich and Typer leave so when a pipe breaks, a user's network may do so too
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _output_lost(stop.__context__)
+        return _refuse(BadInput(f"the network called sys.exit({stop.code})"), 2)
+    except BaseException as error:
+        return _unforeseen(error)
 
 
 def _run() -> int:
@@ -84,22 +94,80 @@ def _run() -> int:
     return status if isinstance(status, int) else 0
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM as an exception, so that locks and half-written files go as they do on Ctrl-C."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, terminate)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _refuse(error: BaseException, status: int) -> int:
     say(f"error: {' '.join(str(error).split())}")
     return status
 
 
-def _lost(error: BaseException | None) -> int:
+def _output_lost(error: BaseException | None) -> int:
     """Standard output cannot be written any more: stop writing to it, also at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno() if sys.stdout else 1)
     if isinstance(error, BrokenPipeError):
         return 0  # whoever read our output has seen enough
     return _refuse(BadFile(f"cannot read or write: {error}"), 2)
 
 
-def _usage(error: Exception) -> int:
-    """What click says of a wrong option, in one line; anything else is a bug of ours and keeps its traceback."""
-    message = getattr(error, "format_message", None)
-    if message is None:
-        raise error
-    return _refuse(BadInput(message()), 2)
+def _unforeseen(error: BaseException) -> int:
+    """A wrong option, a lost output, a package that cannot be imported; whatever is left is a bug of ours."""
+    message = getattr(error, "format_message", None)  # click's own errors
+    if message is not None:
+        return _refuse(BadInput(message()), 2)
+    package = _failed_import(error)
+    if package is not None:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        return _refuse(MissingDependency(f"{package} cannot be imported ({reason}): install it again"), 2)
+    if isinstance(error, OSError):
+        return _output_lost(error)
+    if isinstance(error, MemoryError):
+        return _refuse(BadInput("not enough memory for this: a smaller network, batch or sweep needs less"), 2)
+    return _internal_error(error)
+
+
+def _failed_import(error: BaseException) -> str | None:
+    """The installed package that raised the error while it was being imported."""
+    ours = __name__.partition(".")[0]
+    trace, package = error.__traceback__, None
+    while trace is not None:
+        frame = trace.tb_frame
+        name = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if frame.f_code.co_name == "<module>" and name not in (ours, "__main__"):
+            package = package or name
+        trace = trace.tb_next
+    if isinstance(error, ImportError) and package is None:
+        package = (error.name or "").partition(".")[0] or "a package"
+    return package
+
+
+def _internal_error(error: BaseException) -> int:
+    """One line, and a file with what a report of the bug needs."""
+    parts = [f"{NAME} {metadata.version(NAME)}, Python {sys.version.split()[0]}", f"command: {sys.argv!r}", ""]
+    try:
+        parts += traceback.format_exception(error)
+    except Exception:  # an exception that cannot be printed
+        parts += traceback.format_tb(error.__traceback__)
+    place = ""
+    with contextlib.suppress(OSError):
+        handle, name = tempfile.mkstemp(prefix="pararev-hw-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("\n".join(parts))
+        place = f" with the file {name}"
+    say(f"internal error, please report it{place}: {type(error).__name__}: {first_line(error)}")
+    return 3

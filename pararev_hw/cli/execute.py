@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw import limits
 from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.inputs import cache_folder, hardware_named
 from pararev_hw.cli.options import (
@@ -47,7 +48,11 @@ def execute(
     ] = None,
     lanes: Annotated[
         int | None,
-        typer.Option("--lanes", help="Threads or streams that run tasks; default: the cores, at most 4; 2 streams."),
+        typer.Option(
+            "--lanes",
+            max=limits.THREADS,
+            help="Threads or streams that run tasks; default: the cores, at most 4; 2 streams.",
+        ),
     ] = None,
     steps: Annotated[int, typer.Option("--steps", help="Training steps to measure, after two to warm up.")] = 10,
     batch: BatchOpt = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pararev_hw import limits
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.sizes import parsed_bytes
 
@@ -57,7 +58,7 @@ SpikesOpt = Annotated[
     str, typer.Option("--spikes", help="auto, digits, none, a firing rate such as 0.15, or a .npy file of inputs.")
 ]
 SchedulerOpt = Annotated[str | None, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")]
-LanesOpt = Annotated[int | None, typer.Option("--lanes", help="Streams, cores or threads to use.")]
+LanesOpt = Annotated[int | None, typer.Option("--lanes", max=limits.LANES, help="Streams, cores or threads to use.")]
 LaunchOpt = Annotated[str | None, typer.Option("--launch", help="On a GPU: eager, or graph (a CUDA graph).")]
 ChoicesOpt = Annotated[
     str,

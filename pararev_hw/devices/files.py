@@ -23,13 +23,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from pararev_hw import limits
 from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance
-
-MAX_FILE_BYTES = 1 << 20  # a device file is a few KiB: more is not a device file
 
 # YAML 1.1 reads 67e12 as text (it wants 6.7e+13); YAML 1.2 and every reader take it for the number it is.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -107,7 +106,7 @@ def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Devic
 
 
 def _read(path: Path) -> str:
-    return read_text(path, MAX_FILE_BYTES, "a device file is a few KiB of YAML or JSON")
+    return read_text(path, limits.DEVICE_FILE_BYTES, "a device file is a few KiB of YAML or JSON")
 
 
 def device_from_yaml(text: str, where: str) -> Device:

@@ -16,12 +16,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from pararev_hw import limits
 from pararev_hw.devices.files import device_from_dict, device_to_dict, load_device
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_bytes, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.types import SCHEMA_VERSION, Device, Estimate, Hardware, Profile
-
-MAX_PROFILE_BYTES = 64 << 20  # raw samples included, a profile takes a few MiB
 
 # The end of a coefficient's name is its unit, and says between which values a machine can have it.
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -58,7 +57,7 @@ def is_profile(data: object) -> bool:
 
 def read_profile(path: Path) -> Profile:
     """The profile in that file. Raises BadFile, one line."""
-    return profile_from_json(read_text(path, MAX_PROFILE_BYTES, "a profile is JSON"), str(path))
+    return profile_from_json(read_text(path, limits.PROFILE_BYTES, "a profile is JSON"), str(path))
 
 
 def load_hardware(name_or_path: str | Path) -> Hardware:
@@ -70,7 +69,7 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
 def _holds_profile(path: Path) -> bool:
     """Whether the file speaks of fits, as every profile does, whole or cut short."""
     try:
-        return b'"fits"' in read_bytes(path, MAX_PROFILE_BYTES, "a profile is JSON")
+        return b'"fits"' in read_bytes(path, limits.PROFILE_BYTES, "a profile is JSON")
     except BadFile:
         return False  # the device reader says what is wrong with it
 

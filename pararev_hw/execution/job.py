@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pararev_hw import models
-from pararev_hw.errors import BadInput, PararevError, StepFailed
+from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, StepFailed, first_line
 from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
@@ -79,12 +79,12 @@ def prepare(
 def _realised(found: Target, dtype: str, device: str) -> nn.Module:
     try:
         model = found.realise().to(device)
-    except PararevError:
+    except (PararevError, *INTERRUPTS):
         raise
-    except Exception as error:
+    except BaseException as error:
         # a user's factory may raise anything
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BadInput(f"{found.name} cannot be built on {device}: {type(error).__name__}: {first}") from error
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise BadInput(f"{found.name} cannot be built on {device}: {said}") from error
     return model.double() if dtype == "float64" else model
 
 
@@ -171,9 +171,10 @@ def _guarded(step: Callable[[Batch], torch.Tensor], job: Job) -> Callable[[Batch
     def run(batch: Batch) -> torch.Tensor:
         try:
             return step(batch)
-        except Exception as error:
+        except INTERRUPTS:
+            raise
+        except BaseException as error:
             # a network may raise anything
-            first = (str(error).strip().splitlines() or [""])[0][:200]
-            raise StepFailed(f"{job.graph.model}: {type(error).__name__} while it ran: {first}") from error
+            raise StepFailed(f"{job.graph.model}: {type(error).__name__} while it ran: {first_line(error)}") from error
 
     return run

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from pararev_hw import limits
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.critical import critical_path
@@ -31,9 +32,6 @@ from pararev_hw.types import (
     Task,
 )
 
-MAX_BYTES = 1 << 30  # a graph file beyond this is refused before it is read
-MAX_COUNT = (1 << 63) - 1  # of anything, and of all bytes together: what 64 bits hold
-MAX_NUMBER = 1e30  # of synaptic operations and MACs per sample
 MODES: tuple[Literal["train", "infer"], ...] = ("train", "infer")
 T = TypeVar("T")
 
@@ -241,8 +239,8 @@ def _check(graph: BlockGraph) -> None:
         if storage.freed < storage.born:
             raise ValueError(f"storage {s} is freed at op {storage.freed}, before it is born at op {storage.born}")
     held = sum(s.bytes for s in graph.storages)
-    if held > MAX_COUNT:
-        raise ValueError(f"its storages hold {held} bytes: at most {MAX_COUNT}")
+    if held > limits.COUNT:
+        raise ValueError(f"its storages hold {held} bytes: at most {limits.COUNT}")
     if not graph.memory.peak_op < max(ops, 1):
         raise ValueError(f"memory.peak_op is op {graph.memory.peak_op}: there are {ops}")
     task_of: dict[int, str] = {}
@@ -321,13 +319,13 @@ def _text(value: object) -> str:
 
 
 def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not -MAX_COUNT <= value <= MAX_COUNT:
+    if not isinstance(value, int) or isinstance(value, bool) or not -limits.COUNT <= value <= limits.COUNT:
         raise ValueError(f"{_shown(value)} stands where an integer of 64 bits belongs")
     return value
 
 
 def _count(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limits.COUNT:
         raise ValueError(f"{_shown(value)} stands where a count >= 0 of 64 bits belongs")
     return value
 
@@ -345,8 +343,8 @@ def _truth(value: object) -> bool:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < MAX_NUMBER:
-        raise ValueError(f"{_shown(value)} stands where a number >= 0 and below {MAX_NUMBER:g} belongs")
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < limits.NUMBER:
+        raise ValueError(f"{_shown(value)} stands where a number >= 0 and below {limits.NUMBER:g} belongs")
     return float(value)
 
 
@@ -364,7 +362,7 @@ def _one_of(value: T, allowed: Sequence[T]) -> T:
 
 def _shown(value: object) -> str:
     """The value in a few words of a message: a number may have thousands of digits, and repr refuses the longest."""
-    if isinstance(value, int) and not -MAX_COUNT <= value <= MAX_COUNT:
+    if isinstance(value, int) and not -limits.COUNT <= value <= limits.COUNT:
         return f"an integer of {value.bit_length()} bits"
     text = repr(value) if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -376,7 +374,7 @@ def _shapes(value: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
 
 def read_json(path: Path) -> Any:
     """The JSON document in a file. Raises BadFile in one line: unreadable, too large, half written, not JSON."""
-    return parse_json(read_text(path, MAX_BYTES, "a graph file is JSON in UTF-8"), str(path))
+    return parse_json(read_text(path, limits.GRAPH_FILE_BYTES, "a graph file is JSON in UTF-8"), str(path))
 
 
 def load(path: Path) -> BlockGraph:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, nn
 
-MAX_BYTES = 2 << 30  # of a file, and of the arrays in it or beside it
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Imported:

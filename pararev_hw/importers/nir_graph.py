@@ -28,15 +28,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pararev_hw import limits
 from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError
-from pararev_hw.importers.imported import MAX_BYTES, Imported, next_float
+from pararev_hw.importers.imported import Imported, next_float
 from pararev_hw.models.neurons import fire, integrate, leak, reset
 from pararev_hw.models.surrogates import ATan, Surrogate
 from pararev_hw.types import CONTROL
 
 DEFAULT_TIMESTEPS = 16  # a NIR file has none
 DEFAULT_DT_S = 1e-4  # of the NIR paper's experiments, and of snnTorch
-MAX_DEPTH = 16  # of graphs in graphs
 
 Edge = tuple[str, str]
 
@@ -104,13 +104,13 @@ def _read(file: Path) -> Any:
         raise MissingDependency(f"reading {file} needs the package nir: pip install 'pararev-hw[interop]'") from error
     if not file.is_file():
         raise BadFile(f"{file}: there is no such file")
-    if file.stat().st_size > MAX_BYTES:
-        raise BadFile(f"{file}: has {file.stat().st_size} bytes: at most {MAX_BYTES} are read")
+    if file.stat().st_size > limits.NETWORK_FILE_BYTES:
+        raise BadFile(f"{file}: has {file.stat().st_size} bytes: at most {limits.NETWORK_FILE_BYTES} are read")
     try:
         with h5py.File(file, "r") as opened:
             size = sum(_sizes_inside(opened, h5py, 0))
-        if size > MAX_BYTES:
-            raise BadFile(f"{file}: its arrays unpack to {size} bytes: at most {MAX_BYTES} are read")
+        if size > limits.NETWORK_FILE_BYTES:
+            raise BadFile(f"{file}: its arrays unpack to {size} bytes: at most {limits.NETWORK_FILE_BYTES} are read")
         graph = nir.read(str(file), type_check=False)
     except PararevError:
         raise
@@ -124,8 +124,8 @@ def _read(file: Path) -> Any:
 
 def _sizes_inside(group: Any, h5py: Any, depth: int) -> Iterator[int]:
     """Unpacked bytes of every array. Refuses what leads out of the file, or around in it."""
-    if depth > 4 * MAX_DEPTH:
-        raise BadFile(f"{group.file.filename}: groups lie more than {4 * MAX_DEPTH} deep")
+    if depth > 4 * limits.NIR_DEPTH:
+        raise BadFile(f"{group.file.filename}: groups lie more than {4 * limits.NIR_DEPTH} deep")
     for name in group:
         link = group.get(name, getlink=True)
         if not isinstance(link, h5py.HardLink):
@@ -144,8 +144,8 @@ def _is_graph(node: Any) -> bool:
 
 
 def _nodes(graph: Any, prefix: str, depth: int, source: str) -> Iterator[tuple[str, Any]]:
-    if depth > MAX_DEPTH:
-        raise BadInput(f"{source}: graphs lie more than {MAX_DEPTH} deep in graphs")
+    if depth > limits.NIR_DEPTH:
+        raise BadInput(f"{source}: graphs lie more than {limits.NIR_DEPTH} deep in graphs")
     for name, node in graph.nodes.items():
         yield f"{prefix}{name}", node
         if _is_graph(node):

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pararev_hw import limits
 from pararev_hw.errors import BadFile, BadInput, PararevError
-from pararev_hw.importers.imported import MAX_BYTES, Imported, next_float
-from pararev_hw.importers.onnx_operators import ELEMENTWISE, MAX_CONSTANT, MODAL, OPERATORS, ROLES
+from pararev_hw.importers.imported import Imported, next_float
+from pararev_hw.importers.onnx_operators import ELEMENTWISE, MODAL, OPERATORS, ROLES
 from pararev_hw.models.neurons import fire
 from pararev_hw.models.surrogates import ATan
 
-MAX_DEPTH = 32  # of module paths
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's newer exporter notes a node's modules
 
 _COMPARISONS = {
@@ -77,8 +77,8 @@ def _read(file: Path) -> Any:
     if not file.is_file():
         raise BadFile(f"{file}: there is no such file")
     size = file.stat().st_size
-    if size > MAX_BYTES:
-        raise BadFile(f"{file}: has {size} bytes: an ONNX file has at most {MAX_BYTES}")
+    if size > limits.NETWORK_FILE_BYTES:
+        raise BadFile(f"{file}: has {size} bytes: an ONNX file has at most {limits.NETWORK_FILE_BYTES}")
     try:
         model = onnx.load(str(file), load_external_data=False)
     except (DecodeError, ValueError, OSError) as error:
@@ -112,8 +112,8 @@ def _external(file: Path, model: Any) -> bool:
             )
         length = entries.get("length", str(place.stat().st_size))
         total += int(length) if length.isdigit() else 0
-    if total > MAX_BYTES:
-        raise BadFile(f"{file}: its weights have {total} bytes: at most {MAX_BYTES} are read")
+    if total > limits.NETWORK_FILE_BYTES:
+        raise BadFile(f"{file}: its weights have {total} bytes: at most {limits.NETWORK_FILE_BYTES} are read")
     return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
 
 
@@ -483,8 +483,10 @@ class _Import:
         if node.op_type not in ("Shape", "Size") and tensors:
             shown = run(*(None if t is None else t.to("meta") for t in tensors))
             for t in shown if isinstance(shown, tuple | list) else (shown,):
-                if t.numel() > MAX_CONSTANT:
-                    raise BadInput(f"makes a constant of shape {tuple(t.shape)}: at most {MAX_CONSTANT} elements")
+                if t.numel() > limits.CONSTANT_ELEMENTS:
+                    raise BadInput(
+                        f"makes a constant of shape {tuple(t.shape)}: at most {limits.CONSTANT_ELEMENTS} elements"
+                    )
         out = run(*tensors)
         self.constants.update(zip(node.output, out if isinstance(out, tuple | list) else (out,), strict=False))
 
@@ -682,7 +684,7 @@ def _listed(scopes: str | None) -> list[str] | None:
 
 
 def _joined(parts: Sequence[str]) -> str:
-    words = [re.sub(r"\W", "_", p) for p in parts if p][:MAX_DEPTH]
+    words = [re.sub(r"\W", "_", p) for p in parts if p][: limits.MODULE_DEPTH]
     return ".".join(f"{w}_" if w in _reserved() else w for w in words)
 
 

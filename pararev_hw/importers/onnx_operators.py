@@ -18,11 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pararev_hw import limits
 from pararev_hw.errors import BadInput
 
 Run = Callable[..., Any]
-
-MAX_CONSTANT = 1 << 26  # elements of a folded constant: beyond this a file asks for memory, not for arithmetic
 
 
 class Site(Protocol):
@@ -60,8 +59,10 @@ def _number(site: Site, name: str, i: int, default: Any) -> Any:
 
 
 def _bounded(shape: Sequence[int]) -> tuple[int, ...]:
-    if math.prod(shape) > MAX_CONSTANT:
-        raise BadInput(f"makes a constant of shape {tuple(shape)}: at most {MAX_CONSTANT} elements are made at import")
+    if math.prod(shape) > limits.CONSTANT_ELEMENTS:
+        raise BadInput(
+            f"makes a constant of shape {tuple(shape)}: at most {limits.CONSTANT_ELEMENTS} elements are made at import"
+        )
     return tuple(shape)
 
 

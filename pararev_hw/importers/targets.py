@@ -22,15 +22,15 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from pararev_hw import models
-from pararev_hw.errors import BadFile, BadInput, PararevError, UnknownName, unknown_name
+from pararev_hw import limits, models
+from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, UnknownName, first_line, unknown_name
+from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.training.io_forms import InputForm, input_form, takes_tensors
 
 DEFAULT_BATCH = 32  # of the RevSNN reference code
-MAX_ELEMENTS = 1 << 40  # of one input: beyond this a size is a slip, not a plan
 Step = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
 _SYNONYMS = {"batch": BATCH_NAMES, "timesteps": TIME_NAMES}
 _GIVEN = ("batch", "timesteps", "num_classes", "width", "form")  # options that a factory may take
@@ -55,8 +55,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}: it must be at least 1")
-        if self.width is not None and not self.width > 0:
-            raise BadInput(f"width is {self.width}: it must be above 0")
+        if self.width is not None and not 0 < self.width <= limits.WIDTH:
+            raise BadInput(f"width is {self.width:g}: it must be above 0, and at most {limits.WIDTH:g}")
         if self.input_shape is not None and (not self.input_shape or any(n < 1 for n in self.input_shape)):
             raise BadInput(f"input shape is {self.input_shape}: sizes must be at least 1, as in 3,32,32")
         if not 0 <= self.seed < 1 << 63:
@@ -168,17 +168,12 @@ def _from_file(target: str, options: Options) -> Target:
     for name in ("num_classes", "width", "form"):
         if getattr(options, name) is not None:
             raise BadInput(f"{target}: the file fixes the network: leave --{name.replace('_', '-')} out")
-    if target.endswith(".onnx"):
-        found = load_onnx(
-            target,
-            batch=options.batch,
-            timesteps=options.timesteps,
-            input_shape=options.input_shape,
-            default_batch=DEFAULT_BATCH,
-        )
-    else:
-        batch = DEFAULT_BATCH if options.batch is None else options.batch
-        found = load_nir(target, batch=batch, timesteps=options.timesteps, input_shape=options.input_shape)
+    try:
+        found = _read_network(target, options)
+    except (PararevError, *INTERRUPTS):
+        raise
+    except Exception as error:  # of a damaged file: its readers raise what they meet
+        raise BadFile(f"{target}: is damaged: {type(error).__name__}: {first_line(error)}") from error
     for x in found.inputs:
         _shaped(tuple(x.shape))
     return Target(
@@ -193,6 +188,19 @@ def _from_file(target: str, options: Options) -> Target:
         assumptions=found.assumptions,
         any_batch=target.endswith(".nir"),
     )
+
+
+def _read_network(target: str, options: Options) -> Imported:
+    if target.endswith(".onnx"):
+        return load_onnx(
+            target,
+            batch=options.batch,
+            timesteps=options.timesteps,
+            input_shape=options.input_shape,
+            default_batch=DEFAULT_BATCH,
+        )
+    batch = DEFAULT_BATCH if options.batch is None else options.batch
+    return load_nir(target, batch=batch, timesteps=options.timesteps, input_shape=options.input_shape)
 
 
 def _from_factory(target: str, options: Options) -> Target:
@@ -277,7 +285,7 @@ def _shaped(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch
     count = 1
     for n in shape:
         count *= n
-    if count > MAX_ELEMENTS:
+    if count > limits.INPUT_ELEMENTS:
         raise BadInput(f"an input of shape {shape} has {count} elements: more than any device holds")
     return torch.empty(shape, dtype=dtype, device="meta")
 
@@ -326,7 +334,7 @@ def _load(place: str) -> ModuleType:
         sys.modules[spec.name] = module  # dataclasses and pickled classes look their module up here
         spec.loader.exec_module(module)
         return module
-    except PararevError:
+    except (PararevError, *INTERRUPTS):
         raise
     except ModuleNotFoundError as error:
         if error.name is not None and (place == error.name or place.startswith(f"{error.name}.")):
@@ -334,7 +342,7 @@ def _load(place: str) -> ModuleType:
                 f"no module is called {place!r}: give a file (net.py:make) or an importable name"
             ) from error
         raise BadInput(f"{place}: {_said(error)}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         # a user's module may raise anything while it is imported
         raise BadInput(f"{place}: {_said(error)}") from error
 
@@ -366,8 +374,7 @@ def _said(error: BaseException) -> str:
         if not name.startswith("<") and Path(name).resolve() != Path(__file__).resolve():
             where = f" ({Path(name).name}:{trace.tb_lineno})"
         trace = trace.tb_next
-    first = str(error).strip().splitlines()[:1] or [""]
-    return f"{type(error).__name__}{where}: {first[0][:300]}"
+    return f"{type(error).__name__}{where}: {first_line(error)}"
 
 
 def _attribute(module: ModuleType, name: str, target: str) -> Any:
@@ -414,8 +421,8 @@ def _called(factory: Any, arguments: Mapping[str, Any], target: str) -> Any:
         raise BadInput(f"{target}: is {_a(factory)}, not a factory or a network")
     try:
         return factory(**arguments)
-    except PararevError:
+    except (PararevError, *INTERRUPTS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         # a user's factory may raise anything
         raise BadInput(f"{target}: {_said(error)}") from error

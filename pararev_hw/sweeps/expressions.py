@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw import limits
 from pararev_hw.errors import BadInput, unknown_name
 
 CONSTANTS: Mapping[str, float] = {
@@ -31,7 +32,6 @@ CONSTANTS: Mapping[str, float] = {
     "nano": 1e-9,
     "pico": 1e-12,
 }
-MAX_LENGTH = 1000
 
 _BINARY: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -82,8 +82,8 @@ class Expression:
 
 def parse(text: str, allowed: tuple[str, ...], where: str) -> Expression:
     """The expression in `text`, over the names `allowed`. Raises BadInput or UnknownName, beginning with `where`."""
-    if len(text) > MAX_LENGTH:
-        raise BadInput(f"{where}: {len(text)} characters: an expression has at most {MAX_LENGTH}")
+    if len(text) > limits.EXPRESSION_CHARACTERS:
+        raise BadInput(f"{where}: {len(text)} characters: an expression has at most {limits.EXPRESSION_CHARACTERS}")
     names: set[str] = set()
     try:
         body = ast.parse(text.strip(), mode="eval").body

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw import limits
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.sweeps.columns import FAILURES
@@ -18,7 +19,6 @@ from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
 from pararev_hw.sweeps.variants import Variant, graph_of, with_rate
 from pararev_hw.types import BlockGraph
 
-MAX_VARIANTS = 500
 Table = dict[str, NDArray[Any]]  # column -> values; "failed" holds the reason, "" where there is none
 
 
@@ -125,8 +125,10 @@ def variants(sweep: Sweep) -> tuple[Variant, ...]:
     combinations: list[dict[str, Any]] = [{}]
     for p in keys:
         combinations = [{**f, p.name: v} for f in combinations for v in p.values]
-        if len(combinations) > MAX_VARIANTS:
-            raise BadInput(f"the sweep asks for more than {MAX_VARIANTS} networks: each is traced; list fewer values")
+        if len(combinations) > limits.NETWORKS:
+            raise BadInput(
+                f"the sweep asks for more than {limits.NETWORKS} networks: each is traced; list fewer values"
+            )
     return tuple(variant_of(f) for f in combinations)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pararev_hw import limits
 from pararev_hw.devices import PARAMETERS, load_device
 from pararev_hw.devices.files import device_to_dict
 from pararev_hw.documents import fault_in_words, first_fault, parse_yaml, read_text, unknown_key
@@ -26,9 +27,6 @@ from pararev_hw.sweeps.objectives import OBJECTIVES, Objective
 from pararev_hw.sweeps.parameters import Parameter, Scale, Space, stepped
 from pararev_hw.types import Device, DeviceParameter
 
-MAX_FILE_BYTES = 1 << 20
-MAX_ROWS = 100_000_000
-MAX_LANES = 1024
 COUPLINGS = ("parallel", "reversible", "store")
 METHODS = ("grid", "random", "nsga2", "tpe")
 DISCRETE = ("network.batch", "network.timesteps", "network.depth")  # whole numbers that make another graph
@@ -122,7 +120,7 @@ class _File(_Strict):
 
 def load(path: Path) -> Sweep:
     """The sweep in a YAML file. Raises BadFile, BadInput or UnknownName in one line."""
-    text = read_text(path, MAX_FILE_BYTES, "a sweep file is a few KiB of YAML")
+    text = read_text(path, limits.SWEEP_FILE_BYTES, "a sweep file is a few KiB of YAML")
     return from_yaml(text, str(path), path.parent)
 
 
@@ -292,7 +290,9 @@ def _span(name: str) -> tuple[float, float]:
     if name in PARAMETERS:
         low, high = PARAMETERS[name].span
         return (low, high)
-    return {"lanes": (1, MAX_LANES), "network.rate": (0, 1), "network.width": (1e-3, 1e3)}.get(name, (1, 1e6))
+    return {"lanes": (1, limits.LANES), "network.rate": (0, 1), "network.width": (1e-3, limits.WIDTH)}.get(
+        name, (1, 1e6)
+    )
 
 
 def _ends(p: Parameter) -> tuple[float, float]:
@@ -365,9 +365,9 @@ def _method(entry: str | _Method, space: Space) -> Method:
         if free:
             raise BadInput(f"parameters.{free[0]}: a grid needs steps; or choose method random, nsga2 or tpe")
         count = space.combinations or 0
-        if count > MAX_ROWS:
+        if count > limits.ROWS:
             raise BadInput(
-                f"method: a grid of {count:,} combinations is more than {MAX_ROWS:,}: "
+                f"method: a grid of {count:,} combinations is more than {limits.ROWS:,}: "
                 "write method: {name: random, samples: 100000}, or nsga2 with evaluations"
             )
         return Method("grid", count)
@@ -383,8 +383,8 @@ def _method(entry: str | _Method, space: Space) -> Method:
 
 
 def _at_most(count: int, key: str) -> int:
-    if count > MAX_ROWS:
-        raise BadInput(f"method.{key} is {count:,}: at most {MAX_ROWS:,}")
+    if count > limits.ROWS:
+        raise BadInput(f"method.{key} is {count:,}: at most {limits.ROWS:,}")
     return count
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-from pararev_hw.errors import BadInput, PararevError, TraceError, unknown_name
+from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, TraceError, first_line, unknown_name
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
@@ -106,7 +107,7 @@ def record(
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
-    with _on_fake_tensors(model, swap, loop is not None), rules.applied():
+    with _on_fake_tensors(model, swap, loop is not None), rules.applied(), _torch_silent():
         try:
             with fake:
                 batch = tuple(
@@ -132,13 +133,14 @@ def record(
                         recorder.remember_value(info, original)
                 with _hooks(recorder, model, [o for o in (chosen, *others) if o is not None]):
                     results = _run(recorder, model, batch, chosen, loop, cast)
-        except PararevError:
+        except (PararevError, *INTERRUPTS):
             raise
-        except Exception as error:
+        except BaseException as error:
             # a network may raise anything; what it said, and where, is what its author needs
-            said = str(error).strip().splitlines()[:1] or [""]
             place = recorder.where_raised(error)
-            raise TraceError(f"{name}: {type(error).__name__} while it was traced{place}: {said[0][:300]}") from error
+            raise TraceError(
+                f"{name}: {type(error).__name__} while it was traced{place}: {first_line(error)}"
+            ) from error
         finally:
             torch.random.set_rng_state(rng_state)
         for n, p in parameters.items():
@@ -149,6 +151,18 @@ def record(
     if not recorder.records:
         raise TraceError(f"{name}: nothing ran: its forward calls no torch operation on its inputs")
     return Recorded(recorder, results, grads, count)
+
+
+@contextlib.contextmanager
+def _torch_silent() -> Iterator[None]:
+    """Without the traceback that fake tensors log before they raise: the error itself is told in one line."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _home(model: nn.Module) -> torch.device:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pararev_hw import task_graph_files
+from pararev_hw import limits, task_graph_files
 from pararev_hw.errors import BadFile, BadInput, PararevError, UnknownName
 from pararev_hw.task_graph_files import read_problem
 from pararev_hw.types import CONTROL, SchedulingProblem, TaskCost
@@ -217,13 +217,13 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_file_over_the_size_bound_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.json"
     with path.open("wb") as file:
-        file.truncate(task_graph_files.MAX_FILE_BYTES + 1)  # sparse: takes no room
+        file.truncate(limits.TASK_GRAPH_BYTES + 1)  # sparse: takes no room
     with pytest.raises(BadFile, match=r"larger than 67108864 bytes"):
         read_problem(path, lanes=1)
 
 
 def test_more_times_than_memory_holds_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(task_graph_files, "MAX_TIMES", 8)
+    monkeypatch.setattr(limits, "TIMES", 8)
     with pytest.raises(BadFile, match=r"3 tasks on 3 lanes: at most 8 times are held"):
         read_problem(written(tmp_path, json.dumps(GRAPH)), lanes=3)
 

@@ -19,12 +19,16 @@ Least traffic first, then least room. Loop orders and reuse: Parashar et al., Ti
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw import limits
 from pararev_hw.costmodels.accelerator.products import Product
 from pararev_hw.costmodels.traffic import Floats, Ints
 
@@ -59,7 +63,13 @@ class Staircase:
 
 
 def tile_sizes(size: int) -> tuple[int, ...]:
-    """The smallest tile for each number of tiles that a loop of that size can be cut into, ascending."""
+    """The smallest tile for each number of tiles that a loop of that size can be cut into, ascending.
+
+    Of a loop so long that there are too many of them, some.
+    """
+    if size > limits.TILES**2 // 4:
+        counts = np.unique(np.geomspace(1, size, limits.TILES).astype(np.int64)).tolist()
+        return tuple(sorted({1, *(-(-size // c) for c in counts)}))
     sizes = {1, size}
     count = 1
     while count < size:
@@ -74,10 +84,10 @@ def tile_sizes(size: int) -> tuple[int, ...]:
 @lru_cache(maxsize=4096)
 def staircase(p: Product, widths: Widths) -> Staircase:
     """The least traffic of a product for every capacity. Raises nothing: a capacity below the first entry fits none."""
-    places = _places(p)
-    outputs, inputs = np.array(tile_sizes(p.outputs)), np.array(tile_sizes(p.inputs))
+    places, output_tiles, input_tiles = _compared(_places(p), tile_sizes(p.outputs), tile_sizes(p.inputs))
+    outputs, inputs = np.array(output_tiles), np.array(input_tiles)
     # axes: places, output channels, input channels
-    in_words, second_words, out_words = p.input_words, p.second_words, p.output_words
+    in_words, second_words, out_words = float(p.input_words), float(p.second_words), float(p.output_words)
     per_image = np.array([rows for _, _, rows, _ in places], np.float64)[:, None, None]
     tile_images = np.array([b for b, _, _, _ in places])[:, None, None]
     tile_rows = np.array([y for _, y, _, _ in places])[:, None, None]
@@ -134,6 +144,22 @@ def staircase(p: Product, widths: Widths) -> Staircase:
     return Staircase(room[chosen].astype(np.float64), of_chosen(0), of_chosen(1), spilled + final, spilled, tile)
 
 
+Places = Sequence[tuple[int, int, int, int]]
+
+
+def _compared(
+    places: Places, outputs: Sequence[int], inputs: Sequence[int]
+) -> tuple[Places, Sequence[int], Sequence[int]]:
+    """The tiles to compare: all, or evenly fewer of them where their combinations are too many; the smallest stay."""
+    axes: list[Sequence[Any]] = [places, outputs, inputs]
+    if math.prod(map(len, axes)) > limits.TILINGS:
+        axes[0] = sorted(places, key=lambda p: p[0] * p[3])
+    while math.prod(map(len, axes)) > limits.TILINGS:
+        k = max(range(3), key=lambda j: len(axes[j]))
+        axes[k] = [*axes[k][:-1:2], axes[k][-1]]
+    return axes[0], axes[1], axes[2]
+
+
 def _places(p: Product) -> list[tuple[int, int, int, int]]:
     """Tiles of places: (images, rows, input rows fetched per image in all, input rows of the largest tile).
 
@@ -144,7 +170,7 @@ def _places(p: Product) -> list[tuple[int, int, int, int]]:
     """
     cuts = [(b, p.rows, p.in_rows, p.in_rows) for b in tile_sizes(p.images)]
     fewest: dict[int, int] = {}  # input rows fetched, for each number of tiles
-    for y in range(1, p.rows):
+    for y in range(1, p.rows) if p.rows <= limits.TILES else tile_sizes(p.rows)[:-1]:
         full, rest = divmod(p.rows, y)
         fetched = full * p.input_rows(y) + (p.input_rows(rest) if rest else 0)
         tiles = full + (rest > 0)

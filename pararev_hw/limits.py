@@ -1,0 +1,37 @@
+"""How much of anything an input may ask for. Beyond these a value is a slip or an attack, and is refused in one line.
+
+They stand in one place so that no two readers of the same thing differ, and so that they can be checked together.
+"""
+
+from __future__ import annotations
+
+# Files, in bytes
+DEVICE_FILE_BYTES = 1 << 20  # a few KiB of YAML
+SWEEP_FILE_BYTES = 1 << 20  # a few KiB of YAML
+PROFILE_BYTES = 64 << 20  # raw samples included, a profile takes a few MiB
+GRAPH_FILE_BYTES = 1 << 30
+TASK_GRAPH_BYTES = 64 << 20  # about a million tasks
+NETWORK_FILE_BYTES = 2 << 30  # .onnx and .nir, and the arrays in them or beside them
+INPUT_BYTES = 2 << 30  # inputs on which spikes are counted
+YAML_NODES = 100_000  # of a document with its aliases written out
+
+# Numbers
+COUNT = (1 << 63) - 1  # of anything, and of all bytes together: what 64 bits hold
+NUMBER = 1e30  # of synaptic operations and MACs per sample
+INPUT_ELEMENTS = 1 << 40  # of one input
+CONSTANT_ELEMENTS = 1 << 26  # of a constant that an ONNX file has computed: more is a request for memory
+WIDTH = 1e3  # factor on a zoo network's channels
+LANES = 1024
+THREADS = 128  # or streams that really run tasks
+TIMES = 50_000_000  # tasks x lanes of a task graph: what a gigabyte holds
+NIR_DEPTH = 16  # of graphs in graphs
+MODULE_DEPTH = 32  # of module paths
+
+# Sweeps
+ROWS = 100_000_000
+NETWORKS = 500  # of one sweep: each is traced
+EXPRESSION_CHARACTERS = 1000
+
+# Searches
+TILINGS = 1 << 22  # tilings of one product that are compared
+TILES = 4096  # tile sizes along one loop

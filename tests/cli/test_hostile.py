@@ -1,0 +1,128 @@
+"""Hostile factories, names and outputs: one line and a status, whatever a user's code does."""
+
+import json
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from pararev_hw.cli import console, entry
+from tests.helpers.command_line import finish, run, start
+
+NETWORKS = """
+import os
+import torch
+from torch import nn
+
+class Stop(BaseException):
+    pass
+
+class Mute(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+class Recursive(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.forward(self.layer(x))
+
+def stop():
+    raise Stop("out of here")
+
+def mute():
+    raise Mute
+
+def recursive():
+    return Recursive(), torch.zeros(2, 3)
+
+def wrong():
+    return nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 2)), torch.zeros(2, 3)
+
+def loud():
+    os.write(1, b"written to the descriptor")
+    os.system("echo from a program")
+    print("printed")
+    return nn.Linear(3, 4), torch.zeros(2, 3)
+"""
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> Path:
+    file = tmp_path / "hostile_networks.py"
+    file.write_text(NETWORKS)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("factory", "says"),
+    [
+        ("stop", "Stop (hostile_networks.py:"),
+        ("mute", "Mute (hostile_networks.py:"),
+        ("recursive", "RecursionError"),
+        ("wrong", "a and b must have same reduction dim"),
+    ],
+)
+def test_a_factory_may_raise_anything(
+    networks: Path, factory: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ran = run("trace", f"{networks}:{factory}", "-o", networks.parent / "graph.json")
+    assert ran.status == 2
+    assert says in ran.line
+    assert capfd.readouterr().err == ""  # nothing of torch's own log
+    assert not (networks.parent / "graph.json").exists()
+
+
+def test_standard_output_holds_the_result_alone(networks: Path) -> None:
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "HOME": ""}
+    ran = finish(start("trace", f"{networks}:loud", "--json", folder=networks.parent, environment=environment))
+    assert ran.status == 0, ran.err
+    assert json.loads(ran.out)["parameters"] == 16  # 3 x 4 + 4
+    for noise in ("written to the descriptor", "from a program", "printed"):
+        assert noise in ran.err
+
+
+def test_an_error_of_ours_is_one_line_and_a_file_with_the_rest(tmp_path: Path) -> None:
+    with (
+        mock.patch.dict("os.environ", {"TMPDIR": str(tmp_path)}),
+        mock.patch("tempfile.tempdir", None),
+        mock.patch.object(entry, "app", side_effect=ZeroDivisionError("a slip of ours")),
+    ):
+        ran = run("models")
+    assert ran.status == 3
+    assert "internal error, please report it" in ran.line and "ZeroDivisionError: a slip of ours" in ran.line
+    (report,) = tmp_path.glob("pararev-hw-error-*.txt")
+    assert str(report) in ran.line
+    assert "Traceback" in report.read_text() and "'models'" in report.read_text()
+
+
+def test_a_package_that_cannot_be_imported_is_named() -> None:
+    error = None
+    try:
+        exec(compile("raise OSError('libtorch.so: no such file')", "torch/__init__.py", "exec"), {"__name__": "torch"})
+    except OSError as raised:
+        error = raised
+    assert error is not None
+    assert entry._failed_import(error) == "torch"
+
+
+def test_terminal_commands_in_a_name_are_not_obeyed() -> None:
+    assert "\x1b" not in console.printable("a\x1b[31mb\nc") and "\n" in console.printable("a\x1b[31mb\nc")
+    with console.out.capture() as shown:
+        table = console.columns("name")
+        table.add_row("evil\x1b]0;title\x07")
+        console.out.print(table)
+    assert "evil" in shown.get() and "\x1b]0" not in shown.get() and "\x07" not in shown.get()
+
+
+def test_a_message_that_quotes_a_whole_file_is_shortened() -> None:
+    ran = run("trace", "x" * 20_000 + ".py:make")
+    assert ran.status == 2
+    assert len(ran.err) < 2 * console.MOST_CHARACTERS
+
+
+def test_more_lanes_than_any_machine_has_are_refused_at_once() -> None:
+    ran = run("execute", "pararevsnn21", "--lanes", 99999)
+    assert ran.status == 2 and "'--lanes'" in ran.line and "128" in ran.line
