@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from pararev_hw import limits
 from pararev_hw.devices.curves import fitted_hosts
-from pararev_hw.devices.files import MAX_FILE_BYTES
 from pararev_hw.devices.gpu_law import HOST
 from pararev_hw.devices.parameters import PARAMETERS
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, unknown_key
@@ -58,7 +58,7 @@ def load_host(name_or_path: str) -> Host:
     """The host of that name, or the one described by a `.yaml`, `.yml` or `.json` file."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml", ".json"):
-        text = read_text(path, MAX_FILE_BYTES, "a host file is a few lines of YAML or JSON")
+        text = read_text(path, limits.DEVICE_FILE_BYTES, "a host file is a few lines of YAML or JSON")
         return _host((parse_json if path.suffix == ".json" else parse_yaml)(text, str(path)), str(path))
     if name_or_path in _ASSUMED:
         return _ASSUMED[name_or_path]

@@ -147,7 +147,7 @@ def _bins(p: Parameter, column: Any) -> NDArray[np.int64]:
     if p.continuous:
         values = column.to_numpy(zero_copy_only=False)
         if p.scale == "log":
-            share = np.log(values / p.low) / np.log(p.high / p.low)
+            share = (np.log(values) - np.log(p.low)) / (np.log(p.high) - np.log(p.low))
         else:
             share = (values - p.low) / (p.high - p.low)
         bins: NDArray[np.int64] = np.clip((share * BINS).astype(np.int64), 0, BINS - 1)

@@ -11,12 +11,13 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw import limits
+from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
 
 CONSTANTS: Mapping[str, float] = {
@@ -50,7 +51,7 @@ _COMPARE: Mapping[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
 }
-_FUNCTIONS: Mapping[str, tuple[Callable[..., Any], int | None]] = {  # and how many arguments; None: at least two
+FUNCTIONS: Mapping[str, tuple[Callable[..., Any], int | None]] = {  # and how many arguments; None: at least two
     "min": (lambda *v: reduce(np.minimum, v), None),
     "max": (lambda *v: reduce(np.maximum, v), None),
     "abs": (np.abs, 1),
@@ -60,6 +61,8 @@ _FUNCTIONS: Mapping[str, tuple[Callable[..., Any], int | None]] = {  # and how m
     "floor": (np.floor, 1),
 }
 
+Kind = Literal["number", "text", "truth"]
+_KINDS: Mapping[Kind, str] = {"number": "number", "text": "word", "truth": "comparison"}
 Values = Mapping[str, Any]
 _Node = Callable[[Values], Any]
 
@@ -80,48 +83,87 @@ class Expression:
         return column.astype(np.bool_ if self.truth else np.float64)
 
 
-def parse(text: str, allowed: tuple[str, ...], where: str) -> Expression:
-    """The expression in `text`, over the names `allowed`. Raises BadInput or UnknownName, beginning with `where`."""
+def parse(text: str, kinds: Mapping[str, Kind], where: str) -> Expression:
+    """The expression in `text`, over names of these kinds. Raises BadInput or UnknownName, beginning with `where`."""
     if len(text) > limits.EXPRESSION_CHARACTERS:
         raise BadInput(f"{where}: {len(text)} characters: an expression has at most {limits.EXPRESSION_CHARACTERS}")
     names: set[str] = set()
     try:
         body = ast.parse(text.strip(), mode="eval").body
         _compiled(body, names)
-    except SyntaxError:
+    except (SyntaxError, ValueError) as error:  # ValueError: a NUL in the text
+        if isinstance(error, BadInput):
+            raise BadInput(f"{where}: {error}") from None
         raise BadInput(
-            f"{where}: {text!r} is no expression: write it as in lanes * sram_bytes_per_lane <= 4 * MiB"
+            f"{where}: {shown(text)} is no expression: write it as in lanes * sram_bytes_per_lane <= 4 * MiB"
         ) from None
     except (RecursionError, MemoryError):
         raise BadInput(f"{where}: {text[:40]!r}... is nested too deeply") from None
+    for name in sorted(names):
+        if name not in kinds:
+            raise BadInput(f"{where}: {unknown_name('parameter', name, tuple(kinds))}")
+    try:
+        kind = _kind(body, kinds)
     except BadInput as error:
         raise BadInput(f"{where}: {error}") from None
-    for name in sorted(names):
-        if name not in allowed:
-            raise BadInput(f"{where}: {unknown_name('parameter', name, allowed)}")
-    return Expression(text.strip(), frozenset(names), isinstance(body, ast.Compare | ast.BoolOp) or _negation(body))
+    if kind == "text":
+        raise BadInput(f"{where}: {shown(text)} is a word, not a number or a comparison")
+    return Expression(text.strip(), frozenset(names), kind == "truth")
+
+
+def _kind(node: ast.expr, kinds: Mapping[str, Kind]) -> Kind:
+    """What a parsed expression gives. Raises BadInput where its parts do not go together."""
+
+    def need(side: ast.expr, kind: Kind) -> None:
+        if (actual := _kind(side, kinds)) != kind:
+            raise BadInput(f"{shown(ast.unparse(side))} is a {_KINDS[actual]} where a {_KINDS[kind]} belongs")
+
+    match node:
+        case ast.Constant(value=str()):
+            return "text"
+        case ast.Name() | ast.Attribute():
+            return kinds.get(_dotted(node), "number")
+        case ast.BinOp(left=left, right=right):
+            need(left, "number")
+            need(right, "number")
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            need(operand, "truth")
+            return "truth"
+        case ast.UnaryOp(operand=operand):
+            need(operand, "number")
+        case ast.BoolOp(values=operands):
+            for operand in operands:
+                need(operand, "truth")
+            return "truth"
+        case ast.Compare(left=left, ops=ops, comparators=rest):
+            kind = _kind(left, kinds)
+            for side in rest:
+                need(side, kind)
+            if kind != "number" and not all(isinstance(op, ast.Eq | ast.NotEq) for op in ops):
+                raise BadInput(f"{shown(ast.unparse(node))}: a {_KINDS[kind]} has no order: use == or !=")
+            return "truth"
+        case ast.Call(args=args):
+            for argument in args:
+                need(argument, "number")
+    return "number"
 
 
 def number(value: object, where: str) -> float:
     """A number, or an expression of numbers alone such as `64 * KiB`. Raises BadInput."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise BadInput(f"{where} is {value!r}: it must be a number, or one such as 64 * KiB")
+        raise BadInput(f"{where} is {shown(value)}: it must be a number, or one such as 64 * KiB")
     if isinstance(value, str):
         try:
             return float(value)  # 1e9, which YAML 1.1 takes for text
         except ValueError:
-            value = float(parse(value, (), where)({}, 1)[0])
+            value = float(parse(value, {}, where)({}, 1)[0])
     try:
         finite = float(value)
     except OverflowError:
         finite = np.inf
     if not np.isfinite(finite):
-        raise BadInput(f"{where} is {value!r}: it must be a finite number")
+        raise BadInput(f"{where} is {shown(value)}: it must be a finite number")
     return finite
-
-
-def _negation(body: ast.expr) -> bool:
-    return isinstance(body, ast.UnaryOp) and isinstance(body.op, ast.Not)
 
 
 def _compiled(node: ast.expr, names: set[str]) -> _Node:
@@ -161,14 +203,14 @@ def _compiled(node: ast.expr, names: set[str]) -> _Node:
                 np.logical_and,
                 (t(a(values), b(values)) for t, a, b in zip(tests, sides, sides[1:], strict=False)),
             )
-        case ast.Call(func=ast.Name(id=function), args=args, keywords=[]) if function in _FUNCTIONS:
-            call, arity = _FUNCTIONS[function]
+        case ast.Call(func=ast.Name(id=function), args=args, keywords=[]) if function in FUNCTIONS:
+            call, arity = FUNCTIONS[function]
             if (len(args) != arity) if arity is not None else (len(args) < 2):
                 raise BadInput(f"{function} takes {'one value' if arity == 1 else 'two values or more'}")
             inners = [_number_of(a, names) for a in args]
             return lambda values: call(*(i(values) for i in inners))
         case ast.Call(func=ast.Name(id=function)):
-            raise unknown_name("function", function, tuple(_FUNCTIONS))
+            raise unknown_name("function", function, tuple(FUNCTIONS))
         case _:
             raise BadInput(
                 f"{ast.unparse(node)!r} cannot be used: numbers, names, + - * / // % **, <= and the like can"

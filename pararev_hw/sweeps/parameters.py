@@ -34,8 +34,16 @@ class Parameter:
     def at(self, share: Floats) -> Floats:
         """Values of a range without steps at shares 0..1 of it."""
         if self.scale == "log":
-            return np.asarray(self.low * (self.high / self.low) ** share)
+            return geometric(self.low, self.high, share)
         return np.asarray(self.low + (self.high - self.low) * share)
+
+
+def geometric(low: float, high: float, share: Any) -> Floats:
+    """The value at a share 0..1 of the way from `low` to `high` on a logarithmic scale."""
+    ratio = high / low
+    if math.isinf(ratio) or not ratio:
+        return np.asarray(np.exp(math.log(low) + (math.log(high) - math.log(low)) * share))
+    return np.asarray(low * ratio**share)
 
 
 def stepped(low: float, high: float, scale: Scale, steps: int | None) -> tuple[float, ...]:
@@ -49,7 +57,7 @@ def stepped(low: float, high: float, scale: Scale, steps: int | None) -> tuple[f
         return (low,)
     shares = [k / (steps - 1) for k in range(steps)]
     if scale == "log":
-        return (low, *(low * (high / low) ** s for s in shares[1:-1]), high)
+        return (low, *(float(geometric(low, high, s)) for s in shares[1:-1]), high)
     return (low, *(low + (high - low) * s for s in shares[1:-1]), high)
 
 

@@ -15,6 +15,7 @@ from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.sweeps.columns import FAILURES
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.objectives import NetworkSize, objective_values
+from pararev_hw.sweeps.sources import files_read
 from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
 from pararev_hw.sweeps.variants import Variant, graph_of, with_rate
 from pararev_hw.types import BlockGraph
@@ -37,6 +38,7 @@ class Problem:
 
     sweep: Sweep
     networks: Mapping[Variant, _Network]
+    read: frozenset[str] = frozenset()  # files that were opened while the networks were traced
 
     def rows(self, start: int, stop: int) -> Table:
         """The parameters of a grid's or a random draw's rows."""
@@ -47,7 +49,7 @@ class Problem:
     def evaluate(self, parameters: Table) -> Table:
         """Parameters, derived quantities, objectives, and why a row failed. Failed rows have NaN objectives."""
         count = len(parameters["network"])
-        values = self._known_values(parameters, count)
+        values = self.values_by_name(parameters, count)
         table = dict(parameters)
         for name, expression in self.sweep.derived:
             values[name] = table[name] = expression(values, count)
@@ -60,9 +62,12 @@ class Problem:
             self._fill(rows, variant, lanes, values, objectives, failed)
         return {**table, **objectives, "failed": failed}
 
-    def _known_values(self, parameters: Table, count: int) -> dict[str, Any]:
+    def values_by_name(self, parameters: Table, count: int) -> dict[str, Any]:
         device = self.sweep.device
-        fixed = {"lanes": float(device.lanes), **{n: f.value for n, f in device.parameters.items()}}
+        fixed = {
+            "lanes": float(device.lanes),
+            **{n: PARAMETERS[n].shown(f.value) for n, f in device.parameters.items()},
+        }
         return {**{n: np.full(count, v) for n, v in fixed.items()}, **parameters}
 
     def _groups(self, parameters: Table, rows: NDArray[np.int64]) -> list[tuple[NDArray[np.int64], Variant, int]]:
@@ -138,11 +143,14 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
     lanes = next((p.values for p in sweep.space.parameters if p.name == "lanes"), (sweep.device.lanes,))
     wanted = variants(sweep)
     graphs: dict[Variant, BlockGraph] = {}
+    read: set[str] = set()
 
     def traced(variant: Variant) -> BlockGraph:
         at_any_rate = replace(variant, rate=None)
         if at_any_rate not in graphs:
-            graphs[at_any_rate] = graph_of(variant, sweep, progress)
+            with files_read() as paths:
+                graphs[at_any_rate] = graph_of(variant, sweep, progress)
+            read.update(paths)
         return with_rate(graphs[at_any_rate], variant.rate)
 
     for k, variant in enumerate(wanted):
@@ -159,7 +167,7 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
         networks[variant] = _Network(engine, "", NetworkSize(graph.batch, graph.parameters, forward))
     if all(n.engine is None for n in networks.values()):
         raise BadInput(f"no network of the sweep exists: {next(iter(networks.values())).refused}")
-    return Problem(sweep, networks)
+    return Problem(sweep, networks, frozenset(read))
 
 
 def check_satisfiable(sweep: Sweep) -> None:
@@ -170,7 +178,7 @@ def check_satisfiable(sweep: Sweep) -> None:
     whole = sweep.space.combinations
     count = min(200_000, whole) if whole is not None else 200_000
     rows = sweep.space.grid(0, count) if whole is not None and whole <= count else sweep.space.random(0, count, 0)
-    values = problem._known_values(rows, count)
+    values = problem.values_by_name(rows, count)
     for name, expression in sweep.derived:
         values[name] = expression(values, count)
     held = [c(values, count) for c in sweep.constraints]

@@ -14,8 +14,10 @@ from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
 from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
+from pararev_hw.sweeps.sources import digests, users_files
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import Store, missing, opened
+from pararev_hw.sweeps.variants import located
 from pararev_hw.types import SweepResult
 
 Tell = Callable[[str], None]
@@ -53,6 +55,8 @@ def run(
         seconds = 0.0
         if wanted:
             problem = prepare(sweep, progress)
+            networks = tuple(located(str(n), sweep.folder) for n in sweep.space.parameters[0].values)
+            store.begin(digests(users_files(set(problem.read), networks, folder), folder))
             began = time.perf_counter()
             for chunk, data in _parts(problem, store, wanted, processes, cluster):
                 store.write(chunk, data)

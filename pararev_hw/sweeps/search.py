@@ -56,7 +56,7 @@ def _study(sweep: Sweep) -> Any:
         warnings.simplefilter("ignore")  # some options of samplers are marked as experimental
         if sweep.method.name == "nsga2":
             sampler: Any = optuna.samplers.NSGAIISampler(
-                population_size=sweep.method.population, seed=sweep.method.seed
+                population_size=max(2, sweep.method.population), seed=sweep.method.seed
             )
         else:
             sampler = optuna.samplers.TPESampler(

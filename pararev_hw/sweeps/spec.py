@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from pararev_hw.sweeps.objectives import OBJECTIVES, Objective
 from pararev_hw.sweeps.parameters import Parameter, Scale, Space, stepped
 from pararev_hw.types import Device, DeviceParameter
 
+FORMAT = 2  # of results: another one is not gone on with
 COUPLINGS = ("parallel", "reversible", "store")
 METHODS = ("grid", "random", "nsga2", "tpe")
 DISCRETE = ("network.batch", "network.timesteps", "network.depth")  # whole numbers that make another graph
@@ -62,6 +64,7 @@ class Sweep:
     objectives: tuple[Objective, ...]
     method: Method
     fingerprint: str
+    folder: Path = Path()  # of the sweep file: network files are looked up beside it
 
     @property
     def rows(self) -> int:
@@ -155,16 +158,16 @@ def _checked(model: _File, where: str, folder: Path) -> Sweep:
     varied = [_parameter(name, given_values, device) for name, given_values in model.parameters.items()]
     space = Space((*listed, *sorted(varied, key=_slowness)))
     names = tuple(p.name for p in space.parameters)
-    given = (*names, *(n for n in ("lanes", *device.parameters) if n not in names))
+    kinds = {name: _kind(name) for name in (*names, *("lanes", *device.parameters))}
     derived: list[tuple[str, Expression]] = []
     for name, text in model.derived.items():
-        if name in given or name in OBJECTIVES or not name.isidentifier():
+        if name in kinds or name in _TAKEN or not name.isidentifier() or iskeyword(name):
             raise BadInput(f"derived.{name}: the name is taken or no name: choose another, as in area_mm2")
-        readable = (*given, *(n for n, _ in derived))
-        derived.append((name, expressions.parse(text, readable, f"{where}: derived.{name}")))
-    readable = (*given, *(n for n, _ in derived))
+        expression = expressions.parse(text, kinds, f"{where}: derived.{name}")
+        derived.append((name, expression))
+        kinds[name] = "truth" if expression.truth else "number"
     constraints = tuple(
-        expressions.parse(text, readable, f"{where}: constraints[{k}]") for k, text in enumerate(model.constraints)
+        expressions.parse(text, kinds, f"{where}: constraints[{k}]") for k, text in enumerate(model.constraints)
     )
     for k, constraint in enumerate(constraints):
         if not constraint.truth:
@@ -185,11 +188,34 @@ def _checked(model: _File, where: str, folder: Path) -> Sweep:
         objectives=objectives,
         method=_method(model.method, space),
         fingerprint="",
+        folder=folder,
     )
     _check_spikes(sweep)
-    content = {"sweep": model.model_dump(mode="json", by_alias=True), "device": device_to_dict(device), "format": 1}
+    content = {
+        "sweep": model.model_dump(mode="json", by_alias=True),
+        "device": device_to_dict(device),
+        "format": FORMAT,
+    }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return replace(sweep, fingerprint=digest)
+
+
+# Columns of results and words of expressions, which a derived quantity cannot be called.
+_TAKEN = frozenset(
+    (
+        "row",
+        "failed",
+        *OBJECTIVES,
+        *(o.column for o in OBJECTIVES.values()),
+        *expressions.CONSTANTS,
+        *expressions.FUNCTIONS,
+    )
+)
+
+
+def _kind(name: str) -> expressions.Kind:
+    words = name in ("network", "mode", *CHOICES) or (name in PARAMETERS and bool(PARAMETERS[name].choices))
+    return "text" if words else "number"
 
 
 def _check_spikes(sweep: Sweep) -> None:

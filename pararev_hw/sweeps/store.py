@@ -14,8 +14,9 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pararev_hw.errors import BadFile, BadInput
+from pararev_hw import limits
+from pararev_hw.atomic import write_files
+from pararev_hw.documents import parse_json, read_text
+from pararev_hw.errors import BadFile, BadInput, PararevError
 from pararev_hw.sweeps.problem import Table
-from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.sweeps.sources import changed
+from pararev_hw.sweeps.spec import FORMAT, Sweep
 
 RESULTS = "results.parquet"
-_FORMAT = 1
 _KEY = b"pararev-hw sweep"
 
 
@@ -74,6 +78,22 @@ class Store:
     finished: set[int]
     complete: bool
     warnings: tuple[str, ...] = ()
+    begun: bool = True  # whether the folder is this sweep's already: `begin` makes it so
+
+    def begin(self, sources: Mapping[str, str]) -> None:
+        """Make the folder this sweep's, before its first part: what another one left goes. `sources` are digests of
+        the files that the rows depend on. Raises BadInput where one differs from what earlier rows were made with."""
+        manifest = self.folder / "manifest.json"
+        recorded = dict((_read_manifest(manifest) or {}).get("sources", {})) if self.begun else {}
+        for name, digest in sources.items():
+            if recorded.setdefault(name, digest) != digest:
+                raise BadInput(_stale(self.folder, f"{name} has changed"))
+        if not self.begun:
+            for p in _leftovers(self.folder):
+                p.unlink(missing_ok=True)
+        document = {**_manifest(self.sweep), "sources": recorded}
+        write_files(self.folder, {manifest.name: json.dumps(document, indent=2) + "\n"})
+        self.begun = True
 
     def part(self, chunk: int) -> Path:
         return self.folder / "parts" / f"part-{chunk:05d}.parquet"
@@ -152,18 +172,25 @@ def opened(sweep: Sweep, folder: Path, *, fresh: bool) -> Iterator[Store]:
     Raises BadInput where another sweep runs here, or where it holds another sweep and `fresh` is not set; BadFile
     where it cannot be written or its results are damaged.
     """
+    new = [p for p in (folder, *folder.parents) if not p.exists()]
+    at = folder / "sweep.lock"
+    locked_before = at.exists()
     try:
         (folder / "parts").mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "sweep.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(at, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise BadFile(
             f"cannot write into {str(folder)!r}: {error.strerror}: name a folder that can be written"
         ) from error
+    store = None
     try:
         _hold(lock, folder)
         try:
-            yield _store(sweep, folder, fresh)
+            store = _store(sweep, folder, fresh)
+            yield store
         except OSError as error:
+            if isinstance(error, PararevError):
+                raise
             raise BadFile(
                 f"cannot write into {str(folder)!r}: {error.strerror or error}: what is there stays"
             ) from error
@@ -171,6 +198,12 @@ def opened(sweep: Sweep, folder: Path, *, fresh: bool) -> Iterator[Store]:
             with contextlib.suppress(OSError):
                 (folder / "parts").rmdir()  # where it is empty
             os.truncate(lock, 0)
+            if store is None or not store.begun:  # refused: as if it had never been asked for
+                if not locked_before:
+                    at.unlink(missing_ok=True)
+                for p in new:
+                    with contextlib.suppress(OSError):
+                        p.rmdir()
     finally:
         os.close(lock)
 
@@ -182,47 +215,71 @@ def _hold(lock: int, folder: Path) -> None:
     except OSError:
         who = os.pread(lock, 100, 0).decode(errors="replace").strip() or "another process"
         raise BadInput(f"{folder}: {who} is sweeping into it: wait for its end, or name another folder") from None
+    if not os.path.samestat(os.fstat(lock), os.stat(folder / "sweep.lock")):  # its holder took it away meanwhile
+        raise BadInput(f"{folder}: another process has just left it: run the same command again")
     os.truncate(lock, 0)
     os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
 
 
 def _store(sweep: Sweep, folder: Path, fresh: bool) -> Store:
-    manifest = folder / "manifest.json"
-    wanted = {
-        "format": _FORMAT,
+    present = None if fresh else _read_manifest(folder / "manifest.json")
+    if present is None:
+        if not fresh and any(p.exists() for p in _leftovers(folder)):
+            raise BadInput(f"{folder}: holds results but no manifest.json: name another folder, or give --fresh")
+        return Store(sweep, folder, set(), complete=False, begun=False)
+    _check(present, sweep, folder)
+    return _resumed(sweep, folder)
+
+
+def _manifest(sweep: Sweep) -> dict[str, Any]:
+    """What rows are made from, the user's files apart."""
+    return {
+        "format": FORMAT,
         "sweep": sweep.name,
         "fingerprint": sweep.fingerprint,
         "rows": sweep.rows,
         "chunk_rows": sweep.chunk_rows,
+        "versions": {name: metadata.version(name) for name in ("pararev-hw", "torch")},
     }
-    present = None if fresh else _read_manifest(manifest)
-    if fresh or present is None:
-        leftovers = [folder / RESULTS, *sorted((folder / "parts").glob("part-*.*"))]
-        if not fresh and any(p.exists() for p in leftovers):
-            raise BadInput(f"{folder}: holds results but no manifest.json: name another folder, or give --fresh")
-        for p in leftovers:
-            p.unlink(missing_ok=True)
-        draft = folder / ".manifest.json.draft"
-        draft.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-        draft.replace(manifest)
-    elif present != wanted:
+
+
+def _check(present: Mapping[str, Any], sweep: Sweep, folder: Path) -> None:
+    """Refuse to go on with rows of another sweep, or of files or versions that have changed. Raises BadInput."""
+    wanted = _manifest(sweep)
+    if any(present.get(key) != value for key, value in wanted.items() if key != "versions"):
         raise BadInput(
             f"{folder}: holds the results of another sweep ({present.get('sweep', '?')!r}; the file or its device has "
             "changed): name another folder, or give --fresh to begin again"
         )
-    return _resumed(sweep, folder)
+    for name, version in wanted["versions"].items():
+        before = present.get("versions", {}).get(name)
+        if before != version:
+            raise BadInput(_stale(folder, f"{name} was {before} and is {version}"))
+    difference = changed(present.get("sources", {}), folder)
+    if difference is not None:
+        raise BadInput(_stale(folder, difference))
+
+
+def _stale(folder: Path, difference: str) -> str:
+    return f"{folder}: {difference} since its rows were computed: name another folder, or give --fresh to begin again"
+
+
+def _leftovers(folder: Path) -> tuple[Path, ...]:
+    return (folder / RESULTS, *sorted((folder / "parts").glob("part-*.*")))
 
 
 def _read_manifest(path: Path) -> dict[str, Any] | None:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (ValueError, UnicodeDecodeError):
+    try:
+        document = parse_json(read_text(path, limits.DEVICE_FILE_BYTES, "a sweep's manifest is JSON"), str(path))
+    except BadFile:
         raise BadFile(f"{path}: is damaged: give --fresh to begin again, or name another folder") from None
-    if not isinstance(manifest, dict):
+    if not isinstance(document, dict) or not all(
+        isinstance(document.get(k, {}), dict) for k in ("sources", "versions")
+    ):
         raise BadFile(f"{path}: is no manifest of a sweep: give --fresh to begin again, or name another folder")
-    return manifest
+    return document
 
 
 def _resumed(sweep: Sweep, folder: Path) -> Store:

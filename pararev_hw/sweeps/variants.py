@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pararev_hw import graph as graphs
@@ -52,14 +53,21 @@ def graph_of(variant: Variant, sweep: Sweep, progress: Callable[[str], None]) ->
 
     options = Options(batch=variant.batch or sweep.batch, timesteps=variant.timesteps, width=variant.width)
     plain = variant.coupling is None and variant.depth is None and variant.form is None
-    target = _plain(variant, options) if plain else _chosen(variant, options)
+    target = _plain(located(variant.network, sweep.folder), options) if plain else _chosen(variant, options)
     return _traced(target, variant, sweep, progress)
 
 
-def _plain(variant: Variant, options: Options) -> Target:
+def located(network: str, folder: Path) -> str:
+    """The network's name with the path of its file, where that lies beside the sweep file."""
+    place, colon, factory = network.rpartition(":") if network.rpartition(":")[0].endswith(".py") else (network, "", "")
+    file = folder / place
+    return f"{file}{colon}{factory}" if file.suffix in (".py", ".onnx", ".nir") and file.is_file() else network
+
+
+def _plain(network: str, options: Options) -> Target:
     from pararev_hw.importers.targets import resolve
 
-    return resolve(variant.network, options)
+    return resolve(network, options)
 
 
 def _chosen(variant: Variant, options: Options) -> Target:

@@ -6,6 +6,8 @@ worker that dies costs its chunks' time, nothing else: they are given to another
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import os
 import pickle
@@ -117,45 +119,59 @@ def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[t
         raise MissingDependency("--cluster needs Dask: install pararev-hw[cluster]") from None
     try:
         client = dask.Client(address, timeout="10s", set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except Exception as error:  # Dask raises what its transports raise: tls, ucx and others that are not installed
         raise BadInput(
             f"no Dask scheduler answers at {address!r} ({_first(error)}): start one with `dask scheduler`"
         ) from None
-    with client:
-        threads = sum(client.nthreads().values())
-        if not threads:
-            raise BadInput(f"the Dask scheduler at {address!r} has no workers: start some with `dask worker {address}`")
-        # a future of its own, not scattered data: a scheduler computes it again when all who hold it die
-        ready = client.submit(pickle.loads, pickle.dumps(problem), pure=False)
-        queue = deque(chunks)
-        numbers: dict[Any, int] = {}
+    try:
+        yield from _on_cluster(dask, client, problem, chunks, address)
+    except (OSError, TimeoutError, RuntimeError, *_CANCELLED) as error:
+        if isinstance(error, PararevError):
+            raise
+        raise WorkersDied(
+            f"the Dask cluster at {address!r} is gone ({_first(error)}): finished rows are kept"
+        ) from None
+    finally:
+        with contextlib.suppress(Exception, *_CANCELLED):  # the cluster may be gone already
+            client.close(timeout=5)
 
-        def submit() -> Any:
-            chunk = queue.popleft()
-            future = client.submit(evaluate_chunk, ready, chunk, pure=False, retries=MAX_DEATHS)
-            numbers[future.key] = chunk
-            return future
 
-        running = dask.as_completed([submit() for _ in range(min(len(queue), 4 * threads))], loop=client.loop)
-        try:
-            for future in running:
-                data = future.result()
-                yield numbers.pop(future.key), data
-                if queue:
-                    running.add(submit())
-        except dask.KilledWorker as error:
-            raise WorkersDied(
-                f"workers of {address!r} die on the same rows: {_first(error)}: finished rows are kept"
-            ) from None
-        except (OSError, TimeoutError) as error:
-            raise WorkersDied(
-                f"the Dask cluster at {address!r} is gone ({_first(error)}): finished rows are kept"
-            ) from None
-        except ModuleNotFoundError as error:
-            raise BadInput(f"the workers of {address!r} cannot run this: {error}: install pararev-hw there") from None
-        finally:
-            with contextlib.suppress(Exception):  # the cluster may be gone already
-                client.cancel([ready])
+_CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
+
+
+def _on_cluster(
+    dask: Any, client: Any, problem: Problem, chunks: Sequence[int], address: str
+) -> Iterator[tuple[int, bytes]]:
+    threads = sum(client.nthreads().values())
+    if not threads:
+        raise BadInput(f"the Dask scheduler at {address!r} has no workers: start some with `dask worker {address}`")
+    # a future of its own, not scattered data: a scheduler computes it again when all who hold it die
+    ready = client.submit(pickle.loads, pickle.dumps(problem), pure=False)
+    queue = deque(chunks)
+    numbers: dict[Any, int] = {}
+
+    def submit() -> Any:
+        chunk = queue.popleft()
+        future = client.submit(evaluate_chunk, ready, chunk, pure=False, retries=MAX_DEATHS)
+        numbers[future.key] = chunk
+        return future
+
+    running = dask.as_completed([submit() for _ in range(min(len(queue), 4 * threads))], loop=client.loop)
+    try:
+        for future in running:
+            data = future.result()
+            yield numbers.pop(future.key), data
+            if queue:
+                running.add(submit())
+    except dask.KilledWorker as error:
+        raise WorkersDied(
+            f"workers of {address!r} die on the same rows: {_first(error)}: finished rows are kept"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise BadInput(f"the workers of {address!r} cannot run this: {error}: install pararev-hw there") from None
+    finally:
+        with contextlib.suppress(Exception, *_CANCELLED):
+            client.cancel([ready])
 
 
 def _first(error: BaseException) -> str:

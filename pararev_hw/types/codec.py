@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from pararev_hw import limits
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile
 from pararev_hw.types import device, graph, prediction, problem, profile, schedule, sweep, validation
@@ -21,7 +22,6 @@ from pararev_hw.types.base import SCHEMA_VERSION
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-MAX_BYTES = 1 << 30
 NOUNS: tuple[type[Any], ...] = (
     graph.BlockGraph,
     graph.CriticalPath,
@@ -83,7 +83,7 @@ def save(noun: Any, path: Path) -> None:
 
 def load(path: Path, noun: type[Noun]) -> Noun:
     """The noun of that type in a file that `save` wrote. Raises BadFile in one line."""
-    return from_json(read_text(path, MAX_BYTES, f"a {noun.__name__} is JSON"), noun, str(path))
+    return from_json(read_text(path, limits.GRAPH_FILE_BYTES, f"a {noun.__name__} is JSON"), noun, str(path))
 
 
 @cache

@@ -94,7 +94,7 @@ def test_what_is_no_sweep_is_refused(text: str) -> None:
 @given(st.text(max_size=60))
 def test_no_text_breaks_the_expression_parser(text: str) -> None:
     try:
-        found = expressions.parse(text, ("a", "b.c"), "here")
+        found = expressions.parse(text, dict.fromkeys(("a", "b.c"), "number"), "here")
     except PararevError as error:
         assert str(error).startswith("here")
         return
@@ -107,7 +107,7 @@ def test_no_text_breaks_the_expression_parser(text: str) -> None:
 )
 def test_an_expression_computes_and_does_nothing_else(text: str) -> None:
     with pytest.raises(PararevError):
-        expressions.parse(text, ("a", "b", "c"), "here")
+        expressions.parse(text, dict.fromkeys(("a", "b", "c"), "number"), "here")
 
 
 SAFE = st.recursive(
@@ -119,7 +119,9 @@ SAFE = st.recursive(
 
 @given(SAFE, st.integers(-5, 5), st.integers(-5, 5))
 def test_arithmetic_is_python_s_own(text: str, a: int, b: int) -> None:
-    found = expressions.parse(text, ("a", "b"), "here")({"a": np.array([float(a)]), "b": np.array([float(b)])}, 1)
+    found = expressions.parse(text, dict.fromkeys("ab", "number"), "here")(
+        {"a": np.array([float(a)]), "b": np.array([float(b)])}, 1
+    )
     assert found[0] == eval(text, {"__builtins__": {}}, {"a": a, "b": b})
 
 

@@ -1,0 +1,109 @@
+"""The files that a sweep's rows depend on: network files, the user's modules they import, arrays they read.
+
+A sweep that goes on compares their contents with those of the run before, so that old rows and new ones never mix.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from importlib.util import source_from_cache
+from pathlib import Path
+from typing import Any
+
+_listening: list[set[str]] = []  # each hears every file that is opened for reading
+_hooked: list[bool] = []
+_OTHERS = (Path("/proc"), Path("/sys"), Path("/dev"))
+
+
+@contextlib.contextmanager
+def files_read() -> Iterator[set[str]]:
+    """The absolute paths of files that are opened for reading meanwhile, in this process."""
+    if not _hooked:
+        sys.addaudithook(_hear)  # which stays for as long as the interpreter runs
+        _hooked.append(True)
+    paths: set[str] = set()
+    _listening.append(paths)
+    try:
+        yield paths
+    finally:
+        _listening.remove(paths)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not _listening:
+        return
+    path, _, flags = arguments
+    if isinstance(path, str | bytes) and isinstance(flags, int) and flags & os.O_ACCMODE == os.O_RDONLY:
+        for paths in _listening:
+            paths.add(os.path.abspath(os.fsdecode(path)))
+
+
+def users_files(paths: set[str], networks: tuple[str, ...], apart: Path) -> tuple[Path, ...]:
+    """Of files that were read, and of modules beside or inside the networks, those that are the user's own, sorted.
+
+    Installed packages, this package and what lies in the folder `apart` are left out.
+    """
+    installed = _installed(apart)
+    sources = {_source(path) for path in (*paths, *_modules(networks))}
+    return tuple(sorted(p for p in sources if p is not None and p.is_file() and not _inside(p, installed)))
+
+
+def digests(files: tuple[Path, ...], beside: Path) -> dict[str, str]:
+    """Path, as seen from the folder `beside`, -> SHA-256 of the file."""
+    return {os.path.relpath(file, beside): _digest(file) for file in files}
+
+
+def changed(recorded: Mapping[str, str], beside: Path) -> str | None:
+    """What happened to the first of the recorded files that is no longer what it was."""
+    for name, digest in recorded.items():
+        file = Path(os.path.normpath(beside / name))
+        if not file.is_file():
+            return f"{file} is gone"
+        if _digest(file) != digest:
+            return f"{file} has changed"
+    return None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _source(path: str) -> Path | None:
+    """The source file of a compiled module; any other file itself."""
+    file = Path(path)
+    if file.parent.name != "__pycache__":
+        return file.resolve()
+    try:
+        return Path(source_from_cache(path)).resolve()
+    except ValueError:  # another cache, such as that of compiled loops
+        return None
+
+
+def _installed(apart: Path) -> tuple[Path, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    ours = Path(__file__).resolve().parent.parent
+    prefixes = (Path(sys.prefix).resolve(),) if sys.prefix != sys.base_prefix else ()
+    return (*(Path(sysconfig.get_path(n)).resolve() for n in names), *prefixes, ours, apart.resolve(), *_OTHERS)
+
+
+def _inside(file: Path, folders: tuple[Path, ...]) -> bool:
+    return "site-packages" in file.parts or any(folder in file.parents for folder in folders)
+
+
+def _modules(networks: tuple[str, ...]) -> Iterator[str]:
+    """Files of modules that an earlier import may have loaded: beside a network's file, or inside its package."""
+    places = [n.rpartition(":")[0] for n in networks if ":" in n]
+    folders = [Path(p).resolve().parent for p in places if p.endswith(".py")]
+    packages = {p.partition(".")[0] for p in places if not p.endswith(".py")}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str):
+            continue
+        if name.partition(".")[0] in packages or any(f in Path(file).resolve().parents for f in folders):
+            yield os.path.abspath(file)
