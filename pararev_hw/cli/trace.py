@@ -39,6 +39,7 @@ from pararev_hw.cli.outputs import check_output, write_text
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
+    from pararev_hw.costmodels.energy_models import ModelEnergy
     from pararev_hw.types import BlockGraph, Hardware, Layer
 
 
@@ -69,14 +70,20 @@ def trace(
     zero_grad: ZeroGradOpt = "none",
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
+    energy_model: Annotated[
+        str, typer.Option("--energy-model", help="device, papers, lemaire2022 or compute-in-memory.")
+    ] = "device",
     json_: JsonOpt = False,
 ) -> None:
     """Trace a step of TARGET into a block-dependency graph, written to graph.json."""
     from pararev_hw import graph as graphs
+    from pararev_hw.costmodels import energy_models as models
     from pararev_hw.reports.document import layer_document
     from pararev_hw.reports.layers import layer_table, layers_csv
     from pararev_hw.target_graph import build_graph
 
+    if energy_model != "device":
+        models.check_name(energy_model)
     path = output or (None if json_ else Path("graph.json"))
     for file in (path, layers):
         if file is not None:
@@ -92,6 +99,9 @@ def trace(
         tell("writing the graph")
         rows = _layers(graph, hardware)
         document = graphs.to_document(graph) | {"layers": [layer_document(row) for row in rows]}
+        energy = None if energy_model == "device" else models.model_energy(graph, energy_model)
+        if energy is not None:
+            document["energy_model"] = energy.document()
         text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     if path is not None:
         write_text(path, text)
@@ -102,6 +112,8 @@ def trace(
     else:
         _print_graph(graph)
         out.print(layer_table(rows, out.width))
+        if energy is not None:
+            _print_energy(energy)
     if path is not None:
         say(f"wrote {path}: next, pararev-hw schedule {path} --device {device}")
 
@@ -116,6 +128,14 @@ def _layers(graph: BlockGraph, hardware: Hardware) -> tuple[Layer, ...]:
     except BadInput:
         return graphs.layers(graph)
     return graphs.layers(graph, costed.op_seconds, costed.op_joules)
+
+
+def _print_energy(energy: ModelEnergy) -> None:
+    from pararev_hw.reports import units
+
+    for phase, joules in energy.by_phase.items():
+        say(f"energy by {energy.model}, {phase}: {units.joules(joules)} ({energy.source})")
+    say(f"left out by {energy.model}: {', '.join(energy.not_modelled)}")
 
 
 def _print_graph(graph: BlockGraph) -> None:

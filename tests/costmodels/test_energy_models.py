@@ -1,0 +1,101 @@
+"""The energy models of the literature, on layers worked by hand (`docs/how-each-joule-arises.md`)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pararev_hw.costmodels.energy_models import MODELS, model_energy
+from pararev_hw.costmodels.energy_models.lemaire2022 import joules_per_word
+from pararev_hw.errors import UnknownName
+from pararev_hw.graph import attach
+from pararev_hw.tracing import trace_step
+from pararev_hw.types import BlockGraph, LayerSpikes, Spikes
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 6, 3, padding=1, bias=False)
+        self.fc = nn.Linear(6 * 8 * 8, 10, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc((self.conv(x) >= 0.5).to(x.dtype).flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="module")
+def graph() -> BlockGraph:
+    """One sample; 5 of the 384 inputs of the linear layer fire."""
+    layers = (LayerSpikes("conv", 1.0, 5808, 6912, False), LayerSpikes("fc", 5 / 384, 50, 3840, True))
+    traced = trace_step(Net(), torch.empty(1, 2, 8, 8), mode="infer").graph
+    return attach(traced, Spikes(True, "five spikes", 5 / 384, layers))
+
+
+def parts(graph: BlockGraph, model: str) -> dict[str, dict[str, float]]:
+    return {layer.module: dict(layer.parts) for layer in model_energy(graph, model).layers}
+
+
+def test_the_papers_figure_is_macs_of_analog_layers_and_synaptic_operations(graph: BlockGraph) -> None:
+    assert parts(graph, "papers") == {
+        "conv": {"mac": pytest.approx(6 * 8 * 8 * 18 * 4.6e-12)},
+        "fc": {"ac": pytest.approx(5 * 10 * 0.9e-12)},
+    }
+    energy = model_energy(graph, "papers")
+    assert energy.total_j == pytest.approx(31.8402e-9)
+    assert energy.by_phase == {"forward": pytest.approx(31.8402e-9)}
+    assert "memory" in energy.not_modelled
+
+
+def test_lemaires_model_adds_memory_and_addressing(graph: BlockGraph) -> None:
+    by_hand = {
+        "conv": {
+            "mac": 6912 * 3.2e-12,
+            "memory": 6912 * 10e-12 * 512 / 8192 + 6912 * 10e-12 * 432 / 8192 + 384 * 10e-12 * 1536 / 8192,
+            "addressing": (128 + 384 + 108) * 0.1e-12,
+        },
+        "fc": {
+            "ac": 50 * 0.1e-12,
+            # a queue of 8 kB; 15,360 bytes of weights, between 8 and 32 kB; 40 bytes of potentials, read and written
+            "memory": 5 * 10e-12 + 50 * (10e-12 + 10e-12 * 7168 / 24576) + 2 * 50 * 10e-12 * 40 / 8192,
+            "addressing": 50 * 0.1e-12,
+        },
+    }
+    found = parts(graph, "lemaire2022")
+    for layer, expected in by_hand.items():
+        assert found[layer] == pytest.approx(expected)
+    assert joules_per_word(32 * 1024) == pytest.approx(20e-12)
+    assert joules_per_word(1 << 30) == pytest.approx(100e-12)
+
+
+def test_arrays_are_read_whole_and_driven_by_spikes(graph: BlockGraph) -> None:
+    conv_reads, fc_reads = 64 * 16, 3  # 64 places in 16 passes of one array; 384 inputs in three arrays
+    assert parts(graph, "compute-in-memory")["conv"] == pytest.approx(
+        {"array": conv_reads * 30e-12, "adc": conv_reads * 128 * 1.5625e-12, "dac": 64 * 18 * 16 * 0.39e-12}
+    )
+    assert parts(graph, "compute-in-memory")["fc"] == pytest.approx(
+        {"array": fc_reads * 30e-12, "adc": fc_reads * 128 * 1.5625e-12, "dac": 5 * 0.39e-12}
+    )
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_every_model_grows_with_the_samples_and_counts_recomputation(model: str) -> None:
+    class Checkpointed(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            h: Tensor = torch.utils.checkpoint.checkpoint(lambda v: self.conv(v).tanh(), x, use_reentrant=False)
+            return self.fc(h.flatten(1))
+
+    one, two = (trace_step(Checkpointed(), torch.empty(n, 2, 8, 8)).graph for n in (1, 2))
+    energies = [model_energy(g, model) for g in (one, two)]
+    assert energies[0].by_phase.keys() == {"forward", "recompute"}
+    if model != "lemaire2022":  # whose memories grow with what they hold
+        assert energies[1].total_j == pytest.approx(2 * energies[0].total_j)
+    conv = [e for e in energies[0].layers if e.module == "conv"]
+    assert conv[0].total_j == pytest.approx(conv[1].total_j)
+
+
+def test_an_unknown_model_is_refused(graph: BlockGraph) -> None:
+    with pytest.raises(UnknownName, match="papers"):
+        model_energy(replace(graph), "popular")
