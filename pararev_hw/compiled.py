@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -54,6 +55,15 @@ class Loop:
                 return None
             self._compiled = _jitted(numba, self.plain)
         return self._compiled
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether it is compiled already, in this process or on this machine, so that it costs no time but to load."""
+        compiled = self.compile()
+        if getattr(compiled, "signatures", None):
+            return True
+        index = getattr(getattr(getattr(compiled, "_cache", None), "_cache_file", None), "_index_path", None)
+        return index is not None and Path(index).exists()
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -56,7 +56,7 @@ def schedule(
     if not (seconds > 0 and math.isfinite(seconds)) or workers < 1:
         raise BadInput(f"exact with {seconds} seconds and {workers} workers: both must be positive")
     ends = time.monotonic() + seconds
-    warm = warm_start(problem, min(1.0, seconds / WARM_AFTER), seed)
+    warm = warm_start(problem, min(1.0, seconds / WARM_AFTER), seed, seconds / 4 if workers > 1 else None)
     if workers > 1 and not warm.optimal and not is_plain(problem):
         # the simulator knows what the model does not: half of the time for the search that asks it
         warm = min(warm, local_search.schedule(problem, seconds / 2, seed), key=lambda s: s.makespan_s)

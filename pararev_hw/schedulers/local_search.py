@@ -1,6 +1,7 @@
 """Local search: the best schedule is disturbed a little, listed again, and kept where that was no loss.
 
-Two kinds of steps take turns. A *listing* adds noise to the starts of the present schedule and lists the tasks by them,
+Where every task has one lane of its own, as in a job shop, a step is some moves of `job_shop`'s tabu search. Elsewhere
+two kinds of steps take turns. A *listing* adds noise to the starts of the present schedule and lists the tasks by them,
 forward or backward, within the memory limit (`safe_dispatch`). A *move* takes one task elsewhere in one sequence of all
 tasks, or to another lane; every schedule without idling is such a sequence with lanes. Moves are accepted as in
 simulated annealing (S. Kirkpatrick et al., 1983, doi 10.1126/science.220.4598.671), and are left out where a memory
@@ -19,9 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.errors import BadInput
-from pararev_hw.schedulers import forward_backward, heft, memory_list
+from pararev_hw.schedulers import forward_backward, heft, job_shop, memory_list
 from pararev_hw.schedulers.buffer_table import holding
-from pararev_hw.schedulers.evaluate import evaluate_orders, makespan
+from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan
 from pararev_hw.schedulers.memory_list import SafeSearch
 from pararev_hw.schedulers.safe_dispatch import Planned
 from pararev_hw.simulate import play
@@ -29,6 +30,8 @@ from pararev_hw.types import Schedule, SchedulingProblem
 
 PLACEMENTS = 300_000  # tasks placed, where neither iterations nor seconds are given
 NOISES = (0.003, 0.01, 0.03, 0.1, 0.3)  # of the makespan
+SHOP_MOVES = 5  # moves in a job shop that are one step
+COMPILING_S = 4.0  # what compiling the search for job shops takes, once on a machine
 LISTINGS, MOVES = 20, 200  # steps of either kind in one turn
 WARM, COLD = 0.01, 1e-4  # temperature at the beginning and the end of a turn of moves, relative to the makespan
 
@@ -50,13 +53,23 @@ def schedule(
     steps = default_iterations(problem) if iterations is None and seconds is None else iterations
     ends = math.inf if seconds is None else time.monotonic() + seconds
     best: _PlayedOrders | None = None
-    for count, candidate in enumerate(_search(problem, seed)):
+    for count, candidate in enumerate(_search(problem, seed, _compiles(problem, seconds, steps))):
         best = candidate
         if (steps is not None and count >= steps) or time.monotonic() >= ends:
             break
     if best is None:
         return evaluate_orders(problem, None, "local-search")
     return evaluate_orders(problem, best.lanes, "local-search", waits=best.waits)
+
+
+def _compiles(problem: SchedulingProblem, seconds: float | None, steps: int | None) -> bool:
+    """Whether compiling the search for job shops, where that was never done here, fits the budget and saves time."""
+    if not job_shop.is_job_shop(problem) or holding(problem).matters:
+        return False
+    plain_s = math.inf if steps is None else steps * SHOP_MOVES * len(problem.tasks) * job_shop.PLAIN_S
+    if plain_s > COMPILING_S and (seconds is None or seconds > 4 * COMPILING_S):
+        return True
+    return job_shop.search_is_compiled()
 
 
 def default_iterations(problem: SchedulingProblem) -> int:
@@ -77,7 +90,7 @@ class _PlayedOrders:
     makespan_s: float
 
 
-def _search(problem: SchedulingProblem, seed: int) -> Iterator[_PlayedOrders]:
+def _search(problem: SchedulingProblem, seed: int, compiled: bool) -> Iterator[_PlayedOrders]:
     """The best so far, first of the list schedulers, then after every step; ends where the bound is met."""
     work = SafeSearch(problem)
     orders = work.safe_orders()
@@ -86,6 +99,10 @@ def _search(problem: SchedulingProblem, seed: int) -> Iterator[_PlayedOrders]:
     draw = random.Random(seed)
     best = _beginning(problem, work)
     yield best
+    if job_shop.is_job_shop(problem) and not work.held.matters:
+        for candidate in _shop_moves(problem, best, work.enough_s, seed, compiled):
+            best = candidate
+            yield best
     while best.makespan_s > work.enough_s:
         present = best
         for candidate in _listings(problem, work, present, draw):
@@ -102,6 +119,19 @@ def _search(problem: SchedulingProblem, seed: int) -> Iterator[_PlayedOrders]:
             yield best
             if best.makespan_s <= work.enough_s:
                 return
+
+
+def _shop_moves(
+    problem: SchedulingProblem, best: _PlayedOrders, enough_s: float, seed: int, compiled: bool
+) -> Iterator[_PlayedOrders]:
+    """The best so far after every SHOP_MOVES moves, until the bound is met or nothing can be moved."""
+    search = job_shop.TabuSearch(problem, best.lanes, seed, compiled)
+    movable = True
+    while movable and best.makespan_s > enough_s:
+        movable = search.move(SHOP_MOVES)
+        if search.best_s < best.makespan_s * (1 - PROVED):
+            best = _played(problem, search.best, [])
+        yield best
 
 
 def _beginning(problem: SchedulingProblem, work: SafeSearch) -> _PlayedOrders:

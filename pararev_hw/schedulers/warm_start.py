@@ -10,10 +10,10 @@ from pararev_hw.types import Schedule, SchedulingProblem
 LEAST_STEPS = 30
 
 
-def warm_start(problem: SchedulingProblem, share: float = 1.0, seed: int = 0) -> Schedule:
+def warm_start(problem: SchedulingProblem, share: float = 1.0, seed: int = 0, seconds: float | None = None) -> Schedule:
     """The shortest schedule of those tried, ties to the first. Raises Infeasible where none fits the memory limit.
 
-    `share` of the steps that local search takes by itself, but at least LEAST_STEPS.
+    `share` of the steps that local search takes by itself, but at least LEAST_STEPS, and no more than fit `seconds`.
     """
     tried = [forward_backward.schedule(problem)]
     for algorithm in (heft, memory_list, pareto):
@@ -21,5 +21,5 @@ def warm_start(problem: SchedulingProblem, share: float = 1.0, seed: int = 0) ->
             tried.append(replace(algorithm.schedule(problem), front=()))
     if not any(s.optimal for s in tried):
         steps = max(LEAST_STEPS, round(share * local_search.default_iterations(problem)))
-        tried.append(local_search.schedule(problem, seed=seed, iterations=steps))
+        tried.append(local_search.schedule(problem, seconds, seed, steps))
     return min(tried, key=lambda s: s.makespan_s)
