@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from itertools import chain
+from typing import Any
 
+import numpy as np
+
+from pararev_hw.compiled import loop, part
 from pararev_hw.schedulers.buffer_table import Holding, holding, peak_along
 from pararev_hw.types import SchedulingProblem
+from pararev_hw.types.problem_arrays import Adjacency, Ints
 
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds
 
@@ -22,14 +28,10 @@ def least_peak_order(problem: SchedulingProblem, held: Holding | None = None) ->
     if not held.bytes:
         return order
     n = len(problem.tasks)
-    out: list[list[int]] = [[] for _ in range(n)]
-    into: list[list[int]] = [[] for _ in range(n)]
-    for e in problem.edges:
-        out[e.src].append(e.dst)
-        into[e.dst].append(e.src)
+    out, into = problem.arrays.out, problem.arrays.into
     tried = [order, _from_the_front(held, out, into), _from_the_back(held, out, into)]
     if n <= MAX_TASKS_OF_ALL:
-        tried.append(_best_of_all(held, into))
+        tried.append(_best_of_all(held, [[e.src for e in edges] for edges in problem.predecessors()]))
     return min(tried, key=lambda o: peak_along(held, o))
 
 
@@ -61,62 +63,114 @@ def _best_of_all(held: Holding, into: Sequence[Sequence[int]]) -> tuple[int, ...
     return tuple(reversed(order))
 
 
-def _from_the_front(held: Holding, out: Sequence[Sequence[int]], into: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _from_the_front(held: Holding, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
     """Tasks in order of time, chosen greedily; ties to the lower index."""
     nothing = [False] * len(held.stays)
-    return tuple(_greedy(held, out, into, begun=nothing, outlives=held.stays, ties=range(len(out))))
+    return tuple(_greedy(held, out, into, begun=nothing, outlives=held.stays, ties=range(len(held.touches))))
 
 
-def _from_the_back(held: Holding, out: Sequence[Sequence[int]], into: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _from_the_back(held: Holding, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
     """Tasks chosen greedily with time running backward, where what stays is there from the beginning; ties to the
     higher index."""
     nothing = [False] * len(held.stays)
-    ties = range(0, -len(out), -1)
+    ties = range(0, -len(held.touches), -1)
     return tuple(_greedy(held, into, out, begun=list(held.stays), outlives=nothing, ties=ties)[::-1])
 
 
 def _greedy(
     held: Holding,
-    out: Sequence[Sequence[int]],
-    into: Sequence[Sequence[int]],
+    out: Adjacency,
+    into: Adjacency,
     *,
-    begun: list[bool],
+    begun: Sequence[bool],
     outlives: Sequence[bool],
     ties: Sequence[int],
 ) -> list[int]:
     """Of the ready tasks always the one after which least is alive, then the one that needs least, then by `ties`."""
-    n = len(out)
-    left = [len(u) for u in held.users]
+    buffers, users = _flat(held.touches), _flat(held.users)
+    missing = np.diff(into.start)
+    flags = np.array(begun, np.int64), np.array(outlives, np.int64)
+    if held.total < 2**61:
+        size = np.array(held.bytes, np.int64)
+        steps = len(users[1]) + len(out.task)
+        order: list[int] = _greedy_order(
+            steps, size, *buffers, *users, out.start, out.task, missing, *flags, np.array(ties, np.int64)
+        )
+        return order
+    arrays = (*buffers, *users, out.start, out.task, missing, *flags)  # sizes that only Python can add up
+    unbounded: list[int] = _greedy_order.plain(list(held.bytes), *(a.tolist() for a in arrays), list(ties))
+    return unbounded
 
-    def key(i: int) -> tuple[int, int, int]:
-        need = sum(held.bytes[b] for b in held.touches[i] if not begun[b])
-        gives = sum(held.bytes[b] for b in held.touches[i] if left[b] == 1 and not outlives[b])
-        return (need - gives, need, ties[i])
 
-    missing = [len(p) for p in into]
-    best = [key(i) for i in range(n)]
-    ready = [(best[i], i) for i in range(n) if missing[i] == 0]
+def _flat(lists: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+    """Lists as one array and where each begins in it."""
+    start = np.zeros(len(lists) + 1, np.int64)
+    np.cumsum([len(line) for line in lists], out=start[1:])
+    return start, np.fromiter(chain.from_iterable(lists), np.int64, int(start[-1]))
+
+
+@loop
+def _greedy_order(
+    size: Ints,
+    touch_start: Ints,
+    touch: Ints,
+    user_start: Ints,
+    user: Ints,
+    out_start: Ints,
+    out: Ints,
+    waits: Ints,
+    began: Ints,
+    outlives: Ints,
+    ties: Ints,
+) -> list[int]:
+    n = len(waits)
+    left = [user_start[b + 1] - user_start[b] for b in range(len(size))]
+    begun = [began[b] > 0 for b in range(len(size))]
+    missing = [waits[i] for i in range(n)]
+    grows, needs = [size[0] * 0 for _ in range(n)], [size[0] * 0 for _ in range(n)]
+    seen = [-1] * n
+    for i in range(n):
+        grows[i], needs[i] = _growth(i, size, touch_start, touch, left, begun, outlives)
+    ready = [(grows[i], needs[i], ties[i], i) for i in range(n) if missing[i] == 0]
     heapq.heapify(ready)
-    done, order = [False] * n, list[int]()
-    while ready:
-        was, i = heapq.heappop(ready)
-        if done[i] or was != best[i]:
+    done = [False] * n
+    order = list(range(0))
+    while len(ready) > 0:
+        grow, need, _, i = heapq.heappop(ready)
+        if done[i] or grow != grows[i] or need != needs[i]:
             continue  # its key has changed since: it is in the heap again
         done[i] = True
         order.append(i)
-        changed: set[int] = set()
-        for b in held.touches[i]:
+        changed = list(range(0))
+        for t in range(touch_start[i], touch_start[i + 1]):
+            b = touch[t]
             left[b] -= 1
             if not begun[b] or left[b] == 1:
-                changed.update(held.users[b])
+                for u in range(user_start[b], user_start[b + 1]):
+                    changed.append(user[u])
             begun[b] = True
-        for j in out[i]:
+        for e in range(out_start[i], out_start[i + 1]):
+            j = out[e]
             missing[j] -= 1
             if missing[j] == 0:
-                changed.add(j)
-        for j in sorted(changed):
-            if not done[j]:
-                best[j] = key(j)
+                changed.append(j)
+        for j in changed:
+            if not done[j] and seen[j] != i:
+                seen[j] = i
+                grows[j], needs[j] = _growth(j, size, touch_start, touch, left, begun, outlives)
                 if missing[j] == 0:
-                    heapq.heappush(ready, (best[j], j))
+                    heapq.heappush(ready, (grows[j], needs[j], ties[j], j))
     return order
+
+
+@part
+def _growth(i: int, size: Any, touch_start: Any, touch: Any, left: Any, begun: Any, outlives: Any) -> tuple[int, int]:
+    """By how many bytes more are alive after a task than before, and how many it needs while it runs."""
+    need, gives = size[0] * 0, size[0] * 0
+    for t in range(touch_start[i], touch_start[i + 1]):
+        b = touch[t]
+        if not begun[b]:
+            need += size[b]
+        if left[b] == 1 and outlives[b] == 0:
+            gives += size[b]
+    return need - gives, need

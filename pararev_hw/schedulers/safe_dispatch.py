@@ -16,12 +16,16 @@ import math
 from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
+from pararev_hw.compiled import loop
 from pararev_hw.schedulers.buffer_table import Holding
 from pararev_hw.schedulers.dispatch import lanes_are_alike
 from pararev_hw.types import SchedulingProblem
+from pararev_hw.types.problem_arrays import Floats, Ints
 
 WINDOW = 48  # ready tasks that are looked at before the scheduler waits; the first of the safe order always is one
 GONE = -(2**62)  # stands in the profile for tasks that have started
@@ -56,17 +60,27 @@ class SafeDispatch:
         self.room: float = math.inf if held.room is None or not held.matters else held.room
         self.times_s = [c.times_s for c in problem.tasks]
         self.alike = lanes_are_alike(problem)
-        self.out: list[list[int]] = [[] for _ in range(n)]
-        self.into: list[list[tuple[int, float]]] = [[] for _ in range(n)]
-        for e in problem.edges:
-            src, dst = (e.dst, e.src) if backward else (e.src, e.dst)
-            self.out[src].append(dst)
-            self.into[dst].append((src, e.delay_s))
+        arrays = problem.arrays
+        self.neighbours = (arrays.into, arrays.out) if backward else (arrays.out, arrays.into)
         self.sizes, self.users, self.touches = held.bytes, held.users, held.touches
         self.early = held.stays if backward else (False,) * len(held.bytes)
         self.stays = (False,) * len(held.bytes) if backward else held.stays
         if self.room == math.inf:
             self.touches = ((),) * n
+
+    @cached_property
+    def out(self) -> list[list[int]]:
+        """The tasks that each leads to."""
+        after, _ = self.neighbours
+        first, task = after.start.tolist(), after.task.tolist()
+        return [task[a:b] for a, b in pairwise(first)]
+
+    @cached_property
+    def into(self) -> list[list[tuple[int, float]]]:
+        """The tasks that lead to each, with the delay from another lane."""
+        _, before = self.neighbours
+        first, pairs = before.start.tolist(), list(zip(before.task.tolist(), before.delay_s.tolist(), strict=True))
+        return [pairs[a:b] for a, b in pairwise(first)]
 
     def run(
         self, rank: Sequence[float], order: Sequence[int], times_s: Sequence[Sequence[float]] | None = None
@@ -75,7 +89,47 @@ class SafeDispatch:
 
         `times_s` are planned with in place of the problem's own.
         """
-        return _Run(self, rank, order).planned(self.times_s if times_s is None else times_s)
+        times = self.times_s if times_s is None else times_s
+        if self.room == math.inf and self.alike:
+            return self._unlimited(rank, [t[0] for t in times])
+        return _Run(self, rank, order).planned(times)
+
+    def _unlimited(self, rank: Sequence[float], times_s: Sequence[float]) -> Planned:
+        """The same where memory holds nothing back and lanes are alike."""
+        after, before = self.neighbours
+        steps = self.count + len(after.task)
+        arguments = (np.array(times_s, np.float64), after.start, after.task, np.diff(before.start))
+        return Planned(*_listed(steps, *arguments, np.array(rank, np.float64), self.lanes))
+
+
+@loop
+def _listed(
+    times_s: Floats, first: Ints, after: Ints, waits: Ints, rank: Floats, lanes: int
+) -> tuple[list[int], list[float], list[float]]:
+    """Lane, start and end of tasks that start in order of rank as soon as a lane is free, on the lowest one."""
+    n = len(times_s)
+    missing = [waits[i] for i in range(n)]
+    lane, starts_s, ends_s = [-1] * n, [0.0] * n, [0.0] * n
+    ready = [(rank[i], i) for i in range(n) if missing[i] == 0]
+    heapq.heapify(ready)
+    running = [(0.0, i) for i in range(0)]
+    free, now = list(range(lanes)), 0.0
+    while len(ready) > 0 or len(running) > 0:
+        while len(ready) > 0 and len(free) > 0:
+            _, i = heapq.heappop(ready)
+            lane[i] = heapq.heappop(free)
+            starts_s[i], ends_s[i] = now, now + times_s[i]
+            heapq.heappush(running, (ends_s[i], i))
+        now = max(now, running[0][0])
+        while len(running) > 0 and running[0][0] <= now:
+            _, i = heapq.heappop(running)
+            heapq.heappush(free, lane[i])
+            for e in range(first[i], first[i + 1]):
+                j = after[e]
+                missing[j] -= 1
+                if missing[j] == 0:
+                    heapq.heappush(ready, (rank[j], j))
+    return lane, starts_s, ends_s
 
 
 class _Run:

@@ -28,7 +28,7 @@ def test_the_simulator_plays_what_it_played_over_lists(data: st.DataObject) -> N
     assert simulate.play_sequential(problem) == plain_simulate.play_sequential(problem)
 
 
-@pytest.mark.parametrize("scheduler", ["sequential", "heft", "forward-backward"])
+@pytest.mark.parametrize("scheduler", ["sequential", "heft", "forward-backward", "memory-list"])
 def test_compiled_and_plain_schedules_are_the_same(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def schedules(small: int) -> list[Schedule]:
         monkeypatch.setattr(compiled, "SMALL", small)
