@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report rehearse test test-all test-isa test-browser lint docs bench clean
+.PHONY: report rehearse test test-all test-isa test-browser lint docs bench bench-check clean
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -54,6 +54,10 @@ docs: $(VENV)/.installed
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/bench_trace.py
 	$(BIN)/python benchmarks/bench_schedulers.py
+
+# Fails where something has become more than a quarter slower, as ratios of times in one run tell.
+bench-check: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/bench_check.py
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info
