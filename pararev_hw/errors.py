@@ -6,6 +6,8 @@ turns a `PararevError` into one line and exit status 2, an `Infeasible` into exi
 
 import re
 
+_AS_LIKELY = 0.15  # spellings whose likeness differs by less may all be what was meant
+
 
 class PararevError(Exception):
     """Base of every error that the toolkit raises on purpose."""
@@ -15,11 +17,11 @@ class BadInput(PararevError, ValueError):
     """A value that the user gave cannot be used."""
 
 
-class UnknownName(PararevError, LookupError):
+class UnknownName(BadInput, LookupError):
     """A name that is not in the table it was looked up in."""
 
 
-class BadFile(PararevError, ValueError):
+class BadFile(BadInput):
     """A file that cannot be read, is half written, or does not hold what its name says."""
 
 
@@ -68,11 +70,12 @@ def unknown_name(what: str, name: str, known: "list[str] | tuple[str, ...]") -> 
     """An `UnknownName` that suggests the nearest of `known`: in spelling, then in the number that it holds."""
     from difflib import SequenceMatcher, get_close_matches
 
-    def nearness(other: str) -> tuple[float, int, str]:
-        same = SequenceMatcher(None, other, name).ratio()  # as get_close_matches has it
-        return -same, abs(_number_in(other) - _number_in(name)), other
-
-    near = sorted(get_close_matches(name, sorted(known), n=len(known) or 1, cutoff=0.5), key=nearness)[:3]
+    likeness = {other: SequenceMatcher(None, other, name).ratio() for other in known}  # as get_close_matches has it
+    close = get_close_matches(name, sorted(known), n=len(known) or 1, cutoff=0.5)
+    near = sorted(
+        (other for other in close if likeness[other] > likeness[close[0]] - _AS_LIKELY),
+        key=lambda other: (-likeness[other], abs(_number_in(other) - _number_in(name)), other),
+    )[:3]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
     return UnknownName(f"no {what} is called {name!r}: {hint}")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pararev_hw import graph as graphs
 from pararev_hw import limits
@@ -38,6 +38,9 @@ from pararev_hw.types import (
     Study,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 TIE = 1e-9  # latencies this close, relative, are the same: sums of the same times differ by less
 Progress = Callable[[str], None]
 
@@ -46,7 +49,7 @@ def _silent(_: str) -> None:
     return
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """A schedule together with what it was made for."""
 
@@ -58,8 +61,32 @@ class Plan:
     launch: str
     expected_error: ExpectedError | None = None
 
+    def __repr__(self) -> str:
+        return f"<Plan for {self.graph.model}, {self.launch}: {self.schedule!r}>"
+
     def _repr_html_(self) -> str:
         return self.schedule._repr_html_()
+
+    def predict(self) -> Prediction:
+        """What the plan costs when it is played.
+
+        Returns:
+            Latency, memory over time and energy, with what was assumed and what is not modelled.
+
+        Raises:
+            Infeasible: The device's memory does not hold it.
+
+        Example:
+            >>> import pararev_hw as ph
+            >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1)
+            >>> 0 < ph.schedule(graph, "h200").predict().latency_s < 1
+            True
+        """
+        return predict(self)
+
+    def plot_timeline(self, ax: Axes | None = None) -> Axes:
+        """Draw which task runs on which lane and when: see `Schedule.plot_timeline`."""
+        return self.schedule.plot_timeline(ax)
 
 
 def plan(
@@ -223,7 +250,21 @@ def compare(
     progress: Progress = _silent,
     **options: Any,
 ) -> Comparison:
-    """Several networks on one device, in the order given; `options` are those of `build_graph`.
+    """Several networks on one device, in the order given; `options` are those of `build_graph`."""
+    graphs = (build_graph(t, device=device, progress=progress, **options) for t in targets)
+    return compare_graphs(graphs, device, lanes=lanes, launch=launch, measure=measure, progress=progress)
+
+
+def compare_graphs(
+    graphs: Iterable[BlockGraph],
+    device: Hardware,
+    *,
+    lanes: int | None = None,
+    launch: str | None = None,
+    measure: Callable[[BlockGraph], Hardware] | None = None,
+    progress: Progress = _silent,
+) -> Comparison:
+    """Several traced steps on one device, in the order given.
 
     Sequential and parallel are launched the same way, so that their ratio is the gain of running tasks side by side:
     `launch`, or on a GPU a CUDA graph, where no host hides what the chip could do.
@@ -231,8 +272,7 @@ def compare(
     """
     how = ("graph" if device.kind == "gpu" else "eager") if launch is None else launch
     studies = []
-    for target in targets:
-        graph = build_graph(target, device=device, progress=progress, **options)
+    for graph in graphs:
         at = device if measure is None else measure(graph)
         studies.append(study(graph, at, lanes=lanes, launch=how, progress=progress))
     return Comparison(bare_device(device), tuple(studies))

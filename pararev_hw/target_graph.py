@@ -19,6 +19,7 @@ from pararev_hw.types import BlockGraph, Hardware
 if TYPE_CHECKING:
     from pararev_hw.importers.targets import Target
     from pararev_hw.tracing import Traced
+    from pararev_hw.training.step import Loss, MakeOptimizer
 
 Progress = Callable[[str], None]
 
@@ -63,38 +64,82 @@ def build_graph(
     `rewrite` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
     """
     from pararev_hw.importers.targets import Options, resolve
-    from pararev_hw.tracing import DispatchRules, optimizer_named, trace_step
 
     options = Options(batch, timesteps, num_classes, width, form, input_shape, seed, layout)
-    make_optimizer = optimizer_named(optimizer or default_optimizer("gpu" if device is None else device.kind))
+    make_optimizer = optimizer_for(device, optimizer)
     _check_spikes(spikes)
     progress(f"building {target}")
-    resolved = resolve(target, options)
-    progress(f"tracing {resolved.name}")
-    has_step = resolved.step is not None and mode == "train"
-    traced = trace_step(
-        resolved.network,
-        (*resolved.inputs, *resolved.targets) if has_step else resolved.inputs,
-        name=resolved.name,
+    return graph_of(
+        resolve(target, options),
+        make_optimizer,
         mode=mode,
-        batch=resolved.batch,
-        timesteps=resolved.timesteps,
         dtype=dtype,
         granularity=granularity,
         blocks=blocks,
-        optimizer=make_optimizer,
         accumulate=accumulate,
         zero_grad=zero_grad,
-        step=resolved.step if has_step else None,
-        assumptions=resolved.assumptions,
+        channels_last=channels_last,
+        device=device,
+        spikes=spikes,
+        rewrite=rewrite,
+        progress=progress,
+    )
+
+
+def optimizer_for(device: Hardware | None, optimizer: str | None) -> MakeOptimizer:
+    """The optimizer of that name, or the default one of the device. Raises UnknownName."""
+    from pararev_hw.tracing import optimizer_named
+
+    return optimizer_named(optimizer or default_optimizer("gpu" if device is None else device.kind))
+
+
+def graph_of(
+    found: Target,
+    optimizer: MakeOptimizer,
+    *,
+    mode: Literal["train", "infer"] = "train",
+    dtype: str = "float32",
+    granularity: str = "auto",
+    blocks: Sequence[str] = (),
+    accumulate: int = 1,
+    zero_grad: Literal["none", "zero"] = "none",
+    channels_last: bool = False,
+    device: Hardware | None = None,
+    spikes: str = "auto",
+    loss: Loss | None = None,
+    rewrite: Callable[[Traced], Traced] | None = None,
+    progress: Progress = _silent,
+) -> BlockGraph:
+    """The graph of a network that is there already; `loss` is from its output, where it is not the default one."""
+    from pararev_hw.tracing import DispatchRules, trace_step
+
+    _check_spikes(spikes)
+    progress(f"tracing {found.name}")
+    has_step = found.step is not None and mode == "train"
+    traced = trace_step(
+        found.network,
+        (*found.inputs, *found.targets) if has_step else found.inputs,
+        name=found.name,
+        mode=mode,
+        batch=found.batch,
+        timesteps=found.timesteps,
+        dtype=dtype,
+        granularity=granularity,
+        blocks=blocks,
+        optimizer=optimizer,
+        accumulate=accumulate,
+        zero_grad=zero_grad,
+        step=found.step if has_step else None,
+        loss=loss,
+        assumptions=found.assumptions,
         rules=DispatchRules(
             cuda=device is None or device.kind == "gpu",
             channels_last=channels_last,
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph, resolved = _with_axes(traced, resolved)
-    graph = with_spikes(graph, resolved, spikes, progress)
+    graph, found = _with_axes(traced, found)
+    graph = with_spikes(graph, found, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
@@ -114,7 +159,8 @@ def _with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
         batch = graph.batch // shape[0] * axes.batch if graph.batch % shape[0] == 0 else axes.batch
         assumptions = (*graph.assumptions, axes.sentence)
         return replace(graph, batch=batch, timesteps=axes.timesteps, assumptions=assumptions), target
-    if len(shape) in (3, 5) and graphs.spiking_layers(graph):
+    spiking = len(shape) in (3, 5) and graphs.spiking_layers(graph)
+    if spiking or (len(shape) > 2 and target.timesteps == shape[0]):
         return replace(graph, assumptions=(*graph.assumptions, unsettled(shape))), target
     return graph, target
 

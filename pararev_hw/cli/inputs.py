@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pararev_hw.api.machines import cache_folder as cache_folder
 from pararev_hw.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware
-
-
-def cache_folder() -> Path | None:
-    """Where this machine's measurements are kept; None where the user has no home."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "pararev-hw"
-    except RuntimeError:
-        return None
 
 
 def hardware_named(name: str, tell: Callable[[str], None], host: str | None = None) -> Hardware:

@@ -8,6 +8,7 @@ from pararev_hw.devices.files import device_names as device_names
 from pararev_hw.devices.files import device_to_dict as device_to_dict
 from pararev_hw.devices.files import device_to_json as device_to_json
 from pararev_hw.devices.files import device_to_yaml as device_to_yaml
+from pararev_hw.devices.files import listing as listing
 from pararev_hw.devices.files import load_device as load_device
 from pararev_hw.devices.hosts import Host as Host
 from pararev_hw.devices.hosts import host_names as host_names
@@ -23,3 +24,6 @@ from pararev_hw.devices.profiles import profile_document as profile_document
 from pararev_hw.devices.profiles import profile_from_json as profile_from_json
 from pararev_hw.devices.profiles import profile_to_json as profile_to_json
 from pararev_hw.devices.profiles import read_profile as read_profile
+from pararev_hw.types.callable_room import make_callable
+
+make_callable(__name__)  # pararev_hw.devices() is devices.listing()

@@ -7,6 +7,7 @@ from pararev_hw.execution.bound_step import bind as bind
 from pararev_hw.execution.job import Job as Job
 from pararev_hw.execution.job import batches as batches
 from pararev_hw.execution.job import prepare as prepare
+from pararev_hw.execution.job import prepare_target as prepare_target
 from pararev_hw.execution.machine import check_device as check_device
 from pararev_hw.execution.machine import keep_memory as keep_memory
 from pararev_hw.execution.machine import lanes_here as lanes_here

@@ -51,8 +51,31 @@ def prepare(
     device: str = "cpu",
 ) -> Job:
     """Build the network that `target` names, with real weights on the torch device, and trace its step there."""
+    return prepare_target(
+        resolve(target, options),
+        seed=options.seed,
+        mode=mode,
+        dtype=dtype,
+        optimizer=optimizer,
+        granularity=granularity,
+        blocks=blocks,
+        device=device,
+    )
+
+
+def prepare_target(
+    found: Target,
+    *,
+    seed: int = 0,
+    mode: Literal["train", "infer"] = "train",
+    dtype: str = "float32",
+    optimizer: str = "sgd",
+    granularity: str = "block",
+    blocks: Sequence[str] = (),
+    device: str = "cpu",
+) -> Job:
+    """The same for a network that is there already."""
     make = optimizer_named(optimizer)
-    found = resolve(target, options)
     own = found.step is not None and mode == "train"
     model = _realised(found, dtype, device)
     # tracing swaps fake tensors in, and those of a scripted module do not come out again
@@ -73,7 +96,7 @@ def prepare(
     )
     if model.training != (mode == "train"):  # else parts that the factory froze by eval() stay so
         model.train(mode == "train")
-    return Job(found, traced, model, mode, dtype, optimizer, device, options.seed)
+    return Job(found, traced, model, mode, dtype, optimizer, device, seed)
 
 
 def _realised(found: Target, dtype: str, device: str) -> nn.Module:

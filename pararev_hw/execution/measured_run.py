@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, differe
 from pararev_hw.graph.order import lane_orders
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.reports import units
+from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.tracing import Traced
 from pararev_hw.types import Hardware, Prediction, Schedule, SchedulingProblem
 
@@ -83,6 +84,7 @@ def execute(
     *,
     reworked: Traced | None = None,
     lanes: int = 2,
+    orders: Sequence[Sequence[int]] | None = None,
     launch: Literal["eager", "graph"] | None = None,
     steps: int = 10,
     warm_up: int = 2,
@@ -93,6 +95,7 @@ def execute(
     operations as there are lanes, and as PyTorch's own loop, in turns, on one network each.
 
     `reworked` is the step that the lanes run, where choices were taken: the others run the step as it was traced.
+    `orders` are task indices per lane that were decided elsewhere, for the scheduler's own (see `pipeline.plan`).
     `launch` is how a GPU is given its work (None: eagerly), on all lanes alike. With `trace`, one more step of the
     lanes runs under torch's profiler, whose trace goes into that file.
 
@@ -108,7 +111,7 @@ def execute(
     work = job if reworked is None else replace(job, traced=reworked)
     progress(f"scheduling {job.graph.model}")
     one = pipeline.plan(job.graph, hardware, "sequential", lanes=1, launch=how)
-    many = pipeline.plan(work.graph, hardware, scheduler, lanes=lanes, launch=how)
+    many = pipeline.plan(work.graph, hardware, scheduler, lanes=lanes, launch=how, orders=orders)
     sequential, parallel = pipeline.predict(one), pipeline.predict(many)
     _check_room(job, sequential, parallel)
     threads_s = None
@@ -118,16 +121,16 @@ def execute(
         threads_s = threaded_seconds(job, one.op_seconds, wide, sharing)
         if reworked is not None:
             sharing = sharing_of_calls(work, many.op_seconds, lanes, next(batches(job)), progress)
-        many = _replanned(many, shared_costs(work, many.costs, many.op_seconds, sharing, lanes))
+        many = _replanned(many, shared_costs(work, many.costs, many.op_seconds, sharing, lanes), orders)
         parallel = pipeline.predict(many)
-    orders = {SEQUENTIAL: lane_orders(job.graph, one.schedule), PARALLEL: lane_orders(work.graph, many.schedule)}
+    played = {SEQUENTIAL: lane_orders(job.graph, one.schedule), PARALLEL: lane_orders(work.graph, many.schedule)}
     jobs = {SEQUENTIAL: job, PARALLEL: work}
     with ExitStack() as stack:
         runners: dict[str, Runner] = {
-            name: stack.enter_context(LaneRunner(jobs[name], own, launch=how)) for name, own in orders.items()
+            name: stack.enter_context(LaneRunner(jobs[name], own, launch=how)) for name, own in played.items()
         }
         if threads_s is not None:
-            runners[THREADS] = stack.enter_context(LaneRunner(job, orders[SEQUENTIAL], intra_op=lanes))
+            runners[THREADS] = stack.enter_context(LaneRunner(job, played[SEQUENTIAL], intra_op=lanes))
         runners[LOOP] = stack.enter_context(LoopRunner(job))
         rounds = interleave(runners, batches(job), steps, warm_up=warm_up, progress=progress)
         apart = difference(runners[SEQUENTIAL], runners[PARALLEL])
@@ -139,13 +142,15 @@ def execute(
             seen = profiled_overlap(lambda: runners[PARALLEL].step(batch), trace, on_gpu=on_gpu)
     progress("counting live bytes")
     batch = next(batches(job))
-    peaks = {name: peak_bytes(jobs[name], own, batch) for name, own in orders.items()}
+    peaks = {name: peak_bytes(jobs[name], own, batch) for name, own in played.items()}
     return Execution(work, hardware, sequential, parallel, threads_s, rounds, peaks, apart, loop_apart, seen)
 
 
-def _replanned(made: pipeline.Plan, costs: SchedulingProblem) -> pipeline.Plan:
-    """The same scheduler's answer to a problem that is known better."""
-    return replace(made, costs=costs, schedule=schedulers.run(costs, made.schedule.scheduler))
+def _replanned(made: pipeline.Plan, costs: SchedulingProblem, orders: Sequence[Sequence[int]] | None) -> pipeline.Plan:
+    """The same scheduler's answer, or the same orders, with costs that are known better."""
+    name = made.schedule.scheduler
+    again = schedulers.run(costs, name) if orders is None else evaluate_orders(costs, orders, name)
+    return replace(made, costs=costs, schedule=again)
 
 
 def predicted_overlap(schedule: Schedule) -> float:

@@ -6,6 +6,7 @@ from pararev_hw.graph.files import from_document as from_document
 from pararev_hw.graph.files import is_block_graph as is_block_graph
 from pararev_hw.graph.files import load as load
 from pararev_hw.graph.files import read_json as read_json
+from pararev_hw.graph.files import save as save
 from pararev_hw.graph.files import to_document as to_document
 from pararev_hw.graph.files import totals as totals
 from pararev_hw.graph.layers import layers as layers

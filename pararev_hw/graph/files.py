@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from pararev_hw import limits
+from pararev_hw.atomic import write_files
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.critical import critical_path
@@ -114,21 +116,8 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
 
 
 def totals(graph: BlockGraph) -> dict[str, int | None]:
-    """Sums over the step. `flops` and `macs` are those of convolutions and matrix products, as torch counts them;
-    `true_flops` counts a grouped convolution's weight gradient as what it is."""
-    flops = sum(t.flops for t in graph.tasks)
-    counts = [t.sops for t in graph.tasks if t.sops is not None]
-    return {
-        "ops": len(graph.ops),
-        "flops": flops,
-        "true_flops": sum(graph.op_types[op.type].true_flops for op in graph.ops),
-        "macs": flops // 2,
-        "vector_flops": sum(t.vector_flops for t in graph.tasks),
-        "read_bytes": sum(t.read_bytes for t in graph.tasks),
-        "write_bytes": sum(t.write_bytes for t in graph.tasks),
-        "sops": sum(counts) if counts else None,
-        "unknown_ops": sum(graph.unknown_ops.values()),
-    }
+    """The graph's totals as JSON-ready data."""
+    return asdict(graph.totals)
 
 
 def _spikes_document(spikes: Spikes) -> dict[str, Any]:
@@ -383,6 +372,12 @@ def load(path: Path) -> BlockGraph:
     if not isinstance(document, Mapping):
         raise BadFile(f"{path}: holds a {type(document).__name__}, not a graph")
     return from_document(cast("Mapping[str, Any]", document), str(path))
+
+
+def save(graph: BlockGraph, path: Path) -> None:
+    """Write the graph's JSON; `load` reads it. Raises BadFile where the file cannot be written."""
+    path = path.resolve()  # a link stays a link
+    write_files(path.parent, {path.name: dumps(graph)})
 
 
 def dumps(graph: BlockGraph) -> str:

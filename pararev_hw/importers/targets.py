@@ -28,6 +28,7 @@ from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.importers.onnx_graph import load_onnx
+from pararev_hw.models.spec import Spec
 from pararev_hw.training.io_forms import InputForm, input_form, takes_tensors
 
 DEFAULT_BATCH = 32  # of the RevSNN reference code
@@ -155,7 +156,7 @@ def _from_zoo(name: str, options: Options) -> Target:
     )
 
 
-def _built(spec: models.Spec) -> tuple[str, ...]:
+def _built(spec: Spec) -> tuple[str, ...]:
     return (f"{spec.name}: blocks per stage {list(spec.blocks)}",) if spec.blocks else ()
 
 
@@ -235,17 +236,35 @@ def _from_factory(target: str, options: Options) -> Target:
             f"{target}: what shape has an input? Give --input-shape (as in 3,32,32, without the batch), or let the "
             "factory give the network and its inputs"
         )
+    name = f"{Path(place).stem if place.endswith('.py') else place}:{attribute}"
+    return target_of(network, form, options, name=name, where=target, factory=factory)
+
+
+def target_of(
+    network: nn.Module,
+    form: InputForm | None,
+    options: Options,
+    *,
+    name: str,
+    where: str,
+    factory: Any = None,
+) -> Target:
+    """A network that is there already, with its inputs, or with `options.input_shape` in their place.
+
+    `where` begins every complaint; the arguments of the `factory` may tell batch and time steps.
+    """
     declaration = declared(network, factory, {"batch": options.batch, "timesteps": options.timesteps})
+    tensors = None if form is None else form.tensors
     real = tensors is not None and all(t.device.type != "meta" for t in tensors)
     if tensors is None:
-        tensors = (_shaped(_batched(options, declaration, target)),)
+        tensors = (_shaped(_batched(options, declaration, where)),)
     if tensors[0].dim() == 0 or 0 in tensors[0].shape[:2]:
-        raise BadInput(f"{target}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
+        raise BadInput(f"{where}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
     if form is not None:
         network = takes_tensors(network, form)
     axes = axes_of(network, tuple(tensors[0].shape), options.layout, declaration)
     return Target(
-        name=f"{Path(place).stem if place.endswith('.py') else place}:{attribute}",
+        name=name,
         network=network,
         inputs=tensors,
         real_inputs=real,

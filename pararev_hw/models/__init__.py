@@ -6,7 +6,8 @@ from pararev_hw.models.residual import FORMS
 from pararev_hw.models.reversible import MergedSequence, ReversibleSequence
 from pararev_hw.models.spec import Spec, batch_shapes
 from pararev_hw.models.surrogates import ATan, Sigmoid, Triangle
-from pararev_hw.models.zoo import create, names, spec
+from pararev_hw.models.zoo import create, listing, names, spec
+from pararev_hw.types.callable_room import make_callable
 
 __all__ = [
     "FORMS",
@@ -22,8 +23,11 @@ __all__ = [
     "batch_shapes",
     "create",
     "fuse",
+    "listing",
     "load_published",
     "names",
     "spec",
     "unfuse",
 ]
+
+make_callable(__name__)  # pararev_hw.models() is models.listing()

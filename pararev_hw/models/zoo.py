@@ -27,6 +27,7 @@ from pararev_hw.models.systems import (
     video,
     zeromem,
 )
+from pararev_hw.types import Table
 
 _FAMILIES = (residual, spikformer, trevsnn, zeromem, online, dsr, tandem, lru, feedback, neverreset, video, binary)
 _SPECS: Mapping[str, Spec] = {s.name: s for f in _FAMILIES for s in f.SPECS}
@@ -43,6 +44,13 @@ def spec(name: str) -> Spec:
     if name not in _SPECS:
         raise unknown_name("network", name, names())
     return _SPECS[name]
+
+
+def listing() -> Table[Spec]:
+    """The networks of the zoo, a row each."""
+    rows = tuple(map(spec, names()))
+    columns = ("name", "family", "depth", "blocks", "timesteps", "input_shape", "layout", "classes", "method")
+    return Table("networks of the zoo", rows, columns, tuple(tuple(getattr(s, c) for c in columns) for s in rows))
 
 
 def create(

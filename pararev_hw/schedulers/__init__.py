@@ -25,7 +25,8 @@ from pararev_hw.schedulers import (
     pareto,
     sequential,
 )
-from pararev_hw.types import Schedule, SchedulingProblem
+from pararev_hw.types import Schedule, SchedulingProblem, Table
+from pararev_hw.types.callable_room import make_callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,12 @@ def names() -> tuple[str, ...]:
     return tuple(SCHEDULERS)
 
 
+def listing() -> Table[str]:
+    """The schedulers, a row each."""
+    cells = tuple((n, s.description, options_of(n)) for n, s in SCHEDULERS.items())
+    return Table("schedulers", names(), ("name", "description", "options"), cells)
+
+
 def describe(name: str) -> str:
     """What a scheduler does, in one line. Raises UnknownName."""
     return _find(name).description
@@ -115,3 +122,6 @@ def _find(name: str) -> Scheduler:
     if name not in SCHEDULERS:
         raise unknown_name("scheduler", name, names())
     return SCHEDULERS[name]
+
+
+make_callable(__name__)  # pararev_hw.schedulers() is schedulers.listing()

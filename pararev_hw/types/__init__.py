@@ -33,6 +33,7 @@ from pararev_hw.types.graph import Spikes as Spikes
 from pararev_hw.types.graph import StepMemory as StepMemory
 from pararev_hw.types.graph import Storage as Storage
 from pararev_hw.types.graph import Task as Task
+from pararev_hw.types.graph import Totals as Totals
 from pararev_hw.types.measured import Hardware as Hardware
 from pararev_hw.types.measured import MeasuredDevice as MeasuredDevice
 from pararev_hw.types.measured import OpTime as OpTime
@@ -61,6 +62,7 @@ from pararev_hw.types.schedule import Schedule as Schedule
 from pararev_hw.types.sweep import SweepAxis as SweepAxis
 from pararev_hw.types.sweep import SweepPoint as SweepPoint
 from pararev_hw.types.sweep import SweepResult as SweepResult
+from pararev_hw.types.table import Table as Table
 from pararev_hw.types.validation import Accuracy as Accuracy
 from pararev_hw.types.validation import PaperCheck as PaperCheck
 from pararev_hw.types.validation import PaperRow as PaperRow

@@ -36,3 +36,13 @@ def html_table(title: str, *rows: tuple[str, str]) -> str:
     """What a notebook shows of a result."""
     body = "".join(f"<tr><th style='text-align:left'>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows)
     return f"<table><caption>{escape(title)}</caption>{body}</table>"
+
+
+def mebibytes(count: float) -> str:
+    """Bytes as text, in MiB."""
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds as text, in ms."""
+    return f"{seconds * 1e3:,.4g} ms"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pararev_hw.errors import BadInput
-from pararev_hw.types.base import SCHEMA_VERSION, Provenance
+from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class DeviceParameter:
             raise BadInput(f"a device parameter is {self.value!r}: it must be finite and not negative")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Device:
     """A GPU, a CPU, or an accelerator: lanes that run tasks, and what they share.
 
@@ -43,6 +43,18 @@ class Device:
     def __post_init__(self) -> None:
         if self.lanes < 1:
             raise BadInput(f"device {self.name!r} has {self.lanes} lanes: at least 1 is needed")
+
+    def __repr__(self) -> str:
+        return (
+            f"<Device {self.name}: {self.title} ({self.kind}, {self.lanes} lane{'s' * (self.lanes > 1)}, "
+            f"{self.provenance} parameters)>"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"{self.title} ({self.kind}, {self.lanes} lane{'s' * (self.lanes > 1)})",
+            *((name, f"{p.value:.6g} ({p.provenance}: {p.source})") for name, p in sorted(self.parameters.items())),
+        )
 
     def value(self, name: str) -> float:
         """The value of the parameter of that name. Raises BadInput where the device has none."""

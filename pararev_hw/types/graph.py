@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-from pararev_hw.types.base import SCHEMA_VERSION, Phase, Role, html_table
+from pararev_hw.types.base import SCHEMA_VERSION, Phase, Role, html_table, mebibytes
+from pararev_hw.types.table import Table
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,26 @@ class ModuleInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over a step.
+
+    `flops` and `macs` are those of convolutions and matrix products, as torch counts them; `true_flops` counts a
+    grouped convolution's weight gradient as what it is. `sops` are synaptic operations, None where no spikes were
+    measured or assumed.
+    """
+
+    ops: int
+    flops: int
+    true_flops: int
+    macs: int
+    vector_flops: int
+    read_bytes: int
+    write_bytes: int
+    sops: int | None
+    unknown_ops: int
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """A module's part of a step: shapes of its forward pass, work and costs of all its passes."""
 
@@ -207,7 +232,7 @@ class Layer:
     energy_j: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BlockGraph:
     """A traced step: ops, the storages they touch, and the tasks they form. Tasks are in a topological order."""
 
@@ -232,16 +257,26 @@ class BlockGraph:
     )  # the step's program, if traced here
     modules: tuple[ModuleInfo, ...] = ()
     schema_version: int = SCHEMA_VERSION
+    origin: object = field(default=None, compare=False)  # what was traced, to run it again; in memory only
+
+    def __repr__(self) -> str:
+        step = f"{self.mode}, batch {self.batch}" + ("" if self.timesteps is None else f", T {self.timesteps}")
+        return (
+            f"<BlockGraph of {self.model} ({step}): {len(self.ops):,} ops in {len(self.tasks):,} tasks, "
+            f"peak {mebibytes(self.memory.peak_bytes)}>"
+        )
 
     def _repr_html_(self) -> str:
-        flops = sum(t.flops for t in self.tasks)
+        totals = self.totals
         return html_table(
-            f"{self.model}: {self.mode} step, batch {self.batch}",
+            f"{self.model}: {self.mode} step, batch {self.batch}"
+            + ("" if self.timesteps is None else f", T {self.timesteps}"),
             ("parameters", f"{self.parameters:,}"),
-            ("operations", f"{len(self.ops):,} in {len(self.tasks)} tasks"),
-            ("MACs", f"{flops // 2:,}"),
-            ("peak memory", f"{self.memory.peak_bytes / 2**20:,.1f} MiB"),
-            ("saved for backward", f"{self.memory.saved_bytes / 2**20:,.1f} MiB"),
+            ("operations", f"{totals.ops:,} in {len(self.tasks)} tasks"),
+            ("MACs", f"{totals.macs:,}"),
+            ("synaptic operations", "not counted" if totals.sops is None else f"{totals.sops:,}"),
+            ("peak memory", mebibytes(self.memory.peak_bytes)),
+            ("saved for backward", mebibytes(self.memory.saved_bytes)),
         )
 
     @property
@@ -249,6 +284,81 @@ class BlockGraph:
         """The step as something that runs; None for a graph that was read from a file or came from another process."""
         program: Program | None = self.replayable.value
         return program
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over the step.
+
+        Example:
+            >>> import pararev_hw as ph, torch
+            >>> ph.trace(torch.nn.Linear(4, 3), torch.zeros(2, 4), mode="infer").totals.macs  # 2 x 4 x 3
+            24
+        """
+        flops = sum(t.flops for t in self.tasks)
+        sops = [t.sops for t in self.tasks if t.sops is not None]
+        return Totals(
+            ops=len(self.ops),
+            flops=flops,
+            true_flops=sum(self.op_types[op.type].true_flops for op in self.ops),
+            macs=flops // 2,
+            vector_flops=sum(t.vector_flops for t in self.tasks),
+            read_bytes=sum(t.read_bytes for t in self.tasks),
+            write_bytes=sum(t.write_bytes for t in self.tasks),
+            sops=sum(sops) if sops else None,
+            unknown_ops=sum(self.unknown_ops.values()),
+        )
+
+    def layers(self) -> Table[Layer]:
+        """A row for each module that runs an operation, in the order in which they first run.
+
+        Returns:
+            A table of `Layer`; `.to_pandas()` makes a data frame of it.
+
+        Example:
+            >>> import pararev_hw as ph, torch
+            >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+            >>> graph = ph.trace(net, torch.zeros(2, 4), mode="infer")
+            >>> graph.layers().to_pandas()[["module", "parameters", "macs"]].values.tolist()
+            [['0', 15, 24], ['1', 0, 0]]
+        """
+        from pararev_hw.graph.layers import layers  # a noun that offers what stands above it: see pyproject.toml
+
+        rows = layers(self)
+        columns = tuple(name for name in Layer.__slots__ if name not in ("time_s", "energy_j"))  # a device's matter
+        cells = tuple(tuple(getattr(row, name) for name in columns) for row in rows)
+        return Table(f"{self.model}: {len(rows)} layers of one step", rows, columns, cells)
+
+    def to_networkx(self) -> nx.DiGraph:
+        """The tasks and the bytes that flow between them, for networkx's algorithms.
+
+        Returns:
+            A `networkx.DiGraph` whose nodes are task ids with the fields of `Task`, and whose edges have `bytes`.
+
+        Example:
+            >>> import networkx as nx, pararev_hw as ph
+            >>> nx.is_directed_acyclic_graph(ph.trace("pararevsnn21", width=0.1, batch=1).to_networkx())
+            True
+        """
+        import networkx as nx  # heavy, and only asked for here
+
+        graph = nx.DiGraph(model=self.model)
+        for t in self.tasks:
+            graph.add_node(t.id, **{name: getattr(t, name) for name in Task.__slots__})
+        graph.add_edges_from((self.tasks[e.src].id, self.tasks[e.dst].id, {"bytes": e.bytes}) for e in self.edges)
+        return graph
+
+    def save(self, path: str | Path) -> None:
+        """Write the graph as JSON, the file of `pararev-hw trace`; `ph.load_graph` reads it.
+
+        Args:
+            path: The file. It is replaced as a whole or not at all.
+
+        Raises:
+            BadFile: The file cannot be written.
+        """
+        from pararev_hw.graph.files import save
+
+        save(self, Path(path))
 
     @property
     def unknown_ops(self) -> Mapping[str, int]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pararev_hw.errors import BadInput
-from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
+from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table, mebibytes, milliseconds
 from pararev_hw.types.device import Device
 from pararev_hw.types.graph import BlockGraph, CriticalPath, Layer
 from pararev_hw.types.problem import EnergyParts
 from pararev_hw.types.schedule import Schedule
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class MemoryCurve:
     """Live bytes by role over time: `bytes[role][k]` is alive from `times_s[k]` to `times_s[k + 1]`."""
 
@@ -28,6 +31,9 @@ class MemoryCurve:
     @property
     def peak_bytes(self) -> int:
         return max(self.total, default=0)
+
+    def __repr__(self) -> str:
+        return f"<MemoryCurve of {len(self.times_s)} points, peak {mebibytes(self.peak_bytes)}>"
 
 
 POOR_ERROR = 0.3  # an expected error of the time above which too little is known
@@ -52,7 +58,7 @@ class ExpectedError:
         return self.latency is not None and self.latency > POOR_ERROR
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Prediction:
     """What a schedule costs when it is played on its device."""
 
@@ -78,13 +84,39 @@ class Prediction:
     choices: tuple[str, ...] = ()  # rewrites of the step that it was made for, in words; none: the step as traced
     schema_version: int = SCHEMA_VERSION
 
+    def __repr__(self) -> str:
+        return (
+            f"<Prediction of {self.scheduler} on {self.device}: {milliseconds(self.latency_s)}, "
+            f"peak {mebibytes(self.peak_bytes)}, {self.provenance} parameters>"
+        )
+
     def _repr_html_(self) -> str:
         return html_table(
             f"{self.scheduler} on {self.device} ({self.provenance} parameters)",
-            ("latency", f"{self.latency_s * 1e3:,.4g} ms"),
-            ("peak memory", f"{self.peak_bytes / 2**20:,.1f} MiB"),
-            ("energy", f"{self.energy_j.get('total', 0.0) * 1e3:,.4g} mJ"),
+            ("latency", milliseconds(self.latency_s)),
+            ("peak memory", mebibytes(self.peak_bytes)),
+            ("energy", f"{self.energy_j['total'] * 1e3:,.4g} mJ" if "total" in self.energy_j else "not modelled"),
+            ("launched", self.launch or "by the device itself"),
         )
+
+    def plot_memory(self, ax: Axes | None = None) -> Axes:
+        """Draw what is alive over time, by role.
+
+        Args:
+            ax: The matplotlib axes to draw on; None makes a new figure.
+
+        Returns:
+            The axes.
+
+        Example:
+            >>> import pararev_hw as ph
+            >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1)
+            >>> ph.schedule(graph, "h200").predict().plot_memory().get_ylabel()
+            'memory (MiB)'
+        """
+        from pararev_hw.types.plots import memory_axes  # draws with matplotlib: heavy, and only asked for here
+
+        return memory_axes(self.memory.times_s, self.memory.bytes, f"{self.scheduler} on {self.device}", ax)
 
 
 RecommendationName = Literal["fastest", "within_memory", "least_memory"]
@@ -99,7 +131,7 @@ class Recommendation:
     prediction: Prediction
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Study:
     """One network on one device: the step as PyTorch runs it and the schedules that were tried.
 
@@ -147,10 +179,47 @@ class Study:
     def chosen(self) -> Prediction:
         return self.predictions[self.best]
 
+    def __repr__(self) -> str:
+        return (
+            f"<Study of {self.graph.model} on {self.device.name}: {len(self.predictions)} schedules, "
+            f"{milliseconds(self.sequential.latency_s)} sequential, {milliseconds(self.chosen.latency_s)} with "
+            f"{self.chosen.scheduler}>"
+        )
 
-@dataclass(frozen=True, slots=True)
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"{self.graph.model} on {self.device.title}",
+            *(
+                (
+                    " ".join(filter(None, (p.scheduler, p.launch))),
+                    f"{milliseconds(p.latency_s)}, peak {mebibytes(p.peak_bytes)}"
+                    + (", recommended" if k == self.best else ""),
+                )
+                for k, p in enumerate(self.predictions)
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """Several networks on one device, in the order the user named them."""
 
     device: Device
     studies: tuple[Study, ...]
+
+    def __repr__(self) -> str:
+        names = ", ".join(s.graph.model for s in self.studies)
+        return f"<Comparison of {names} on {self.device.name}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"on {self.device.title}",
+            *(
+                (
+                    s.graph.model,
+                    f"{milliseconds(s.sequential.latency_s)} sequential, {milliseconds(s.chosen.latency_s)} with "
+                    f"{s.chosen.scheduler}, peak {mebibytes(s.chosen.peak_bytes)}",
+                )
+                for s in self.studies
+            ),
+        )

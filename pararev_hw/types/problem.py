@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from pararev_hw.errors import BadInput
+from pararev_hw.types.base import html_table
 
 if TYPE_CHECKING:
     from pararev_hw.types.problem_arrays import BufferArrays, ProblemArrays
@@ -66,7 +67,7 @@ class Buffer:
     stays: bool = False
 
 
-@dataclass(frozen=True)  # no slots: cached properties need a place
+@dataclass(frozen=True, repr=False)  # no slots: cached properties need a place
 class SchedulingProblem:
     """A scheduling problem: tasks with times on lanes, and what must come before what.
 
@@ -123,6 +124,22 @@ class SchedulingProblem:
         from pararev_hw.types.problem_arrays import buffer_arrays, output_buffers
 
         return buffer_arrays(self.buffers) if self.buffers else output_buffers(self.tasks, self.arrays)
+
+    def __repr__(self) -> str:
+        return (
+            f"<SchedulingProblem on {self.device}: {len(self.tasks):,} tasks, {len(self.edges):,} edges, "
+            f"{self.lanes} lane{'s' * (self.lanes > 1)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        limit = "none" if self.memory_limit_bytes is None else f"{self.memory_limit_bytes:,} bytes"
+        return html_table(
+            f"scheduling problem on {self.device}",
+            ("tasks", f"{len(self.tasks):,}"),
+            ("edges", f"{len(self.edges):,}"),
+            ("lanes", str(self.lanes)),
+            ("memory limit", limit),
+        )
 
     def held(self) -> tuple[Buffer, ...]:
         """What lives in memory beside `static_bytes`: who touches it, and how large it is."""

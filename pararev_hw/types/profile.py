@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pararev_hw.errors import BadInput
-from pararev_hw.types.base import SCHEMA_VERSION
+from pararev_hw.types.base import SCHEMA_VERSION, html_table
 from pararev_hw.types.device import Device
 from pararev_hw.types.graph import OpType
 
@@ -118,7 +118,7 @@ class StepSample:
     flops: int = 0  # of the step's matrix operations; 0: not recorded
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Profile:
     """A device as it was measured: fitted times by kind of op, with uncertainties, residuals and the raw samples.
 
@@ -141,6 +141,29 @@ class Profile:
     missing: tuple[str, ...]
     seed: int
     schema_version: int = SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        return (
+            f"<Profile of {self.device.title}: {len(self.samples):,} measured ops, {len(self.fits)} fits, "
+            f"{len(self.steps)} whole steps>"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"profile of {self.device.title}",
+            ("measured on", f"{self.environment.machine}, torch {self.environment.torch}"),
+            ("operations measured", f"{len(self.samples):,}"),
+            *(
+                (
+                    f"{fit.group}, {fit.dtype}",
+                    "nothing was held out"
+                    if fit.residual_median is None
+                    else f"median error {fit.residual_median:.1%} on {fit.held_out} held-out samples",
+                )
+                for fit in self.fits
+            ),
+            *(("not measured", reason) for reason in self.missing),
+        )
 
     @property
     def name(self) -> str:

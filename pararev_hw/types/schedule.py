@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from pararev_hw.types.base import SCHEMA_VERSION, html_table
+from pararev_hw.types.base import SCHEMA_VERSION, html_table, mebibytes, milliseconds
 from pararev_hw.types.problem import EnergyParts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +22,7 @@ class Placement:
     end_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Schedule:
     """Who runs where and when. Placements are sorted by start, then lane, then task id.
 
@@ -48,14 +52,43 @@ class Schedule:
     front: tuple[Schedule, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
+    def __repr__(self) -> str:
+        return (
+            f"<Schedule by {self.scheduler} on {self.device}: {len(self.placements):,} tasks on {self.lanes} "
+            f"lane{'s' * (self.lanes > 1)}, {milliseconds(self.makespan_s)}, {self._bound()}>"
+        )
+
+    def _bound(self) -> str:
+        return "optimal" if self.optimal else f"{self.gap:.2%} above the lower bound"
+
     def _repr_html_(self) -> str:
         return html_table(
             f"{self.scheduler} on {self.device}",
-            ("makespan", f"{self.makespan_s * 1e3:,.4g} ms"),
-            ("speed-up over one lane", f"{self.speedup:.3f}"),
-            ("lower bound", f"{self.lower_bound_s * 1e3:,.4g} ms ({self.bound_by})"),
-            ("above the bound", f"{self.gap:.2%}"),
+            ("makespan", milliseconds(self.makespan_s)),
+            ("speed-up over sequential", f"{self.speedup:.3f}"),
+            ("lower bound", f"{milliseconds(self.lower_bound_s)} ({self.bound_by})"),
+            ("optimality gap", f"{self.gap:.2%}" + (", proved optimal" if self.optimal else "")),
+            *([] if self.peak_bytes is None else [("peak memory", mebibytes(self.peak_bytes))]),
         )
+
+    def plot_timeline(self, ax: Axes | None = None) -> Axes:
+        """Draw which task runs on which lane and when.
+
+        Args:
+            ax: The matplotlib axes to draw on; None makes a new figure.
+
+        Returns:
+            The axes.
+
+        Example:
+            >>> import pararev_hw as ph
+            >>> problem = ph.load_problem("examples/task_graph.json", lanes=2)
+            >>> ph.schedule_problem(problem).plot_timeline().get_xlabel()
+            'time (ms)'
+        """
+        from pararev_hw.types.plots import timeline_axes  # draws with matplotlib: heavy, and only asked for here
+
+        return timeline_axes(self.placements, self.lanes, f"{self.scheduler} on {self.device}", ax)
 
     @property
     def speedup(self) -> float:

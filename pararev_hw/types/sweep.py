@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pararev_hw.types.base import SCHEMA_VERSION
+from pararev_hw.types.base import SCHEMA_VERSION, html_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class SweepPoint:
     objectives: Mapping[str, float]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class SweepResult:
     """A finished sweep.
 
@@ -56,3 +56,17 @@ class SweepResult:
     sensitivity: Mapping[str, Mapping[str, float | None]]
     combinations: int | None
     schema_version: int = SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        return (
+            f"<SweepResult {self.name} on {self.device}: {self.evaluated:,} configurations, "
+            f"{self.failed:,} impossible, {len(self.pareto)} on the Pareto front>"
+        )
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"sweep {self.name} on {self.device}",
+            ("configurations", f"{self.evaluated:,}, of which {self.failed:,} are impossible"),
+            ("Pareto front", f"{len(self.pareto)} configurations"),
+            *((f"varied: {axis.name}", axis.unit) for axis in self.parameters),
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pararev_hw.errors import BadInput
-from pararev_hw.types.base import SCHEMA_VERSION
+from pararev_hw.types.base import SCHEMA_VERSION, html_table
 from pararev_hw.types.profile import Environment
 
 
@@ -69,7 +69,7 @@ class Accuracy:
     kendall_tau: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Validation:
     """Predictions of one profile beside real training on its device.
 
@@ -94,6 +94,21 @@ class Validation:
     notes: tuple[str, ...] = ()
     interrupted: bool = False
     schema_version: int = SCHEMA_VERSION
+
+    def __repr__(self) -> str:
+        errors = ", ".join(f"{name} {a.mape:.1%}" for name, a in self._accuracies())
+        return f"<Validation of {self.device}: {len(self.cases)} cases, mean error: {errors or 'nothing measured'}>"
+
+    def _repr_html_(self) -> str:
+        return html_table(
+            f"predictions of {self.title} beside {len(self.cases)} measured cases",
+            *((name, f"mean error {a.mape:.1%}, largest {a.max:.1%}") for name, a in self._accuracies()),
+            *(("failed", f"{c.name}: {c.failed}") for c in self.cases if c.failed is not None),
+        )
+
+    def _accuracies(self) -> list[tuple[str, Accuracy]]:
+        named = (("latency", self.latency), ("memory", self.memory), ("energy", self.energy))
+        return [(name, a) for name, a in named if a is not None]
 
     def within(self, tolerance: float) -> bool:
         """Whether every mean error that was measured is at most `tolerance`, a share of one, and no case failed."""

@@ -1,0 +1,186 @@
+"""Devices by name, and this machine: measured, and predictions held against it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from pararev_hw.api.keywords import exact
+from pararev_hw.errors import BadInput
+from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
+
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def cache_folder() -> Path | None:
+    """Where this machine's measurements are kept; None where the user has no home."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "pararev-hw"
+    except RuntimeError:
+        return None
+
+
+@exact
+def load_device(name: str | Path, *, cache: str | Path | None = None, progress: Progress = _silent) -> Hardware:
+    """A device by its name or file, or a calibrated profile by its file.
+
+    Args:
+        name: A name of `ph.devices()`, a `.yaml` or `.json` device file, or a profile that `ph.calibrate` made. "cpu"
+            is this machine: measured in a few seconds, or read from the cache.
+        cache: The folder that keeps this machine's measurements. None: the user's cache folder.
+        progress: Called with a line for each thing that takes time.
+
+    Returns:
+        A `Device`, or a `Profile` where the file holds one.
+
+    Raises:
+        BadInput: There is no such device, or its file is wrong.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> ph.load_device("h200").lanes
+        2
+        >>> ph.load_device("h20")
+        Traceback (most recent call last):
+        pararev_hw.errors.UnknownName: no device is called 'h20': did you mean h200?
+    """
+    from pararev_hw.pipeline import find_device
+
+    if not isinstance(name, str | Path):
+        raise BadInput(f"a device is named by a text or a path, not by {name!r}: see ph.devices()")
+    return find_device(str(name), cache=cache_folder() if cache is None else Path(cache), progress=progress)
+
+
+def hardware_of(device: str | Path | Hardware, progress: Progress = _silent) -> Hardware:
+    """The device itself, or the one of that name or file."""
+    if isinstance(device, Device | Profile | MeasuredDevice):
+        return device
+    if not isinstance(device, str | Path):
+        raise BadInput(f"a device is a name, a file, a Device or a Profile, not {device!r}: see ph.devices()")
+    return load_device(device, progress=progress)
+
+
+@exact
+def measure(
+    graph: BlockGraph,
+    device: str | Path | Hardware = "cpu",
+    *,
+    cache: str | Path | None = None,
+    seconds: float = 10.0,
+    progress: Progress = _silent,
+) -> MeasuredDevice:
+    """This machine's CPU with the times of the graph's own operations, replayed here.
+
+    Args:
+        graph: What `ph.trace` gave in this process.
+        device: What predicts the rest: "cpu", or a profile of this machine.
+        cache: A folder that keeps the times for the next call. None: nothing is kept.
+        seconds: About how long to measure.
+        progress: Called with a line for each thing that takes time.
+
+    Returns:
+        A device, for `ph.schedule` and `ph.report`.
+
+    Raises:
+        BadInput: The graph holds no program, or the device is not this machine's.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> import torch
+        >>> graph = ph.trace(torch.nn.Linear(8, 8), torch.rand(4, 8), device="cpu")
+        >>> device = ph.measure(graph, seconds=1)
+        >>> ph.schedule(graph, device, "sequential").predict().latency_s > 0
+        True
+    """
+    from pararev_hw.execution.measured_device import measured_device
+
+    if not isinstance(graph, BlockGraph):
+        raise BadInput(f"graph is a {type(graph).__name__}: give what ph.trace gave")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise BadInput(f"seconds is {seconds!r}: it must be a number above 0")
+    folder = None if cache is None else Path(cache)
+    return measured_device(graph, hardware_of(device, progress), folder=folder, seconds=seconds, progress=progress)
+
+
+@exact
+def calibrate(
+    device: Literal["cpu", "cuda"] = "cpu",
+    *,
+    minutes: float = 5.0,
+    output: str | Path | None = None,
+    progress: Progress = _silent,
+) -> Profile:
+    """Measure this machine and fit a profile, which can be used wherever a device is expected.
+
+    Args:
+        device: What is measured: "cpu" or "cuda".
+        minutes: Stop measuring after that long. An interruption (Ctrl-C) keeps what there is.
+        output: The profile's file; `ph.load_device` reads it.
+        progress: Called with a line for each thing that is measured.
+
+    Returns:
+        The profile. Its `missing` says what was not measured, and why.
+
+    Raises:
+        BadInput: The device is not here, or the time is too short.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> ph.calibrate("gpu")
+        Traceback (most recent call last):
+        pararev_hw.errors.BadInput: device is 'gpu': a calibration runs on one of cpu, cuda
+    """
+    from pararev_hw import calibration
+    from pararev_hw.atomic import write_files
+    from pararev_hw.devices.profiles import profile_to_json
+
+    profile, _ = calibration.calibrate(device, minutes, progress=progress)
+    if output is not None:
+        path = Path(output).resolve()
+        write_files(path.parent, {path.name: profile_to_json(profile)})
+    return profile
+
+
+@exact
+def validate(
+    profile: str | Path | Profile,
+    *,
+    suite: Literal["quick", "full"] = "quick",
+    minutes: float | None = None,
+    seed: int = 0,
+    progress: Progress = _silent,
+) -> Validation:
+    """Compare a profile's predictions with measured steps of networks that it was not fitted on.
+
+    Args:
+        profile: A profile, or the file of one. It must be of this machine.
+        suite: "quick" (3 minutes on a CPU) or "full".
+        minutes: Start no case after this long.
+        seed: Of weights and data.
+        progress: Called with a line for each case.
+
+    Returns:
+        Every case, and the accuracy of latency, memory and energy.
+
+    Raises:
+        BadInput: The profile is of another device, or its file is wrong.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> ph.validate("no-such-profile.json")
+        Traceback (most recent call last):
+        pararev_hw.errors.BadFile: no-such-profile.json: cannot be read: No such file or directory
+    """
+    from pararev_hw import validation
+    from pararev_hw.devices.profiles import read_profile
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
+    fitted = profile if isinstance(profile, Profile) else read_profile(Path(profile))
+    return validation.validate(fitted, suite, minutes=minutes, seed=seed, progress=progress)
