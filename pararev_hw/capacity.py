@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pararev_hw.costmodels.allocator.process import ProcessMemory, process_memory
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.graph.process_memory import ProcessMemory, process_memory
 from pararev_hw.types import BlockGraph, Device
 
 MOST = 1 << 20  # a size beyond which nobody asks

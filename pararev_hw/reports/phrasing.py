@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.reports import units
 from pararev_hw.types import Device, Prediction, Recommendation, Study
 
@@ -225,7 +226,19 @@ def device_warnings(study: Study) -> tuple[str, ...]:
             f"{device.title} has no gradients: no chip of this kind runs a training step. The figures assume that its "
             "cores do the backward pass at the rates of the forward pass; --mode infer is what the chip does.",
         )
-    return _too_little_measured(study.sequential)
+    return (*_does_not_fit(study), *_too_little_measured(study.sequential))
+
+
+def _does_not_fit(study: Study) -> tuple[str, ...]:
+    """A sentence where the eager step needs more memory than the GPU has."""
+    peak, memory = study.sequential.eager_peak_bytes, study.device.parameters.get("memory_bytes")
+    if study.device.kind != "gpu" or peak is None or memory is None or process_memory(peak).least_bytes <= memory.value:
+        return ()
+    need, have = units.size(process_memory(peak).least_bytes), units.size(int(memory.value))
+    return (
+        f"The step does not fit: it needs {need}, and {study.device.title} has {have}; `pararev-hw capacity` finds the "
+        "largest batch that fits.",
+    )
 
 
 def memory_note(study: Study) -> str:

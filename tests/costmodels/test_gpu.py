@@ -12,6 +12,7 @@ from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.gpu.model import values_of
 from pararev_hw.devices import load_device
 from pararev_hw.devices.gpu_law import CARD, DEPTHWISE, HOST, LAW, MATRIX_CLASSES, MEMORY_CLASSES
+from pararev_hw.errors import BadInput
 from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.types import BlockGraph, OpType
 
@@ -183,3 +184,10 @@ def test_indexing_time_steps_costs_backward_the_square_of_their_number() -> None
     at32, at64, at128 = map(took, (32, 64, 128))
     assert at64 / at32 == pytest.approx(226.2 / 66.3, rel=0.1)
     assert at128 / at64 == pytest.approx(827.6 / 226.2, rel=0.1)
+
+
+def test_a_card_without_bfloat16_says_what_it_has() -> None:
+    g = graph(nn.Linear(32, 32), 8, 32, dtype="bfloat16")
+    with pytest.raises(BadInput, match="'v100' has no bfloat16: its matrix rates are for float16, float32"):
+        cost(g, load_device("v100"))
+    assert sum(cost(g, load_device("a100")).op_seconds) > 0

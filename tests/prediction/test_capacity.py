@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from pararev_hw.capacity import capacity, memory_of
-from pararev_hw.costmodels.allocator.process import process_memory
 from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
+from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
 

@@ -19,6 +19,7 @@ from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.devices.gpu_law import HOST_ROLES
+from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device
 
 _RATE = "matrix_flops_per_s."
@@ -48,6 +49,9 @@ def values_of(device: Device) -> Mapping[str, float]:
 
 def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts) -> OpCosts:
     """What each op costs; `plain` is what the roofline says, from which energy and occupancy are taken."""
+    if "bfloat16" in {t.dtype for t in graph.op_types if t.true_flops} and not _gives(device, "bfloat16"):
+        others = ", ".join(sorted(d for d in ("float16", "float32", "float64") if _gives(device, d)))
+        raise BadInput(f"device {device.name!r} has no bfloat16: its matrix rates are for {others}")
     value = values_of(device)
     type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
     busy, launches = _type_seconds(graph, device, value)
@@ -60,6 +64,10 @@ def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts)
         factors = {role: value.get(f"host_factor.{role}", 1.0) for role in HOST_ROLES}
         host = host_seconds(host_roles(graph), device.get("host_overhead_s", 0.0), factors)
     return replace(plain, seconds=busy[type_of] + overhead, overhead_s=overhead, host_s=host)
+
+
+def _gives(device: Device, dtype: str) -> bool:
+    return f"{_RATE}{dtype}" in device.parameters
 
 
 def _type_seconds(graph: BlockGraph, device: Device, value: Mapping[str, float]) -> tuple[Floats, Floats]:
