@@ -252,6 +252,8 @@ def _box(node: _Node, left: float, middle: float, style: _Style) -> str:
     outline: dict[str, str | float] = (
         {"stroke": "var(--ink)", "stroke_width": 2.0 if style.named else 1.5} if node.critical else {}
     )
+    if len(node.tasks) == 1:
+        outline["data_task"] = first.id
     half = style.box / 2
     class_ = f"p-{first.phase}"
     if node.join:

@@ -208,7 +208,10 @@ def _boxes(
         width = x1 - x0
         gap = 0.6 if width > 3 else 0.0  # a hair of paper between neighbours that are wide enough to spare it
         tooltip = chart.tooltip(first) if len(run) == 1 else f"{len(run)} tasks from {first.task} to {last.task}"
-        data = {"data_task": first.task} if len(run) == 1 else {"data_tasks": str(len(run))}
+        if len(run) == 1:
+            data = {"data_task": first.task, "data_start": f"{first.start_s:.9g}", "data_end": f"{first.end_s:.9g}"}
+        else:
+            data = {"data_tasks": str(len(run))}
         boxes.append(
             svg.element(
                 "rect", svg.title(tooltip), x=x0, y=y, width=max(0.3, width - gap), height=height,

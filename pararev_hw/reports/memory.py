@@ -38,6 +38,13 @@ def memory_svg(study: Study) -> str:
         line = _outline(before.starts_s, before.total, before.end_s, axis, per_byte, bottom)
         said = f"{phrasing.sequential_way(study)}: peak {units.size(max(before.total))}"
         parts.append(svg.element("path", svg.title(said), d=line, class_="critical", stroke_width=1.2))
+    if axis.end_s > 0:  # where a task under the pointer is shown
+        parts.append(
+            svg.element(
+                "rect", x=LEFT, y=top, width=0.01, height=bottom - top, class_="span", fill="var(--ink)",
+                fill_opacity=0.18, data_px_per_s=f"{axis.px_per_s!r}",
+            )
+        )  # fmt: skip
     label = f"Live memory over time of {study.graph.model}: peak {units.size(max(chosen.total))}"
     return svg.figure(bottom + 30, label, parts, "memory")
 

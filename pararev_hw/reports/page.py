@@ -32,6 +32,7 @@ class Row:
     cells: tuple[Cell, ...]
     strong: bool = False
     bar: float | None = None  # a share of one, drawn in the last cell
+    task: str = ""  # the task that the row is about
 
 
 def words_cell(said: str) -> Cell:
@@ -315,7 +316,7 @@ def _tasks(study: Study) -> Mapping[str, Any]:
             (units.count(t.sops), t.sops),
             words_cell("yes" if t.id in critical else ""),
         )
-        rows.append((-(took or 0.0), t.id, Row(cells)))
+        rows.append((-(took or 0.0), t.id, Row(cells, task=t.id)))
     rows.sort(key=lambda row: row[:2])
     lane = phrasing.lane_noun(study.device)
     heads = [("task", False), ("phase", False), (lane, True), ("start", True), ("time", True),

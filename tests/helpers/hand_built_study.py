@@ -18,6 +18,7 @@ from pararev_hw.types import (
     Device,
     DeviceParameter,
     Edge,
+    Layer,
     LayerSpikes,
     MemoryCurve,
     Op,
@@ -218,6 +219,30 @@ def _prediction(
     )
 
 
+def _layers(tasks: Sequence[Task], times: Sequence[float]) -> tuple[Layer, ...]:
+    """A layer for each block: the times and operations of its tasks."""
+    of_block: dict[str, list[int]] = {}
+    for k, t in enumerate(tasks):
+        of_block.setdefault(t.block, []).append(k)
+    return tuple(
+        Layer(
+            module=block,
+            type="Conv2d",
+            input_shape=(32, 64, 8, 8),
+            output_shape=(32, 64, 8, 8),
+            parameters=36_864,
+            macs=sum(tasks[k].flops for k in members) // 2,
+            forward_macs=sum(tasks[k].flops for k in members if tasks[k].phase == "forward") // 2,
+            sops=sum(tasks[k].sops or 0 for k in members) or None,
+            rate=0.15,
+            saved_bytes=60 * MIB,
+            time_s=sum(times[k] for k in members),
+            energy_j=1e-3 * len(members),
+        )
+        for block, members in of_block.items()
+    )
+
+
 def _critical(tasks: Sequence[Task], edges: Sequence[Edge], times: Sequence[float], among: Sequence[int]) -> list[int]:
     """Longest chain by time among the tasks of that index."""
     inside = set(among)
@@ -358,5 +383,5 @@ def assemble(
         assumptions=("the batch is already on the device",),
     )
     path = CriticalPath(tuple(tasks[i].id for i in critical), length, by_phase, "time_s")
-    made = Study(graph, device(standing), predictions, 2, path)
+    made = Study(graph, device(standing), predictions, 2, path, layers=_layers(tasks, times))
     return replace(made, **options) if options else made  # type: ignore[arg-type]

@@ -219,7 +219,7 @@ def test_the_page_lists_every_task_once_the_longest_first() -> None:
     study = hand_built_study.study((10,) * 4, 4)
     rows = re.search(r'<table id="task-table".*?</table>', page.report_html(study), re.S)
     assert rows
-    names = re.findall(r"<tr><td>(.*?)</td>", rows[0])
+    names = re.findall(r'<tr data-task="[^"]*"><td[^>]*>(.*?)</td>', rows[0])
     assert sorted(names) == sorted(t.id for t in study.graph.tasks)
     took = {p.task: p.end_s - p.start_s for p in study.chosen.schedule.placements}
     assert [took[n] for n in names] == sorted(took.values(), reverse=True)

@@ -66,6 +66,29 @@ addEventListener("load", () => {
     }
     return bad;
   });
+  const wide = document.documentElement.clientWidth;
+  seen.cut = [...document.querySelectorAll("table, .picture svg")].filter((e) => {
+    const shown = e.getBoundingClientRect();
+    return shown.width > 0 && shown.right > wide + 1;
+  }).map((e) => e.id || e.querySelector("caption")?.textContent || e.getAttribute("class"));
+  const gantt = document.querySelector("svg.gantt");
+  const before = gantt.viewBox.baseVal.width;
+  document.querySelector("#gantt .zoom [data-zoom='1.5']").click();
+  seen.zoomed = before / gantt.viewBox.baseVal.width;
+  gantt.parentElement.dispatchEvent(new KeyboardEvent("keydown", { key: "0", bubbles: true }));
+  seen.whole = gantt.viewBox.baseVal.width === before;
+  seen.zoomKeys = [...document.querySelectorAll(".picture, .zoom button")].every((e) => e.tabIndex === 0);
+  const box = gantt.querySelector("[data-task]");
+  box.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+  seen.hot = [...document.querySelectorAll(".hot")].map((e) => e.tagName);
+  const others = [...document.querySelectorAll(".hot")].filter((e) => e.dataset.task !== box.dataset.task);
+  seen.cold = others.length;
+  seen.span = Number(document.querySelector(".memory .span").getAttribute("width"));
+  const field = document.querySelector("[data-filter='task-table']");
+  field.value = "backward";
+  field.dispatchEvent(new Event("input"));
+  seen.filtered = [...table.tBodies[0].rows].filter((r) => r.getBoundingClientRect().height > 0).length;
+  seen.dimmed = document.querySelectorAll("svg.gantt .dim").length;
   const out = document.createElement("pre");
   out.id = "probe";
   out.textContent = JSON.stringify(seen);
@@ -119,7 +142,7 @@ def _seen(dom: str) -> dict[str, object]:
     return seen
 
 
-@pytest.mark.parametrize(("stages", "lanes", "window"), [((2,) * 4, 2, "1280,900"), ((10,) * 4, 16, "520,900")])
+@pytest.mark.parametrize(("stages", "lanes", "window"), [((2,) * 4, 2, "1280,900"), ((10,) * 4, 16, "400,900")])
 def test_the_report_renders_sorts_and_asks_for_nothing(
     stages: tuple[int, ...], lanes: int, window: str, tmp_path: Path, proxy: tuple[str, list[str]]
 ) -> None:
@@ -151,6 +174,13 @@ def test_the_report_renders_sorts_and_asks_for_nothing(
     # Wide tables and pictures scroll in their own boxes, the page itself does not.
     assert seen["overflow"] == 0
     assert seen["texts"] and seen["clipped"] == [] and seen["overlaps"] == []
+    assert seen["cut"] == []
+
+    # Zoom by button and by key, one task everywhere, a filter.
+    assert seen["zoomed"] == pytest.approx(1.5) and seen["whole"] is True and seen["zoomKeys"] is True
+    assert {"rect", "TR"} <= set(seen["hot"]) and seen["cold"] == 0 and seen["span"] >= 2  # type: ignore[call-overload, operator]
+    backward = [t for t in study.graph.tasks if t.phase == "backward"]
+    assert seen["filtered"] == len(backward) and seen["dimmed"]
 
 
 def test_the_instruments_of_these_tests_see_what_they_look_for(tmp_path: Path, proxy: tuple[str, list[str]]) -> None:
