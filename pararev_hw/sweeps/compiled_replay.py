@@ -93,6 +93,11 @@ def _groups(groups: Sequence[tuple[tuple[int, ...], int]]) -> tuple[Ints, Ints, 
     return _starts([len(m) for m, _ in groups]), tasks, np.array([size for _, size in groups], np.int64)
 
 
+def pays(arrays: ReplayArrays, count: int) -> bool:
+    """Whether so many configurations are played by compiled loops."""
+    return _replay.compiled_for(count * (len(arrays.topological) + 1)) is not None
+
+
 def makespans_and_peaks(arrays: ReplayArrays, costs: TaskColumns) -> tuple[Floats, Ints] | None:
     """Makespans and peak bytes [B] of the lane orders; None where the loops cannot be compiled, or would not pay."""
     count = costs.seconds.shape[1]
@@ -281,20 +286,27 @@ def _peak(lane_start: Ints, lane_task: Ints, starts: Floats, ends: Floats, comes
     """The most bytes alive at once: lanes are in order of time, so their starts and ends only have to be merged."""
     used = len(lane_start) - 1
     next_start, next_end = lane_start[:-1].copy(), lane_start[:-1].copy()
+    starts_at, ends_at = np.empty(used), np.empty(used)
+    for k in range(used):
+        starts_at[k], ends_at[k] = starts[lane_task[next_start[k]]], ends[lane_task[next_end[k]]]
     live, most = 0, -(2**62)
     for _ in range(2 * len(lane_task)):
-        lane, ending, at_s = -1, False, np.inf
+        lane, ending, at_s = 0, True, ends_at[0]
+        for k in range(1, used):
+            if ends_at[k] < at_s:
+                lane, at_s = k, ends_at[k]
         for k in range(used):  # at one instant what goes makes room for what comes
-            if next_end[k] < lane_start[k + 1] and ends[lane_task[next_end[k]]] < at_s:
-                lane, ending, at_s = k, True, ends[lane_task[next_end[k]]]
-        for k in range(used):
-            if next_start[k] < lane_start[k + 1] and starts[lane_task[next_start[k]]] < at_s:
-                lane, ending, at_s = k, False, starts[lane_task[next_start[k]]]
+            if starts_at[k] < at_s:
+                lane, ending, at_s = k, False, starts_at[k]
         if ending:
             live -= goes[lane_task[next_end[lane]]]
             next_end[lane] += 1
+            at = next_end[lane]
+            ends_at[lane] = ends[lane_task[at]] if at < lane_start[lane + 1] else np.inf
         else:
             live += comes[lane_task[next_start[lane]]]
             next_start[lane] += 1
-        most = max(most, live)
+            at = next_start[lane]
+            starts_at[lane] = starts[lane_task[at]] if at < lane_start[lane + 1] else np.inf
+            most = max(most, live)
     return most

@@ -24,7 +24,7 @@ from pararev_hw.costmodels import accelerator
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.chips import configured
 from pararev_hw.sweeps.columns import NO_CORE, NO_ROOM, Columns, CostColumns, Floats, Ints, Outcome, TaskColumns
-from pararev_hw.sweeps.compiled_replay import ReplayArrays, makespans_and_peaks, replay_arrays
+from pararev_hw.sweeps.compiled_replay import ReplayArrays, makespans_and_peaks, pays, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
 from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
@@ -32,6 +32,7 @@ from pararev_hw.sweeps.roofline_columns import RooflineColumns
 from pararev_hw.types import BlockGraph, Device, Study
 
 BATCH = 1024  # configurations at once: arrays of a 37-layer step stay in the second-level cache
+COMPILED_BATCH = 8192  # where each is played by itself, and only what is done for all at once takes time
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,10 @@ class Engine:
             return self._one_by_one(columns, lanes, count)
         self.prepare(lanes)
         parts = []
-        for at in range(0, count, BATCH):
-            batch = {name: values[at : at + BATCH] for name, values in columns.items()}
-            parts.append(self._batch(self._costs(batch, lanes, min(BATCH, count - at)), self._classes[lanes]))
+        size = COMPILED_BATCH if pays(self._classes[lanes].arrays, count) else BATCH
+        for at in range(0, count, size):
+            batch = {name: values[at : at + size] for name, values in columns.items()}
+            parts.append(self._batch(self._costs(batch, lanes, min(size, count - at)), self._classes[lanes]))
         return parts[0] if len(parts) == 1 else _joined(parts)
 
     def _batch(self, costs: TaskColumns, of: _Class) -> Outcome:
