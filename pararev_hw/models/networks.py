@@ -197,7 +197,7 @@ def reversible_stage(
 def initialise(net: nn.Module) -> None:
     """The published code's start: convolutions Kaiming-normal by fan-out, norms 1 and 0, the classifier torch's own."""
     for m in net.modules():
-        if isinstance(m, nn.Conv2d):
+        if isinstance(m, nn.Conv2d) and not m.weight.is_meta:  # torch would load its compiler to draw nothing
             nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
 
 
