@@ -21,7 +21,7 @@ def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: 
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     every_thread = _ExperimentalConfig(profile_all_threads=True)
-    with profile(activities=activities, experimental_config=every_thread) as found:
+    with profile(activities=activities, experimental_config=every_thread, acc_events=True) as found:
         step()
     lanes: dict[int, list[tuple[float, float]]] = {}
     for event in found.profiler.kineto_results.events():

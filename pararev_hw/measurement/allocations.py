@@ -13,7 +13,7 @@ def allocated_bytes(run: Callable[[], object]) -> tuple[int, int]:
     enabled = gc.isenabled()
     gc.disable()  # tensors in reference cycles then die, or not, the same way every time
     try:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
             given = run()
     finally:
         if enabled:

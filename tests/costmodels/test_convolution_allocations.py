@@ -102,7 +102,7 @@ def recorded(run: Callable[[], object]) -> int:
     run()
     run()
     gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
         given = run()
     live = most = 0
     for event in found.profiler.kineto_results.events():

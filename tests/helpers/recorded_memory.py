@@ -61,7 +61,7 @@ def recorded_peak_bytes(model: nn.Module, x: torch.Tensor, setting: Setting) -> 
             kept += [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)]
         gc.collect()
         gc.disable()
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as found:
             step()
     finally:
         gc.enable()
