@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import hardware_named
-from pararev_hw.cli.options import JsonOpt, SeedOpt, option_given
+from pararev_hw.cli.inputs import hardware_named, measured_for
+from pararev_hw.cli.options import (
+    BatchOpt,
+    DtypeOpt,
+    JsonOpt,
+    MeasureOpt,
+    ModeOpt,
+    SeedOpt,
+    StepsOpt,
+    checked_mode,
+    option_given,
+)
 from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
 
@@ -21,10 +34,15 @@ if TYPE_CHECKING:
 
 _OF_TRAINING = ("profile", "suite", "tolerance", "minutes", "seed")
 _OF_PAPER = ("device",)
+_OF_TARGETS = ("measure", "batch", "timesteps", "mode", "dtype")
 
 
 def validate(
     context: typer.Context,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TARGET]...", help="Your own networks, instead of the suite: with --device cpu or -p."),
+    ] = None,
     profile: Annotated[Path | None, typer.Option("--profile", "-p", help="A profile that `calibrate` wrote.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for validation.html.")] = None,
     suite: Annotated[str, typer.Option("--suite", help="quick (3 minutes on a CPU) or full.")] = "quick",
@@ -36,20 +54,32 @@ def validate(
     paper: Annotated[
         bool, typer.Option("--paper", help="Instead: the ParaRevSNN paper's ratios beside predicted ones.")
     ] = False,
-    device: Annotated[str, typer.Option("--device", "-d", help="With --paper: a device or a profile.")] = "h200",
+    device: Annotated[
+        str, typer.Option("--device", "-d", help="With --paper: a device or a profile; with targets: cpu or a profile.")
+    ] = "h200",
+    measure: MeasureOpt = False,
+    batch: BatchOpt = None,
+    timesteps: StepsOpt = None,
+    mode: ModeOpt = "train",
+    dtype: DtypeOpt = "float32",
     seed: SeedOpt = 0,
     json_: JsonOpt = False,
 ) -> None:
     """Hold a profile's predictions against real steps of networks that it was not fitted on."""
-    _check_choice(context, paper)
+    _check_choice(context, paper, bool(targets))
     if output is not None:
         writable(output)
     if paper:
         _against_paper(device, output, json_)
         return
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
+    if targets:
+        named = str(profile) if profile is not None else device if option_given(context, ("device",)) else "cpu"
+        step = (batch, timesteps, checked_mode(mode), dtype, seed)
+        _targets(targets, named, output, tolerance, minutes, step, measure, json_)
+        return
     if profile is None:
-        raise BadInput("--profile is missing: name a file that `pararev-hw calibrate` wrote")
+        raise BadInput("--profile is missing: name a file that `pararev-hw calibrate` wrote, or TARGETs of your own")
     _against_training(profile, output, suite, tolerance, minutes, seed, json_)
 
 
@@ -64,10 +94,9 @@ def _against_training(
 ) -> None:
     from pararev_hw import reports, validation
 
-    if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise BadInput(f"tolerance is {tolerance}: it is a share of one, such as 0.1")
+    _check_tolerance(tolerance)
     fitted = _profile(profile)
-    with progress() as tell:
+    with progress() as tell, _terminated_as_interrupted():
         found = validation.validate(
             fitted,
             suite,
@@ -95,8 +124,83 @@ def _against_training(
         raise typer.Exit(1)
 
 
-def _check_choice(context: typer.Context, paper: bool) -> None:
-    """Refuse options that only the other of the two comparisons has a use for."""
+def _targets(
+    targets: list[str],
+    device: str,
+    output: Path | None,
+    tolerance: float | None,
+    minutes: float | None,
+    step: tuple[Any, ...],
+    measure: bool,
+    json_: bool,
+) -> None:
+    """Validate the user's own networks."""
+    from pararev_hw import reports, validation
+
+    _check_tolerance(tolerance)
+    with progress() as tell, _terminated_as_interrupted():
+        result = validation.validate_targets(
+            targets,
+            hardware_named(device, tell),
+            validation.StepOptions(*step),
+            measure=(lambda graph, hardware: measured_for(graph, hardware, tell)) if measure else None,
+            minutes=minutes,
+            progress=tell,
+            finished=lambda case: say(reports.case_row(case)),
+        )
+    if result.interrupted and not result.cases:
+        raise KeyboardInterrupt
+    written = () if output is None else reports.write_validation(result, output, tolerance)
+    if json_:
+        print_json(reports.validation_document(result, tolerance))
+    else:
+        out.print(reports.cases_table(result))
+        out.print(reports.worst_ops_table(result))
+        out.print(reports.accuracy_table(result))
+        if result.coverage is not None:
+            out.print(f"{result.coverage:.0%} of the cases lie within their expected error")
+    for line in result.left_out:
+        say(f"not run: {line}")
+    if written:
+        say(f"wrote {', '.join(p.name for p in written)} in {output}")
+    if result.interrupted:
+        raise KeyboardInterrupt
+    if result.latency is None or (tolerance is not None and not result.within(tolerance)):
+        raise typer.Exit(1)
+
+
+def _check_tolerance(tolerance: float | None) -> None:
+    if tolerance is not None and not 0 < tolerance < float("inf"):
+        raise BadInput(f"tolerance is {tolerance}: it is a share of one, such as 0.1")
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM ends the measuring as Ctrl-C does: what is done so far is kept."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _check_choice(context: typer.Context, paper: bool, targets: bool) -> None:
+    """Refuse options that only another of the comparisons has a use for."""
+    unheard = option_given(context, ("suite",) if targets else _OF_TARGETS)
+    if unheard is not None:
+        raise BadInput(
+            f"{unheard} names networks, and so do the TARGETs: leave one of them out"
+            if targets
+            else f"{unheard} is for TARGETs: name one network or more"
+        )
+    if targets and paper:
+        raise BadInput("--paper compares the paper's own networks: leave the TARGETs out")
+    if targets:
+        return
     given = option_given(context, _OF_TRAINING if paper else _OF_PAPER)
     if given is not None and paper:
         raise BadInput(f"{given} means nothing with --paper, which runs no step: give --device, a name or a profile")

@@ -41,9 +41,13 @@ def is_measured(graph: BlockGraph, device: MeasuredDevice) -> np.ndarray[tuple[i
 
 
 def host_seconds(graph: BlockGraph, device: MeasuredDevice) -> Floats:
-    """Seconds beside each op in PyTorch's own loop."""
+    """Seconds beside each op in PyTorch's own loop; what stands beside the step is added to its first op."""
     names = ("infer_s" if graph.mode == "infer" else f"{op.phase}_s" for op in graph.ops)
-    return np.array([device.host[n].value if n in device.host else 0.0 for n in names], np.float64)
+    beside = np.array([device.host[n].value if n in device.host else 0.0 for n in names], np.float64)
+    per_step = device.host.get(f"{graph.mode}_step_s")
+    if per_step is not None and graph.tasks:
+        beside[graph.tasks[0].ops[0]] += per_step.value
+    return beside
 
 
 def _fill_factors(graph: BlockGraph, timed: Floats, base_s: Floats) -> Floats:

@@ -28,6 +28,7 @@ from pararev_hw.reports.validation import case_row as case_row
 from pararev_hw.reports.validation import cases_table as cases_table
 from pararev_hw.reports.validation import validation_answer as validation_answer
 from pararev_hw.reports.validation import validation_document as validation_document
+from pararev_hw.reports.validation import worst_ops_table as worst_ops_table
 from pararev_hw.reports.validation_page import validation_html as validation_html
 from pararev_hw.reports.validation_page import write_validation as write_validation
 from pararev_hw.reports.write import write_report as write_report

@@ -33,6 +33,7 @@ def validation_document(validation: Validation, tolerance: float | None = None) 
         "within": None if tolerance is None else validation.within(tolerance),
         "environment": asdict(validation.environment),
         "cases": [_case(c) for c in validation.cases],
+        "coverage": validation.coverage,
         "latency": _accuracy(validation.latency),
         "memory": _accuracy(validation.memory),
         "energy": _accuracy(validation.energy),
@@ -63,6 +64,9 @@ def _case(c: ValidationCase) -> dict[str, Any]:
         "baselines": dict(c.baselines),
         "samples_s": list(c.samples_s),
         "failed": c.failed,
+        "expected_error": c.expected_error,
+        "by_kind": [asdict(e) for e in c.by_kind],
+        "worst_ops": [asdict(e) for e in c.worst_ops],
     }
 
 
@@ -114,8 +118,12 @@ def case_row(c: ValidationCase) -> str:
         return f"{c.name}: failed: {c.failed}"
     return (
         f"{c.name}: predicted {units.seconds(c.predicted.latency_s)}, measured {units.seconds(c.measured.latency_s)} "
-        f"({signed(c.error('latency_s'))}), memory {signed(c.error('peak_bytes'))}"
+        f"({signed(c.error('latency_s'))}{_expected(c)}), memory {signed(c.error('peak_bytes'))}"
     )
+
+
+def _expected(c: ValidationCase) -> str:
+    return "" if c.expected_error is None else f", expected within {units.percent(c.expected_error)}"
 
 
 def step_of(c: ValidationCase) -> str:
@@ -149,6 +157,17 @@ def cases_table(validation: Validation) -> Table:
             *((signed(c.error("energy_j")),) * energy),
         ]
         table.add_row(*map(Text, cells))
+    return table
+
+
+def worst_ops_table(validation: Validation) -> Table:
+    """Of each of the user's networks, the ops whose predicted times differ most from the profiler's."""
+    table = plain_table("Where the error comes from: the five ops furthest off")
+    columns_of(table, ("network", "op"), ("predicted", "measured"))
+    for c in validation.cases:
+        for k, e in enumerate(c.worst_ops):
+            cells = (c.network if k == 0 else "", e.name, units.seconds(e.predicted_s), units.seconds(e.measured_s))
+            table.add_row(*map(Text, cells), end_section=k == len(c.worst_ops) - 1)
     return table
 
 

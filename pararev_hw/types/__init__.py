@@ -64,6 +64,7 @@ from pararev_hw.types.sweep import SweepPoint as SweepPoint
 from pararev_hw.types.sweep import SweepResult as SweepResult
 from pararev_hw.types.table import Table as Table
 from pararev_hw.types.validation import Accuracy as Accuracy
+from pararev_hw.types.validation import OpError as OpError
 from pararev_hw.types.validation import PaperCheck as PaperCheck
 from pararev_hw.types.validation import PaperRow as PaperRow
 from pararev_hw.types.validation import StepCost as StepCost

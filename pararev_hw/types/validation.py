@@ -21,6 +21,15 @@ class StepCost:
 
 
 @dataclass(frozen=True, slots=True)
+class OpError:
+    """Seconds of a step in one op, or one kind of ops: predicted, and measured by torch's profiler."""
+
+    name: str
+    predicted_s: float
+    measured_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ValidationCase:
     """A network that really ran: what was predicted for a step of it, and what was measured.
 
@@ -44,6 +53,9 @@ class ValidationCase:
     baselines: Mapping[str, float] = field(default_factory=dict)
     samples_s: tuple[float, ...] = ()
     failed: str | None = None
+    expected_error: float | None = None  # of the time, as it was predicted: half of the 90 % interval
+    by_kind: tuple[OpError, ...] = ()  # of the user's own targets: where the error comes from
+    worst_ops: tuple[OpError, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.measured is None) != (self.failed is not None):
@@ -109,6 +121,16 @@ class Validation:
     def _accuracies(self) -> list[tuple[str, Accuracy]]:
         named = (("latency", self.latency), ("memory", self.memory), ("energy", self.energy))
         return [(name, a) for name, a in named if a is not None]
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of cases whose error of the time lies within the one expected beforehand; None without such."""
+        inside = [
+            abs(error) <= c.expected_error
+            for c in self.cases
+            if c.expected_error is not None and (error := c.error("latency_s")) is not None
+        ]
+        return sum(inside) / len(inside) if inside else None
 
     def within(self, tolerance: float) -> bool:
         """Whether every mean error that was measured is at most `tolerance`, a share of one, and no case failed."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from pararev_hw import models
+from pararev_hw import models, pipeline
 from pararev_hw.errors import Infeasible
 from pararev_hw.importers.targets import Options, resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
@@ -32,6 +32,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
     graph = traced(trial, profile.kind)
     said = predicted(graph, profile, trial.launch)
     simpler = baselines(graph, profile, trial.launch)
+    expected = pipeline.plan(graph, profile, "sequential", launch=trial.launch).expected_error
     _check_room(said.peak_bytes, profile)
     measured: StepCost | None = None
     seconds: tuple[float, ...] = ()
@@ -57,6 +58,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         baselines=simpler,
         samples_s=seconds,
         failed=failed,
+        expected_error=None if expected is None else expected.latency,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pararev_hw.errors import BadInput, PararevError
 from pararev_hw.measurement.energy import energy_counter
-from pararev_hw.types import Accuracy, Environment, Profile, Validation, ValidationCase
+from pararev_hw.types import Accuracy, Environment, MeasuredDevice, Profile, Validation, ValidationCase
 from pararev_hw.validation.environment_check import differences, here, torch_device
 from pararev_hw.validation.run_case import Run, case, runner
 from pararev_hw.validation.statistics import accuracy
@@ -119,7 +119,7 @@ def judge(
 
 
 def summary(
-    profile: Profile,
+    profile: Profile | MeasuredDevice,
     name: str,
     cases: Sequence[ValidationCase],
     left_out: Sequence[str] = (),

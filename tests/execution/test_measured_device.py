@@ -161,12 +161,12 @@ def test_what_was_stored_is_read_back(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("", "not whole"),
-        ('{"version": 1, "mach', "not whole"),
+        ('{"version": 2, "mach', "not whole"),
         ("[]", "no store of measurements"),
-        (json.dumps({"version": 1, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": []}), "another machine"),
+        (json.dumps({"version": 2, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": []}), "another machine"),
         (json.dumps({"version": 0, "machine": MACHINE, "ops": {}, "host": {}, "graphs": []}), "another machine"),
         (
-            json.dumps({"version": 1, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": []}),
+            json.dumps({"version": 2, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": []}),
             "no store of measurements",
         ),
     ],

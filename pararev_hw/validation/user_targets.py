@@ -1,0 +1,265 @@
+"""The user's own networks as validation cases: real steps beside predictions, and where the error comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.profiler import ProfilerActivity, profile
+
+from pararev_hw import execution, pipeline
+from pararev_hw.costmodels import cost
+from pararev_hw.errors import BadInput, Infeasible, PararevError
+from pararev_hw.execution.job import Batch, Job, plain_loop
+from pararev_hw.importers.targets import Options
+from pararev_hw.measurement import computing_threads, measure_step, step_clock
+from pararev_hw.measurement.environment import available_bytes, environment
+from pararev_hw.reports import units
+from pararev_hw.tracing.model_state import state_preserved
+from pararev_hw.types import (
+    BlockGraph,
+    Hardware,
+    MeasuredDevice,
+    OpError,
+    Profile,
+    StepCost,
+    Validation,
+    ValidationCase,
+)
+from pararev_hw.types.device import Device
+from pararev_hw.validation.memory import peak_bytes
+from pararev_hw.validation.predicting import flops_of
+from pararev_hw.validation.stepping import RealStep, check_finite
+from pararev_hw.validation.validation import summary
+
+Measure = Callable[[BlockGraph, Hardware], Hardware]
+Progress = Callable[[str], None]
+_MOST_S, _LEAST_S = 7.0, 0.5  # of measuring one network's steps
+_MIN_STEPS = 7
+_WORST = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions:
+    """What the user says of the steps: batch and T (None: the target's own), mode and datatype."""
+
+    batch: int | None = None
+    timesteps: int | None = None
+    mode: Literal["train", "infer"] = "train"
+    dtype: str = "float32"
+    seed: int = 0
+
+
+def validate_targets(
+    targets: Sequence[str],
+    hardware: Hardware,
+    options: StepOptions,
+    *,
+    measure: Measure | None = None,
+    minutes: float | None = None,
+    progress: Progress = lambda _: None,
+    finished: Callable[[ValidationCase], None] = lambda _: None,
+) -> Validation:
+    """Predictions for the targets on this machine's CPU beside their real steps; `measure` times their ops first.
+
+    A network that raises gives a case that failed, one that memory does not hold is left out, and no case starts after
+    `minutes`. Interrupted, what is done so far is the result. Raises BadInput for a device that is no CPU.
+    """
+    if hardware.kind != "cpu":
+        raise BadInput(
+            f"{hardware.name} is a {hardware.kind}: targets are validated on this machine's CPU: --device cpu"
+        )
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise BadInput(f"minutes is {minutes:g}: it must be positive and finite")
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    cases: list[ValidationCase] = []
+    left_out: list[str] = []
+    waiting = list(targets)
+    interrupted = False
+    try:
+        while waiting and (deadline is None or time.monotonic() < deadline):
+            progress(f"{len(cases) + 1} of {len(targets)}: {waiting[0]}")
+            limit_s = _limit_s(deadline, len(waiting))
+            try:
+                cases.append(_case(waiting[0], hardware, options, measure, limit_s))
+                finished(cases[-1])
+            except PararevError as error:  # nothing was run: it cannot be traced, or the memory does not hold it
+                left_out.append(f"{waiting[0]}: {error}")
+            waiting.pop(0)
+    except KeyboardInterrupt:
+        interrupted = True
+    reason = "interrupted" if interrupted else "the time was over"
+    left_out += [f"{target}: {reason} before it was done" for target in waiting]
+    base = hardware.base if isinstance(hardware, MeasuredDevice) else hardware
+    where = environment("cpu", 1)
+    subject = base if isinstance(base, Profile) else MeasuredDevice(base, where, {}, {})
+    return summary(subject, "targets", cases, left_out, (), environment=where, interrupted=interrupted)
+
+
+def _limit_s(deadline: float | None, waiting: int) -> float:
+    if deadline is None:
+        return _MOST_S
+    return max(_LEAST_S, min(_MOST_S, (deadline - time.monotonic()) / (4 * waiting)))
+
+
+def _case(
+    target: str, hardware: Hardware, options: StepOptions, measure: Measure | None, limit_s: float
+) -> ValidationCase:
+    job = execution.prepare(
+        target,
+        Options(batch=options.batch, timesteps=options.timesteps, seed=options.seed),
+        mode=options.mode,
+        dtype=options.dtype,
+    )
+    graph = job.graph
+    _check_room(graph)
+    at = hardware if measure is None else measure(graph, hardware)
+    prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
+    peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
+    quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
+    case = ValidationCase(
+        name=f"{target} {options.mode}, batch {graph.batch}, {options.dtype}",
+        network=graph.model,
+        held_out="network",
+        mode=options.mode,
+        launch="eager",
+        dtype=options.dtype,
+        batch=graph.batch,
+        timesteps=graph.timesteps or 1,
+        width=1.0,
+        flops=flops_of(graph),
+        predicted=StepCost(prediction.latency_s, peak),
+        measured=None,
+        baselines={} if quick is None else {"roofline": quick},
+        failed="it was not run",
+        expected_error=None if prediction.expected_error is None else prediction.expected_error.latency,
+    )
+    try:
+        measured, samples, by_op = _measured(job, limit_s)
+    except Infeasible:
+        raise
+    except Exception as error:
+        # whatever a network raises while it really runs is this case's result, and no other's
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        return replace(case, failed=first or type(error).__name__)
+    by_kind, worst = op_errors(graph, cost(graph, at).op_seconds, by_op, measured.latency_s)
+    return replace(case, measured=measured, samples_s=samples, failed=None, by_kind=by_kind, worst_ops=worst)
+
+
+def _quick_look_s(graph: BlockGraph, hardware: Hardware) -> float:
+    device = hardware if isinstance(hardware, Device) else hardware.device
+    return pipeline.predict(pipeline.plan(graph, device, "sequential", lanes=1)).latency_s
+
+
+def _check_room(graph: BlockGraph) -> None:
+    have = available_bytes()
+    if have is not None and graph.memory.peak_bytes > have:
+        raise Infeasible(
+            f"{graph.model} needs {units.size(graph.memory.peak_bytes)} of memory, {units.size(have)} are free"
+        )
+
+
+def _measured(job: Job, limit_s: float) -> tuple[StepCost, tuple[float, ...], Mapping[str, float]]:
+    """Median time and peak memory of the real step, every sample, and seconds by op name in one profiled step."""
+    with computing_threads(1):
+        step = _real_step(job, next(execution.batches(job)))
+        check_finite(step.run(), 1)
+        step.run()
+        peak = peak_bytes(step, "cpu")
+        timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS)
+        by_op = _profiled(step, {t.name for t in job.graph.op_types})
+    gc.collect()
+    return StepCost(timing.median_s, peak), timing.seconds, by_op
+
+
+def _real_step(job: Job, batch: Batch) -> RealStep:
+    model, loop = plain_loop(job)
+    before = _attributes(model)
+    with state_preserved(model, values=False):
+        loop(batch)
+        stateful = _attributes(model) != before  # only then a step must not begin where the last one ended
+
+    def run() -> torch.Tensor:
+        with state_preserved(model, values=False) if stateful else contextlib.nullcontext():
+            return loop(batch)
+
+    def forget() -> None:
+        for p in model.parameters():
+            p.grad = None
+
+    return RealStep(run, forget, lambda: [*model.parameters(), *model.buffers(), *batch.values()])
+
+
+def _attributes(model: nn.Module) -> list[tuple[str, int, int]]:
+    """What each attribute and buffer of the modules is, and how much a container of them holds."""
+    return [
+        (name, id(value), len(value) if isinstance(value, list | dict | set) else 0)
+        for module in model.modules()
+        for name, value in (*module.__dict__.items(), *module._buffers.items())
+    ]
+
+
+def _profiled(step: RealStep, names: set[str]) -> Mapping[str, float]:
+    """Seconds of one step by op name: of each outermost call of an op that the trace has."""
+    with _quiet(), profile(activities=[ProfilerActivity.CPU]) as profiled:
+        step.run()
+    of_event = {"::".join(name.split(".")[:2]): name for name in sorted(names)}
+    events = [
+        (e.start_ns(), e.start_ns() + e.duration_ns(), of_event[e.name()])
+        for e in profiled.profiler.kineto_results.events()
+        if e.name() in of_event
+    ]
+    seconds: dict[str, float] = defaultdict(float)
+    end = 0
+    for begin, over, name in sorted(events, key=lambda e: (e[0], -e[1])):
+        if begin >= end:  # not inside another one
+            seconds[name] += (over - begin) / 1e9
+            end = over
+    return seconds
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def op_errors(
+    graph: BlockGraph, predicted_s: Sequence[float], measured_by_name: Mapping[str, float], step_s: float
+) -> tuple[tuple[OpError, ...], tuple[OpError, ...]]:
+    """Predicted beside measured seconds by kind of op, and the ops whose times differ most.
+
+    Names stand for all overloads of an op. The profiler slows small ops: its times are scaled to the step's.
+    """
+    short = {t.name: ".".join(t.name.split(".")[:2]) for t in graph.op_types}
+    predicted: dict[str, float] = defaultdict(float)
+    kind_of: dict[str, str] = {}
+    for op, s in zip(graph.ops, predicted_s, strict=True):
+        t = graph.op_types[op.type]
+        predicted[short[t.name]] += s
+        kind_of.setdefault(short[t.name], "elementwise" if t.kind == "neuron" else t.kind)
+    measured: dict[str, float] = defaultdict(float)
+    for name, s in measured_by_name.items():
+        measured[short[name]] += s
+    total = sum(measured.values())
+    scale = min(1.0, step_s / total) if total > 0 else 1.0
+    by_kind: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for name, s in predicted.items():
+        by_kind[kind_of[name]][0] += s
+        by_kind[kind_of[name]][1] += scale * measured.get(name, 0.0)
+    ops = [OpError(name, s, scale * measured.get(name, 0.0)) for name, s in predicted.items()]
+    worst = sorted(ops, key=lambda e: (-abs(e.predicted_s - e.measured_s), e.name))[:_WORST]
+    kinds = sorted(by_kind.items(), key=lambda item: -max(item[1]))
+    return tuple(OpError(kind, p, m) for kind, (p, m) in kinds), tuple(worst)

@@ -1,0 +1,125 @@
+"""`validate TARGET ...`: the user's own networks, and where their error comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import pararev_hw as ph
+from pararev_hw.validation import StepOptions, validate_targets
+from pararev_hw.validation.user_targets import op_errors
+from tests.execution.test_running import cpu
+from tests.helpers.command_line import run
+
+NETWORKS = """
+import torch
+from torch import nn
+
+
+class Raises(nn.Linear):
+    def forward(self, x):
+        if type(x) is torch.Tensor:
+            raise ValueError("only on real tensors")
+        return super().forward(x)
+
+
+class Membrane(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f, self.v = nn.Linear(6, 3), None
+
+    def forward(self, x):
+        self.v = self.f(x) if self.v is None else self.v * 0.5 + self.f(x)
+        return self.v
+
+
+def small():
+    return nn.Linear(6, 3), torch.rand(4, 6)
+
+
+def membrane():
+    return Membrane(), torch.rand(4, 6)
+
+
+def raises():
+    return Raises(6, 3), torch.rand(4, 6)
+"""
+
+
+@pytest.fixture
+def networks(tmp_path: Path) -> str:
+    path = tmp_path / "nets.py"
+    path.write_text(NETWORKS)
+    return str(path)
+
+
+def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
+    seen: list[str] = []
+    result = validate_targets(
+        [f"{networks}:{name}" for name in ("small", "membrane", "raises", "nothing")],
+        cpu(1),
+        StepOptions(),
+        minutes=1.0,
+        finished=lambda case: seen.append(case.network),
+    )
+    small, membrane, raises = result.cases
+    assert seen == ["nets:small", "nets:membrane", "nets:raises"]
+    assert small.measured is not None and small.measured.latency_s > 0
+    assert len(small.samples_s) >= 7
+    assert membrane.failed is None  # its state is put back before every step
+    assert raises.failed is not None and "only on real tensors" in raises.failed
+    assert len(result.left_out) == 1 and "nothing" in result.left_out[0]
+    assert {e.name for e in small.by_kind} >= {"gemm", "optimizer"} or {e.name for e in small.by_kind} >= {"gemm"}
+    assert 1 <= len(small.worst_ops) <= 5
+    assert sum(e.measured_s for e in small.by_kind) <= small.measured.latency_s * 1.001
+
+
+def test_errors_by_kind_add_up_and_the_worst_come_first() -> None:
+    graph = ph.trace(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), torch.rand(2, 6), mode="infer", spikes="none")
+    names = [graph.op_types[op.type].name for op in graph.ops]
+    predicted = [1e-6 * (k + 1) for k in range(len(names))]
+    measured = {"aten.addmm.default": 4e-6, "aten.relu.default": 1e-6}
+    kinds, worst = op_errors(graph, predicted, measured, step_s=1.0)
+    assert sum(e.predicted_s for e in kinds) == pytest.approx(sum(predicted))
+    assert sum(e.measured_s for e in kinds) == pytest.approx(5e-6)
+    by_name = {e.name: e for e in worst}
+    product = names.index("aten.addmm.default")
+    assert by_name["aten.addmm"].predicted_s == pytest.approx(predicted[product])
+    assert by_name["aten.addmm"].measured_s == pytest.approx(4e-6)
+    gaps = [abs(e.predicted_s - e.measured_s) for e in worst]
+    assert gaps == sorted(gaps, reverse=True)
+    _, scaled = op_errors(graph, predicted, measured, step_s=2.5e-6)  # the profiler took twice the step's time
+    assert {e.name: e.measured_s for e in scaled}["aten.addmm"] == pytest.approx(2e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--measure",), "--measure is for TARGETs"),
+        (("pararevsnn37", "--suite", "full"), "--suite names networks, and so do the TARGETs"),
+        (("pararevsnn37", "--paper"), "--paper compares the paper's own networks"),
+        (("pararevsnn37", "--device", "h200"), "h200 is a gpu"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[Any, ...], line: str) -> None:
+    ran = run("validate", *arguments)
+    assert ran.status == 2
+    assert line in ran.line
+
+
+def test_the_document_says_what_was_expected(networks: str, tmp_path: Path) -> None:
+    from pararev_hw.devices import device_to_json
+
+    device = tmp_path / "cpu.json"
+    device.write_text(device_to_json(cpu(1)))
+    ran = run("validate", f"{networks}:small", "--device", device, "--minutes", 0.1, "--json")
+    assert ran.status == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["cases"][0]["worst_ops"]
+    assert document["cases"][0]["expected_error"] is None  # nothing of that device was measured
+    assert document["coverage"] is None
