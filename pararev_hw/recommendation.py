@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pararev_hw import graph as graphs
 from pararev_hw import pipeline
 from pararev_hw.costmodels import CostedGraph, cost
+from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.pipeline import TIE, Plan
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, select
 from pararev_hw.target_graph import build_graph
 from pararev_hw.tracing import Traced
-from pararev_hw.types import BlockGraph, Hardware, Prediction, Recommendation, Study
+from pararev_hw.types import BlockGraph, Comparison, Hardware, Prediction, Recommendation, Study
 
 MOST_TASKS_FRONT = 6_000  # beyond it the front of one launch takes more than half a minute of one core
 MOST_OPS_REWRITES = 12_000  # each rewritten step is built anew: about 0.1 ms an op
@@ -67,6 +68,31 @@ def study(
     for variant in variants:
         tried += _of_variant(variant, device, search, limit, fastest_launch, progress)
     return _decided(base, device, tried, limit, search, tuple(variants), tuple(not_searched))
+
+
+def compare(
+    targets: Sequence[str],
+    device: Hardware,
+    search: Search | None = None,
+    progress: Progress = _silent,
+    **options: object,
+) -> Comparison:
+    """Several networks on one device, each with its front of latency against memory; options are those of
+    `build_graph`. Sequential and parallel are launched the same way, so that their ratio is the gain of parallel lanes:
+    as `search.launch` says, or on a GPU as a CUDA graph. The chosen schedule is the fastest within a given limit.
+    """
+    search = search or Search(choices="none")
+    launch = search.launch or ("graph" if device.kind == "gpu" else "eager")
+    studies = []
+    for target in targets:
+        graph = build_graph(target, device=device, progress=progress, **options)  # type: ignore[arg-type]
+        result = study(graph, device, replace(search, launch=launch, choices="none"), progress)
+        if search.memory_limit is None:
+            tried = result.predictions
+            fastest = _fastest(tried)
+            result = replace(result, best=next(k for k, p in enumerate(tried) if p is fastest))
+        studies.append(result)
+    return Comparison(bare_device(device), tuple(studies))
 
 
 def traced(target: str, device: Hardware, progress: Progress = _silent, **options: object) -> Traced:

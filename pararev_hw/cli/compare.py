@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import hardware_named, measured_for
+from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import (
     AccumulateOpt,
     BatchOpt,
@@ -23,6 +24,7 @@ from pararev_hw.cli.options import (
     LaunchOpt,
     LayoutOpt,
     MeasureOpt,
+    MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
     SeedOpt,
@@ -32,6 +34,7 @@ from pararev_hw.cli.options import (
     WidthOpt,
     ZeroGradOpt,
     option_given,
+    parsed_limit,
     step_options,
 )
 from pararev_hw.cli.outputs import writable
@@ -40,7 +43,7 @@ from pararev_hw.errors import BadInput
 # what --all decides for each network by itself
 _PER_NETWORK = (
     *("lanes", "launch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "seed", "optimizer"),
-    *("accumulate", "zero_grad", "spikes", "choices", "layout"),
+    *("accumulate", "zero_grad", "spikes", "choices", "layout", "memory_limit"),
 )
 
 
@@ -53,6 +56,7 @@ def compare(
     device: DeviceOpt = "h200",
     host: HostOpt = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for compare.html.")] = None,
+    memory_limit: MemoryLimitOpt = None,
     lanes: LanesOpt = None,
     launch: LaunchOpt = None,
     batch: BatchOpt = None,
@@ -74,7 +78,7 @@ def compare(
     json_: JsonOpt = False,
 ) -> None:
     """Compare networks on one device: latency, memory and energy per step, sequential and parallel."""
-    from pararev_hw import pipeline, reports
+    from pararev_hw import recommendation, reports
     from pararev_hw.overview import overview
     from pararev_hw.rewrites import select
 
@@ -87,18 +91,17 @@ def compare(
         raise BadInput("give one TARGET or more, or --all: `pararev-hw models` lists the networks")
     if output is not None:
         writable(output)
+    limit = parsed_limit(memory_limit)
     with progress() as tell:
         hardware = hardware_named(device, tell, host)
         comparison = (
             overview(hardware, batch=batch, progress=tell)
             if every
-            else pipeline.compare(
+            else recommendation.compare(
                 targets or [],
                 hardware,
-                lanes=lanes,
-                launch=launch,
-                measure=(lambda graph: measured_for(graph, hardware, tell)) if measure else None,
-                progress=tell,
+                recommendation.Search(lanes=lanes, launch=launch, memory_limit=limit),
+                tell,
                 **step_options(context),
                 rewrite=select.rewrite(choices, hardware, lanes=lanes, launch=launch, progress=tell),
             )
@@ -107,6 +110,8 @@ def compare(
     if json_:
         print_json(reports.comparison_document(comparison))
         return
+    for line in reports.comparison_lines(comparison):
+        out.print(Text(line))
     out.print(reports.comparison_table(comparison))
     if written:
         say(f"wrote {', '.join(p.name for p in written)} in {output}")

@@ -3,6 +3,7 @@
 from pararev_hw.reports.blockgraph import graph_svg as graph_svg
 from pararev_hw.reports.comparison import compare_svg as compare_svg
 from pararev_hw.reports.comparison import comparison_document as comparison_document
+from pararev_hw.reports.comparison import comparison_lines as comparison_lines
 from pararev_hw.reports.comparison import write_comparison as write_comparison
 from pararev_hw.reports.document import report_document as report_document
 from pararev_hw.reports.front import front_svg as front_svg

@@ -11,6 +11,7 @@ from pararev_hw.atomic import write_files
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
 from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
+from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 
 NAME_PX, GAP, VALUE_PX = 176.0, 24.0, 66.0
@@ -26,10 +27,18 @@ _QUANTITIES: tuple[tuple[str, Callable[[Prediction], float | None], Callable[[fl
 
 def comparison_document(comparison: Comparison) -> dict[str, Any]:
     """The comparison as JSON-ready data: a row per network, in SI units."""
+    offs = trade_offs(comparison)
     return {
         "schema_version": SCHEMA_VERSION,
         "device": {"name": comparison.device.name, "title": comparison.device.title, "kind": comparison.device.kind},
-        "networks": [_network(study) for study in comparison.studies],
+        "answer": verdict(comparison),
+        "equal_time_s": None if offs is None else offs.equal_time_s,
+        "equal_memory_bytes": None if offs is None else offs.equal_memory_bytes,
+        "same_graphs": [list(pair) for pair in same_graphs(comparison)],
+        "networks": [
+            _network(study) | asdict(off)
+            for study, off in zip(comparison.studies, () if offs is None else offs.networks, strict=True)
+        ],
     }
 
 
@@ -110,7 +119,7 @@ def comparison_html(comparison: Comparison) -> str:
         title=f"{len(comparison.studies)} networks on {comparison.device.title}",
         device=comparison.device.title,
         count=len(comparison.studies),
-        answer=verdict(comparison),
+        answer=comparison_lines(comparison),
         picture_svg=markup(compare_svg(comparison)),
         heads=heads,
         rows=[_row(study) for study in comparison.studies],
@@ -121,24 +130,55 @@ def comparison_html(comparison: Comparison) -> str:
 
 
 def verdict(comparison: Comparison) -> str:
-    """The comparison in one sentence: which network's step takes least time, per sample where batches differ."""
+    """`comparison_lines` as one text."""
+    return " ".join(comparison_lines(comparison))
+
+
+def comparison_lines(comparison: Comparison) -> tuple[str, ...]:
+    """The comparison in a few sentences: which network takes least time and least memory (for each sample where batches
+    differ), what each takes where the others' time or memory is given, and which do not differ."""
     if not comparison.studies:
-        return "Nothing was compared."
+        return ("Nothing was compared.",)
     per_sample = len({s.graph.batch for s in comparison.studies}) > 1
-
-    def cost(s: Study) -> float:
-        return s.chosen.latency_s / (s.graph.batch if per_sample else 1)
-
-    best = min(comparison.studies, key=cost)
-    rest = [s for s in comparison.studies if s is not best]
     each = "for each sample" if per_sample else "per step"
+
+    def cost(s: Study) -> str:
+        time_s = s.chosen.latency_s / (s.graph.batch if per_sample else 1)
+        return f"{units.seconds(time_s)} {each} with {units.size(s.chosen.peak_bytes)} of memory"
+
+    ranked = sorted(comparison.studies, key=lambda s: s.chosen.latency_s / (s.graph.batch if per_sample else 1))
+    best, *rest = ranked
     origin = phrasing.standing(best.chosen, comparison.device)
+    least = "the least time"
+    if rest and rest[0].chosen.latency_s <= best.chosen.latency_s * (1 + phrasing.SAME) and not per_sample:
+        least = "no more time than the others, and no less"
     opening = (
-        f"On {comparison.device.title} ({origin}), {best.graph.model} takes the least "
-        f"time {each}: {units.seconds(cost(best))} {phrasing.way(best.chosen, comparison.device)}"
+        f"On {comparison.device.title} ({origin}), {best.graph.model} takes {least}: {cost(best)}, "
+        f"{phrasing.way(best.chosen, comparison.device)}"
     )
-    others = [f"{s.graph.model} takes {units.seconds(cost(s))}" for s in rest]
-    return opening + (f"; {', '.join(others)}." if others else ".")
+    others = [f"{s.graph.model} takes {cost(s)}" for s in rest]
+    lines = [opening + (f"; {'; '.join(others)}." if others else ".")]
+    lines += [
+        f"{a} and {b} have the same graph here (the same work and the same longest chain of it): they cannot differ by "
+        "what may run in parallel. Give them more blocks."
+        for a, b in same_graphs(comparison)
+    ]
+    offs = trade_offs(comparison)
+    if offs is not None and len(comparison.studies) > 1 and not per_sample:
+        lines.append(_equal_line(comparison, offs))
+    return tuple(lines)
+
+
+def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:
+    pairs = list(zip(comparison.studies, offs.networks, strict=True))
+    memory = ", ".join(f"{s.graph.model} {units.size(o.memory_at_equal_time_bytes)}" for s, o in pairs)
+    time = ", ".join(f"{s.graph.model} {units.seconds(o.time_at_equal_memory_s)}" for s, o in pairs)
+    batches = ", ".join(f"{s.graph.model} {o.largest_batch}" for s, o in pairs if o.largest_batch is not None)
+    line = (
+        f"Memory at equal time ({units.seconds(offs.equal_time_s)}): {memory}. "
+        f"Time at equal memory ({units.size(offs.equal_memory_bytes)}): {time}."
+    )
+    return line + (f" Largest batch that fits: {batches}." if batches else "")
 
 
 def _row(study: Study) -> Row:

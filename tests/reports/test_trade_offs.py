@@ -1,0 +1,58 @@
+"""Comparisons at equal time and at equal memory, the batch that fits, networks that do not differ: by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from pararev_hw.reports import comparison_lines
+from pararev_hw.reports.trade_offs import largest_batch, same_graphs, trade_offs
+from pararev_hw.types import Comparison, MemoryCurve, Study
+from tests.helpers import hand_built_study
+
+
+def _study(model: str, *points: tuple[float, int]) -> Study:
+    """A study whose ways take these times and bytes, the sequential one first."""
+    study = hand_built_study.study((1,), model=model)
+    ways = tuple(replace(study.sequential, latency_s=t, peak_bytes=b) for t, b in points)
+    fastest = min(range(len(ways)), key=lambda k: ways[k].latency_s)
+    return replace(study, predictions=ways, best=fastest)
+
+
+def test_memory_at_equal_time_and_time_at_equal_memory() -> None:
+    quick = _study("quick", (9.0, 100), (5.0, 300), (2.0, 900))
+    small = _study("small", (8.0, 50), (4.0, 200))
+    offs = trade_offs(Comparison(quick.device, (quick, small)))
+    assert offs is not None
+    assert (offs.equal_time_s, offs.equal_memory_bytes) == (4.0, 100)
+    assert [o.memory_at_equal_time_bytes for o in offs.networks] == [900, 200]
+    assert [o.time_at_equal_memory_s for o in offs.networks] == [9.0, 8.0]
+    assert trade_offs(Comparison(quick.device, ())) is None
+
+
+def test_the_largest_batch_scales_what_samples_make_and_nothing_else() -> None:
+    study = _study("net", (1.0, 140))
+    curve = MemoryCurve((0.0, 1.0, 2.0), {"parameter": (40, 40), "saved": (100, 20), "gradient": (0, 40)})
+    study = replace(study, predictions=(replace(study.sequential, memory=curve),))
+    assert study.graph.batch == 32
+    # 40 stay and 100 grow: (340 - 40) / 100 times the batch of 32
+    assert largest_batch(replace(study, memory_limit_bytes=340, limit_given=True)) == 96
+    assert largest_batch(replace(study, memory_limit_bytes=39, limit_given=True)) == 0
+    assert largest_batch(study) is None, "this device's memory is not known"
+
+
+def test_networks_of_one_graph_are_said_to_be_the_same() -> None:
+    one, other = hand_built_study.study((2,), model="one"), hand_built_study.study((2,), model="other")
+    third = hand_built_study.study((3,), model="third")
+    comparison = Comparison(one.device, (one, other, third))
+    assert same_graphs(comparison) == (("one", "other"),)
+    lines = comparison_lines(comparison)
+    assert any(line.startswith("one and other have the same graph here") for line in lines)
+    chained = replace(other, graph=replace(other.graph, edges=()))
+    assert same_graphs(Comparison(one.device, (one, chained))) == ()
+
+
+def test_the_headline_names_memory_beside_time() -> None:
+    slow, fast = _study("slow", (0.009, 1 << 20)), _study("fast", (0.002, 3 << 20))
+    headline = comparison_lines(Comparison(slow.device, (slow, fast)))[0]
+    assert "fast takes the least time: 2.00 ms per step with 3.00 MiB of memory" in headline
+    assert "slow takes 9.00 ms per step with 1.00 MiB of memory" in headline
