@@ -19,6 +19,7 @@ from pararev_hw.cli.compare import compare
 from pararev_hw.cli.console import say
 from pararev_hw.cli.execute import execute
 from pararev_hw.cli.listing import list_devices, list_models, list_schedulers, version
+from pararev_hw.cli.measurements import measurements
 from pararev_hw.cli.report import report
 from pararev_hw.cli.schedule import schedule
 from pararev_hw.cli.streams import result_stream
@@ -51,6 +52,7 @@ VERBS: Mapping[str, Callable[..., None]] = {
     "calibrate": calibrate,
     "execute": execute,
     "validate": validate,
+    "measurements": measurements,
     "version": version,
 }
 for _name, _verb in VERBS.items():

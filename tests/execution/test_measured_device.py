@@ -24,9 +24,16 @@ from pararev_hw.execution import measured_device as measuring
 from pararev_hw.execution import replay_timing
 from pararev_hw.execution.measured_device import measured_device
 from pararev_hw.execution.replay_timing import ReplayTimes, drawn_state, replay_times
-from pararev_hw.measurement.op_store import Measurements, add_to_store, read_store
+from pararev_hw.measurement.op_store import (
+    Measurements,
+    add_to_store,
+    machine_description,
+    read_store,
+    store_path,
+)
 from pararev_hw.types import BlockGraph, Estimate, OpTime
 from tests.execution.test_running import cpu
+from tests.helpers.command_line import run
 
 MACHINE = {"cpu": "a test's", "torch": "9"}
 HOST = {"forward_s": Estimate(2e-6, 1e-6), "backward_s": Estimate(1e-6, 1e-6), "update_s": Estimate(0.0)}
@@ -204,3 +211,15 @@ def test_writers_at_once_lose_nothing(tmp_path: Path) -> None:
         w.join()
     assert read_store(path, MACHINE)[0].ops == {str(k): times(1e-6 * (k + 1)) for k in range(8)}
     assert {p.name for p in tmp_path.iterdir()} <= {"s.json", "s.lock"}
+
+
+def test_the_verb_shows_the_file_and_clears_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    machine = machine_description()
+    path = store_path(tmp_path / "pararev-hw", machine)
+    add_to_store(path, machine, Measurements({"a": times(1e-6), "type:a": times(1e-6)}, HOST, ("g",)))
+    document = json.loads(run("measurements", "--json").out)
+    assert (document["file"], document["operations"], document["networks"]) == (str(path), 1, 1)
+    assert "2.0 us" in run("measurements").out
+    assert run("measurements", "--clear").status == 0
+    assert not path.exists()
