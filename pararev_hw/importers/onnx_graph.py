@@ -27,6 +27,7 @@ from pararev_hw import limits
 from pararev_hw.errors import BadFile, BadInput, PararevError
 from pararev_hw.importers.imported import Imported, next_float
 from pararev_hw.importers.onnx_operators import ELEMENTWISE, MODAL, OPERATORS, ROLES
+from pararev_hw.importers.onnx_weights import constants_to_initializers, fill_absent_weights
 from pararev_hw.models.neurons import fire
 from pararev_hw.models.surrogates import ATan
 
@@ -55,7 +56,7 @@ def load_onnx(
     that is broken, BadInput for one that needs what is not supported, or a size that nothing binds.
     """
     file = Path(path)
-    model = _read(file)
+    model, absent = _read(file)
     _refuse_unsupported(file, model)
     _check(file, model)
     bound = _bind(file, model, batch, timesteps, input_shape, default_batch)
@@ -63,13 +64,16 @@ def load_onnx(
     notes = [f"{file.name}: sizes fixed at import: batch {bound.batch}"]
     if any(m for m in network.modules() if getattr(m, "is_spiking_neuron", False)):
         notes.append(f"{file.name}: spikes have the ATan surrogate gradient, as ONNX keeps none")
+    if absent:
+        notes.append(f"{file.name}: the values of {len(absent)} weights are not in the file: zeros, for shapes alone")
     return Imported(network, tuple(bound.inputs.values()), bound.batch, bound.timesteps, bound.event, tuple(notes))
 
 
 # --- the file
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
+    """The model, its weights all in initializers, and the names of those whose values it does not bring."""
     import onnx  # heavy, and needed for these files alone
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from onnx.external_data_helper import load_external_data_for_model
@@ -85,13 +89,20 @@ def _read(file: Path) -> Any:
         raise BadFile(f"{file}: cannot be read as ONNX: {_first(error)}") from error
     if not model.graph.node:
         raise BadFile(f"{file}: holds no network: its graph has no node")
+    try:
+        absent = fill_absent_weights(model, file.parent, limits.NETWORK_FILE_BYTES)
+        constants_to_initializers(model, limits.NETWORK_FILE_BYTES)
+    except BadFile as error:
+        raise BadFile(f"{file}: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise BadFile(f"{file}: a weight cannot be read: {_first(error)}") from error
     outside = _external(file, model)
     if outside:
         try:
             load_external_data_for_model(model, str(file.parent))
         except Exception as error:  # the helper raises what its checker and the file system raise
             raise BadFile(f"{file}: its weights cannot be read: {_first(error)}") from error
-    return model
+    return model, absent
 
 
 def _external(file: Path, model: Any) -> bool:

@@ -250,6 +250,10 @@ def describe(
         kind, products, q, k = _ATTENTION[base]
         scores = numel(inputs[q][:-1]) * inputs[k][-2]
         return kind, scores * (2 * products * inputs[q][-1] + 5)  # 5: the softmax
+    if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
+        # [T, B, features], and of each gate the weights of inputs and of states; backward: of both operands
+        products = 2 * numel(inputs[0][:2]) * (numel(inputs[1]) + numel(inputs[2]))
+        return "scan", products * (2 if base.endswith("backward") else 1)
     if base in ("mv", "dot", "vdot", "addmv"):
         return "reduction", 2 * max(map(numel, inputs))
     if base in _ELEMENTWISE:

@@ -25,13 +25,14 @@ def _uncompiled() -> contextlib.AbstractContextManager[object]:
 
 
 @contextlib.contextmanager
-def spelt_out(model: nn.Module) -> Iterator[None]:
-    """Attention modules and LSTMs run operation by operation."""
+def spelt_out(model: nn.Module, lstm: bool = True) -> Iterator[None]:
+    """Attention modules run operation by operation, and LSTMs too unless `lstm` is False: a step that is traced for a
+    CPU keeps oneDNN's kernel, which is what runs there."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     validates = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)  # it asks for values, and does no work
-    recurrent = any(isinstance(m, nn.LSTM) for m in model.modules())
+    recurrent = lstm and any(isinstance(m, nn.LSTM) for m in model.modules())
     try:
         with without_onednn() if recurrent else contextlib.nullcontext(), _uncompiled():
             yield

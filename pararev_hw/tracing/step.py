@@ -107,7 +107,7 @@ def record(
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
-    with _on_fake_tensors(model, swap, loop is not None), rules.applied(), _torch_silent():
+    with _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda), rules.applied(), _torch_silent():
         try:
             with fake:
                 batch = tuple(
@@ -281,9 +281,9 @@ def _declare(
 
 
 @contextlib.contextmanager
-def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool) -> Iterator[None]:
+def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool, lstm: bool) -> Iterator[None]:
     """The model with fake twins for its tensors; on exit every module is as it was, hidden state included."""
-    with state_preserved(model, values=False), in_mode(model, train), spelt_out(model):
+    with state_preserved(model, values=False), in_mode(model, train), spelt_out(model, lstm):
         for m in model.modules():
             for n, p in m._parameters.items():
                 if p is not None:

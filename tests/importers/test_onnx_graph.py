@@ -633,7 +633,7 @@ def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(weight.detach().numpy(), normal(8, 8))
 
 
-@pytest.mark.parametrize("location", ["../w.bin", "absent.bin", "", "link.bin"])
+@pytest.mark.parametrize("location", ["../w.bin", "", "link.bin"])
 def test_weights_elsewhere_are_refused(location: str, tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()
@@ -662,3 +662,42 @@ def test_inputs_of_another_shape_are_refused(tmp_path: Path) -> None:
     found = load_onnx(saved(relu(), tmp_path), batch=2)
     with pytest.raises(BadInput, match=r"imported for x \[2, 3\]"):
         found.network(torch.zeros(4, 3))
+
+
+def test_weights_in_nodes_are_parameters_and_absent_ones_leave_the_shapes(tmp_path: Path) -> None:
+    """Weights as Constant and ConstantOfShape nodes; then the same model without the values of its weights."""
+    weights = {"w": np.ones((4, 3, 3, 3), np.float32), "b": np.zeros(4, np.float32)}
+    shape = numpy_helper.from_array(np.array([2, 4], np.int64), "shape")
+    fill = helper.make_tensor("fill", TensorProto.FLOAT, [1], [0.5])
+    body = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "v"], ["y"], transB=1),
+    ]
+    ends = (
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 6, 6])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 2])],
+    )
+    constants = [helper.make_node("Constant", [], [n], value=numpy_helper.from_array(v, n)) for n, v in weights.items()]
+    of_shape = helper.make_node("ConstantOfShape", ["shape"], ["v"], value=fill)
+    graph = helper.make_graph([*constants, of_shape, *body], "g", *ends, [shape])
+    path = tmp_path / "nodes.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    traced = build_graph(str(path), spikes="none")
+    assert traced.parameters == 4 * 3 * 9 + 4 + 2 * 4
+    assert traced.memory.gradient_bytes == 4 * traced.parameters
+
+    stripped = [numpy_helper.from_array(v, n) for n, v in {**weights, "v": np.ones((2, 4), np.float32)}.items()]
+    for tensor in stripped:
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="left-out.bin")
+    graph = helper.make_graph(body, "g", *ends, stripped)
+    path = tmp_path / "stripped.onnx"
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
+    )
+    without = build_graph(str(path), spikes="none")
+    assert [t.flops for t in without.tasks] == [t.flops for t in traced.tasks]
+    assert any("values of 3 weights are not in the file" in a for a in without.assumptions)

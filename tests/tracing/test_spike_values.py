@@ -401,6 +401,11 @@ def test_work_hidden_in_fused_kernels_is_counted() -> None:
     x = torch.rand(3, 5, 4)
     with without_onednn(), FlopCounterMode(display=False) as counter:
         lstm(x)[0].square().mean().backward()
-    graph = trace_step(lstm, x, loss=lambda out: out[0].square().mean()).graph
+    loss = {"loss": lambda out: out[0].square().mean()}
+    graph = trace_step(lstm, x, rules=DispatchRules(cuda=True), **loss).graph  # type: ignore[arg-type]
     assert sum(t.flops for t in graph.tasks) == counter.get_total_flops() > 0
     assert not graph.unknown_ops
+    kernel = trace_step(lstm, x, mode="infer").graph  # a CPU's own kernel: its products stand under vector work
+    assert sum(t.vector_flops for t in kernel.tasks) + sum(t.flops for t in kernel.tasks) >= 2 * 3 * 5 * (
+        24 * 4 + 24 * 6
+    )

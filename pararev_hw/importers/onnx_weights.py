@@ -1,0 +1,123 @@
+"""Weights of an ONNX model wherever its exporter put them: in Constant and ConstantOfShape nodes, or left out.
+
+Some exporters write weights as nodes instead of initializers; workloads for hardware models are shipped without the
+values of their weights, which nothing but the values needs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pararev_hw.errors import BadFile
+
+# inputs of each operator that hold weights; None: all that are constant
+_WEIGHT_INPUTS: Mapping[str, tuple[int, ...] | None] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "PRelu", "LSTM", "GRU", "RNN"), (1, 2, 3)),
+    **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization"), (1, 2)),
+    "GroupNormalization": (1, 2),
+    "MatMul": None,
+    "Gather": (0,),
+}
+
+
+def constants_to_initializers(model: Any, limit_bytes: int) -> None:
+    """Move weights that stand in nodes to the initializers, in place."""
+
+    graph = model.graph
+    wanted = _weight_names(graph)
+    values = {t.name: t for t in graph.initializer}
+    rest, total = [], 0
+    for node in graph.node:
+        weight = _constant(node, values, limit_bytes) if node.output and node.output[0] in wanted else None
+        if weight is None or weight.data_type not in _real_types() or not weight.dims:
+            if node.op_type == "Constant" and (proto := _value(node)) is not None:
+                values[node.output[0]] = proto
+            rest.append(node)
+            continue
+        total += 8 * math.prod(weight.dims)
+        if total > limit_bytes:
+            raise BadFile(f"the weights in its nodes have more than {limit_bytes} bytes")
+        moved = graph.initializer.add()
+        moved.CopyFrom(weight)
+        moved.name = node.output[0]
+    if len(rest) < len(graph.node):
+        del graph.node[:]
+        graph.node.extend(rest)
+
+
+def _weight_names(graph: Any) -> set[str]:
+    """Values that an operator takes for weights, also through an Identity."""
+    names: set[str] = set()
+    for node in graph.node:
+        positions = _WEIGHT_INPUTS.get(node.op_type, ())
+        names |= {name for k, name in enumerate(node.input) if positions is None or k in positions}
+    products = {node.output[0] for node in graph.node if node.op_type in ("MatMul", "Conv", "Gemm")}
+    for node in graph.node:
+        if node.op_type == "Add" and any(name in products for name in node.input):
+            names |= set(node.input) - products  # a bias that is added by a node of its own
+    for node in reversed(graph.node):
+        if node.op_type == "Identity" and node.output[0] in names:
+            names.add(node.input[0])
+    return names
+
+
+def _real_types() -> tuple[int, ...]:
+    from onnx import TensorProto
+
+    return TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16
+
+
+def _value(node: Any) -> Any:
+    return next((a.t for a in node.attribute if a.name == "value"), None)
+
+
+def _constant(node: Any, values: Mapping[str, Any], limit_bytes: int) -> Any:
+    """The tensor that a node gives whatever its inputs are, None where there is no such one."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    if node.op_type == "Constant":
+        return _value(node)
+    if node.op_type != "ConstantOfShape" or node.input[0] not in values:
+        return None
+    shape = tuple(int(n) for n in numpy_helper.to_array(values[node.input[0]]))
+    if any(n < 0 for n in shape) or 8 * math.prod(shape) > limit_bytes:
+        return None
+    fill = _value(node)
+    number = np.zeros(1, np.float32) if fill is None else numpy_helper.to_array(fill).reshape(-1)[:1]
+    return numpy_helper.from_array(np.full(shape, number, number.dtype))
+
+
+def fill_absent_weights(model: Any, folder: Path, limit_bytes: int) -> tuple[str, ...]:
+    """Put zeros where the values of weights are neither in the model nor in a file beside it; the weights' names."""
+    from onnx import TensorProto
+
+    names, total = [], 0
+    for tensor in model.graph.initializer:
+        size = math.prod(tensor.dims)
+        width = {TensorProto.FLOAT: 4, TensorProto.DOUBLE: 8, TensorProto.FLOAT16: 2}.get(tensor.data_type, 0)
+        outside = tensor.data_location == TensorProto.EXTERNAL
+        if not width or size < 1 or not (_absent_file(tensor, folder) if outside else _empty(tensor)):
+            continue
+        total += size * width
+        if total > limit_bytes:
+            raise BadFile(f"its weights have more than {limit_bytes} bytes")
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
+        tensor.raw_data = bytes(size * width)
+        names.append(tensor.name)
+    return tuple(names)
+
+
+def _empty(tensor: Any) -> bool:
+    return not (tensor.raw_data or tensor.float_data or tensor.int32_data or tensor.double_data)
+
+
+def _absent_file(tensor: Any, folder: Path) -> bool:
+    """Whether the file of a tensor's values would lie in the folder, and is not there."""
+    location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+    place = (folder / location).resolve()
+    return bool(location) and place.is_relative_to(folder.resolve()) and not place.exists()
