@@ -31,6 +31,7 @@ MODULE_DEPTH = 32  # of module paths
 ROWS = 100_000_000
 NETWORKS = 500  # of one sweep: each is traced
 EXPRESSION_CHARACTERS = 1000
+CSV_ROWS = 2_000_000  # that are written as text too: more are in results.parquet alone
 
 # Searches
 TILINGS = 1 << 22  # tilings of one product that are compared

@@ -37,4 +37,6 @@ def sweep(
         return
     out.print(Text(reports.sweep_answer(result)))
     out.print(reports.sweep_table(result))
+    for remark in reports.sweep_remarks(result):
+        out.print(Text(f"{remark[:1].upper()}{remark[1:]}."))
     say(f"wrote results.parquet, {', '.join(p.name for p in written)} in {output}: open {written[0]}")

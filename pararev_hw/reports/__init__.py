@@ -20,6 +20,7 @@ from pararev_hw.reports.phrasing import answer_lines as answer_lines
 from pararev_hw.reports.run_script import run_script as run_script
 from pararev_hw.reports.sweep import sweep_answer as sweep_answer
 from pararev_hw.reports.sweep import sweep_document as sweep_document
+from pararev_hw.reports.sweep import sweep_remarks as sweep_remarks
 from pararev_hw.reports.sweep import sweep_table as sweep_table
 from pararev_hw.reports.sweep import write_sweep as write_sweep
 from pararev_hw.reports.text import comparison_table as comparison_table

@@ -53,6 +53,11 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         ],
         "parameters": [{"name": a.name, "unit": a.unit} for a in result.parameters],
         "fixed": dict(result.fixed),
+        "warnings": list(result.warnings),
+        "sensitivity_method": "additive model of log(objective) fitted to all possible rows"
+        + (": rows of a search are not independent" if result.method in ("nsga2", "tpe") else ""),
+        "interactions": dict(result.interactions),
+        "base": None if result.base is None else _point(result.base),
         "sensitivity": {o: dict(shares) for o, shares in result.sensitivity.items()},
         "recommended": _point(sweep_phrasing.recommended(result)),
         "pareto": [_point(p) for p in result.pareto],
@@ -60,7 +65,12 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
 
 
 def _point(p: SweepPoint) -> dict[str, Any]:
-    return {"row": p.row, "parameters": _plain(p.parameters), "objectives": _plain(p.objectives)}
+    return {
+        "row": p.row,
+        "parameters": _plain(p.parameters),
+        "objectives": _plain(p.objectives),
+        "alike": p.alike,
+    }
 
 
 def _plain(values: Any) -> dict[str, Any]:
@@ -79,29 +89,43 @@ def pareto_csv(result: SweepResult) -> str:
     into = io.StringIO()
     writer = csv.writer(into, lineterminator="\n")
     first = result.pareto[0]
-    writer.writerow(["row", *first.parameters, *first.objectives])
+    writer.writerow(["row", *first.parameters, *first.objectives, "alike"])
     for p in result.pareto:
-        writer.writerow([p.row, *map(_number, p.parameters.values()), *map(_number, p.objectives.values())])
+        values = (*p.parameters.values(), *p.objectives.values())
+        writer.writerow([p.row, *map(_number, values), p.alike])
     return into.getvalue()
 
 
 def sweep_table(result: SweepResult) -> Table:
     """The front, the recommended configuration in bold, no more rows than a terminal shows."""
     table = plain_table(sweep_phrasing.counts(result))
-    named = sweep_phrasing.telling(result)
+    named = sweep_phrasing.named_axes(result, result.pareto[0], sweep_phrasing.recommended(result))
     columns_of(
         table,
         (),
         (*(sweep_phrasing.short(a) for a in named), *(sweep_phrasing.objective(o) for o in result.objectives)),
     )
     chosen = sweep_phrasing.recommended(result)
-    step = -(-len(result.pareto) // SHOWN)
-    shown = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row == chosen.row]
-    for p in shown:
+    for p in _shown(result):
         cells = [sweep_phrasing.value(p.parameters[a.name], a.unit) for a in named]
         cells += [sweep_phrasing.value(p.objectives[o.name], o.unit) for o in result.objectives]
         table.add_row(*map(Text, cells), style="bold" if p.row == chosen.row else None)
     return table
+
+
+def _shown(result: SweepResult) -> list[SweepPoint]:
+    """Rows of the front that a terminal shows, the recommended configuration among them."""
+    chosen = sweep_phrasing.recommended(result)
+    step = -(-len(result.pareto) // SHOWN)
+    rows = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row == chosen.row]
+    return rows if any(p.row == chosen.row for p in rows) else [chosen, *rows]
+
+
+def sweep_remarks(result: SweepResult) -> tuple[str, ...]:
+    """What the table does not show, and which ranges end too early."""
+    on_front = {p.row for p in result.pareto}
+    left_out = sweep_phrasing.hidden(result, sum(p.row in on_front for p in _shown(result)))
+    return (*((left_out,) if left_out else ()), *result.warnings)
 
 
 def sweep_html(result: SweepResult) -> str:
@@ -119,6 +143,14 @@ def sweep_html(result: SweepResult) -> str:
         heads=_heads(result),
         rows=_rows(result),
         hidden=max(0, len(result.pareto) - MOST_ROWS),
+        warnings=result.warnings,
+        merged=sweep_phrasing.hidden(result, len(result.pareto)),
+        interactions=[
+            (sweep_phrasing.objective(o), units.percent(share))
+            for o in result.objectives
+            if (share := result.interactions.get(o.name)) is not None
+        ],
+        searched=result.method in ("nsga2", "tpe"),
         reasons=[(reason, f"{count:,}") for reason, count in result.reasons.items()],
         failed=f"{result.failed:,}",
         fixed=[(name, sweep_phrasing.value(v, "")) for name, v in result.fixed.items()],

@@ -8,7 +8,6 @@ from typing import Any
 from pararev_hw.reports import units
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
-GOOD_ENOUGH = 0.9  # of the best: what the answer's recommended configuration must reach
 MOST_NAMED = 4  # parameters in a sentence
 
 _PHRASES: Mapping[str, tuple[str, str]] = {  # one, several
@@ -102,41 +101,69 @@ def share_of_best(axis: SweepAxis, best: float, reached: float) -> float:
 
 
 def recommended(result: SweepResult) -> SweepPoint:
-    """Of what reaches GOOD_ENOUGH of the best first objective, the best in the second; ties by row."""
-    first = result.objectives[0]
-    best = result.pareto[0].objectives[first.name]
-    good = [p for p in result.pareto if share_of_best(first, best, p.objectives[first.name]) >= GOOD_ENOUGH]
-    if len(result.objectives) == 1:
-        return result.pareto[0]
-    second = result.objectives[1]
-    sign = -1.0 if second.maximise else 1.0
-    return min(good, key=lambda p: (sign * p.objectives[second.name], p.row))
+    """The knee of the front over all objectives, or what equals it with less hardware."""
+    return result.pareto[0] if result.recommended is None else result.recommended
 
 
 def answer(result: SweepResult) -> str:
-    """The sweep in one sentence: which configuration to take, and what the best would cost."""
+    """The sweep in a sentence or two: which configuration to take, what it costs, and what the best would take."""
     if not result.pareto:
         return f"None of {result.evaluated:,} configurations is possible."
     best, chosen = result.pareto[0], recommended(result)
     first = result.objectives[0]
     shown = value(best.objectives[first.name], first.unit)
-    named = telling(result)
-    if chosen.row == best.row or len(result.objectives) == 1:
+    named = named_axes(result, best, chosen)
+    others = result.objectives[1:]
+    if chosen.row == best.row or not others:
         sentence = f"{_capital(configuration(result, best, named))}: the best {objective(first)}, {shown}"
-        if len(result.objectives) > 1:
-            sentence += f", and nothing within {1 - GOOD_ENOUGH:.0%} of it needs less {objective(result.objectives[1])}"
+        if others:
+            sentence += f"; it is also the best compromise with {_listed([objective(o) for o in others])}"
         return f"{sentence}.".replace("%", " %")
-    second = result.objectives[1]
     share = share_of_best(first, best.objectives[first.name], chosen.objectives[first.name])
-    part = chosen.objectives[second.name] / best.objectives[second.name] if best.objectives[second.name] else 1.0
     subject = configuration(result, chosen, named)
     verb = "reach" if subject[0].isdigit() and not subject.startswith("1 ") else "reaches"
+    compared = []
+    for o in others:
+        at_best = best.objectives[o.name]
+        part = f"{chosen.objectives[o.name] / at_best:.0%} of its {objective(o)}" if at_best else objective(o)
+        compared.append(part)
+    values = ", ".join(value(chosen.objectives[o.name], o.unit) for o in result.objectives)
     return (
-        f"{_capital(subject)} {verb} {share:.0%} of the best {objective(first)} "
-        f"at {part:.0%} of its {objective(second)} "
-        f"({value(chosen.objectives[first.name], first.unit)}, {value(chosen.objectives[second.name], second.unit)}); "
+        f"{_capital(subject)} {verb} {share:.0%} of the best {objective(first)} at {_listed(compared)} ({values}); "
         f"the best {objective(first)}, {shown}, takes {configuration(result, best, named)}."
     ).replace("%", " %")
+
+
+def named_axes(result: SweepResult, *points: SweepPoint) -> tuple[SweepAxis, ...]:
+    """The parameters by which these points are told apart: those that matter, the network where several were swept,
+    and every one in which the points differ."""
+    most = {a.name for a in telling(result)}
+
+    def named(a: SweepAxis) -> bool:
+        return a.name in most or a.name == "network" or len({p.parameters[a.name] for p in points}) > 1
+
+    def place(a: SweepAxis) -> tuple[bool, bool]:
+        return (a.name != "network", a.name != "lanes")
+
+    return tuple(sorted((a for a in result.parameters if named(a)), key=place))
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def hidden(result: SweepResult, shown: int) -> str:
+    """What a table of so many of the front's rows leaves out; "" where nothing is."""
+    alike = sum(p.alike for p in result.pareto)
+    parts = []
+    if shown < len(result.pareto):
+        parts.append(f"{shown} of {len(result.pareto):,} rows of the front are shown; all are in pareto.csv")
+    if alike > len(result.pareto):
+        parts.append(
+            f"{alike:,} configurations lie on the front: those within 0.1 % of each other in every objective stand in "
+            "one row, the one with the least hardware"
+        )
+    return ". ".join(parts)
 
 
 def counts(result: SweepResult) -> str:

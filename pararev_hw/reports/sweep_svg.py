@@ -12,6 +12,7 @@ from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 TOP, PANEL, LEFT, GAP = 44.0, 380.0, 84.0, 96.0
 MOST_POINTS, MOST_FRONT = 1500, 600
 MOST_LINES, MOST_FRONT_LINES = 300, 120
+_BASE = "var(--ink, #1a1f26)"
 _ACCENT, _OTHER, _CHOSEN = "var(--phase-forward)", "var(--phase-other)", "var(--phase-recompute)"
 
 
@@ -40,9 +41,13 @@ def _of(point: SweepPoint, axis: SweepAxis) -> Any:
     return point.objectives[axis.name] if axis.name in point.objectives else point.parameters[axis.name]
 
 
+def _base(result: SweepResult) -> tuple[SweepPoint, ...]:
+    return () if result.base is None else (result.base,)
+
+
 def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: float) -> str:
     front, others = _thinned(result.pareto, MOST_FRONT), _thinned(result.sample, MOST_POINTS)
-    points = (*front, *others)
+    points = (*front, *others, sweep_phrasing.recommended(result), *_base(result))
     across = Axis.of([_of(p, x) for p in points], x.unit, 0.04)
     up = Axis.of([_of(p, y) for p in points], y.unit, 0.04)
     bottom = TOP + PANEL
@@ -67,6 +72,12 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
     parts += [dot(p, 3.6, _ACCENT, 0.9) for p in front]
     if result.pareto:
         parts.append(dot(sweep_phrasing.recommended(result), 6.5, _CHOSEN, 1.0))
+    if result.base is not None:
+        cx = left + across.share(_of(result.base, x)) * width
+        cy = bottom - up.share(_of(result.base, y)) * PANEL
+        style = f"fill:none;stroke:{_BASE};stroke-width:2"
+        title = svg.title(tooltip(result, result.base))
+        parts.append(svg.element("rect", title, x=cx - 6, y=cy - 6, width=12, height=12, style=style))
     return "".join(parts)
 
 
@@ -76,7 +87,7 @@ def tooltip(result: SweepResult, p: SweepPoint) -> str:
         f"{sweep_phrasing.objective(o)} {sweep_phrasing.value(p.objectives[o.name], o.unit)}" for o in result.objectives
     )
     named = ", ".join(f"{a.name} {sweep_phrasing.value(p.parameters[a.name], a.unit)}" for a in result.parameters)
-    return f"row {p.row}: {values} ({named})"
+    return f"{'base device' if p.row < 0 else f'row {p.row}'}: {values} ({named})"
 
 
 def _legend(result: SweepResult) -> str:
@@ -88,6 +99,7 @@ def _legend(result: SweepResult) -> str:
         (_ACCENT, "Pareto front" + (", over all objectives" if len(result.objectives) > 2 else "")),
         (_CHOSEN, "recommended"),
         (_OTHER, "other configurations" + (" (a sample)" if sampled else "")),
+        *(((_BASE, "base device"),) if result.base is not None else ()),
     ):
         parts.append(svg.element("circle", cx=at + 6, cy=12, r=5, style=f"fill:{colour}"))
         parts.append(svg.text(at + 16, 16, words))
@@ -106,7 +118,8 @@ def parallel_svg(result: SweepResult) -> str:
     axes = [*result.parameters, *result.objectives]
     front = _thinned(result.pareto, MOST_FRONT_LINES)
     others = _thinned(result.sample, MOST_LINES)
-    scales = [Axis.of([_of(p, a) for p in (*result.pareto, *others)], a.unit, 0.02) for a in axes]
+    drawn = (*result.pareto, *others, sweep_phrasing.recommended(result), *_base(result)) if result.pareto else others
+    scales = [Axis.of([_of(p, a) for p in drawn], a.unit, 0.02) for a in axes]
     top, height, left = 64.0, 300.0, 60.0
     step = (svg.WIDTH - left - 80.0) / max(1, len(axes) - 1)
 
@@ -122,6 +135,8 @@ def parallel_svg(result: SweepResult) -> str:
     parts += [line(p, _ACCENT, 1.2, 0.55) for p in front]
     if result.pareto:
         parts.append(line(sweep_phrasing.recommended(result), _CHOSEN, 3.0, 1.0))
+    if result.base is not None:
+        parts.append(line(result.base, f"{_BASE};stroke-dasharray:6 4", 2.0, 0.9))
     for k, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
         at = left + k * step
         parts.append(svg.element("line", x1=at, x2=at, y1=top, y2=top + height, class_="rule"))

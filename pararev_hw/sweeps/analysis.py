@@ -5,8 +5,8 @@ Rows are read a row group at a time, and what is kept of them is small.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pararev_hw.compiled import loop
+from pararev_hw.devices import PARAMETERS
+from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near
 from pararev_hw.sweeps.parameters import Parameter
-from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
+from pararev_hw.sweeps.spec import Sweep, span_of
 from pararev_hw.sweeps.store import Store
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
 BINS = 16  # of a range without steps
+MOST_BINS = 64  # of listed values, of which a range may have a million
 SAMPLE = 1500  # configurations kept for pictures
+MATTERS = 0.01  # share of an objective's variance from which on a parameter matters
 
 
 def nondominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -67,28 +72,18 @@ def _unbeaten(objectives: int, costs: NDArray[np.float64]) -> list[bool]:
 
 
 @dataclass(slots=True)
-class _Effect:
-    """Running sums of an objective over the values, or bins, of a parameter."""
-
-    count: NDArray[np.float64]
-    total: NDArray[np.float64]
-
-    def add(self, bins: NDArray[np.int64], values: NDArray[np.float64]) -> None:
-        self.count += np.bincount(bins, minlength=len(self.count))
-        self.total += np.bincount(bins, values, minlength=len(self.total))
-
-
-@dataclass(slots=True)
 class _Analysis:
     sweep: Sweep
     evaluated: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
     front: pa.Table | None = None
     sampled: list[pa.Table] = field(default_factory=list)
-    squares: dict[str, float] = field(default_factory=dict)
-    sums: dict[str, float] = field(default_factory=dict)
-    good: int = 0
-    effects: dict[tuple[str, str], _Effect] = field(default_factory=dict)
+    fit: AdditiveFit = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fit = AdditiveFit(
+            {p.name: BINS if p.continuous else min(len(p.values), MOST_BINS) for p in varied(self.sweep)}
+        )
 
     def add(self, table: pa.Table) -> None:
         sweep = self.sweep
@@ -105,37 +100,14 @@ class _Analysis:
         if not fine.num_rows:
             return
         self._front(fine)
-        self.good += fine.num_rows
         logs = {o.column: _log(fine[o.column].to_numpy(zero_copy_only=False)) for o in sweep.objectives}
-        for column, values in logs.items():
-            self.sums[column] = self.sums.get(column, 0.0) + float(values.sum())
-            self.squares[column] = self.squares.get(column, 0.0) + float((values**2).sum())
-        for p in varied(sweep):
-            bins = _bins(p, fine[p.name])
-            size = BINS if p.continuous else len(p.values)
-            for column, values in logs.items():
-                effect = self.effects.setdefault((column, p.name), _Effect(np.zeros(size), np.zeros(size)))
-                effect.add(bins, values)
+        self.fit.add({p.name: _bins(p, fine[p.name]) for p in varied(sweep)}, logs)
 
     def _front(self, fine: pa.Table) -> None:
         both = fine if self.front is None else pa.concat_tables([self.front.unify_dictionaries(), fine])
         signs = np.array([-1.0 if o.maximise else 1.0 for o in self.sweep.objectives])
         costs = np.column_stack([both[o.column].to_numpy(zero_copy_only=False) for o in self.sweep.objectives]) * signs
         self.front = both.filter(pa.array(nondominated(costs))).combine_chunks()
-
-    def sensitivity(self, column: str, parameter: str) -> float | None:
-        """Share of the variance of log(objective) that the parameter's value explains by itself (first order)."""
-        effect = self.effects.get((column, parameter))
-        if effect is None or not self.good:
-            return None
-        mean = self.sums[column] / self.good
-        variance = self.squares[column] / self.good - mean**2
-        if variance <= 1e-18 * max(1.0, mean**2):
-            return 0.0
-        seen = effect.count > 0
-        means = effect.total[seen] / effect.count[seen]
-        between = float((effect.count[seen] * (means - mean) ** 2).sum()) / self.good
-        return min(1.0, max(0.0, between / variance))
 
 
 def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -154,13 +126,9 @@ def _bins(p: Parameter, column: Any) -> NDArray[np.int64]:
         return bins
     if isinstance(p.values[0], str):
         number = {v: k for k, v in enumerate(p.values)}
-        return np.array([number[v] for v in column.to_pylist()], np.int64)
-    order = np.argsort(np.array(p.values, np.float64))
-    ordered = np.array(p.values, np.float64)[order]
-    at: NDArray[np.int64] = order[
-        np.searchsorted(ordered, column.to_numpy(zero_copy_only=False)).clip(0, len(order) - 1)
-    ]
-    return at
+        numbers = np.array([number[v] for v in column.to_pylist()], np.int64)
+        return numbers * min(len(number), MOST_BINS) // len(number)
+    return ordered_bins([float(v) for v in p.values], column.to_numpy(zero_copy_only=False), MOST_BINS)
 
 
 def varied(sweep: Sweep) -> Sequence[Parameter]:
@@ -178,8 +146,10 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
     fixed = {p.name: p.values[0] for p in sweep.space.parameters if not p.continuous and len(p.values) == 1}
     objectives = tuple(SweepAxis(o.column, o.unit, True, o.maximise, o.label) for o in sweep.objectives)
     columns = [*(p.name for p in sweep.space.parameters), *(name for name, _ in sweep.derived)]
-    front = _points(analysis.front, columns, sweep)
-    order = {p.row for p in front}
+    every = _points(analysis.front, columns, sweep)
+    front = _merged(every, sweep)
+    order = {p.row for p in every}
+    recommended = _recommended(store, front, columns) if front else None
     computed = sweep.rows - resumed
     return SweepResult(
         name=sweep.name,
@@ -198,16 +168,84 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
         sample=tuple(
             p for t in analysis.sampled if t.num_rows for p in _points(t, columns, sweep) if p.row not in order
         ),
-        sensitivity={
-            o.column: {p.name: analysis.sensitivity(o.column, p.name) for p in varied(sweep)} for o in sweep.objectives
-        },
+        sensitivity={o.column: analysis.fit.shares(o.column) for o in sweep.objectives},
+        interactions={o.column: analysis.fit.interactions(o.column) for o in sweep.objectives},
+        recommended=recommended,
+        base=store.base(),
+        warnings=_edges(sweep, analysis.fit, (front[0], recommended)) if recommended is not None else (),
         combinations=sweep.space.combinations,
     )
 
 
-def _unit(name: str) -> str:
-    from pararev_hw.devices import PARAMETERS
+def _values(points: Sequence[SweepPoint], sweep: Sweep) -> list[NDArray[np.float64]]:
+    return [np.array([p.objectives[o.column] for p in points], np.float64) for o in sweep.objectives]
 
+
+def _merged(points: Sequence[SweepPoint], sweep: Sweep) -> tuple[SweepPoint, ...]:
+    """The points of a front with those that are alike as one, the least hardware of them, by the first objective."""
+    if not points:
+        return ()
+    chosen, counts = merged(_values(points, sweep), np.array([_hardware(p.parameters, sweep) for p in points]))
+    alike = dict(zip(chosen.tolist(), counts.tolist(), strict=True))
+    return tuple(replace(points[k], alike=alike[k]) for k in sorted(alike))
+
+
+# Parameters of which more is more chip: units of sizes, counts and rates.
+_HARDWARE_UNITS = frozenset(("byte", "count", "byte/s", "1/s", "flop/s", "byte/cycle"))
+
+
+def _hardware(parameters: Mapping[str, Any], sweep: Sweep) -> float:
+    """How much chip a configuration takes: the logarithms of its sizes, counts and rates together."""
+    sizes = [
+        float(v)
+        for name, v in parameters.items()
+        if not isinstance(v, str | bool)
+        and v
+        and v > 0
+        and (name == "lanes" or (name in PARAMETERS and PARAMETERS[name].unit in _HARDWARE_UNITS))
+    ]
+    return float(np.log(sizes).sum()) if sizes else 0.0
+
+
+def _recommended(store: Store, front: Sequence[SweepPoint], columns: Sequence[str]) -> SweepPoint:
+    """The knee of the front over all objectives; or the least hardware of all rows that equal it within EQUAL."""
+    sweep = store.sweep
+    best = front[knee(costs_of(_values(front, sweep), [o.maximise for o in sweep.objectives]))]
+    at = np.array([best.objectives[o.column] for o in sweep.objectives])
+    candidates = [best]
+    for table in store.tables():
+        fine = table.filter(pa.compute.is_null(table["failed"]))
+        if fine.num_rows:
+            values = np.column_stack([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives])
+            candidates += _points(fine.filter(pa.array(near(values, at, EQUAL))), columns, sweep)
+    return min(candidates, key=lambda p: (round(_hardware(p.parameters, sweep), 9), p.row != best.row, p.row))
+
+
+def _edges(sweep: Sweep, fit: AdditiveFit, points: Sequence[SweepPoint]) -> tuple[str, ...]:
+    """Which ranges end where the best or the recommended configuration lies, of parameters that matter."""
+    lines = []
+    for p in varied(sweep):
+        matters = any((fit.shares(o.column).get(p.name) or 0.0) >= MATTERS for o in sweep.objectives)
+        if not matters or (p.values and isinstance(p.values[0], str)):
+            continue
+        numbers = [float(v) for v in p.values] or [p.low, p.high]
+        for end, side, further in ((max(numbers), "largest", "larger"), (min(numbers), "smallest", "smaller")):
+            if end in span_of(p.name):  # there is nothing beyond it
+                continue
+            where = [
+                word
+                for word, point in zip(("best", "recommended"), points, strict=True)
+                if abs(point.parameters[p.name] - end) <= 0.01 * abs(end)
+            ]
+            if where:
+                lines.append(
+                    f"the {' and the '.join(where)} configuration {'lie' if len(where) > 1 else 'lies'} on the edge of "
+                    f"{p.name}: {end:g} is the {side} that was tried, and a {further} one may be better"
+                )
+    return tuple(lines)
+
+
+def _unit(name: str) -> str:
     unit = PARAMETERS[name].unit if name in PARAMETERS else ""
     return {"byte": "B", "byte/s": "B/s", "J/byte": "J/B", "1/s": "Hz", "count": "", "1": "", "0 or 1": ""}.get(
         unit, unit

@@ -57,6 +57,7 @@ def run(
             problem = prepare(sweep, progress)
             networks = tuple(located(str(n), sweep.folder) for n in sweep.space.parameters[0].values)
             store.begin(digests(users_files(set(problem.read), networks, folder), folder))
+            store.write_base(problem.base())
             began = time.perf_counter()
             for chunk, data in _parts(problem, store, wanted, processes, cluster):
                 store.write(chunk, data)
@@ -64,6 +65,8 @@ def run(
             seconds = time.perf_counter() - began
         progress("gathering the results")
         store.merge()
+        if wanted or not (folder / "results.csv").exists():
+            store.write_csv()
         result = analyse(store, resumed, seconds)
         write_chips(sweep, result, folder)
     if not result.pareto:

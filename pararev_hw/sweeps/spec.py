@@ -302,7 +302,7 @@ def _parameter(name: str, entry: object, device: Device) -> Parameter:
         for v in parameter.values:
             if float(v) != int(float(v)):
                 raise BadInput(f"{at}: {v} must be an integer")
-    span = _span(name)
+    span = span_of(name)
     if not span[0] <= low <= high <= span[1]:
         raise BadInput(f"{at}: {low:g} to {high:g} is outside {span[0]:g} to {span[1]:g}")
     return _unique(at, parameter)
@@ -312,7 +312,8 @@ def _whole(name: str) -> bool:
     return name in ("lanes", *DISCRETE) or (name in PARAMETERS and PARAMETERS[name].whole)
 
 
-def _span(name: str) -> tuple[float, float]:
+def span_of(name: str) -> tuple[float, float]:
+    """The smallest and the largest value that a parameter may take."""
     if name in PARAMETERS:
         low, high = PARAMETERS[name].span
         return (low, high)

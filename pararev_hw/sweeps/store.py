@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from pararev_hw import limits
@@ -31,8 +33,10 @@ from pararev_hw.errors import BadFile, BadInput, PararevError
 from pararev_hw.sweeps.problem import Table
 from pararev_hw.sweeps.sources import changed
 from pararev_hw.sweeps.spec import FORMAT, Sweep
+from pararev_hw.types import SweepPoint
 
 RESULTS = "results.parquet"
+BASE = "base.json"
 _KEY = b"pararev-hw sweep"
 
 
@@ -145,6 +149,24 @@ class Store:
         self.complete = True
         self.discard_parts()
 
+    def write_csv(self) -> bool:
+        """All rows as results.csv beside results.parquet; False, and nothing written, where they are too many."""
+        at = self.folder / "results.csv"
+        if self.sweep.rows > limits.CSV_ROWS:
+            at.unlink(missing_ok=True)
+            return False
+        draft = self.folder / ".results.csv.draft"
+        try:
+            with pa.csv.CSVWriter(draft, schema(self.sweep)) as writer:
+                for table in self.tables():
+                    writer.write_table(table)
+            draft.replace(at)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise BadFile(self._cannot(at, error)) from error
+        return True
+
     def discard_parts(self) -> None:
         for part in sorted((self.folder / "parts").glob("part-*.*")):
             part.unlink()
@@ -156,6 +178,24 @@ class Store:
         with pq.ParquetFile(self.folder / RESULTS) as file:
             for k in range(file.num_row_groups):
                 yield file.read_row_group(k)
+
+    def write_base(self, table: Table) -> None:
+        """Keep the base device's own row, for pictures."""
+        columns = {name: values.tolist()[0] for name, values in table.items()}
+        numbers = {n: None if isinstance(v, float) and not math.isfinite(v) else v for n, v in columns.items()}
+        write_files(self.folder, {BASE: json.dumps(numbers) + "\n"})
+
+    def base(self) -> SweepPoint | None:
+        """The base device's own row, where it is possible."""
+        try:
+            row = json.loads((self.folder / BASE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        objectives = {o.column: row.get(o.column) for o in self.sweep.objectives}
+        if row.get("failed") or any(v is None for v in objectives.values()):
+            return None
+        parameters = {n: v for n, v in row.items() if n not in objectives and n != "failed"}
+        return SweepPoint(-1, parameters, objectives)
 
     def read_part(self, chunk: int) -> pa.Table:
         """A part that was kept, out of results.parquet where that is there already."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pararev_hw.types.base import SCHEMA_VERSION, html_table
@@ -22,21 +22,28 @@ class SweepAxis:
 
 @dataclass(frozen=True, slots=True)
 class SweepPoint:
-    """A configuration that works: its number, its parameters and derived quantities, its objectives."""
+    """A configuration that works: its number, its parameters and derived quantities, its objectives.
+
+    `alike` configurations of the front are as good as this one, itself included. The base device has row -1.
+    """
 
     row: int
     parameters: Mapping[str, Any]
     objectives: Mapping[str, float]
+    alike: int = 1
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SweepResult:
     """A finished sweep.
 
-    `parameters` are those that vary, `fixed` those that do not. `pareto` is sorted by the first objective; `sample`
-    are other configurations, for pictures. `sensitivity[objective][parameter]` is the share of the variance of the
-    objective's logarithm that the parameter explains alone, None where nothing could be said. `configs_per_s` None:
-    nothing was computed this time. `combinations` None: a range without steps has no number of values.
+    `parameters` are those that vary, `fixed` those that do not. `pareto` is sorted by the first objective, points that
+    are alike merged; `sample` are other configurations, for pictures. `recommended` is the knee of the front, or what
+    equals it with less hardware; `base` the base device itself, where it could be evaluated. `warnings` say which
+    ranges end where the best configurations lie. `sensitivity[objective][parameter]` is the share of the variance of
+    the objective's logarithm that the parameter explains alone, None where nothing could be said, largest first;
+    `interactions[objective]` what no parameter explains alone. `configs_per_s` None: nothing was computed this time.
+    `combinations` None: a range without steps has no number of values.
     """
 
     name: str
@@ -55,6 +62,10 @@ class SweepResult:
     sample: tuple[SweepPoint, ...]
     sensitivity: Mapping[str, Mapping[str, float | None]]
     combinations: int | None
+    recommended: SweepPoint | None = None
+    base: SweepPoint | None = None
+    warnings: tuple[str, ...] = ()
+    interactions: Mapping[str, float | None] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

@@ -1,0 +1,90 @@
+"""Which configuration a sweep recommends, what it merges, and how much it says each parameter matters."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pararev_hw import reports, sweeps
+from pararev_hw.sweeps.front import costs_of, knee, merged
+from pararev_hw.sweeps.sensitivity import AdditiveFit
+from tests.helpers.sweep_helpers import text
+
+
+def test_the_knee_weighs_every_objective() -> None:
+    # the middle point is 6 % from the best latency, at 41 % of its energy and half its memory
+    latency, energy, memory = [94.0, 100.0, 200.0], [2.0, 0.82, 0.7], [16.0, 8.0, 8.0]
+    assert knee(costs_of([np.array(v) for v in (latency, energy, memory)], [False] * 3)) == 1
+    assert knee(costs_of([np.array([1.0, 5.0]), np.array([1.0, 1.01])], [True, False])) in (0, 1)
+
+
+def test_points_that_are_alike_become_the_one_with_the_least_hardware() -> None:
+    latency = np.array([1.0, 1.0005, 1.0, 2.0])
+    chosen, counts = merged([latency], np.array([3.0, 1.0, 2.0, 0.0]))
+    assert dict(zip(chosen.tolist(), counts.tolist(), strict=True)) == {3: 1, 1: 3}
+
+
+def effects(rows: np.ndarray, y: np.ndarray) -> AdditiveFit:  # type: ignore[type-arg]
+    fit = AdditiveFit({"a": 3, "b": 4})
+    for part in np.array_split(np.arange(len(y)), 3):  # as rows stream by
+        fit.add({"a": rows[part, 0], "b": rows[part, 1]}, {"y": y[part]})
+    return fit
+
+
+def test_on_a_full_grid_shares_are_first_order_sobol_indices() -> None:
+    rows = np.array(list(itertools.product(range(3), range(4))))
+    a, b = rows.T
+    y = 2.0 * a + b + 0.5 * (a == 2) * (b == 3)
+    fit = effects(rows, y)
+    for name, column in (("a", a), ("b", b)):  # variance of the conditional mean over the variance
+        means = np.array([y[column == v].mean() for v in column])
+        assert fit.shares("y")[name] == pytest.approx(means.var() / y.var(), rel=1e-9)
+    assert fit.interactions("y") == pytest.approx(1 - sum(v or 0.0 for v in fit.shares("y").values()), abs=1e-9)
+    assert list(fit.shares("y")) == ["a", "b"]  # sorted, largest first
+
+
+def test_shares_of_dependent_samples_sum_to_what_the_model_explains() -> None:
+    rows = np.array([(a, b) for a in range(3) for b in range(4) if a <= b])  # as a constraint leaves them
+    a, b = rows.T
+    additive = effects(rows, 1.0 * a + 0.1 * b)
+    assert sum(v or 0.0 for v in additive.shares("y").values()) == pytest.approx(1.0, abs=1e-9)
+    assert additive.interactions("y") == pytest.approx(0.0, abs=1e-9)
+
+
+def small_grid(folder: Path) -> sweeps.Sweep:
+    words = text(
+        derived="{cost: lanes * sram_bytes_per_lane}", constraints="[]", objectives="[latency, cost]", method="grid"
+    )
+    lines = [line for line in words.splitlines() if not line.strip().startswith(("area:", "memory_bandwidth"))]
+    return sweeps.spec.from_yaml("\n".join(lines), "small.yaml", folder)
+
+
+def test_a_recommended_configuration_is_never_equalled_by_less_hardware(tmp_path: Path) -> None:
+    sweep = small_grid(tmp_path)
+    result = sweeps.run(sweep, tmp_path / "out", processes=1)
+    assert result.recommended is not None and result.base is not None
+    table = sweeps.store.pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    chosen = next(r for r in table if r["row"] == result.recommended.row)
+    hardware = ("lanes", "sram_bytes_per_lane", "pe_rows")
+    for row in table:
+        equal = all(row[o] <= chosen[o] * 1.01 and row[o] >= chosen[o] * 0.99 for o in ("latency_s", "cost"))
+        less = np.prod([row[h] for h in hardware]) < 0.999 * np.prod([chosen[h] for h in hardware])
+        assert not (equal and less)
+    base = {p: result.base.parameters[p] for p in ("lanes", "sram_bytes_per_lane", "pe_rows")}
+    assert base == {"lanes": 8.0, "sram_bytes_per_lane": 524288.0, "pe_rows": 16.0}  # edge8 itself
+    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + result.evaluated
+    values = [tuple(p.objectives.values()) for p in result.pareto]
+    assert len({tuple(round(np.log(v) / 1e-3) for v in row) for row in values}) == len(values)
+    said = " ".join(reports.sweep_remarks(result))
+    if any(p.alike > 1 for p in result.pareto):
+        assert "within 0.1 %" in said
+    for axis in result.parameters:  # every difference from the best is named
+        best = result.pareto[0]
+        if best.parameters[axis.name] != result.recommended.parameters[axis.name]:
+            assert axis.name in [a.name for a in reports.sweep_phrasing.named_axes(result, best, result.recommended)]
+    assert "base device" in reports.sweep_svg.pareto_svg(result)
+    assert "base device" in reports.sweep_svg.parallel_svg(result)
+    assert "base device" not in reports.sweep_svg.pareto_svg(replace(result, base=None))
