@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pararev_hw.sweeps.columns import Floats, Outcome
+from pararev_hw.sweeps.columns import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,14 @@ OBJECTIVES: Mapping[str, Objective] = {
             "on-chip memory of all cores",
             needs=("sram_bytes_per_lane",),
         ),
+        Objective(
+            "chip_area",
+            "chip_area_mm2",
+            "mm2",
+            "chip area",
+            "area of the cores' PEs and memories and of the global buffer, nothing else",
+            needs=("sram_area_mm2_per_byte", "pe_area_mm2", "sram_bytes_per_lane"),
+        ),
         Objective("cores", "cores", "", "cores", "cores of the chip"),
         Objective("speedup", "speedup", "", "speed-up", "sequential latency over latency", maximise=True),
         Objective("parameters", "parameters", "", "weights", "weights of the network", maximise=True),
@@ -74,9 +82,7 @@ class NetworkSize:
     macs: int
 
 
-def objective_values(
-    outcome: Outcome, network: NetworkSize, lanes: int, device: Mapping[str, Floats]
-) -> dict[str, Any]:
+def objective_values(outcome: Outcome, network: NetworkSize, lanes: int, device: Mapping[str, Any]) -> dict[str, Any]:
     """Column -> values of every objective of OBJECTIVES; `device` gives the configurations' parameters."""
     latency_s, energy_j = outcome.latency_s, outcome.energy_j["total"]
     values: dict[str, Any] = {
@@ -96,4 +102,8 @@ def objective_values(
     }
     if "sram_bytes_per_lane" in device:
         values["sram_total_bytes"] = lanes * device["sram_bytes_per_lane"]
+    if "pe_area_mm2" in device and "sram_area_mm2_per_byte" in device:
+        memory = lanes * device["sram_bytes_per_lane"] + device.get("global_buffer_bytes", 0.0)
+        pes = lanes * device["pe_rows"] * device["pe_columns"]
+        values["chip_area_mm2"] = memory * device["sram_area_mm2_per_byte"] + pes * device["pe_area_mm2"]
     return values
