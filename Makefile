@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report rehearse test test-all test-isa test-browser lint docs bench bench-check clean
+.PHONY: report rehearse test test-all fuzz test-isa test-browser lint docs bench bench-check clean
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -34,6 +34,10 @@ rehearse: $(VENV)/.installed-test
 
 test-all: lint
 	$(BIN)/python -m pytest -m "not gpu"
+
+# Damaged and hostile inputs for an hour.
+fuzz: $(VENV)/.installed-test
+	PARAREV_FUZZ_SECONDS=3600 $(BIN)/python -m pytest -m slow tests/fuzz
 
 # What depends on the processor's instructions, as narrower processors than this one have them.
 test-isa: $(VENV)/.installed-test

@@ -41,6 +41,8 @@ def value(quantity: Any, unit: str) -> str:
             return units.size(quantity)
         case "J":
             return units.joules(quantity)
+        case "mm2":
+            return f"{units.digits(float(quantity))} mm²"
         case "" | "1":
             return (
                 f"{quantity:.0f}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pararev_hw.compiled import loop
 from pararev_hw.devices import PARAMETERS
+from pararev_hw.reports import sweep_phrasing
 from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
@@ -238,9 +239,11 @@ def _edges(sweep: Sweep, fit: AdditiveFit, points: Sequence[SweepPoint]) -> tupl
                 if abs(point.parameters[p.name] - end) <= 0.01 * abs(end)
             ]
             if where:
+                subject = f"the {' and the '.join(where)} configuration {'lie' if len(where) > 1 else 'lies'}"
+                shown = sweep_phrasing.value(end, _unit(p.name))
                 lines.append(
-                    f"the {' and the '.join(where)} configuration {'lie' if len(where) > 1 else 'lies'} on the edge of "
-                    f"{p.name}: {end:g} is the {side} that was tried, and a {further} one may be better"
+                    f"{subject} on the edge of {p.name}: {shown} is the {side} that was tried, and a {further} one may "
+                    "be better"
                 )
     return tuple(lines)
 

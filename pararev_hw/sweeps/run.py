@@ -79,7 +79,7 @@ def _parts(
 ) -> Iterator[tuple[int, bytes]]:
     sweep = problem.sweep
     if sweep.method.population:
-        return search.generations(problem, set(store.finished), lambda c: _table(store, c))
+        return search.generations(problem, set(store.finished), lambda c: _table(store, c), store.folder)
     if cluster is not None:
         return workers.cluster(problem, wanted, cluster)
     rows = sum(b - a for a, b in map(sweep.span, wanted))

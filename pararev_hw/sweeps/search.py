@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.problem import Problem, Table
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import encode
+
+STUDY = "study.journal"
 
 
 def available() -> None:
@@ -33,10 +36,16 @@ def _optuna() -> Any:
         raise MissingDependency("method nsga2 and tpe need Optuna: install pararev-hw[search]") from None
 
 
-def generations(problem: Problem, finished: set[int], read: Callable[[int], Table]) -> Iterator[tuple[int, bytes]]:
-    """The parts that are missing, in order; `read` gives parameters and objectives of one that is finished."""
+def generations(
+    problem: Problem, finished: set[int], read: Callable[[int], Table], folder: Path
+) -> Iterator[tuple[int, bytes]]:
+    """The parts that are missing, in order; `read` gives parameters and objectives of one that is there.
+
+    The study is in `folder` as Optuna's own journal, for `optuna-dashboard` and for whoever goes on with it. It is
+    written anew from the parts: a journal may end in the middle of a generation.
+    """
     sweep = problem.sweep
-    study = _study(sweep)
+    study = _study(sweep, folder / STUDY)
     for chunk in range(sweep.chunks):
         start, stop = sweep.span(chunk)
         trials = [study.ask() for _ in range(stop - start)]
@@ -49,8 +58,11 @@ def generations(problem: Problem, finished: set[int], read: Callable[[int], Tabl
         _tell(study, sweep, trials, table)
 
 
-def _study(sweep: Sweep) -> Any:
+def _study(sweep: Sweep, journal: Path) -> Any:
     optuna = _optuna()
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some options of samplers are marked as experimental
@@ -63,7 +75,13 @@ def _study(sweep: Sweep) -> Any:
                 seed=sweep.method.seed, n_startup_trials=min(20, sweep.method.population), constant_liar=True
             )
     directions = ["maximize" if o.maximise else "minimize" for o in sweep.objectives]
-    return optuna.create_study(sampler=sampler, directions=directions)
+    journal.unlink(missing_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # journals are marked as experimental
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        study = optuna.create_study(sampler=sampler, directions=directions, storage=storage, study_name=sweep.name)
+        study.set_metric_names([o.column for o in sweep.objectives])
+    return study
 
 
 def _asked(parameters: Sequence[Parameter], trials: Sequence[Any]) -> Table:
