@@ -57,8 +57,8 @@ OrdersOpt = Annotated[
 
 def report(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="A target, or a graph.json.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The report's folder.")],
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="A target, or a graph.json.")] = None,
     device: DeviceOpt = "h200",
     host: HostOpt = None,
     scheduler: SchedulerOpt = None,
@@ -84,6 +84,12 @@ def report(
     choices: SearchChoicesOpt = None,
     measure: MeasureOpt = False,
     orders_of: OrdersOpt = None,
+    sweep: Annotated[
+        Path | None, typer.Option("--sweep", metavar="DIR", help="Report one row of this sweep instead of a TARGET.")
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option("--row", help="Which row of --sweep (default: the recommended one).")
+    ] = None,
     json_: JsonOpt = False,
 ) -> None:
     """Trace TARGET, schedule it on a device, and write a report: report.html and its figures."""
@@ -91,6 +97,13 @@ def report(
     from pararev_hw.rewrites import select
 
     writable(output)
+    if sweep is not None:
+        _report_row(context, sweep, row, output, json_)
+        return
+    if target is None:
+        raise BadInput("report what? Give a TARGET, or --sweep DIR and --row N")
+    if row is not None:
+        raise BadInput("--row is a row of a sweep: give --sweep DIR too")
     limit = parsed_limit(memory_limit)
     with progress() as tell:
         graph = _graph_file(context, target)
@@ -122,6 +135,27 @@ def report(
         tell("drawing the report")
         script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
         written = reports.write_report(study, output, script)
+    if json_:
+        print_json(reports.report_document(study))
+        return
+    for line in reports.answer_lines(study):
+        out.print(Text(line))
+    out.print(reports.study_table(study))
+    say(f"wrote {', '.join(p.name for p in written)} in {output}: open {written[0]}")
+
+
+def _report_row(context: typer.Context, folder: Path, row: int | None, output: Path, json_: bool) -> None:
+    """The full report of one configuration of a finished sweep."""
+    from pararev_hw import reports, sweeps
+
+    others = (*STEP_OPTIONS, "device", "host", "scheduler", "lanes", "memory_limit", "choices", "measure", "orders_of")
+    unheard = "TARGET" if context.params["target"] is not None else option_given(context, others)
+    if unheard is not None:
+        raise BadInput(f"--sweep {folder} says what is reported: leave {unheard} out")
+    with progress() as tell:
+        study = sweeps.row_study(folder, sweeps.recommended_row(folder) if row is None else row, tell)
+        tell("drawing the report")
+        written = reports.write_report(study, output)
     if json_:
         print_json(reports.report_document(study))
         return

@@ -9,6 +9,8 @@
 What a configuration's numbers mean is said in `engine`.
 """
 
+from pararev_hw.sweeps.rows import recommended_row as recommended_row
+from pararev_hw.sweeps.rows import row_study as row_study
 from pararev_hw.sweeps.run import run as run
 from pararev_hw.sweeps.spec import Sweep as Sweep
 from pararev_hw.sweeps.spec import load as load

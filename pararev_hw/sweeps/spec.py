@@ -65,6 +65,7 @@ class Sweep:
     method: Method
     fingerprint: str
     folder: Path = Path()  # of the sweep file: network files are looked up beside it
+    text: str = ""  # of the sweep file
 
     @property
     def rows(self) -> int:
@@ -139,7 +140,7 @@ def from_yaml(text: str, where: str, folder: Path = Path()) -> Sweep:
     except ValidationError as error:
         raise BadFile(f"{where}: {_one_line(error)}") from None
     try:
-        return _checked(model, where, folder)
+        return replace(_checked(model, where, folder), text=text)
     except PararevError as error:
         message = str(error)
         raise type(error)(message if message.startswith(where) else f"{where}: {message}") from None

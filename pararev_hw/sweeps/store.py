@@ -88,14 +88,15 @@ class Store:
         """Make the folder this sweep's, before its first part: what another one left goes. `sources` are digests of
         the files that the rows depend on. Raises BadInput where one differs from what earlier rows were made with."""
         manifest = self.folder / "manifest.json"
-        recorded = dict((_read_manifest(manifest) or {}).get("sources", {})) if self.begun else {}
+        recorded = dict((read_manifest(manifest) or {}).get("sources", {})) if self.begun else {}
         for name, digest in sources.items():
             if recorded.setdefault(name, digest) != digest:
                 raise BadInput(_stale(self.folder, f"{name} has changed"))
         if not self.begun:
             for p in _leftovers(self.folder):
                 p.unlink(missing_ok=True)
-        document = {**_manifest(self.sweep), "sources": recorded}
+        place = os.path.relpath(self.sweep.folder, self.folder)
+        document = {**_manifest(self.sweep), "sources": recorded, "file": self.sweep.text, "folder": place}
         write_files(self.folder, {manifest.name: json.dumps(document, indent=2) + "\n"})
         self.begun = True
 
@@ -262,7 +263,7 @@ def _hold(lock: int, folder: Path) -> None:
 
 
 def _store(sweep: Sweep, folder: Path, fresh: bool) -> Store:
-    present = None if fresh else _read_manifest(folder / "manifest.json")
+    present = None if fresh else read_manifest(folder / "manifest.json")
     if present is None:
         if not fresh and any(p.exists() for p in _leftovers(folder)):
             raise BadInput(f"{folder}: holds results but no manifest.json: name another folder, or give --fresh")
@@ -308,7 +309,8 @@ def _leftovers(folder: Path) -> tuple[Path, ...]:
     return (folder / RESULTS, *sorted((folder / "parts").glob("part-*.*")))
 
 
-def _read_manifest(path: Path) -> dict[str, Any] | None:
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest in that file, None where there is none. Raises BadFile."""
     if not path.exists():
         return None
     try:

@@ -10,6 +10,7 @@ import pytest
 from pararev_hw import reports, sweeps
 from pararev_hw.sweeps.front import costs_of, knee, merged
 from pararev_hw.sweeps.sensitivity import AdditiveFit
+from tests.helpers.command_line import run
 from tests.helpers.sweep_helpers import text
 
 
@@ -88,3 +89,18 @@ def test_a_recommended_configuration_is_never_equalled_by_less_hardware(tmp_path
     assert "base device" in reports.sweep_svg.pareto_svg(result)
     assert "base device" in reports.sweep_svg.parallel_svg(result)
     assert "base device" not in reports.sweep_svg.pareto_svg(replace(result, base=None))
+
+
+def test_a_row_is_reported_in_full(tmp_path: Path) -> None:
+    result = sweeps.run(small_grid(tmp_path), tmp_path / "out", processes=1)
+    reports.write_sweep(result, tmp_path / "out")
+    row = sweeps.recommended_row(tmp_path / "out")
+    assert result.recommended is not None and row == result.recommended.row
+    study = sweeps.row_study(tmp_path / "out", row)
+    assert study.chosen.latency_s == pytest.approx(result.recommended.objectives["latency_s"], rel=1e-9)
+    ran = run("report", "--sweep", tmp_path / "out", "--row", 10**9, "-o", tmp_path / "report")
+    assert ran.status == 2 and "it has rows 0 to" in ran.line
+    ran = run("report", "pararevsnn21", "--sweep", tmp_path / "out", "-o", tmp_path / "report")
+    assert ran.status == 2 and "leave TARGET out" in ran.line
+    ran = run("report", "--sweep", tmp_path, "-o", tmp_path / "report")
+    assert ran.status == 2 and not (tmp_path / "report").exists()

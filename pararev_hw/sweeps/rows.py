@@ -1,0 +1,70 @@
+"""One row of a finished sweep, evaluated again in full: what its report shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pararev_hw import limits
+from pararev_hw.documents import parse_json, read_text
+from pararev_hw.errors import BadFile, BadInput, Infeasible
+from pararev_hw.sweeps.engine import Engine
+from pararev_hw.sweeps.problem import as_figure, variant_of
+from pararev_hw.sweeps.spec import NETWORK, Sweep, from_yaml
+from pararev_hw.sweeps.store import RESULTS, read_manifest
+from pararev_hw.sweeps.variants import graph_of, with_rate
+from pararev_hw.types import Study
+
+
+def row_study(folder: Path, row: int, progress: Callable[[str], None] = lambda _: None) -> Study:
+    """The study of that row's configuration, of the sweep in `folder`: its latency and energy are the row's.
+
+    Raises BadFile where the folder holds no finished sweep, BadInput for a row that it does not have, Infeasible for
+    one that failed.
+    """
+    import numpy as np
+
+    sweep = sweep_in(folder)
+    values = _row(sweep, folder, row)
+    if values["failed"]:
+        raise Infeasible(f"row {row} of {folder} is not possible: {values['failed']}")
+    variant = variant_of({n: values[n] for n in values if n in ("network", "mode", *NETWORK)})
+    engine = Engine(with_rate(graph_of(variant, sweep, progress), variant.rate), sweep.device, sweep.scheduler)
+    changed = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
+    figures = {n: float(as_figure(n, np.array([values[n]]))[0]) for n in changed}
+    progress(f"evaluating row {row}")
+    return engine.study(figures, int(values.get("lanes", sweep.device.lanes)))
+
+
+def recommended_row(folder: Path) -> int:
+    """The row that the finished sweep recommends. Raises BadFile."""
+    path = folder / "sweep.json"
+    document = parse_json(read_text(path, limits.GRAPH_FILE_BYTES, "a sweep's results are JSON"), str(path))
+    try:
+        return int(document["recommended"]["row"])
+    except (KeyError, TypeError, ValueError):
+        raise BadFile(f"{path}: recommends no row: give --row") from None
+
+
+def sweep_in(folder: Path) -> Sweep:
+    """The sweep that a folder holds the results of. Raises BadFile."""
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest is None or not (folder / RESULTS).is_file() or not isinstance(manifest.get("file"), str):
+        raise BadFile(f"{folder}: holds no finished sweep: name the folder that `pararev-hw sweep -o` wrote")
+    return from_yaml(manifest["file"], str(folder), folder / str(manifest.get("folder", ".")))
+
+
+def _row(sweep: Sweep, folder: Path, row: int) -> dict[str, Any]:
+    if not 0 <= row < sweep.rows:
+        raise BadInput(f"row {row} of {folder}: it has rows 0 to {sweep.rows - 1}")
+    try:
+        with pq.ParquetFile(folder / RESULTS) as file:
+            group = row // sweep.chunk_rows
+            start, _ = sweep.span(group)
+            values: dict[str, Any] = file.read_row_group(group).slice(row - start, 1).to_pylist()[0]
+    except (OSError, IndexError, pq.pa.ArrowException) as error:
+        raise BadFile(f"{folder / RESULTS}: is damaged: run the sweep again") from error
+    return values
