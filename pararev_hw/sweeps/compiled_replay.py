@@ -93,6 +93,11 @@ def _groups(groups: Sequence[tuple[tuple[int, ...], int]]) -> tuple[Ints, Ints, 
     return _starts([len(m) for m, _ in groups]), tasks, np.array([size for _, size in groups], np.int64)
 
 
+def compile_replay() -> None:
+    """Take the compiled loop from here on, wherever it pays: rows do not depend on what the process did before."""
+    _replay.compile()
+
+
 def pays(arrays: ReplayArrays, count: int) -> bool:
     """Whether so many configurations are played by compiled loops."""
     return _replay.compiled_for(count * (len(arrays.topological) + 1)) is not None

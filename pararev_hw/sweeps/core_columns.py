@@ -153,6 +153,11 @@ def _distinct(rows: Floats) -> tuple[Floats, Ints]:
     return rows[first], which
 
 
+def compile_tasks() -> None:
+    """As `compile_replay`."""
+    _tasks_loop.compile()
+
+
 def _tasks(table: LayerTable, cores: _Cores, which: Ints, reach: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
     """Seconds of each class of tasks, and the share of the bandwidth that it asks for: [classes, configurations].
 

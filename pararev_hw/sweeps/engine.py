@@ -24,8 +24,8 @@ from pararev_hw.costmodels import accelerator
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.chips import configured
 from pararev_hw.sweeps.columns import NO_CORE, NO_ROOM, Columns, CostColumns, Floats, Ints, Outcome, TaskColumns
-from pararev_hw.sweeps.compiled_replay import ReplayArrays, makespans_and_peaks, pays, replay_arrays
-from pararev_hw.sweeps.core_columns import CoreColumns
+from pararev_hw.sweeps.compiled_replay import ReplayArrays, compile_replay, makespans_and_peaks, pays, replay_arrays
+from pararev_hw.sweeps.core_columns import CoreColumns, compile_tasks
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
 from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
 from pararev_hw.sweeps.roofline_columns import RooflineColumns
@@ -83,6 +83,8 @@ class Engine:
         """What `count` configurations with that many lanes cost; `columns` are figures of the device."""
         if self._costs is None:
             return self._one_by_one(columns, lanes, count)
+        compile_replay()
+        compile_tasks()
         self.prepare(lanes)
         parts = []
         size = COMPILED_BATCH if pays(self._classes[lanes].arrays, count) else BATCH
