@@ -53,6 +53,7 @@ test-browser: $(VENV)/.installed-test
 # Pages and figures of docs/ that come from the code.
 docs: $(VENV)/.installed
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_folders.py
 	$(BIN)/python docs/make_figures.py
 
 bench: $(VENV)/.installed-test

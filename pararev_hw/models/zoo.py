@@ -46,6 +46,11 @@ def spec(name: str) -> Spec:
     return _SPECS[name]
 
 
+def builder_of(name: str) -> Callable[..., nn.Module]:
+    """The function that builds the network of that name. Raises UnknownName."""
+    return _BUILDERS[spec(name).name]
+
+
 def listing() -> Table[Spec]:
     """The networks of the zoo, a row each."""
     rows = tuple(map(spec, names()))
