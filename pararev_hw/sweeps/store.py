@@ -105,6 +105,8 @@ class Store:
 
     def write(self, chunk: int, data: bytes) -> None:
         """Put a part into its place. Raises BadFile where it cannot be written: the parts before it stay."""
+        if not self.begun:
+            self.begin({})
         at = self.part(chunk)
         draft = at.with_suffix(".draft")
         try:

@@ -125,7 +125,9 @@ def test_a_second_sweep_into_one_folder_is_refused(problem: Problem, tmp_path: P
     with stores.opened(problem.sweep, tmp_path / "out", fresh=False):
         ran = finish(start("sweep", written(tmp_path), "-o", tmp_path / "out", folder=tmp_path))
         assert ran.status == 2 and f"process {os.getpid()} is sweeping into it" in ran.line
+    assert not (tmp_path / "out").exists()  # nothing was computed
     # a lock that is left by a process that died holds nobody up
+    (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sweep.lock").write_text("process 1\n")
     with stores.opened(problem.sweep, tmp_path / "out", fresh=False):
         pass
