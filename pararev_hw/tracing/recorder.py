@@ -704,11 +704,11 @@ def _touched_bytes(tensor: torch.Tensor) -> int:
 
 def memory_layout(shape: Sequence[int], stride: Sequence[int]) -> int:
     """How elements lie in memory: 0 densely, the last dimension innermost; 1 channels last; 2 not densely, but the last
-    dimension innermost; 3 another dimension innermost. Dimensions that were expanded take part in nothing."""
+    dimension innermost; 3 another dimension innermost; 4 expanded: one element stands for many."""
     sizes = [(n, s) for n, s in zip(shape, stride, strict=True) if n > 1]
     real = [(n, s) for n, s in sizes if s != 0]
-    if not real:
-        return 0
+    if len(real) < len(sizes):
+        return 4
     if _dense(real):
         return 0
     if len(shape) in (4, 5) and shape[1] > 1:

@@ -25,7 +25,7 @@ from pararev_hw.types import OpType
 Shape = tuple[int, ...]
 
 # How an input lies in memory, as the tracer writes it down for a GPU (`layout` among an op's attributes).
-DENSE, CHANNELS_LAST, ROWS, TRANSPOSED = range(4)
+DENSE, CHANNELS_LAST, ROWS, TRANSPOSED, EXPANDED = range(5)
 
 _ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "bool": 1}
 _FAST_WINDOWS = (1, 3, 5)  # of PyTorch's depthwise kernels: other sizes go through a general loop
@@ -214,13 +214,13 @@ def _copy(base: str, layouts: Sequence[int]) -> str:
         return "cast"
     if base in ("clone", "copy", "contiguous", "_reshape_copy"):
         source = layouts[-1] if layouts else DENSE
-        return {DENSE: "copy", CHANNELS_LAST: "transpose", ROWS: "rows", TRANSPOSED: "transpose"}[source]
+        return {ROWS: "rows", TRANSPOSED: "transpose"}.get(source, "copy")
     return "rows"
 
 
 def _elementwise(t: OpType, layouts: Sequence[int]) -> str:
     out = max(map(math.prod, t.output_shapes or t.input_shapes), default=0)
     whole = [how for shape, how in zip(t.input_shapes, layouts, strict=True) if math.prod(shape) == out]
-    if len({how in (TRANSPOSED, CHANNELS_LAST) for how in whole}) > 1:
+    if len({how in (TRANSPOSED, CHANNELS_LAST) for how in whole if how != EXPANDED}) > 1:
         return "mixed_layouts"
     return "broadcast" if any(1 < math.prod(shape) < out for shape in t.input_shapes) else "elementwise"
