@@ -13,10 +13,11 @@ import numpy as np
 from published_networks import Workload
 from published_tables import rows_of, timm_steps
 
+from pararev_hw.devices import load_device
 from pararev_hw.graph.process_memory import process_memory
 
 SERIES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
-USABLE_BYTES = int(23.7 * 2**30)  # an RTX 3090 shows 24,268 MiB and keeps some for itself
+USABLE_BYTES = int(load_device("rtx3090").value("memory_bytes"))
 _PERSISTENT = ("parameter", "optimizer", "buffer", "gradient")
 
 

@@ -14,8 +14,9 @@ FORMS = (
     "depthwise", "depthwise_large",
 )  # fmt: skip
 DIRECTIONS = ("forward", "input", "weight")
-CONVOLUTIONS = tuple(
-    f"{form}_{direction}" for form in FORMS if not form.startswith("depthwise") for direction in DIRECTIONS
+CONVOLUTIONS = (
+    *(f"{form}_{direction}" for form in FORMS if not form.startswith("depthwise") for direction in DIRECTIONS),
+    *(f"grouped_{direction}_last" for direction in DIRECTIONS),  # channels last, kernels of their own
 )
 # Whose arithmetic is no matrix product, and whose kernels for channels last are others.
 DEPTHWISE = tuple(

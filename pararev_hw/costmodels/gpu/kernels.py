@@ -132,7 +132,7 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
 
     def kernel(direction: str, m: int, n: int, k: int) -> Kernel:
         return Kernel(
-            f"{form}_{direction}{'_last' if last and form.startswith('depthwise') else ''}",
+            f"{form}_{direction}{'_last' if last and groups > 1 else ''}",
             images + item * math.prod(w),
             flops=2 * y_pixels * inside * taps * w[0],
             m=m,
