@@ -155,7 +155,8 @@ class KernelTimes:
 
 
 def _overlapped(compute: Floats, traffic: Floats, exponent: float) -> Floats:
-    """The longer of the two, and some of the shorter: the norm of that exponent."""
+    """The longer of the two, and some of the shorter: the norm of that exponent, at least 1, where they add up."""
+    exponent = max(exponent, 1.0)
     longer, shorter = np.maximum(compute, traffic), np.minimum(compute, traffic)
     ratio = np.divide(shorter, longer, out=np.zeros_like(longer), where=longer > 0)
     whole: Floats = longer * (1 + ratio**exponent) ** (1 / exponent)
