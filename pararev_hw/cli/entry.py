@@ -92,6 +92,8 @@ def _run() -> int:
             app(["--help"], prog_name=NAME, standalone_mode=False)
         return 2
     status = app(prog_name=NAME, standalone_mode=False)
+    if status == 130:  # some releases of Typer turn Ctrl-C into a status
+        raise KeyboardInterrupt
     print(end="", flush=True)  # here, so that a full disk or a broken pipe is noticed while it can still be said
     return status if isinstance(status, int) else 0
 

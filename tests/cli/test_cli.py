@@ -307,7 +307,7 @@ def test_stg_and_jsp_files_are_told_by_their_ending_or_by_format() -> None:
     [
         (["t.json"], "--lanes N"),
         (["t.json", "--lanes", 0], "0 lanes"),
-        (["t.json", "--lanes", 10**9], "1000000000 lanes"),
+        (["t.json", "--lanes", 10**9], "less than or equal to 1024"),
         (["t.json", "--lanes", 2, "--device", "h200"], "leave --device out"),
         (["t.json", "--lanes", 2, "--launch", "graph"], "leave --launch out"),
         (["t.json", "--lanes", 2, "--batch", 8], "leave --batch out"),
@@ -361,7 +361,7 @@ def test_a_bare_task_graph_that_cannot_be_is_refused(arguments: list[object], sa
         (["trace", NET, *SMALL, "--mode", "infer", "--accumulate", 2], "inference has no gradients"),
         (["trace", NET, "--spikes", "1.5"], "between 0 and 1"),
         (["trace", NET, "--batch", 10**15], "more than any device holds"),
-        (["trace", NET, "--width", 1e9], "cannot be this large"),
+        (["trace", NET, "--width", 1e9], "at most 1000"),
         (["schedule", NET], "--device"),
         (["schedule", NET, "-d", "h20"], "did you mean h200"),
         (["report", NET], "--output"),
@@ -503,7 +503,7 @@ def test_odd_text_in_a_graph_file_is_shown_and_never_obeyed(traced: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "holds no device"),
+        ("", "the file is empty"),
         ("- 1\n- 2", "holds no device"),
         ("{{{ : not\n - yaml", "not valid YAML"),
         ("!!python/object/apply:os.system ['touch pwned']", "not valid YAML"),
@@ -701,10 +701,10 @@ def test_import_and_help_load_nothing_heavy(folder: Path) -> None:
         "try: pararev_hw.cli.main()\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "heavy = {'torch', 'numpy', 'pandas', 'matplotlib', 'scipy', 'networkx', 'ortools', 'sklearn', 'onnx'}\n"
-        "print('loaded:', sorted(heavy & set(sys.modules)))\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded: []"
+    assert done.stderr.splitlines()[-1] == "loaded: []"
 
 
 @pytest.mark.parametrize(
@@ -718,10 +718,10 @@ def test_what_needs_no_network_loads_no_torch(folder: Path, command: list[str]) 
         "try: pararev_hw.cli.main()\n"
         "except SystemExit as stop: assert not stop.code\n"
         "heavy = {'torch', 'triton', 'pandas', 'matplotlib', 'scipy', 'networkx', 'ortools', 'numba'}\n"
-        "print('loaded:', sorted(heavy & set(sys.modules)))\n"
+        "print('loaded:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded: []"
+    assert done.stderr.splitlines()[-1] == "loaded: []"
 
 
 def test_results_do_not_depend_on_the_hash_seed(folder: Path) -> None:
