@@ -26,10 +26,10 @@ def _uncompiled() -> contextlib.AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def spelt_out(model: nn.Module, lstm: bool = True) -> Iterator[None]:
-    """Attention modules run operation by operation, and LSTMs too unless `lstm` is False: a step that is traced for a
-    CPU keeps oneDNN's kernel, which is what runs there."""
+    """Attention modules and LSTMs run operation by operation, unless `lstm` is False: a step that is traced for a CPU
+    keeps the fused kernels, which are what runs there."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    torch.backends.mha.set_fastpath_enabled(fast_path and not lstm)
     validates = torch.distributions.Distribution._validate_args
     torch.distributions.Distribution.set_default_validate_args(False)  # it asks for values, and does no work
     recurrent = lstm and any(isinstance(m, nn.LSTM) for m in model.modules())

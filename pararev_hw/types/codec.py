@@ -39,6 +39,8 @@ NOUNS: tuple[type[Any], ...] = (
 )
 _BY_NAME = {noun.__name__: noun for noun in NOUNS}
 
+_IN_MEMORY = ("replayable", "origin")  # fields of a graph that belong to the process that traced it
+
 Noun = TypeVar("Noun")
 
 
@@ -98,5 +100,5 @@ def _with_infinity_as_text(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {k: _with_infinity_as_text(v) for k, v in value.items()}
+        return {k: _with_infinity_as_text(v) for k, v in value.items() if k not in _IN_MEMORY}
     return [_with_infinity_as_text(v) for v in value] if isinstance(value, list | tuple) else value

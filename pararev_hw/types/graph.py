@@ -184,6 +184,12 @@ class InMemory:
     def __reduce__(self) -> tuple[type[InMemory], tuple[()]]:
         return (InMemory, ())
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        from pydantic_core import core_schema  # heavy, and only files need it
+
+        return core_schema.is_instance_schema(cls)
+
 
 @dataclass(frozen=True, slots=True)
 class ModuleInfo:

@@ -17,6 +17,7 @@ from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.types import Device, DeviceParameter, SchedulingProblem, TaskCost
 from pararev_hw.types.codec import NOUNS, from_json, load, save, to_json
+from pararev_hw.types.graph import InMemory
 from tests.helpers.scheduling_problems import problems
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -28,6 +29,8 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     type(None): st.none(),
     Any: TEXTS,
+    object: st.none(),
+    InMemory: st.builds(InMemory),
 }
 
 
