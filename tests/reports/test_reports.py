@@ -502,12 +502,12 @@ def test_a_comparison_holds_both_ways_of_every_network_in_order(tmp_path: Path) 
     assert "pararevsnn37 takes the least time: 5.60 ms per step with 1.11 GiB of memory" in _strip(parsed.words)
 
 
-def test_reports_see_only_types_and_errors() -> None:
+def test_reports_see_only_types_graphs_and_errors() -> None:
     folder = Path(reports.__file__).parent
     for path in sorted(folder.glob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pararev_hw"):
-                assert re.match(r"pararev_hw\.(errors|types|reports|atomic|documents)\b", node.module or ""), (
+                assert re.match(r"pararev_hw\.(errors|types|graph|reports|atomic|documents)\b", node.module or ""), (
                     path.name,
                     node.module,
                 )
