@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pararev_hw.costmodels.roofline import costs
 from pararev_hw.devices import load_device
 from pararev_hw.graph import files
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph
+from tests.helpers.costing import costs
 
 
 class Apart(nn.Module):

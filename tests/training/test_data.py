@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pararev_hw.errors import BadFile, BadInput, MissingDependency, UnknownName
-from pararev_hw.models import data
+from pararev_hw.training import data
 
 
 def cifar_rows(rng: np.random.Generator, rows: int, *tops: int) -> np.ndarray:

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.test_validate_reports import CASES, ROWS, WITH_ENERGY, check
 
 from pararev_hw.reports import write_paper, write_validation
 from tests.helpers.validation_helpers import case, validation
 from tests.reports.test_reports_browser import CHROMIUM, _chromium, _console, _seen
+from tests.validation.test_validate_reports import CASES, ROWS, WITH_ENERGY, check
 
 pytestmark = [
     pytest.mark.browser,
