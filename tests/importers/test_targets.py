@@ -206,7 +206,6 @@ def test_a_file_named_like_a_module_of_python_takes_nothing_away(folder: Path) -
         ("revsresnet21", Options(form="merged"), "no merged form"),
         ("pararevsnn21", Options(input_shape=(3, 32)), "C,H,W"),
         ("pararevsnn21", Options(batch=10**12), "more than any device holds"),
-        ("pararevsnn21", Options(width=1e3), "cannot be this large"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused(target: str, options: Options, said: str) -> None:
@@ -287,3 +286,8 @@ def test_what_a_network_prints_does_not_reach_standard_output() -> None:
     assert ran.status == 0
     assert json.loads(ran.out)["model"] == "net:prints"
     assert "hello from the factory" in ran.err
+
+
+def test_a_width_beyond_the_limit_is_refused() -> None:
+    with pytest.raises(BadInput, match="at most 1000"):
+        Options(width=1e9)
