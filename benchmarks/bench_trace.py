@@ -18,7 +18,7 @@ import sys
 _ONE = """
 import json, resource, sys, time
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from pararev_hw.torch_private import FakeTensorMode
 from pararev_hw import models
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 

@@ -13,10 +13,10 @@ from itertools import cycle
 from typing import Any, Literal
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pararev_hw.check.replay import filled
 from pararev_hw.costmodels.calibrated.features import BRANCHING
+from pararev_hw.torch_private import FakeTensorMode
 from pararev_hw.tracing.formulas import base_name
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.types import OpType

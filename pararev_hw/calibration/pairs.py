@@ -18,6 +18,7 @@ from pararev_hw.calibration.suite.convolutions import conv_case
 from pararev_hw.calibration.suite.elementwise import sum_case
 from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.measurement import Clock, measure
+from pararev_hw.torch_private import occupy_gpu
 from pararev_hw.types import Device, DeviceParameter, OpType, PairSample
 
 _BANDWIDTH = "memory_bandwidth_bytes_per_s"
@@ -82,7 +83,7 @@ def _streams(runs: Sequence[Callable[[], object]], counts: Sequence[int]) -> flo
     samples = []
     for _ in range(_REPEATS):
         torch.cuda.synchronize()
-        torch.cuda._sleep(2_000_000)  # cycles, ~1 ms: the host gets ahead of both streams
+        occupy_gpu(2_000_000)  # cycles, ~1 ms: the host gets ahead of both streams
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
         for stream in streams:

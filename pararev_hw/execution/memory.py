@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import torch
 
+from pararev_hw.torch_private import storage_key
+
 
 class LiveBytes:
     """Live bytes of the tensors that it was shown, and the most there were at once."""
@@ -25,7 +27,7 @@ class LiveBytes:
 
     def __call__(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage_key(tensor), storage.nbytes()
         with self._lock:
             if key in self._refs:
                 return

@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from pararev_hw.errors import StepFailed
+from pararev_hw.torch_private import TorchDispatchMode, schema, tree_flatten
 
 # Operations whose result the host waits for, or whose output's size only the device knows.
 _HOST_READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.unique", "aten.is_nonzero")
@@ -147,7 +146,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name.startswith(_HOST_READS):
             raise StepFailed(f"{name} makes the host wait for the device: a CUDA graph cannot capture it")
         given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
-        if func._schema.is_mutable or name.startswith(_UPDATES_SILENTLY):
+        if schema(func).is_mutable or name.startswith(_UPDATES_SILENTLY):
             for t in given:
                 if _memory(t) not in self._new and _memory(t) not in self._before:
                     self._before[_memory(t)] = (_whole(t), _whole(t).clone())
@@ -168,7 +167,7 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch.no_grad():
             for op in self._ops:
                 given = {_memory(t) for t in tree_flatten((op.args, op.kwargs))[0] if isinstance(t, torch.Tensor)}
-                if not op.function._schema.is_mutable and any(_memory(t) in given for t in op.outputs):
+                if not schema(op.function).is_mutable and any(_memory(t) in given for t in op.outputs):
                     continue  # a view of the same memory shows what is there now
                 out = op.function(*op.args, **op.kwargs)
                 again = tuple(t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor))

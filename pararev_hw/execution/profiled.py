@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw.errors import BadFile
 from pararev_hw.execution.overlap import side_by_side
+from pararev_hw.torch_private import profile_every_thread
 
 
 def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: bool = False) -> float:
@@ -20,8 +20,7 @@ def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: 
     a step as it runs by itself, see the times of its tasks. Raises BadFile where the trace cannot be written.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    every_thread = _ExperimentalConfig(profile_all_threads=True)
-    with profile(activities=activities, experimental_config=every_thread, acc_events=True) as found:
+    with profile(activities=activities, experimental_config=profile_every_thread(), acc_events=True) as found:
         step()
     lanes: dict[int, list[tuple[float, float]]] = {}
     for event in found.profiler.kineto_results.events():

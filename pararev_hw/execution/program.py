@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pararev_hw.errors import BadInput
+from pararev_hw.torch_private import schema
 from pararev_hw.types import BlockGraph, Call, Hole, Program
 
 Draw = Callable[..., Any]  # (token, function, *args, **kwargs): calls the function with the draws of that token
@@ -195,7 +196,7 @@ class _Writer:
         new = self._new(outputs, inputs)
         if all(s is None for s in new) or _gives_one_tensor(call.function):
             return
-        if hasattr(call.function, "_schema") or len(new) > 1:
+        if schema(call.function) is not None or len(new) > 1:
             for place, slot in enumerate(new):
                 if slot is not None:
                     self._line(k, f"x{slot} = out[{place}]")
@@ -247,5 +248,5 @@ class _Writer:
 
 def _gives_one_tensor(function: Any) -> bool:
     """Whether a function is known to give a tensor rather than a list of them."""
-    schema = getattr(function, "_schema", None)
-    return schema is not None and len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
+    signature = schema(function)
+    return signature is not None and len(signature.returns) == 1 and str(signature.returns[0].type) == "Tensor"

@@ -29,10 +29,9 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from pararev_hw.errors import BadInput
+from pararev_hw.torch_private import AnyBatchNorm, AnyDropout
 
 Coupling = Literal["revnet", "pararev"]
 Steps = tuple[tuple[nn.Module, ...], ...]
@@ -306,7 +305,7 @@ def _as_in_forward(seq: nn.Module, training: Sequence[bool]) -> Iterator[None]:
     """Modules train or not as they did in forward, and batch norms leave their running statistics alone."""
     modules = list(seq.modules())
     now = [m.training for m in modules]
-    norms = [m for m in modules if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [m for m in modules if isinstance(m, AnyBatchNorm) and m.track_running_stats]
     try:
         for m, mode in zip(modules, training, strict=True):
             m.training = mode
@@ -327,7 +326,7 @@ def _draws(unit: nn.Module, preserve_rng: bool | None) -> bool:
     return any(isinstance(m, _RANDOM) and m.training for m in unit.modules())
 
 
-_RANDOM = (_DropoutNd, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d, nn.MultiheadAttention)
+_RANDOM = (AnyDropout, nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d, nn.MultiheadAttention)
 
 
 def _any_needs_grad(tensors: Iterable[Tensor]) -> bool:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pararev_hw.check.replay import filled
+from pararev_hw.torch_private import FakeTensorMode
 from pararev_hw.tracing.recorder import Alias, Fresh, Info, Recorder
 from pararev_hw.tracing.tape import Scope, Tape, TapeOp
 
@@ -260,7 +260,7 @@ class _Writer(Recorder):
                     max(self.storage_bytes[info.storage], info.hi) // dtype.itemsize, dtype=dtype, device=device
                 )
                 tensor = memory.as_strided(shape, stride, offset)
-            tensor._pararev = info  # type: ignore[attr-defined]
+            tensor.pararev_info = info  # type: ignore[attr-defined]
             self._tensors[info.slot] = tensor
         return self._tensors[info.slot]
 

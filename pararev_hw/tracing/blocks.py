@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from pararev_hw.errors import BadInput
+from pararev_hw.torch_private import buffers_of, parameters_of
 
 _LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
@@ -81,4 +82,4 @@ def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 def _is_composite(module: nn.Module) -> bool:
     """Whether it is made of layers: something inside holds tensors. A neuron that owns its surrogate is one layer."""
     inside = list(module.modules())[1:]
-    return any(m._parameters or m._buffers for m in inside)
+    return any(parameters_of(m) or buffers_of(m) for m in inside)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from pararev_hw.tracing.torch_private import scoped_library
+from pararev_hw.torch_private import autocasts_on_cpu, schema, scoped_library, without_cpu_autocast
 
 _aten: Any = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -70,7 +70,7 @@ def cuda_dispatch(flash_attention: bool = True) -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel.*")
         for name in (*IN_FLOAT32, *TO_FLOAT32):
             op = _overload(name)
-            if torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "AutocastCPU"):
+            if autocasts_on_cpu(op):
                 continue  # the CPU casts it too
             rule = _in_float32(op) if name in IN_FLOAT32 else _to_float32(op, _FUSED_CAST.get(name))
             library.impl(name, rule, "AutocastCPU")
@@ -85,10 +85,6 @@ def _overload(name: str) -> Any:
     return getattr(getattr(_aten, packet), overload or "default")
 
 
-def _without_autocast() -> Any:
-    return torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU))
-
-
 def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(torch.float32) if value.dtype in _HALF else value
@@ -97,19 +93,19 @@ def _widened(value: Any) -> Any:
 
 def _in_float32(op: Any) -> Callable[..., Any]:
     def rule(*args: Any, **kwargs: Any) -> Any:
-        with _without_autocast():
+        with without_cpu_autocast():
             return op(*map(_widened, args), **{name: _widened(value) for name, value in kwargs.items()})
 
     return rule
 
 
 def _to_float32(op: Any, fused: str | None) -> Callable[..., Any]:
-    names = [argument.name for argument in op._schema.arguments]
+    names = [argument.name for argument in schema(op).arguments]
 
     def rule(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         x = given[names[0]]
-        with _without_autocast():
+        with without_cpu_autocast():
             if x.dtype not in _HALF or given.get("dtype") is not None:
                 return op(*args, **kwargs)
             if fused is not None and x.dtype is torch.float16:
@@ -137,15 +133,15 @@ def _attention(flash: bool) -> Callable[..., torch.Tensor]:
         half = query.dtype in _HALF
         batched = query.dim() == 4 and not enable_gqa and key.shape[-1] == value.shape[-1] == width
         if flash and batched and half and attn_mask is None and width <= 256 and width % 8 == 0:
-            return _aten._scaled_dot_product_flash_attention.default(
+            return _overload("_scaled_dot_product_flash_attention")(
                 query, key, value, dropout_p, is_causal, False, scale=scale
             )[0]
         if batched and width % (8 if half else 4) == 0 and query.dtype is not torch.float64:
             keeps = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-            return _aten._scaled_dot_product_efficient_attention.default(
+            return _overload("_scaled_dot_product_efficient_attention")(
                 query, key, value, _bias(attn_mask, query, key), keeps, dropout_p, is_causal, scale=scale
             )[0]
-        return _aten._scaled_dot_product_attention_math.default(
+        return _overload("_scaled_dot_product_attention_math")(
             query, key, value, attn_mask, dropout_p, is_causal, None, scale=scale, enable_gqa=enable_gqa
         )[0]
 

@@ -7,18 +7,17 @@ none of them has a formula, and spikes cannot be counted inside. The same module
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from pararev_hw.tracing.torch_private import without_onednn
+from pararev_hw.torch_private import ever_compiled, without_distribution_checks, without_onednn
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[object]:
     """What `torch.compile` wrapped runs as it was written; nothing to do where nothing was ever compiled."""
-    if "torch._dynamo" not in sys.modules:
+    if not ever_compiled():
         return contextlib.nullcontext()
     eager: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return eager
@@ -30,12 +29,10 @@ def spelt_out(model: nn.Module, lstm: bool = True) -> Iterator[None]:
     keeps the fused kernels, which are what runs there."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(fast_path and not lstm)
-    validates = torch.distributions.Distribution._validate_args
-    torch.distributions.Distribution.set_default_validate_args(False)  # it asks for values, and does no work
     recurrent = lstm and any(isinstance(m, nn.LSTM) for m in model.modules())
     try:
-        with without_onednn() if recurrent else contextlib.nullcontext(), _uncompiled():
+        one_by_one = without_onednn() if recurrent else contextlib.nullcontext()
+        with one_by_one, _uncompiled(), without_distribution_checks():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-        torch.distributions.Distribution.set_default_validate_args(validates)

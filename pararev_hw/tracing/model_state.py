@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pararev_hw.tracing.torch_private import version_of
+from pararev_hw.torch_private import version_of
 
 _DEPTH = 6  # of containers and objects inside an attribute
 _OPAQUE = (type, ModuleType, FunctionType, BuiltinFunctionType, MethodType, str, bytes, int, float, complex, bool)

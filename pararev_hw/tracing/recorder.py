@@ -22,8 +22,7 @@ import torch
 from torch.utils.flop_counter import flop_registry
 
 from pararev_hw.errors import TraceError
-from pararev_hw.tracing import formulas
-from pararev_hw.tracing.torch_private import (
+from pararev_hw.torch_private import (
     NO_SEQUENCE,
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -35,8 +34,11 @@ from pararev_hw.tracing.torch_private import (
     autograd_node,
     graph_task_id,
     next_sequence_nr,
+    schema,
+    sequence_nr,
     storage_key,
 )
+from pararev_hw.tracing import formulas
 from pararev_hw.types import Call, Hole, OpType
 
 # Mutated although their schema does not say so: argument positions of the running statistics, if arg 5 (training).
@@ -186,7 +188,7 @@ class Recorder(TorchDispatchMode):
 
     def declare(self, tensor: torch.Tensor, name: str) -> Info:
         """Name a fake tensor that exists before the step; again for one already known: its first name stays."""
-        found: Info | None = getattr(tensor, "_pararev", None)
+        found: Info | None = getattr(tensor, "pararev_info", None)
         if found is not None:
             return found
         info = self._adopt(tensor, self._storage_of(tensor))
@@ -195,7 +197,7 @@ class Recorder(TorchDispatchMode):
         return info
 
     def info(self, tensor: torch.Tensor) -> Info | None:
-        return getattr(tensor, "_pararev", None)
+        return getattr(tensor, "pararev_info", None)
 
     # ---- storages and slots
 
@@ -242,7 +244,7 @@ class Recorder(TorchDispatchMode):
         span = _span(tensor.shape, tensor.stride(), tensor.dtype)
         info = Info(len(self.storage_of_slot), self._meta(tensor), storage, lo, lo + span)
         self.storage_of_slot.append(storage)
-        tensor._pararev = info  # type: ignore[attr-defined]
+        tensor.pararev_info = info  # type: ignore[attr-defined]
         return info
 
     def _constant(self, tensor: torch.Tensor) -> Any:
@@ -338,14 +340,14 @@ class Recorder(TorchDispatchMode):
         """`tensor.set_(source)`: from here on `tensor` is a view of `source`, and what it looked at is let go."""
         alias = self.__torch_dispatch__(_DETACH, (), (source,))
         self._run_fake(_SET, (tensor, source), {})
-        tensor._pararev = alias._pararev
+        tensor.pararev_info = alias.pararev_info
         return tensor
 
     def _number(self, tensor: Any) -> Any:
         """The number in a tensor of one element that no input decides, None where it is not known."""
         if not isinstance(tensor, FakeTensor):
             return tensor.item()  # a real tensor that the network's code brought along
-        info = getattr(tensor, "_pararev", None)
+        info = getattr(tensor, "pararev_info", None)
         if info is None or info.storage not in self.values or tensor.numel() != 1:
             return None
         value = self.values[info.storage]
@@ -381,11 +383,11 @@ class Recorder(TorchDispatchMode):
         # what FakeTensor's constructor does, without its checks: half of the time of an op would go there
         t = as_fake(elem, device)
         t.__dict__.update(twin)
-        t._pararev = info
+        t.pararev_info = info
         return t, info
 
     def _info_of(self, tensor: torch.Tensor) -> Info:
-        info: Info | None = getattr(tensor, "_pararev", None)
+        info: Info | None = getattr(tensor, "pararev_info", None)
         if info is None:  # made where no mode saw it: a constant that fake tensors carry along
             info = self._adopt(tensor, self._storage_of(tensor))
             self.born[info.storage] = -1
@@ -451,7 +453,7 @@ class Recorder(TorchDispatchMode):
         self._entry_of[key] = position
         self._record(position, infos, tuple(self._outcome(o, tensors, infos) for o in outputs), random)
         if torch.Tag.inplace_view in func.tags and tensors:
-            tensors[0]._pararev = self._adopt(tensors[0], infos[0].storage)
+            tensors[0].pararev_info = self._adopt(tensors[0], infos[0].storage)
         return out
 
     def _outcome(self, out: Any, tensors: list[Any], infos: tuple[Info, ...]) -> Info | None:
@@ -548,7 +550,7 @@ class Recorder(TorchDispatchMode):
             self._depth_outside = len(self._stack)
         else:
             running = autograd_node()
-            node = running._sequence_nr() if running is not None else -2
+            node = sequence_nr(running) if running is not None else -2
             node = -2 if node == NO_SEQUENCE else node
             node_frame = self._frame_of_node.get(node, -1)
             recalled = len(self._stack) > self._depth_outside
@@ -742,7 +744,7 @@ def _written_positions(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, An
     silent = _SILENT_MUTATIONS[base] if base in _SILENT_MUTATIONS and args[5] else ()
     written: list[int] = []
     position = 0
-    for k, argument in enumerate(func._schema.arguments):
+    for k, argument in enumerate(schema(func).arguments):
         value = args[k] if k < len(args) else kwargs.get(argument.name)
         tensors: list[Any] = []
         _flatten((value,), tensors)
@@ -756,7 +758,7 @@ def _written_positions(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, An
 def _named_arguments(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments that are no tensors, by name."""
     named: dict[str, Any] = {}
-    for k, argument in enumerate(func._schema.arguments):
+    for k, argument in enumerate(schema(func).arguments):
         value = args[k] if k < len(args) else kwargs.get(argument.name, argument.default_value)
         tensors: list[Any] = []
         _flatten((value,), tensors)

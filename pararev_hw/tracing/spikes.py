@@ -26,10 +26,10 @@ from torch.utils.flop_counter import flop_registry
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.sites import layer_names, layer_of_op
 from pararev_hw.graph.spike_flow import THRESHOLDS, spike_flow
+from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
-from pararev_hw.tracing.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.types import BlockGraph, LayerSpikes, NeuronSpikes, Spikes
 
 LARGEST_SUM = 64  # an integer activation beyond this is no sum of spikes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,11 +16,11 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, TraceError, first_line, unknown_name
+from pararev_hw.torch_private import FakeTensorMode, buffers_of, parameters_of, silent_fake_tensors
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
 from pararev_hw.tracing.recorder import Recorder
-from pararev_hw.tracing.torch_private import FakeTensorMode
 from pararev_hw.tracing.user_optimizers import on_twins
 from pararev_hw.training.step import Loop, StepOutput, run_training_step, tensors_in
 
@@ -107,7 +106,7 @@ def record(
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
-    with _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda), rules.applied(), _torch_silent():
+    with _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda), rules.applied(), silent_fake_tensors():
         try:
             with fake:
                 batch = tuple(
@@ -151,18 +150,6 @@ def record(
     if not recorder.records:
         raise TraceError(f"{name}: nothing ran: its forward calls no torch operation on its inputs")
     return Recorded(recorder, results, grads, count)
-
-
-@contextlib.contextmanager
-def _torch_silent() -> Iterator[None]:
-    """Without the traceback that fake tensors log before they raise: the error itself is told in one line."""
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _home(model: nn.Module) -> torch.device:
@@ -253,7 +240,7 @@ def _primed(
         p.grad = None
         for t in (p, *optimizer.state.get(p, {}).values()):
             if isinstance(t, torch.Tensor):
-                t.__dict__.pop("_pararev", None)
+                t.__dict__.pop("pararev_info", None)
     return optimizer
 
 
@@ -285,12 +272,12 @@ def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool, lstm: bool) -> 
     """The model with fake twins for its tensors; on exit every module is as it was, hidden state included."""
     with state_preserved(model, values=False), in_mode(model, train), spelt_out(model, lstm):
         for m in model.modules():
-            for n, p in m._parameters.items():
+            for n, p in parameters_of(m).items():
                 if p is not None:
-                    m._parameters[n] = swap.twin(p, trainable=True)  # type: ignore[assignment]
-            for n, b in m._buffers.items():
+                    parameters_of(m)[n] = swap.twin(p, trainable=True)  # type: ignore[assignment]
+            for n, b in buffers_of(m).items():
                 if b is not None:
-                    m._buffers[n] = swap.twin(b, trainable=False)
+                    buffers_of(m)[n] = swap.twin(b, trainable=False)
         yield
 
 

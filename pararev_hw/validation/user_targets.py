@@ -22,6 +22,7 @@ from pararev_hw.importers.targets import Options
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
 from pararev_hw.measurement.environment import available_bytes, environment
 from pararev_hw.reports import units
+from pararev_hw.torch_private import buffers_of
 from pararev_hw.tracing.model_state import state_preserved
 from pararev_hw.types import (
     BlockGraph,
@@ -202,7 +203,7 @@ def _attributes(model: nn.Module) -> list[tuple[str, int, int]]:
     return [
         (name, id(value), len(value) if isinstance(value, list | dict | set) else 0)
         for module in model.modules()
-        for name, value in (*module.__dict__.items(), *module._buffers.items())
+        for name, value in (*module.__dict__.items(), *buffers_of(module).items())
     ]
 
 

@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pararev_hw.errors import BadInput
 from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
+from pararev_hw.torch_private import without_onednn
 from pararev_hw.tracing import DispatchRules, measure_spikes, trace_step
-from pararev_hw.tracing.torch_private import without_onednn
 from pararev_hw.types import LayerSpikes, Spikes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pararev_hw.tracing import torch_private as private
+from pararev_hw import torch_private as private
 
 
 def test_this_torch_is_one_that_the_private_names_were_held_against() -> None:
@@ -16,7 +16,7 @@ def test_autograd_tells_which_node_runs_and_which_number_comes_next() -> None:
     seen: list[tuple[bool, int]] = []
 
     def hook(_: torch.Tensor) -> None:
-        seen.append((private.graph_task_id() != -1, private.autograd_node()._sequence_nr()))
+        seen.append((private.graph_task_id() != -1, private.sequence_nr(private.autograd_node())))
 
     x = torch.ones(2, requires_grad=True)
     number = private.next_sequence_nr()
@@ -26,9 +26,9 @@ def test_autograd_tells_which_node_runs_and_which_number_comes_next() -> None:
     assert private.graph_task_id() == -1
     assert seen and seen[0][0]
     assert y.grad_fn is not None
-    assert y.grad_fn._sequence_nr() == number
+    assert private.sequence_nr(y.grad_fn) == number
     accumulate = y.grad_fn.next_functions[0][0]
-    assert accumulate._sequence_nr() == private.NO_SEQUENCE
+    assert private.sequence_nr(accumulate) == private.NO_SEQUENCE
 
 
 def test_a_fake_tensor_made_without_checks_is_like_one_made_with_them() -> None:

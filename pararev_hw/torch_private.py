@@ -1,0 +1,131 @@
+"""Everything of torch that the package uses and torch does not promise: one place to look at when a release changes.
+
+Held to torch 2.11 to 2.13 by `tests/project/test_torch_private.py`, which calls each of these;
+`tests/project/test_architecture.py` finds private names of torch anywhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch._C._profiler import _ExperimentalConfig
+from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutputException
+from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShapeException
+from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
+from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
+from torch._subclasses.fake_tensor import UnsupportedOperatorException as UnsupportedOperatorException
+from torch.library import _scoped_library as scoped_library
+from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
+from torch.nn.modules.dropout import _DropoutNd as AnyDropout
+from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._pytree import tree_flatten as tree_flatten
+
+__all__ = ["AnyBatchNorm", "AnyDropout", "scoped_library"]
+
+# -1 outside the autograd engine
+graph_task_id: Any = torch._C._current_graph_task_id
+# the node that the engine runs
+autograd_node: Any = torch._C._current_autograd_node
+# the sequence number that the next node will get
+next_sequence_nr: Any = torch._C._autograd._get_sequence_nr
+# of the nodes that accumulate parameter gradients
+NO_SEQUENCE = 2**64 - 1
+
+
+def sequence_nr(node: Any) -> int:
+    """The sequence number of a node of the autograd graph."""
+    return int(node._sequence_nr())
+
+
+def schema(function: Any) -> Any:
+    """The schema of an operator, None for a function that has none."""
+    return getattr(function, "_schema", None)
+
+
+def as_fake(elem: torch.Tensor, device: torch.device) -> Any:
+    """A fake tensor around `elem`, without the checks of its constructor."""
+    return torch.Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)
+
+
+def storage_key(tensor: torch.Tensor) -> int:
+    """A number that tells the tensor's memory from all other memory that is alive."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def version_of(tensor: torch.Tensor) -> int:
+    """How often the tensor was changed in place."""
+    return int(tensor._version)
+
+
+@contextlib.contextmanager
+def without_onednn() -> Iterator[None]:
+    """No kernels of oneDNN; torch's own context manager warns about TF32 on machines that have none."""
+    enabled = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(enabled)
+
+
+@contextlib.contextmanager
+def silent_fake_tensors() -> Iterator[None]:
+    """Without the traceback that fake tensors log before they raise: the error itself is told in one line."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def without_distribution_checks() -> Iterator[None]:
+    """Distributions do not check their arguments, which asks for values and does no work."""
+    validates = torch.distributions.Distribution._validate_args
+    torch.distributions.Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validates)
+
+
+def ever_compiled() -> bool:
+    """Whether `torch.compile` was used in this process."""
+    return "torch._dynamo" in sys.modules
+
+
+def autocasts_on_cpu(op: Any) -> bool:
+    """Whether CPU autocast has a rule for the operator."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "AutocastCPU"))
+
+
+def without_cpu_autocast() -> Any:
+    """A context in which operators skip CPU autocast."""
+    return torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU))
+
+
+def parameters_of(module: torch.nn.Module) -> dict[str, torch.nn.Parameter | None]:
+    """The module's table of parameters itself: what is put in it becomes the module's."""
+    return module._parameters
+
+
+def buffers_of(module: torch.nn.Module) -> dict[str, torch.Tensor | None]:
+    """The module's table of buffers itself: what is put in it becomes the module's."""
+    return module._buffers
+
+
+def profile_every_thread() -> Any:
+    """The profiler's setting under which it sees threads that start later."""
+    return _ExperimentalConfig(profile_all_threads=True)
+
+
+def occupy_gpu(cycles: int) -> None:
+    """Queue a kernel that does nothing for so many cycles, so that the host gets ahead of the device."""
+    torch.cuda._sleep(cycles)
