@@ -88,6 +88,7 @@ def execute(
     if steps < 1:
         raise BadInput(f"steps is {steps}: at least 1 is needed")
     describe(scheduler)  # raises where there is none of that name
+    launch = checked_launch(launch)
     if trace is not None:
         check_output(trace)
     with progress() as tell:
@@ -98,8 +99,6 @@ def execute(
         if keep_memory and torch_device == "cpu":
             execution.keep_memory()
         count, why = execution.lanes_here(torch_device, lanes)
-        if lanes is None:
-            say(f"{count} lane{'s' * (count > 1)}: {why}")
         if hardware is None:
             hardware = execution.this_machine(torch_device, count, cache=cache_folder(), progress=tell)
         tell(f"building and tracing {target}")
@@ -121,12 +120,14 @@ def execute(
                 scheduler,
                 reworked=None if rewrite is None else rewrite(job.traced),
                 lanes=count,
-                launch=checked_launch(launch),
+                launch=launch,
                 steps=steps,
                 trace=trace,
                 progress=tell,
             )
         )
+    if lanes is None:
+        say(f"{count} lane{'s' * (count > 1)}: {why}")
     if json_:
         print_json(document)
     else:

@@ -22,16 +22,21 @@ _OTHERS = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 @contextlib.contextmanager
 def files_read() -> Iterator[set[str]]:
-    """The absolute paths of files that are opened for reading meanwhile, in this process."""
+    """The absolute paths of files that are opened for reading meanwhile, in this process.
+
+    The text of a module that is loaded already tells nothing new: it is opened to show a line of it in a traceback.
+    """
     if not _hooked:
         sys.addaudithook(_hear)  # which stays for as long as the interpreter runs
         _hooked.append(True)
     paths: set[str] = set()
+    loaded = {os.path.abspath(file) for _, file in _module_files()}
     _listening.append(paths)
     try:
         yield paths
     finally:
-        _listening.remove(paths)
+        _listening[:] = [other for other in _listening if other is not paths]
+        paths -= loaded
 
 
 def _hear(event: str, arguments: tuple[Any, ...]) -> None:
@@ -101,9 +106,14 @@ def _modules(networks: tuple[str, ...]) -> Iterator[str]:
     places = [n.rpartition(":")[0] for n in networks if ":" in n]
     folders = [Path(p).resolve().parent for p in places if p.endswith(".py")]
     packages = {p.partition(".")[0] for p in places if not p.endswith(".py")}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if not isinstance(file, str):
-            continue
+    for name, file in _module_files():
         if name.partition(".")[0] in packages or any(f in Path(file).resolve().parents for f in folders):
             yield os.path.abspath(file)
+
+
+def _module_files() -> Iterator[tuple[str, str]]:
+    """Name and file of every module that is loaded from one."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            yield name, file

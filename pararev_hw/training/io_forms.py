@@ -78,15 +78,17 @@ def _mapped(value: Any, change: Any) -> Any:
 
 
 def takes_tensors(network: nn.Module, form: InputForm) -> nn.Module:
-    """The network with a forward that takes the form's tensors, one after the other."""
+    """The network with a forward that takes the form's tensors, one after the other, or what it took before."""
     if form.plain:
         return network
     base = type(network)
     base = getattr(base, "takes_form", base)  # a network that was given one before
     call_by_keyword = isinstance(form.form, Mapping) and _accepts(network, base, form.form)
 
-    def forward(self: nn.Module, *tensors: torch.Tensor) -> Any:
-        value = form.filled(tensors)
+    def forward(self: nn.Module, *arguments: Any, **keywords: Any) -> Any:
+        if keywords or len(arguments) != len(form.tensors) or not all(isinstance(a, torch.Tensor) for a in arguments):
+            return base.forward(self, *arguments, **keywords)  # as a user's own step calls it
+        value = form.filled(arguments)
         if call_by_keyword:
             return base.forward(self, **value)
         return base.forward(self, *value) if isinstance(value, tuple) else base.forward(self, value)

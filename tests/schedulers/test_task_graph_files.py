@@ -198,7 +198,7 @@ def test_a_call_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
             read_problem(path, lanes=lanes)
     with pytest.raises(BadInput, match=r"a memory limit of -1 bytes"):
         read_problem(path, lanes=3, memory_limit_bytes=-1)
-    with pytest.raises(UnknownName, match=r"no problem format is called 'jsn': did you mean json or jsp\?"):
+    with pytest.raises(UnknownName, match=r"no problem format is called 'jsn': did you mean json\?"):
         read_problem(path, lanes=3, format="jsn")
     with pytest.raises(BadInput, match=r"the name 'la01' does not tell the format"):
         read_problem(INSTANCES / "la01")
