@@ -26,9 +26,11 @@ def configured(device: Device, values: Mapping[str, Any], lanes: int, source: st
 
 
 def write_chips(sweep: Sweep, result: SweepResult, folder: Path) -> None:
-    """Device files of the front's first configurations, and of the devices that their lane orders were decided on."""
+    """Device files of the recommended configuration, of some along the front, its first among them, and of the devices
+    that their lane orders were decided on."""
     contents: dict[str, str] = {}
-    for point in result.pareto[:: max(1, -(-len(result.pareto) // MOST))]:
+    along_front = result.pareto[:: max(1, -(-len(result.pareto) // MOST))]
+    for point in (*along_front, *([] if result.recommended is None else [result.recommended])):
         lanes = int(point.parameters.get("lanes", sweep.device.lanes))
         values = {n: v for n, v in point.parameters.items() if n in sweep.device.parameters}
         named = f"row-{point.row}"

@@ -21,9 +21,19 @@ import numpy as np
 
 from pararev_hw import pipeline
 from pararev_hw.costmodels import accelerator
+from pararev_hw.costmodels.column_sums import column_sums
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.chips import configured
-from pararev_hw.sweeps.columns import NO_CORE, NO_ROOM, Columns, CostColumns, Floats, Ints, Outcome, TaskColumns
+from pararev_hw.sweeps.columns import (
+    NO_CORE,
+    NO_ROOM,
+    Columns,
+    CostColumns,
+    Floats,
+    Ints,
+    Outcome,
+    TaskColumns,
+)
 from pararev_hw.sweeps.compiled_replay import ReplayArrays, compile_replay, makespans_and_peaks, pays, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns, compile_tasks
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
@@ -105,7 +115,7 @@ class Engine:
         messages = np.where(parallel, of.orders.noc_bytes * costs.noc_j_per_byte, 0.0)
         energy["noc"] = costs.energy_j.get("noc", 0.0) + messages
         energy["static"] = costs.static_w * latency_s
-        energy["total"] = np.sum(list(energy.values()), axis=0)
+        energy["total"] = column_sums(np.stack(list(energy.values())))
         peak = np.where(parallel, played_peak, self._sequential_peak).astype(np.float64)
         failure = np.where(self._sequential_peak <= costs.memory_bytes, 0, NO_ROOM)
         return Outcome(latency_s, sequential_s, energy, peak, np.where(misfit, NO_CORE, failure))

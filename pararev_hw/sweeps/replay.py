@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw.costmodels.column_sums import column_sums
 from pararev_hw.sweeps.columns import Floats, Ints, TaskColumns
 
 
@@ -92,7 +93,7 @@ def replay(orders: LaneOrders, costs: TaskColumns) -> tuple[Floats, Floats]:
     if used < 2:
         return starts, ends
     demand = costs.bandwidth_demand
-    most = np.sort(demand[costs.row_of_task], axis=0)[-len(orders.lanes) :].sum(0)
+    most = column_sums(np.sort(demand[costs.row_of_task], axis=0)[-len(orders.lanes) :])
     contended = np.flatnonzero(most > 1.0)
     if len(contended):
         starts[:, contended], ends[:, contended] = _shared(orders, costs, contended)
@@ -236,6 +237,4 @@ def _padded(orders: LaneOrders, n: int) -> tuple[Ints, Ints, Ints]:
 def sequential_seconds(costs: TaskColumns) -> Floats:
     """The time [B] of all tasks one after another on one of equal lanes."""
     alone = costs.seconds * np.maximum(costs.bandwidth_demand, 1.0)
-    times = np.bincount(costs.row_of_task, minlength=len(alone)).astype(np.float64)
-    total: Floats = times @ alone
-    return total
+    return column_sums(alone[costs.row_of_task])

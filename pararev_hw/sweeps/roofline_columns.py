@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from pararev_hw.costmodels.column_sums import column_sums
 from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Traffic, kept_on_chip, share_of_bytes, traffic
@@ -124,8 +125,8 @@ class RooflineColumns:
         macs = np.where(spikes, 0.0, t.work / 2) * t.times
         events = np.where(spikes[:, None], done / 2, 0.0) * t.times[:, None]
         energy = {
-            "mac": (macs[:, None] * of_rows(t.mac_j)).sum(0),
-            "ac": (events * of_rows(t.ac_j)).sum(0),
+            "mac": column_sums(macs[:, None] * of_rows(t.mac_j)),
+            "ac": column_sums(events * of_rows(t.ac_j)),
             "vector": (t.vector @ t.times) * figure("energy_per_vector_flop_j"),
             "dram": (t.dram @ t.times) * figure("dram_energy_j_per_byte"),
             "sram": (t.moved @ t.times) * figure("sram_energy_j_per_byte"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pararev_hw.costmodels.column_sums import column_sums
 from pararev_hw.costmodels.traffic import Floats, Ints
 
 Places = Sequence[tuple[Ints, Ints]]  # (rows, distinct products) of the first, second, ... product of a layer
@@ -51,5 +52,5 @@ class Joules:
                 weights = np.zeros(len(a.values))
                 for at, k in self.places:
                     np.add.at(weights, k, times[at])
-            joules += (weights @ a.values) * a.price_j
+            joules += column_sums(weights[:, None] * a.values) * a.price_j
         return joules
