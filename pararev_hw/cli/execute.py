@@ -88,7 +88,7 @@ def execute(
     if steps < 1:
         raise BadInput(f"steps is {steps}: at least 1 is needed")
     describe(scheduler)  # raises where there is none of that name
-    launch = checked_launch(launch)
+    launched_as = checked_launch(launch)
     if trace is not None:
         check_output(trace)
     with progress() as tell:
@@ -120,7 +120,7 @@ def execute(
                 scheduler,
                 reworked=None if rewrite is None else rewrite(job.traced),
                 lanes=count,
-                launch=launch,
+                launch=launched_as,
                 steps=steps,
                 trace=trace,
                 progress=tell,
