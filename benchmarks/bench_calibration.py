@@ -34,11 +34,11 @@ def without_residuals(profile: Profile) -> Profile:
 
 def errors_by_kind(profile: Profile) -> dict[str, list[float]]:
     """|error| of held-out warm samples by kind and datatype."""
-    found: dict[str, list[float]] = defaultdict(list)
+    errors: dict[str, list[float]] = defaultdict(list)
     for sample, error in held_out_errors(profile):
         if not sample.cold:
-            found[f"{family(sample.op)} {sample.op.dtype}"].append(abs(error))
-    return found
+            errors[f"{family(sample.op)} {sample.op.dtype}"].append(abs(error))
+    return errors
 
 
 def main() -> None:

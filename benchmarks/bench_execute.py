@@ -52,22 +52,22 @@ def case(name: str, scheduler: str, lanes: int) -> None:
     hardware = execution.this_machine("cpu", lanes)
     options = Options(batch=batch, timesteps=4, input_shape=(3, 32, 32))
     job = execution.prepare(f"{Path(__file__).resolve()}:stack", options, mode=mode)
-    found = execution.document(execution.execute(job, hardware, scheduler, lanes=lanes, steps=steps, warm_up=1))
-    said, seen = found["predicted"], found["measured"]
+    result = execution.document(execution.execute(job, hardware, scheduler, lanes=lanes, steps=steps, warm_up=1))
+    predicted, measured = result["predicted"], result["measured"]
 
-    def shown(what: str) -> str:
-        ratio = seen[what]
+    def shown(quantity: str) -> str:
+        ratio = measured[quantity]
         return f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
 
-    ahead = found["choice"]
+    ahead = result["choice"]
     both = ("sequential_s", "parallel_s")
-    one, many = (f"{seen[n]['median'] * 1e3:8.1f} ms (predicted {said[n] * 1e3:.1f})" for n in both)
+    one, many = (f"{measured[n]['median'] * 1e3:8.1f} ms (predicted {predicted[n] * 1e3:.1f})" for n in both)
     print(
         f"{name:12} one lane {one}  {lanes} lanes {many}"
-        f"  over one lane {shown('speedup')} (predicted {said['speedup']:.3f})"
+        f"  over one lane {shown('speedup')} (predicted {predicted['speedup']:.3f})"
         f"  over threads {shown('speedup_over_threads')} (predicted {ahead['predicted_ratio']:.3f})"
         f"  loop over one lane {shown('sequential_over_loop')}"
-        f"  overlap {seen['overlap']['median']:.2f} (predicted {said['overlap']:.2f})"
+        f"  overlap {measured['overlap']['median']:.2f} (predicted {predicted['overlap']:.2f})"
         f"  chose {ahead['predicted']}, right was {ahead['measured']}",
         flush=True,
     )
@@ -97,8 +97,8 @@ def overhead(lanes: int) -> None:
     hardware = execution.this_machine("cpu", lanes)
     job = execution.prepare(f"{Path(__file__).resolve()}:tiny", Options(), granularity="op", optimizer="sgd-plain")
     ops = len(job.graph.ops)
-    found = execution.document(execution.execute(job, hardware, "asap", lanes=lanes, steps=30))
-    per_op = {n: found["measured"][f"{n}_s"]["median"] / ops * 1e6 for n in ("sequential", "parallel", "loop")}
+    result = execution.document(execution.execute(job, hardware, "asap", lanes=lanes, steps=30))
+    per_op = {n: result["measured"][f"{n}_s"]["median"] / ops * 1e6 for n in ("sequential", "parallel", "loop")}
     print(f"overhead     {ops} ops, each a task: " + ", ".join(f"{n} {t:.2f} us per op" for n, t in per_op.items()))
 
 

@@ -64,11 +64,11 @@ def compared(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, 
 
 def row(make: Callable[[], nn.Module], batch: Callable[[], torch.Tensor], settings: list[Setting]) -> list[float]:
     """Recorded bytes under the first setting, and the signed errors under all."""
-    found = []
+    peaks = []
     for setting in settings:
         torch.manual_seed(0)
-        found.append(compared(make(), batch(), setting))
-    return [found[0][1], *(predicted / recorded - 1 for predicted, recorded in found)]
+        peaks.append(compared(make(), batch(), setting))
+    return [peaks[0][1], *(predicted / recorded - 1 for predicted, recorded in peaks)]
 
 
 def main() -> None:
@@ -84,10 +84,10 @@ def main() -> None:
     errors: dict[str, list[float]] = {name: [] for name in settings}
     networks = {name: (make, lambda n=name: batch_of(n, given.batch)) for name, (make, _) in NETWORKS.items()}
     for name, (make, batch) in (networks | (dict(FULL) if given.full else {})).items():
-        recorded, *found = row(make, batch, list(settings.values()))
-        cells = [f"{error:+.2%}" for error in found]
+        recorded, *relative = row(make, batch, list(settings.values()))
+        cells = [f"{error:+.2%}" for error in relative]
         print(f"| {name} | {recorded / 2**20:.1f} MiB | {' | '.join(cells)} |", flush=True)
-        for setting, error in zip(settings, found, strict=True):
+        for setting, error in zip(settings, relative, strict=True):
             errors[setting].append(abs(error))
     means = [f"{sum(e) / len(e):.2%} / {max(e):.2%}" for e in errors.values()]
     print(f"| mean / worst | | {' | '.join(means)} |")

@@ -171,7 +171,7 @@ def jsp(folder: Path) -> None:
     """Job shops, 60 s each."""
     for row in _rows(folder, "jsp_optimum.csv"):
         costs = read_problem(_find(folder, row["file"], f"{row['file']}.jsp"), format="jsp")
-        told = []
+        results = []
         for name, options in (
             ("heft", {}),
             ("forward-backward", {}),
@@ -179,8 +179,8 @@ def jsp(folder: Path) -> None:
             ("exact", {"seconds": 60.0}),
         ):
             schedule, took_s = clocked(costs, name, **options)
-            told.append(f"{name} {schedule.makespan_s:.0f}{' proved' if schedule.optimal else ''} {took_s:.1f} s")
-        print(f"jsp {row['file']:6} optimum {row['optimum']:>5}: {', '.join(told)}")
+            results.append(f"{name} {schedule.makespan_s:.0f}{' proved' if schedule.optimal else ''} {took_s:.1f} s")
+        print(f"jsp {row['file']:6} optimum {row['optimum']:>5}: {', '.join(results)}")
 
 
 def memory() -> None:

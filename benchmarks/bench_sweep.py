@@ -86,15 +86,15 @@ def drawn(engine: Engine, count: int) -> dict[str, np.ndarray]:
 
 def one_by_one(engine: Engine, columns: dict[str, np.ndarray], count: int) -> None:
     lanes, worst, anew = 4, 0.0, []
-    found = engine({n: v[:count] for n, v in columns.items()}, lanes, count)
+    rows = engine({n: v[:count] for n, v in columns.items()}, lanes, count)
     began = time.process_time()
     studies = [engine.study({n: float(v[k]) for n, v in columns.items()}, lanes) for k in range(count)]
     seconds = (time.process_time() - began) / count
     for k, study in enumerate(studies):
-        worst = max(worst, abs(found.latency_s[k] / study.chosen.latency_s - 1))
-        own = configured(engine.device, {n: float(v[k]) for n, v in columns.items()}, lanes, "benchmark")
-        best = pipeline.study(engine.graph, own, scheduler="heft").chosen.latency_s
-        anew.append(found.latency_s[k] / best - 1)
+        worst = max(worst, abs(rows.latency_s[k] / study.chosen.latency_s - 1))
+        device = configured(engine.device, {n: float(v[k]) for n, v in columns.items()}, lanes, "benchmark")
+        best = pipeline.study(engine.graph, device, scheduler="heft").chosen.latency_s
+        anew.append(rows.latency_s[k] / best - 1)
     print(f"one at a time, {lanes} cores: {1 / seconds:.1f} configurations/s; largest difference {worst:.1e}")
     print(f"order of the class against one made anew: median {statistics.median(anew):+.2%}, worst {max(anew):+.2%}")
 

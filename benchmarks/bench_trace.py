@@ -53,8 +53,8 @@ def once(name: str, kind: str, timesteps: int) -> dict[str, float]:
     """One measurement in a process of its own."""
     command = [sys.executable, "-c", _ONE, name, kind, str(timesteps)]
     out = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    found: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
-    return found
+    numbers: dict[str, float] = json.loads(out.stdout.splitlines()[-1])
+    return numbers
 
 
 def main() -> None:

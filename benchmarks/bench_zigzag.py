@@ -159,8 +159,8 @@ def zigzag(python: Path, weight_words: int) -> list[dict[str, float]]:
         ran = subprocess.run([python, *(str(there / n) for n in names)], capture_output=True, text=True)
         if ran.returncode:
             raise SystemExit(f"ZigZag failed: {ran.stderr.strip()[-2000:]}")
-        found: list[dict[str, float]] = json.loads((there / "found.json").read_text())
-        return found
+        layers: list[dict[str, float]] = json.loads((there / "found.json").read_text())
+        return layers
 
 
 def core() -> Device:
@@ -173,9 +173,9 @@ def core() -> Device:
         "energy_per_mac_j.int8": MAC_J, "pe_macs_per_cycle.int8": 1, "activation_bits": 8, "weight_bits": 8,
         "accumulator_bits": 32, "dram_latency_s": 0, "launch_overhead_s": 0, "zero_skipping": 0,
     }  # fmt: skip
-    made = {n: DeviceParameter(float(v), "the benchmark's own core", "assumed") for n, v in figures.items()}
+    parameters = {n: DeviceParameter(float(v), "the benchmark's own core", "assumed") for n, v in figures.items()}
     base = load_device("edge8")
-    return replace(base, name="one core", lanes=1, parameters={**base.parameters, **made})
+    return replace(base, name="one core", lanes=1, parameters={**base.parameters, **parameters})
 
 
 def network() -> BlockGraph:
@@ -221,18 +221,18 @@ def main() -> None:
     parser.add_argument("--zigzag", type=Path, required=True, help="Python of an environment with zigzag-dse")
     parser.add_argument("--weight-words", type=int, default=8, help="weights that a PE of ZigZag's core has room for")
     given = parser.parse_args()
-    theirs, own = zigzag(given.zigzag, given.weight_words), ours()
+    zigzag_layers, here = zigzag(given.zigzag, given.weight_words), ours()
     print(f"{'layer':32} {'kcycles':>9} {'ZigZag':>9} {'ratio':>6} {'uJ':>9} {'ZigZag':>9} {'ratio':>6} "
           f"{'DRAM uJ':>9} {'ZigZag':>9} {'ratio':>6}")  # fmt: skip
-    for (name, *_), a, b in zip(LAYERS, own, theirs, strict=True):
+    for (name, *_), a, b in zip(LAYERS, here, zigzag_layers, strict=True):
         cells = []
         for key, unit in (("cycles", 1e3), ("energy_pj", 1e6), ("dram_pj", 1e6)):
             cells.append(f"{a[key] / unit:9.2f} {b[key] / unit:9.2f} {a[key] / b[key]:6.2f}")
         print(f"{name:32} {' '.join(cells)}")
     for key in ("cycles", "energy_pj", "dram_pj"):
-        tau = kendalltau([a[key] for a in own], [b[key] for b in theirs]).statistic
+        tau = kendalltau([a[key] for a in here], [b[key] for b in zigzag_layers]).statistic
         print(f"Kendall tau of {key.removesuffix('_pj')}: {tau:.3f}")
-    slow, fast = (sum(x["seconds"] for x in found) / len(LAYERS) for found in (theirs, own))
+    slow, fast = (sum(x["seconds"] for x in layers) / len(LAYERS) for layers in (zigzag_layers, here))
     print(f"{slow:.2f} s per layer in ZigZag, {fast * 1e3:.2f} ms per layer here, the search for tilings included")
 
 

@@ -191,9 +191,9 @@ class Problem:
 
 def fit(problem: Problem, start: np.ndarray, evaluations: int, progress: Callable[[str], None]) -> np.ndarray:
     began = time.monotonic()
-    found = least_squares(problem.residuals, start, jac=problem.jacobian, loss="soft_l1", max_nfev=evaluations)
-    progress(f"{found.nfev} evaluations in {time.monotonic() - began:.0f} s, cost {found.cost:.1f}")
-    return found.x
+    solution = least_squares(problem.residuals, start, jac=problem.jacobian, loss="soft_l1", max_nfev=evaluations)
+    progress(f"{solution.nfev} evaluations in {time.monotonic() - began:.0f} s, cost {solution.cost:.1f}")
+    return solution.x
 
 
 def scores(error: np.ndarray) -> str:
@@ -282,14 +282,14 @@ def expected_errors(problem: Problem, x: np.ndarray) -> dict[str, dict[str, floa
             mode = "infer" if " infer " in b.name else "train"
             unseen = b.held_out if b.held_out.any() else ~b.held_out
             sizes[b.card, mode] += np.abs(predicted / b.measured - 1)[unseen].tolist()
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    error_by_card: dict[str, dict[str, float]] = defaultdict(dict)
     for (card, mode), errors in sorted(sizes.items()):
-        found[card][mode] = float(f"{np.quantile(errors, 0.9):.2g}")
+        error_by_card[card][mode] = float(f"{np.quantile(errors, 0.9):.2g}")
     for mode in ("train", "infer"):
-        worst = max((found[card].get(mode, 0.0) for card in found), default=0.0)
-        found["other_cards"][mode] = worst
-    others = found["other_cards"]
-    return {card: {mode: own.get(mode, others[mode]) for mode in others} for card, own in found.items()}
+        worst = max((error_by_card[card].get(mode, 0.0) for card in error_by_card), default=0.0)
+        error_by_card["other_cards"][mode] = worst
+    others = error_by_card["other_cards"]
+    return {card: {mode: of_card.get(mode, others[mode]) for mode in others} for card, of_card in error_by_card.items()}
 
 
 def read_blocks(data: Path, traces: Path, per_op: int) -> list[Block]:

@@ -64,9 +64,9 @@ def family(name: str) -> str:
     """The family of a network by its name: what stands before sizes and variants."""
     plain = re.sub(r"^(tf|ssl|swsl|gluon|legacy|ig)_", "", name)
     word = re.match(r"[a-z]+", plain)
-    found = word.group(0).rstrip("_") if word else plain
+    stem = word.group(0).rstrip("_") if word else plain
     same = {"deit": "vit", "resnext": "resnet", "wide": "resnet", "seresnext": "seresnet", "ecaresnext": "ecaresnet"}
-    return same.get(found, found)
+    return same.get(stem, stem)
 
 
 def _strides_free(name: str, kind: str, dtype: str, inputs: Sequence[tuple[int, ...]], out: tuple[int, ...],
@@ -155,23 +155,23 @@ def neusight(data: Path, per_op: int) -> list[Block]:
             continue  # bound by arithmetic that the law does not hold
         kind = {"softmax": "softmax", "ln": "layer_norm"}.get(op, "elementwise")
         reads = 1 if op.endswith("u") or op in ("relu", "gelu", "tanh", "softmax", "ln") else 2
-        found = [
+        samples = [
             (Kernel(kind, 4 * int(r["B"]) * int(r["H"]) * (reads + 1)), float(r["ms"]) / 1e3, op, _row_held(r))
             for r in rows
         ]
         floor = f"call_s.{_NEUSIGHT[gpu]}" + (f".{op}" if op in ("ln", "softmax") else "")
-        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], found, 0.35, floor))
+        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], samples, 0.35, floor))
     products = _sampled(data / "neusight-gemm-fp32.csv.gz", lambda r: (r["gpu"], r["op"]), 3 * per_op)
     for (gpu, op), rows in products.items():
-        found = []
+        samples = []
         for r in rows:
             batch, m, n, k = (int(r[name]) for name in "BMNK")
             rows_m = m if op == "bmm" else m * batch
             kernel = product(batch if op == "bmm" else 1, rows_m, n, k, "float32")
-            found.append((kernel, float(r["ms"]) / 1e3, op, _row_held(r)))
-        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], found, 0.6, f"call_s.{_NEUSIGHT[gpu]}.product"))
+            samples.append((kernel, float(r["ms"]) / 1e3, op, _row_held(r)))
+        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], samples, 0.6, f"call_s.{_NEUSIGHT[gpu]}.product"))
     for gpu, rows in _sampled(data / "neusight-conv3x3-fp32.csv.gz", lambda r: r["gpu"], 3 * per_op).items():
-        found = []
+        samples = []
         for r in rows:
             b, c, o, size, stride, pad, k = (int(r[n]) for n in ("B", "ic", "oc", "in_hw", "stride", "pad", "k"))
             out = (size + 2 * pad - k) // stride + 1
@@ -180,8 +180,8 @@ def neusight(data: Path, per_op: int) -> list[Block]:
                 "aten.convolution.default", "conv", "float32", ((b, c, size, size), (o, c, k, k)), (b, o, out, out),
                 attributes, 1,
             )  # fmt: skip
-            found.append((kernels(t)[0], float(r["ms"]) / 1e3, "conv", _row_held(r)))
-        blocks.append(_block("NeuSight conv", _NEUSIGHT[gpu], found, 0.5, f"call_s.{_NEUSIGHT[gpu]}.conv"))
+            samples.append((kernels(t)[0], float(r["ms"]) / 1e3, "conv", _row_held(r)))
+        blocks.append(_block("NeuSight conv", _NEUSIGHT[gpu], samples, 0.5, f"call_s.{_NEUSIGHT[gpu]}.conv"))
     return blocks
 
 
@@ -227,7 +227,7 @@ def timm_steps(data: Path, traces: Path, layout: str, names: Sequence[str] | Non
     folder = traces / f"timm-{layout}"
     if names is None:
         names = sorted(n.name.removesuffix(".json.gz") for n in folder.glob("*.json.gz"))
-    found = []
+    steps = []
     for name in names:
         row = rows[name]
         batch, size = int(row["train_batch_size"]), int(row["train_img_size"])
@@ -235,23 +235,23 @@ def timm_steps(data: Path, traces: Path, layout: str, names: Sequence[str] | Non
         def trace(name: str = name, batch: int = batch, size: int = size):
             return timm_step(name, batch, size, channels_last=layout == "nhwc")
 
-        found.append(cached(folder, name, trace))
-    if not found:
+        steps.append(cached(folder, name, trace))
+    if not steps:
         return []
-    scarce = math.sqrt(100 / max(100, len(found)))  # as much weight in all, however many are traced
+    scarce = math.sqrt(100 / max(100, len(steps)))  # as much weight in all, however many are traced
     return [
         Block(
             name=f"timm training steps, {layout}, rtx3090",
             card="rtx3090",
-            kernels=_distinct(found),
+            kernels=_distinct(steps),
             measured=np.array([float(rows[n]["train_step_time"]) / 1e3 for n in names]),
             held_out=np.array([chosen_by_hash(family(n), 0.2) for n in names]),
-            combine=_eager(found, "host.rtx3090", {}),
+            combine=_eager(steps, "host.rtx3090", {}),
             weight=(12.0 if layout == "nchw" else 8.0) * scarce,
             tags=tuple(names),
             groups=tuple(family(n) for n in names),
             extra=("host.rtx3090", *HOST_EXTRA),
-            workloads=tuple(found),
+            workloads=tuple(steps),
         )
     ]
 
@@ -274,7 +274,7 @@ def torchvision_steps(data: Path, traces: Path) -> list[Block]:
     blocks = []
     for (gpu, dtype, mode), rows in groups.items():
         card, host = _TORCHVISION[gpu]
-        found = [
+        steps = [
             cached(
                 traces / "torchvision",
                 f"{row['net']}-{dtype}-{mode}",
@@ -290,15 +290,15 @@ def torchvision_steps(data: Path, traces: Path) -> list[Block]:
             Block(
                 name=f"torchvision {mode} {dtype}, {card} on host {host}",
                 card=card,
-                kernels=_distinct(found),
+                kernels=_distinct(steps),
                 measured=np.array([float(row["median_ms"]) / 1e3 for row in rows]),
                 held_out=np.array([chosen_by_hash(family(n)) for n in names]),
-                combine=_eager(found, f"host.{host}", factor, copied, f"copy.{host}"),
+                combine=_eager(steps, f"host.{host}", factor, copied, f"copy.{host}"),
                 weight=3.0,
                 tags=tuple(names),
                 groups=tuple(family(n) for n in names),
                 extra=(f"host.{host}", f"copy.{host}", f"host_inference.{host}", *HOST_EXTRA),
-                workloads=tuple(found),
+                workloads=tuple(steps),
             )
         )
     return blocks
@@ -307,7 +307,7 @@ def torchvision_steps(data: Path, traces: Path) -> list[Block]:
 def spikingjelly_neurons(data: Path, traces: Path) -> list[Block]:
     """The unrolled multi-step LIF neuron in torch on an RTX 2080 Ti, forward alone and with backward."""
     rows = [r for r in rows_of(data / "spikingjelly-neuron-times.csv") if r["backend"] == "torch"]
-    found, names = [], []
+    workloads, names = [], []
     for row in rows:
         mode, steps, size = "train" if "bwd" in row["pass"] else "infer", int(row["T"]), int(row["numel_per_step"])
         names.append(f"T {steps}, {mode}")
@@ -315,38 +315,38 @@ def spikingjelly_neurons(data: Path, traces: Path) -> list[Block]:
         def trace(steps: int = steps, size: int = size, mode: str = mode) -> BlockGraph:
             return unrolled_lif(steps, size, mode)
 
-        found.append(cached(traces / "spikingjelly", f"lif-{steps}-{mode}", trace))
+        workloads.append(cached(traces / "spikingjelly", f"lif-{steps}-{mode}", trace))
     return [
         Block(
             name="SpikingJelly's unrolled neuron, rtx2080ti",
             card="rtx2080ti",
-            kernels=_distinct(found),
+            kernels=_distinct(workloads),
             measured=np.array([float(r["ms"]) / 1e3 for r in rows]),
             held_out=np.array([int(r["T"]) in (32, 128) for r in rows]),
-            combine=_eager(found, "host.spikingjelly", {}),
+            combine=_eager(workloads, "host.spikingjelly", {}),
             weight=6.0,
             tags=tuple(names),
             groups=tuple(f"T {r['T']}" for r in rows),
             extra=("host.spikingjelly", *HOST_EXTRA),
-            workloads=tuple(found),
+            workloads=tuple(workloads),
         )
     ]
 
 
-def _distinct(found: Sequence[Workload]) -> tuple[Kernel, ...]:
-    return tuple(dict.fromkeys(kernel for w in found for kernel in w.kernels))
+def _distinct(workloads: Sequence[Workload]) -> tuple[Kernel, ...]:
+    return tuple(dict.fromkeys(kernel for w in workloads for kernel in w.kernels))
 
 
 def _eager(
-    found: Sequence[Workload], host: str, factors: Mapping[str, str], copied_bytes: int = 0, copy_rate: str = ""
+    workloads: Sequence[Workload], host: str, factors: Mapping[str, str], copied_bytes: int = 0, copy_rate: str = ""
 ) -> Callable[[np.ndarray, Values], Combined]:
     """An eager step on one stream: the device runs an op when the host has issued it and the one before is done.
 
     step = max over ops k of (host time until k is issued + device time from k on)
     """
-    index = {kernel: k for k, kernel in enumerate(_distinct(found))}
-    places = [np.array([index[kernel] for kernel in w.kernels], np.int64) for w in found]
-    roles = [np.array([_ROLES.index(r) for r in w.roles]) for w in found]
+    index = {kernel: k for k, kernel in enumerate(_distinct(workloads))}
+    places = [np.array([index[kernel] for kernel in w.kernels], np.int64) for w in workloads]
+    roles = [np.array([_ROLES.index(r) for r in w.roles]) for w in workloads]
     n_kernels = len(index)
 
     def combine(seconds: np.ndarray, value: Values) -> Combined:
@@ -355,7 +355,7 @@ def _eager(
             [value[factors[r]] if r in factors else value.get(f"host_factor.{r}", 1.0) for r in _ROLES]
         )
         whole, data, columns, rows = [], [], [], []
-        for i, (w, at, role) in enumerate(zip(found, places, roles, strict=True)):
+        for i, (w, at, role) in enumerate(zip(workloads, places, roles, strict=True)):
             device = w.launches @ seconds[at]
             issued = np.cumsum(per_role[role])
             if copied_bytes:
@@ -369,7 +369,7 @@ def _eager(
             columns.append(at)
             rows.append(np.full(len(at), i))
         jacobian = csr_array(
-            (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))), shape=(len(found), n_kernels)
+            (np.concatenate(data), (np.concatenate(rows), np.concatenate(columns))), shape=(len(workloads), n_kernels)
         )
         return np.array(whole), jacobian
 

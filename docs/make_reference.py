@@ -94,8 +94,8 @@ class _Verb:
                 options.append((names, _value(kind), default, info.help or ""))
         name = command.name or command.callback.__name__
         words = ["pararev-hw", name, *(["[OPTIONS]"] if options else []), *usage]
-        said = " ".join((command.callback.__doc__ or "").split())
-        return _Verb(name, said, " ".join(words), tuple(arguments), tuple(options))
+        summary = " ".join((command.callback.__doc__ or "").split())
+        return _Verb(name, summary, " ".join(words), tuple(arguments), tuple(options))
 
 
 def _default(value: object) -> str:
@@ -187,8 +187,8 @@ def _needed(info: FigureInfo) -> str:
 
 
 def _standings(device: Device) -> str:
-    found = [f.provenance for f in device.parameters.values()]
-    return ", ".join(str(found.count(s)) for s in ("measured", "published", "assumed"))
+    provenances = [f.provenance for f in device.parameters.values()]
+    return ", ".join(str(provenances.count(s)) for s in ("measured", "published", "assumed"))
 
 
 def json_page() -> str:

@@ -246,10 +246,10 @@ def main() -> None:
         print(p.name, flush=True)
     if pages_only:
         return
-    found = [overview(find_device(name)) for name in DEVICES]
-    for c in found:
+    overviews = [overview(find_device(name)) for name in DEVICES]
+    for c in overviews:
         (FOLDER / "figures" / f"all-{c.device.name}.svg").write_text(reports.compare_svg(c), encoding="utf-8")
-    (FOLDER / "index.md").write_text(index(found), encoding="utf-8")
+    (FOLDER / "index.md").write_text(index(overviews), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -44,12 +44,12 @@ def capacity(make: Callable[[int], BlockGraph], device: Device, *, limit_bytes: 
     limit = int(device.value("memory_bytes")) if limit_bytes is None else limit_bytes
     if limit < 1:
         raise BadInput(f"a memory limit is {limit} bytes: it must be at least 1")
-    known: dict[int, ProcessMemory] = {}
+    memory_by_size: dict[int, ProcessMemory] = {}
 
     def needs(size: int) -> int:
-        if size not in known:
-            known[size] = memory_of(make(size), device)
-        return known[size].least_bytes
+        if size not in memory_by_size:
+            memory_by_size[size] = memory_of(make(size), device)
+        return memory_by_size[size].least_bytes
 
     low, high = 0, MOST + 1  # fits, does not fit
     guess = 2  # batch normalisation refuses to train on one value
@@ -58,21 +58,21 @@ def capacity(make: Callable[[int], BlockGraph], device: Device, *, limit_bytes: 
             low = guess
         else:
             high = guess
-        guess = _next(known, limit, low, high)
+        guess = _next(memory_by_size, limit, low, high)
     if low == 0:
         raise Infeasible(
             f"size 1 needs {needs(1):,} bytes on {device.name}, and {limit:,} are there: choose a smaller network, a "
             "16-bit datatype, or a device with more memory"
         )
-    return Capacity(low, known[low], known.get(high), limit, len(known))
+    return Capacity(low, memory_by_size[low], memory_by_size.get(high), limit, len(memory_by_size))
 
 
-def _next(known: dict[int, ProcessMemory], limit: int, low: int, high: int) -> int:
+def _next(memory_by_size: dict[int, ProcessMemory], limit: int, low: int, high: int) -> int:
     """The size to try: on the line through the two sizes that are known nearest to the limit."""
-    if len(known) == 1:
+    if len(memory_by_size) == 1:
         return 8 if low else 1
-    a, b = sorted(sorted(known, key=lambda size: abs(known[size].least_bytes - limit))[:2])
-    slope = (known[b].least_bytes - known[a].least_bytes) / (b - a)
-    reach = b + (limit - known[b].least_bytes) / slope if slope > 0 else 2 * b
+    a, b = sorted(sorted(memory_by_size, key=lambda size: abs(memory_by_size[size].least_bytes - limit))[:2])
+    slope = (memory_by_size[b].least_bytes - memory_by_size[a].least_bytes) / (b - a)
+    reach = b + (limit - memory_by_size[b].least_bytes) / slope if slope > 0 else 2 * b
     guess = min(max(int(reach), low), high - 1)
     return guess if guess > low else low + 1

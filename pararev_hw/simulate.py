@@ -72,8 +72,8 @@ def timeline(
     arrays = problem.arrays
     release, issued = np.zeros(n), np.zeros(n)
     if arrays.host_s.any():
-        begins, done = _host(steps, *plan.arrays, arrays.host_s, np.array(starts))
-        release, issued = np.array(begins), np.array(done)
+        begins, issue_ends = _host(steps, *plan.arrays, arrays.host_s, np.array(starts))
+        release, issued = np.array(begins), np.array(issue_ends)
         starts, ends, _ = _unshared(steps, *plan.arrays, release, issued)
     if _may_contend(problem):
         demands = (arrays.compute_demand, arrays.bandwidth_demand)
@@ -266,9 +266,9 @@ def _unshared(
     return starts, ends, order
 
 
-def _deadlock(plan: _Plan, done: list[int]) -> list[int]:
+def _deadlock(plan: _Plan, finished: list[int]) -> list[int]:
     """Tasks that wait for each other in a circle, the first one repeated at the end."""
-    stuck = set(range(len(plan.work))).difference(done)
+    stuck = set(range(len(plan.work))).difference(finished)
     first, after = plan.after.start.tolist(), plan.after.task.tolist()
     cause: dict[int, int] = {}
     for i in sorted(stuck):
@@ -354,8 +354,8 @@ def _shared(
                 bandwidth += bandwidth_demand[i]
                 slow = max(1.0, compute, bandwidth)
         else:
-            done, i = heapq.heappop(working)
-            now, virtual = done_s, max(virtual, done)
+            end_virtual, i = heapq.heappop(working)
+            now, virtual = done_s, max(virtual, end_virtual)
             compute = compute - compute_demand[i] if len(working) > 0 else 0.0
             bandwidth = bandwidth - bandwidth_demand[i] if len(working) > 0 else 0.0
             slow = max(1.0, compute, bandwidth)

@@ -16,7 +16,7 @@ UNITS: dict[str, int] = {
 _SIZE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([A-Za-z]*)\s*", re.IGNORECASE)
 
 
-def parsed_bytes(text: str, what: str = "size") -> int:
+def parsed_bytes(text: str, quantity: str = "size") -> int:
     """The bytes that `text` names; binary (KiB, MiB, GiB, TiB) and decimal (kB, MB, GB, TB) units, none for bytes.
 
     Raises BadInput, naming `what`.
@@ -24,10 +24,10 @@ def parsed_bytes(text: str, what: str = "size") -> int:
     parts = _SIZE.fullmatch(text)
     unit = None if parts is None else next((u for u in UNITS if u.lower() == parts[2].lower()), None)
     if parts is None or unit is None:
-        raise BadInput(f"{what} {text!r}: give bytes or a size with its unit, as in 800MiB, 1.5GiB or 2GB")
+        raise BadInput(f"{quantity} {text!r}: give bytes or a size with its unit, as in 800MiB, 1.5GiB or 2GB")
     size = float(parts[1]) * UNITS[unit]
     if size < 0:
-        raise BadInput(f"{what} {text!r}: it must not be negative")
+        raise BadInput(f"{quantity} {text!r}: it must not be negative")
     if not size < 1 << 62:
-        raise BadInput(f"{what} {text!r}: more than any memory holds")
+        raise BadInput(f"{quantity} {text!r}: more than any memory holds")
     return round(size)

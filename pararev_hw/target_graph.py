@@ -94,7 +94,7 @@ def optimizer_for(device: Hardware | None, optimizer: str | None) -> MakeOptimiz
 
 
 def graph_of(
-    found: Target,
+    target: Target,
     optimizer: MakeOptimizer,
     *,
     mode: Literal["train", "infer"] = "train",
@@ -114,32 +114,32 @@ def graph_of(
     from pararev_hw.tracing import DispatchRules, trace_step
 
     _check_spikes(spikes)
-    progress(f"tracing {found.name}")
-    has_step = found.step is not None and mode == "train"
+    progress(f"tracing {target.name}")
+    has_step = target.step is not None and mode == "train"
     traced = trace_step(
-        found.network,
-        (*found.inputs, *found.targets) if has_step else found.inputs,
-        name=found.name,
+        target.network,
+        (*target.inputs, *target.targets) if has_step else target.inputs,
+        name=target.name,
         mode=mode,
-        batch=found.batch,
-        timesteps=found.timesteps,
+        batch=target.batch,
+        timesteps=target.timesteps,
         dtype=dtype,
         granularity=granularity,
         blocks=blocks,
         optimizer=optimizer,
         accumulate=accumulate,
         zero_grad=zero_grad,
-        step=found.step if has_step else None,
+        step=target.step if has_step else None,
         loss=loss,
-        assumptions=found.assumptions,
+        assumptions=target.assumptions,
         rules=DispatchRules(
             cuda=device is None or device.kind == "gpu",
             channels_last=channels_last,
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph, found = _with_axes(traced, found)
-    graph = with_spikes(graph, found, spikes, progress)
+    graph, target = _with_axes(traced, target)
+    graph = with_spikes(graph, target, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 

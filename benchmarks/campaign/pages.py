@@ -86,7 +86,7 @@ class Reduction:
 
 def reductions(rows: Sequence[Record]) -> tuple[Reduction, ...]:
     """One for each depth, batch, mode and neuron that was compared."""
-    found = []
+    compared = []
     for row in rows:
         medians: Mapping[str, float] = row["median_s"]
         rev = {name: s for name, s in medians.items() if name.startswith("rev")}
@@ -94,7 +94,7 @@ def reductions(rows: Sequence[Record]) -> tuple[Reduction, ...]:
         if not rev or not para:
             continue
         way = min(para, key=para.__getitem__)
-        found.append(
+        compared.append(
             Reduction(
                 row["depth"],
                 row["batch"],
@@ -107,7 +107,7 @@ def reductions(rows: Sequence[Record]) -> tuple[Reduction, ...]:
                 way,
             )
         )
-    return tuple(sorted(found, key=lambda r: (r.mode != "train", r.neuron, r.batch, r.depth)))
+    return tuple(sorted(compared, key=lambda r: (r.mode != "train", r.neuron, r.batch, r.depth)))
 
 
 def _less(para: Mapping[str, float], rev: Mapping[str, float], launch: str) -> float | None:
@@ -119,18 +119,18 @@ def _less(para: Mapping[str, float], rev: Mapping[str, float], launch: str) -> f
 def verdict(rows: Sequence[Reduction]) -> list[str]:
     """Plainly, whether the paper's figures were reached, and what limited them."""
     lines = []
-    for mode, figure, what in (
+    for mode, figure, claim in (
         ("train", PAPER_TRAINING, "training time reduced by up to 35.2 %"),
         ("infer", PAPER_INFERENCE, "inference time reduced by 18.15 %"),
     ):
         values = [(1 - r.para_s / r.rev_s, r) for r in rows if r.mode == mode]
         if not values:
-            lines.append(f"- {what} (abstract): not measured.")
+            lines.append(f"- {claim} (abstract): not measured.")
             continue
         best, at = max(values, key=lambda v: v[0])
         word = "beaten" if best > figure else "reached" if best >= figure - 0.005 else "not reached"
         lines.append(
-            f"- {what} (abstract): **{word}**. The largest reduction is {best:.1%}, at depth {at.depth}, "
+            f"- {claim} (abstract): **{word}**. The largest reduction is {best:.1%}, at depth {at.depth}, "
             f"batch {at.batch}, {at.para_way}; each network in its fastest way."
         )
     loops = [r.own_loop for r in rows if r.mode == "train" and r.own_loop is not None and r.depth >= 37]

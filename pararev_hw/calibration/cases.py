@@ -54,17 +54,17 @@ class Operand:
         if self.order is not None:
             stored = tuple(self.shape[self.order.index(d)] for d in range(len(self.shape)))
         if generator is None:
-            made = torch.empty(stored, dtype=dtype, device=device)
+            tensor = torch.empty(stored, dtype=dtype, device=device)
         elif self.content == "small":
-            made = torch.randint(0, self.below, stored, generator=generator).to(device=device, dtype=dtype)
+            tensor = torch.randint(0, self.below, stored, generator=generator).to(device=device, dtype=dtype)
         elif self.content == "spikes":
-            made = (torch.rand(stored, generator=generator) < self.density).to(device=device, dtype=dtype)
+            tensor = (torch.rand(stored, generator=generator) < self.density).to(device=device, dtype=dtype)
         elif self.content == "ones":
-            made = torch.ones(stored, dtype=dtype, device=device)
+            tensor = torch.ones(stored, dtype=dtype, device=device)
         else:
             values = torch.randn(stored, generator=generator)
-            made = (values.abs_().add_(0.1) if self.content == "positive" else values).to(device=device, dtype=dtype)
-        return made if self.order is None else made.permute(self.order)
+            tensor = (values.abs_().add_(0.1) if self.content == "positive" else values).to(device=device, dtype=dtype)
+        return tensor if self.order is None else tensor.permute(self.order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +78,10 @@ class Case:
 
     @property
     def callable(self) -> Callable[..., Any]:
-        found: Any = torch.ops
+        function: Any = torch.ops
         for part in self.function.split("."):
-            found = getattr(found, part)
-        return found  # type: ignore[no-any-return]
+            function = getattr(function, part)
+        return function  # type: ignore[no-any-return]
 
     @property
     def density(self) -> float | None:

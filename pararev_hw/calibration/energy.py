@@ -23,7 +23,7 @@ _PRICES = ("static_power_w", "energy_per_mac_j.float32", "energy_per_mac_j.bfloa
 class PowerSample:
     """What ran for `seconds`, and the joules that the counter moved."""
 
-    what: str
+    name: str
     seconds: float
     joules: float
     float32_macs: float
@@ -51,13 +51,13 @@ def _powers(counter: Callable[[], float]) -> Iterator[PowerSample]:
     begin, before = time.perf_counter(), counter()
     time.sleep(_LONG_S)
     yield PowerSample("idle", time.perf_counter() - begin, counter() - before, 0.0, 0.0, 0.0)
-    for what, run, single_macs, half_macs, moved in (
+    for name, run, single_macs, half_macs, moved in (
         ("float32 products", lambda: single @ single, float(n**3), 0.0, 12.0 * n * n),
         ("bfloat16 products", lambda: half @ half, 0.0, float(n**3), 6.0 * n * n),
         ("copies", lambda: out.copy_(block), 0.0, 0.0, 8.0 * block.numel()),
     ):
         seconds, joules, count = _counted(run, counter)
-        yield PowerSample(what, seconds, joules, count * single_macs, count * half_macs, count * moved)
+        yield PowerSample(name, seconds, joules, count * single_macs, count * half_macs, count * moved)
 
 
 def _counted(run: Callable[[], object], counter: Callable[[], float]) -> tuple[float, float, int]:

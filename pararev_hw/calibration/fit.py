@@ -34,12 +34,12 @@ def fits(samples: Sequence[OpSample], capacities: tuple[float, float], fault_s_p
         by_group[group(s.op), s.op.dtype].append(s)
         if not branches(s.op):
             by_kind[family(s.op), s.op.dtype].append(s)
-    found = [
+    fitted = [
         _fit(name, dtype, members, capacities, fault_s_per_byte, smooth=smooth)
         for table, smooth in ((by_group, True), (by_kind, False))
         for (name, dtype), members in sorted(table.items())
     ]
-    return tuple(f for f in found if f is not None)
+    return tuple(f for f in fitted if f is not None)
 
 
 def _fit(
@@ -51,29 +51,29 @@ def _fit(
     *,
     smooth: bool,
 ) -> Fit | None:
-    known = [s for s in samples if not s.held_out]
-    unseen = [s for s in samples if s.held_out]
-    if len(known) < _FEWEST:
+    held_in = [s for s in samples if not s.held_out]
+    held_out = [s for s in samples if s.held_out]
+    if len(held_in) < _FEWEST:
         return None
-    table, taken = measured_design_matrix(known, capacities), seconds_without_faults(known, fault_s_per_byte)
+    table, taken = measured_design_matrix(held_in, capacities), seconds_without_faults(held_in, fault_s_per_byte)
     coefficients = dict(fitted_coefficients(table, taken))
     residual = np.log(taken / table.seconds(coefficients))
     if smooth:
         how = fit_hyperparameters(table.at, residual)
         if how is not None:
             coefficients |= hyperparameter_estimates(how)
-    draft = Fit(name, dtype, coefficients, len(known), len(unseen), None, None, None)
-    if not unseen:
+    draft = Fit(name, dtype, coefficients, len(held_in), len(held_out), None, None, None)
+    if not held_out:
         return draft
-    rest = measured_design_matrix(unseen, capacities)
+    rest = measured_design_matrix(held_out, capacities)
     factor = corrected(table, residual, hyperparameters_of(draft), rest)
-    error = rest.seconds(coefficients) * factor / seconds_without_faults(unseen, fault_s_per_byte) - 1.0
+    error = rest.seconds(coefficients) * factor / seconds_without_faults(held_out, fault_s_per_byte) - 1.0
     return Fit(
         name,
         dtype,
         coefficients,
-        len(known),
-        len(unseen),
+        len(held_in),
+        len(held_out),
         residual_median=float(np.median(np.abs(error))),
         residual_p90=float(np.quantile(np.abs(error), 0.9)),
         bias=float(np.median(error)),
@@ -109,16 +109,16 @@ def fitted_coefficients(table: DesignMatrix, taken_s: Floats) -> Mapping[str, Es
 def _sigmas(jacobian: Floats, residual: Floats, at: Floats) -> list[float | None]:
     """Standard deviations of the coefficients that are not at their bound."""
     free = np.flatnonzero(at > 1e-5)
-    found: list[float | None] = [None] * len(at)
+    deviations: list[float | None] = [None] * len(at)
     spare = len(residual) - len(free)
     if spare < 1 or not len(free):
-        return found
+        return deviations
     try:
         covariance = np.linalg.inv(jacobian[:, free].T @ jacobian[:, free])
     except np.linalg.LinAlgError:
-        return found  # amounts that always go together: their prices are not told apart
+        return deviations  # amounts that always go together: their prices are not told apart
     variance = np.diag(covariance) * float(residual @ residual) / spare
     for j, v in zip(free.tolist(), variance.tolist(), strict=True):
         if 0 <= v < np.inf:
-            found[j] = float(np.sqrt(v))
-    return found
+            deviations[j] = float(np.sqrt(v))
+    return deviations

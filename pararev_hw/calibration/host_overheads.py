@@ -71,7 +71,7 @@ def matmul_peaks(device: str, clock: Clock) -> Mapping[str, Points]:
     """Rate of square matrix products by size, for each datatype; on a GPU float32 with and without TF32."""
     generator = torch.Generator().manual_seed(0)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    found: dict[str, Points] = {}
+    peaks: dict[str, Points] = {}
     for name, dtype in dtypes.items():
         if device == "cpu" and name == "float16":
             continue  # no CPU library multiplies halves faster than floats
@@ -88,8 +88,8 @@ def matmul_peaks(device: str, clock: Clock) -> Mapping[str, Points]:
                         break  # an emulated datatype: larger products would take the time of the operations
             finally:
                 torch.backends.cuda.matmul.allow_tf32 = allowed
-            found[f"matmul_flops_per_s.{'tfloat32' if tf32 else name}"] = tuple(points)
-    return found
+            peaks[f"matmul_flops_per_s.{'tfloat32' if tf32 else name}"] = tuple(points)
+    return peaks
 
 
 def copy_curve(device: str, clock: Clock) -> tuple[Points, Points]:
@@ -115,8 +115,8 @@ def capacities(warm: Points, start: tuple[float, float]) -> Mapping[str, Estimat
 
     def predicted(p: Floats) -> Floats:
         overhead, a, b, c, l2, last = np.exp(p)
-        found: Floats = overhead + size * (a + b * miss_share(size, l2) + c * miss_share(size, last))
-        return found
+        time_s: Floats = overhead + size * (a + b * miss_share(size, l2) + c * miss_share(size, last))
+        return time_s
 
     first = np.log([time_s[0], 1e-11, 1e-11, 3e-11, start[0], start[1]])
     span = np.array([3.0, 5.0, 5.0, 5.0, 0.7, 0.7])

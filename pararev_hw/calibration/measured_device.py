@@ -37,20 +37,22 @@ def _gpu() -> Device:
     properties = torch.cuda.get_device_properties(0)
     model = load_device("h200")
     source = f"torch {torch.__version__}, {properties.name}"
-    found = {name: DeviceParameter(value, f"{what}; {source}", "measured") for name, value, what in _probes()}
-    found["memory_bytes"] = DeviceParameter(
+    parameters = {
+        name: DeviceParameter(value, f"{meaning}; {source}", "measured") for name, value, meaning in _probes()
+    }
+    parameters["memory_bytes"] = DeviceParameter(
         float(properties.total_memory), f"as the driver reports it; {source}", "measured"
     )
-    found["parallel_units"] = DeviceParameter(float(properties.multi_processor_count), source, "measured")
+    parameters["parallel_units"] = DeviceParameter(float(properties.multi_processor_count), source, "measured")
     for name in _TAKEN_OVER:
         if name in model.parameters:
-            found[name] = DeviceParameter(model.value(name), f"not measured here: that of {model.name}", "assumed")
+            parameters[name] = DeviceParameter(model.value(name), f"not measured here: that of {model.name}", "assumed")
     return Device(
         name=properties.name.lower().replace(" ", "-"),
         kind="gpu",
         title=properties.name,
         lanes=model.lanes,
-        parameters=dict(sorted(found.items())),
+        parameters=dict(sorted(parameters.items())),
         notes=("A lane is a stream.",),
     )
 
@@ -61,7 +63,7 @@ def _probes() -> list[tuple[str, float, str]]:
     def seconds(run: Callable[[], object]) -> float:
         return measure(run, cuda_clock, limit_s=0.3).median_s
 
-    found = []
+    probes = []
     allowed = torch.backends.cuda.matmul.allow_tf32
     try:
         for name, dtype, tf32 in (
@@ -73,7 +75,7 @@ def _probes() -> list[tuple[str, float, str]]:
             torch.backends.cuda.matmul.allow_tf32 = tf32
             a = torch.randn(_MATRIX, _MATRIX, device="cuda").to(dtype)
             rate = 2 * _MATRIX**3 / seconds(lambda a=a: a @ a)  # type: ignore[misc]
-            found.append((f"matrix_flops_per_s.{name}", rate, f"{_MATRIX}^3 matmul"))
+            probes.append((f"matrix_flops_per_s.{name}", rate, f"{_MATRIX}^3 matmul"))
     finally:
         torch.backends.cuda.matmul.allow_tf32 = allowed
     big = torch.empty(_COPY_ELEMENTS, device="cuda")
@@ -84,11 +86,11 @@ def _probes() -> list[tuple[str, float, str]]:
     vector_s = max(seconds(lambda: cached.mul_(1.0)) - launch_s, 1e-9)
     host_s = measure(lambda: tiny.mul_(1.0), cuda_step_clock, limit_s=0.2, batch_s=5e-3).median_s
     view_s = measure(lambda: tiny.view(2, 2), cuda_step_clock, limit_s=0.2, batch_s=5e-3).median_s
-    found += [
+    probes += [
         ("memory_bandwidth_bytes_per_s", bandwidth, "1 GiB clone, read + write"),
         ("vector_flops_per_s.float32", cached.numel() / vector_s, "product of 2^20 elements in the cache"),
         ("launch_overhead_s", launch_s, "a kernel of 4 elements, back to back"),
         ("host_overhead_s", host_s, "launches of a kernel of 4 elements"),
         ("host_view_overhead_s", view_s, "views of 4 elements"),
     ]
-    return found
+    return probes

@@ -29,7 +29,7 @@ _UNTOUCHED = ("view", "host")  # kinds whose time does not depend on where their
 class Missed:
     """A case that was not measured, with its reason."""
 
-    what: str
+    case: str
     reason: str
 
 

@@ -31,12 +31,12 @@ _SIZES = ((4, 16, 16), (8, 32, 16), (8, 64, 16), (16, 64, 32))  # batch, channel
 
 def pair_cases() -> tuple[tuple[Case, Case], ...]:
     """Pairs of ops as the two branches of a block would run them."""
-    found = []
+    pairs = []
     for batch, channels, side in _SIZES:
         conv, add = conv_case(batch, channels, side), sum_case((batch, channels, side, side))
-        found += [(conv, conv), (add, add), (conv, add)]
+        pairs += [(conv, conv), (add, add), (conv, add)]
     large = sum_case((64, 64, 32, 32))
-    return (*found, (large, large))
+    return (*pairs, (large, large))
 
 
 def measured_pairs(device: str, clock: Clock, until: Callable[[], bool]) -> Iterator[PairSample | Missed]:

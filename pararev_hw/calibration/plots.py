@@ -28,8 +28,8 @@ def residuals(profile: Profile) -> Figure:
     for s, error in held_out_errors(profile):
         if not s.cold:
             points[family(s.op)].append((s.median_s, 1.0 + error))
-    for kind, found in sorted(points.items()):
-        axes.scatter([p[0] for p in found], [p[1] for p in found], s=10, label=kind)
+    for kind, kind_points in sorted(points.items()):
+        axes.scatter([p[0] for p in kind_points], [p[1] for p in kind_points], s=10, label=kind)
     axes.axhspan(0.9, 1.1, alpha=0.15, color="gray", label="within 10 %")
     axes.set(xscale="log", yscale="log", xlabel="measured, s", ylabel="predicted / measured", title="held-out shapes")
     axes.legend(fontsize=7, ncols=2)
@@ -40,9 +40,9 @@ def curves(profile: Profile) -> Figure:
     """Rates by size, as measured."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for name, found in sorted(profile.curves.items()):
+    for name, curve in sorted(profile.curves.items()):
         axes = left if name.startswith("copy") else right
-        axes.plot([p[0] for p in found], [p[1] for p in found], marker=".", label=name)
+        axes.plot([p[0] for p in curve], [p[1] for p in curve], marker=".", label=name)
     left.set(xscale="log", yscale="log", xlabel="working set, bytes", ylabel="bytes/s")
     right.set(xscale="log", yscale="log", xlabel="matrix side", ylabel="flop/s")
     for axes in (left, right):

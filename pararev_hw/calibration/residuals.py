@@ -36,19 +36,19 @@ def held_out_errors(profile: Profile) -> Iterator[tuple[OpSample, float]]:
     """Each held-out sample that has a fit, with predicted / measured - 1."""
     faults = profile.host["fault_s_per_byte"].value if "fault_s_per_byte" in profile.host else 0.0
     limits = capacities(profile)
-    known: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
-    unseen: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
+    held_in: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
+    held_out: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
     for s in profile.samples:
-        (unseen if s.held_out else known)[group(s.op), s.op.dtype].append(s)
+        (held_out if s.held_out else held_in)[group(s.op), s.op.dtype].append(s)
     for fit in profile.fits:
         key = (fit.group, fit.dtype)
-        if not known[key] or not unseen[key]:
+        if not held_in[key] or not held_out[key]:
             continue
-        table, rest = measured_design_matrix(known[key], limits), measured_design_matrix(unseen[key], limits)
-        residual = np.log(seconds_without_faults(known[key], faults) / table.seconds(fit.coefficients))
+        table, rest = measured_design_matrix(held_in[key], limits), measured_design_matrix(held_out[key], limits)
+        residual = np.log(seconds_without_faults(held_in[key], faults) / table.seconds(fit.coefficients))
         factor = corrected(table, residual, hyperparameters_of(fit), rest)
-        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(unseen[key], faults) - 1.0
-        yield from zip(unseen[key], errors.tolist(), strict=True)
+        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(held_out[key], faults) - 1.0
+        yield from zip(held_out[key], errors.tolist(), strict=True)
 
 
 def kind_residuals(profile: Profile) -> tuple[Residual, ...]:
@@ -66,19 +66,19 @@ def kind_residuals(profile: Profile) -> tuple[Residual, ...]:
             kind,
             dtype,
             shapes[kind, dtype],
-            len(found),
-            float(np.median(np.abs(found))),
-            float(np.quantile(np.abs(found), 0.9)),
-            float(np.median(found)),
+            len(shares),
+            float(np.median(np.abs(shares))),
+            float(np.quantile(np.abs(shares), 0.9)),
+            float(np.median(shares)),
         )
-        for (kind, dtype), found in sorted(errors.items())
+        for (kind, dtype), shares in sorted(errors.items())
     )
 
 
 def step_residuals(profile: Profile) -> tuple[tuple[str, float, float], ...]:
     """Held-in steps: name, median seconds, and what the ops alone were predicted to take over that."""
-    found = []
+    residuals = []
     for s in profile.steps:
         seconds = sorted(s.seconds)[len(s.seconds) // 2]
-        found.append((s.network, seconds, s.ops_s / seconds))
-    return tuple(found)
+        residuals.append((s.network, seconds, s.ops_s / seconds))
+    return tuple(residuals)

@@ -67,37 +67,37 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
     with computing_threads(1):
         budget = Budget(60 * minutes)
         progress(f"measuring the {device}: overheads and figures")
-        found = Measured(device, measured_device(device))
+        measured = Measured(device, measured_device(device))
         interrupted = False
         try:
-            for what in _measuring(found, budget):
-                progress(what)
+            for activity in _measuring(measured, budget):
+                progress(activity)
         except KeyboardInterrupt:
             interrupted = True
-            found.missed.append(Missed("the rest", "interrupted"))
+            measured.missed.append(Missed("the rest", "interrupted"))
         except DeviceLost as gone:
-            found.missed.append(Missed("the rest", f"the device is gone: {gone}"))
-        if not found.samples:
+            measured.missed.append(Missed("the rest", f"the device is gone: {gone}"))
+        if not measured.samples:
             if interrupted:
                 raise KeyboardInterrupt
-            raise BadInput(f"nothing could be measured on {device!r}: {_first(found.missed)}")
+            raise BadInput(f"nothing could be measured on {device!r}: {_first(measured.missed)}")
         progress("fitting")
-        return assembled(found), interrupted
+        return assembled(measured), interrupted
 
 
-def _measuring(found: Measured, budget: Budget) -> Iterator[str]:
-    """Measures into `found`, and says what it is at."""
-    device = found.device
+def _measuring(measured: Measured, budget: Budget) -> Iterator[str]:
+    """Measure into `measured`; yields what is being measured."""
+    device = measured.device
     clock = cuda_clock if device == "cuda" else cpu_clock
-    with _kept(found, "overheads"):
-        found.overheads = dict(host_overheads.overheads(device, clock))
+    with _missing_on_error(measured, "overheads"):
+        measured.overheads = dict(host_overheads.overheads(device, clock))
         warm, cold = host_overheads.copy_curve(device, clock)
-        found.curves |= {"copy_bytes_per_s": warm, "copy_cold_bytes_per_s": cold}
-        found.overheads = {**found.overheads, **host_overheads.capacities(warm, _CACHES[device])}
+        measured.curves |= {"copy_bytes_per_s": warm, "copy_cold_bytes_per_s": cold}
+        measured.overheads = {**measured.overheads, **host_overheads.capacities(warm, _CACHES[device])}
         if device == "cpu":
-            found.overheads = {**found.overheads, "fault_s_per_byte": host_overheads.fault_s_per_byte()}
-    with _kept(found, "matmul peaks"):
-        found.curves |= host_overheads.matmul_peaks(device, clock)
+            measured.overheads = {**measured.overheads, "fault_s_per_byte": host_overheads.fault_s_per_byte()}
+    with _missing_on_error(measured, "matmul peaks"):
+        measured.curves |= host_overheads.matmul_peaks(device, clock)
 
     part = 1.0 - _STEPS_SHARE - _PAIRS_SHARE
     ended = budget.share(part)
@@ -107,39 +107,39 @@ def _measuring(found: Measured, budget: Budget) -> Iterator[str]:
     seen = 0
     for sample in measured_ops(todo, device, clock, ended):
         if isinstance(sample, Missed):
-            found.missed.append(sample)
+            measured.missed.append(sample)
         else:
-            found.samples.append(sample)
+            measured.samples.append(sample)
             seen += last is None or sample.op is not last.op
             last = sample
             yield f"measuring ops: {seen} of {cases}"
     if ended():
-        found.missed.append(Missed(f"{cases - seen} of {cases} ops", "the time was over"))
+        measured.missed.append(Missed(f"{cases - seen} of {cases} ops", "the time was over"))
 
     yield "measuring pairs"
     ended = budget.share(_PAIRS_SHARE / (_STEPS_SHARE + _PAIRS_SHARE))
-    with _kept(found, "pairs"):
+    with _missing_on_error(measured, "pairs"):
         for pair in measured_pairs(device, clock, ended):
-            (found.missed if isinstance(pair, Missed) else found.pairs).append(pair)  # type: ignore[arg-type]
+            (measured.missed if isinstance(pair, Missed) else measured.pairs).append(pair)  # type: ignore[arg-type]
     which = held_in.CUDA if device == "cuda" else held_in.CPU
     ended = budget.share(1.0)
     for step in measured_steps(which, device, 1, SEED, ended):
         if isinstance(step, Missed):
-            found.missed.append(step)
+            measured.missed.append(step)
         else:
-            found.steps.append(step)
+            measured.steps.append(step)
             yield f"measured step {step.sample.network}"
-    if len(found.steps) < len(which) and ended():
-        found.missed.append(Missed(f"{len(which) - len(found.steps)} of {len(which)} steps", "the time was over"))
+    if len(measured.steps) < len(which) and ended():
+        measured.missed.append(Missed(f"{len(which) - len(measured.steps)} of {len(which)} steps", "the time was over"))
     if device == "cuda":
         yield "measuring power"
-        with _kept(found, "energy"):
+        with _missing_on_error(measured, "energy"):
             for power in measured_power():
-                (found.missed if isinstance(power, Missed) else found.power).append(power)  # type: ignore[arg-type]
+                (measured.missed if isinstance(power, Missed) else measured.power).append(power)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
-def _kept(found: Measured, what: str) -> Iterator[None]:
+def _missing_on_error(measured: Measured, part: str) -> Iterator[None]:
     """A part that fails is missed, and the rest goes on; a device that is gone ends it all."""
     try:
         yield
@@ -148,39 +148,39 @@ def _kept(found: Measured, what: str) -> Iterator[None]:
         reason = failure(error)
         if reason is None:
             raise DeviceLost(str(error).splitlines()[0]) from error
-        found.missed.append(Missed(what, reason))
+        measured.missed.append(Missed(part, reason))
 
 
-def assembled(found: Measured) -> Profile:
+def assembled(measured: Measured) -> Profile:
     """The profile of what was measured."""
-    overheads = dict(found.overheads)
-    for name, start in zip(("l2_capacity_bytes", "last_capacity_bytes"), _CACHES[found.device], strict=True):
+    overheads = dict(measured.overheads)
+    for name, start in zip(("l2_capacity_bytes", "last_capacity_bytes"), _CACHES[measured.device], strict=True):
         overheads.setdefault(name, Estimate(float(start)))
     limits = overheads["l2_capacity_bytes"].value, overheads["last_capacity_bytes"].value
     faults = overheads["fault_s_per_byte"].value if "fault_s_per_byte" in overheads else 0.0
     profile = Profile(
-        device=with_sharing(found.base, found.pairs, limits[1]),
-        environment=environment(found.device, 1),
+        device=with_sharing(measured.base, measured.pairs, limits[1]),
+        environment=environment(measured.device, 1),
         host=overheads,
-        fits=fits(found.samples, limits, faults),
+        fits=fits(measured.samples, limits, faults),
         corrections={},
-        curves=dict(found.curves),
-        samples=tuple(found.samples),
-        pairs=tuple(found.pairs),
+        curves=dict(measured.curves),
+        samples=tuple(measured.samples),
+        pairs=tuple(measured.pairs),
         steps=(),
-        held_in=tuple(dict.fromkeys(s.sample.network.split()[0] for s in found.steps)),
-        missing=_missing(found),
+        held_in=tuple(dict.fromkeys(s.sample.network.split()[0] for s in measured.steps)),
+        missing=_missing(measured),
         seed=SEED,
     )
-    corrected, steps = corrections(profile, found.steps)
-    return replace(profile, corrections=corrected, steps=steps, device=fitted_power(profile.device, found.power))
+    corrected, steps = corrections(profile, measured.steps)
+    return replace(profile, corrections=corrected, steps=steps, device=fitted_power(profile.device, measured.power))
 
 
-def _missing(found: Measured) -> tuple[str, ...]:
+def _missing(measured: Measured) -> tuple[str, ...]:
     """What was not measured, each with its reason; cases of one entry that failed alike in one line."""
-    counts = Counter((m.what, m.reason) for m in found.missed)
-    return tuple(f"{what}: {reason}" + (f" ({n} times)" if n > 1 else "") for (what, reason), n in counts.items())
+    counts = Counter((m.case, m.reason) for m in measured.missed)
+    return tuple(f"{case}: {reason}" + (f" ({n} times)" if n > 1 else "") for (case, reason), n in counts.items())
 
 
 def _first(missed: list[Missed]) -> str:
-    return f"{missed[0].what}: {missed[0].reason}" if missed else "the time was too short: give more --minutes"
+    return f"{missed[0].case}: {missed[0].reason}" if missed else "the time was too short: give more --minutes"

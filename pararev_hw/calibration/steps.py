@@ -43,12 +43,12 @@ def measured_steps(
         if device == "cpu"
         else _timed_on_gpu(which, seed, until)
     )
-    for one, graph, found in zip(which, graphs, timings, strict=False):
-        if found.timing is None:
-            yield Missed(one.name, found.failed)
+    for one, graph, timed in zip(which, graphs, timings, strict=False):
+        if timed.timing is None:
+            yield Missed(one.name, timed.failed)
             continue
         flops = sum(t.flops for t in graph.tasks)
-        yield MeasuredStep(StepSample(one.name, rounded(found.timing), 0.0, found.timing.faulted_bytes, flops), graph)
+        yield MeasuredStep(StepSample(one.name, rounded(timed.timing), 0.0, timed.timing.faulted_bytes, flops), graph)
 
 
 def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool]) -> Iterator[Timed]:
@@ -94,9 +94,9 @@ def corrections(
         device = ops_s * np.exp(modes @ p[n : n + m]) + faults_s * np.exp(p[-1])
         launched = counts @ (p[:n] * _USUAL_S) + host_s
         # a CPU does both one after the other; a GPU's host runs ahead of it
-        said = device + launched if on_cpu else np.maximum(device, launched)
+        predicted_s = device + launched if on_cpu else np.maximum(device, launched)
         weak = np.concatenate((_WEAK * p[:n], _FIRM * p[n:]))
-        misses: Floats = np.concatenate((np.log(np.maximum(said, 1e-4 * taken) / taken), weak))
+        misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * taken) / taken), weak))
         return misses
 
     solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=_OUTLIER)
@@ -104,7 +104,7 @@ def corrections(
     scale = float(np.sqrt(2 * solution.cost / max(1, len(seen) - 1)))
     sigmas = (scale * np.sqrt(np.diag(curvature))).tolist()
     values = solution.x.tolist()
-    found = {
+    estimates = {
         name: Estimate(float(np.clip(x * _USUAL_S, -1e-3, 1e-2)), sigma * _USUAL_S)
         for name, x, sigma in zip(shifts, values, sigmas, strict=False)
     }
@@ -113,19 +113,19 @@ def corrections(
         logs.pop("fault_factor")
     for name, (x, sigma) in logs.items():
         value = float(np.exp(np.clip(x, -3.0, 3.0)))
-        found[name] = Estimate(value, value * sigma)
+        estimates[name] = Estimate(value, value * sigma)
     if on_cpu:
-        found["kept_bytes"] = kept_bytes(seen, rule_of(profile))
-    return found, samples
+        estimates["kept_bytes"] = kept_bytes(seen, rule_of(profile))
+    return estimates, samples
 
 
 def kept_bytes(seen: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
-    def misfit(kept: float) -> float:
-        said = (float(mapped_bytes(s.graph, kept, rule).sum()) for s in seen)
-        return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(said, seen, strict=True))
+    def misfit(threshold_bytes: float) -> float:
+        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule).sum()) for s in seen)
+        return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(predicted_bytes, seen, strict=True))
 
     return Estimate(float(min(candidates, key=misfit)))
 

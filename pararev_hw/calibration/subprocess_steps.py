@@ -64,23 +64,23 @@ def timed_in_subprocess(
         child.stdout.close()
 
 
-def _timed(said: dict[str, Any]) -> Timed:
-    if "failed" in said:
-        return Timed(None, said["failed"])
-    return Timed(Timing(tuple(said["seconds"]), said["noisy"], said["disturbed"], said["faulted_bytes"]))
+def _timed(answer: dict[str, Any]) -> Timed:
+    if "failed" in answer:
+        return Timed(None, answer["failed"])
+    return Timed(Timing(tuple(answer["seconds"]), answer["noisy"], answer["disturbed"], answer["faulted_bytes"]))
 
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends this process
-    asked = json.load(sys.stdin)
-    for entry in asked["steps"]:
-        said: dict[str, Any]
+    request = json.load(sys.stdin)
+    for entry in request["steps"]:
+        answer: dict[str, Any]
         try:
-            said = asdict(timed_here(HeldIn(**entry), "cpu", asked["threads"], asked["seed"], asked["limit_s"]))
+            answer = asdict(timed_here(HeldIn(**entry), "cpu", request["threads"], request["seed"], request["limit_s"]))
         except Exception as error:
             # a step may fail in as many ways as a network: the others still count
-            said = {"failed": failure(error) or str(error)}
-        print(json.dumps(said), flush=True)
+            answer = {"failed": failure(error) or str(error)}
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def calibrate(
         print_json(json.loads(json.dumps(profile_document(profile))))
     else:
         _print(profile)
-    for line in _said(profile):
+    for line in _notes(profile):
         say(line)
     say(f"wrote {output}")
     if interrupted:
@@ -70,7 +70,7 @@ def _print(profile: Profile) -> None:
         out.print(table)
 
 
-def _said(profile: Profile) -> list[str]:
+def _notes(profile: Profile) -> list[str]:
     """What a user should know of how it went."""
     noisy = sum(s.noisy for s in profile.samples)
     lines = []
@@ -79,4 +79,4 @@ def _said(profile: Profile) -> list[str]:
             f"noisy machine: {noisy} of {len(profile.samples)} measurements spread by more than 10 %, even when "
             "repeated: calibrate again when nothing else runs"
         )
-    return lines + [f"missing: {what}" for what in profile.missing]
+    return lines + [f"missing: {part}" for part in profile.missing]

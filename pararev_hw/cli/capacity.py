@@ -80,14 +80,14 @@ def capacity(
             tell(f"tracing {of} {size}")
             return build_graph(target, device=hardware, spikes="none", **{**options, of: size})
 
-        found = capacities.capacity(make, bare_device(hardware), limit_bytes=limit)
+        largest = capacities.capacity(make, bare_device(hardware), limit_bytes=limit)
     if json_:
-        print_json({"device": hardware.name, "of": of, **asdict(found)})
+        print_json({"device": hardware.name, "of": of, **asdict(largest)})
         return
-    memory, more = found.memory, found.next_memory
-    out.print(f"{of} {found.size}: {units.size(memory.least_bytes)} of {units.size(found.limit_bytes)}")
+    memory, more = largest.memory, largest.next_memory
+    out.print(f"{of} {largest.size}: {units.size(memory.least_bytes)} of {units.size(largest.limit_bytes)}")
     if more is not None:
-        out.print(f"{of} {found.size + 1} and above do not fit")
+        out.print(f"{of} {largest.size + 1} and above do not fit")
     out.print(f"tensors at the peak {units.size(memory.peak_bytes)}")
     if memory.process_bytes != memory.peak_bytes:
         out.print(f"process, as the driver shows it with room to spare {units.size(memory.process_bytes)}")

@@ -52,7 +52,7 @@ def progress() -> Iterator[Callable[[str], None]]:
         Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
     ):
         task = bar.add_task("starting", total=None)
-        yield lambda what: bar.update(task, description=what)
+        yield lambda activity: bar.update(task, description=activity)
 
 
 def print_json(document: object) -> None:

@@ -156,15 +156,16 @@ def _print(document: dict[str, Any]) -> None:
     for name in ("predicted", "measured", "quartiles"):
         table.add_column(name, justify="right")
 
-    def row(what: str, said: str, found: dict[str, float], show: Any) -> None:
-        table.add_row(*map(Text, (what, said, show(found["median"]), f"{show(found['low'])} - {show(found['high'])}")))
+    def row(name: str, predicted_text: str, interval: dict[str, float], show: Any) -> None:
+        quartiles = f"{show(interval['low'])} - {show(interval['high'])}"
+        table.add_row(*map(Text, (name, predicted_text, show(interval["median"]), quartiles)))
 
     lanes = document["lanes"]
     row("one lane", units.seconds(predicted["sequential_s"]), measured["sequential_s"], units.seconds)
     row(f"{lanes} lanes", units.seconds(predicted["parallel_s"]), measured["parallel_s"], units.seconds)
     if predicted["threads_s"] is not None:
-        what = f"one lane, {lanes} threads in each op"
-        row(what, units.seconds(predicted["threads_s"]), measured["threads_s"], units.seconds)
+        threads = units.seconds(predicted["threads_s"])
+        row(f"one lane, {lanes} threads in each op", threads, measured["threads_s"], units.seconds)
     row("PyTorch's own loop, 1 thread", "", measured["loop_s"], units.seconds)
     row("speed-up of lanes over one lane", units.times(predicted["speedup"]), measured["speedup"], units.times)
     if document["choice"] is not None:

@@ -55,7 +55,7 @@ def list_devices(
     from pararev_hw import devices
 
     if name is None:
-        known = {n: None if n == "cpu" else devices.load_device(n) for n in devices.device_names()}
+        device_by_name = {n: None if n == "cpu" else devices.load_device(n) for n in devices.device_names()}
         rows = [
             (
                 n,
@@ -64,14 +64,14 @@ def list_devices(
                 d.title if d else "this machine, measured",
                 d.provenance if d else "measured",
             )
-            for n, d in known.items()
+            for n, d in device_by_name.items()
         ]
         if json_:
             print_json([dict(zip(("name", "kind", "lanes", "title", "standing"), r, strict=True)) for r in rows])
             return
         table = columns("name", "kind", "lanes", "figures", "what")
-        for found, kind, lanes, title, standing in rows:
-            table.add_row(found, kind, str(lanes), standing, Text(title))
+        for device_name, kind, lanes, title, standing in rows:
+            table.add_row(device_name, kind, str(lanes), standing, Text(title))
         out.print(table)
         return
     with progress() as tell:

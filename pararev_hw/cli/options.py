@@ -127,8 +127,8 @@ def step_options(context: typer.Context) -> dict[str, Any]:
         "zero_grad": checked_zero_grad,
         "blocks": lambda patterns: tuple(patterns or ()),
     }
-    found = {name: context.params[name] for name in STEP_OPTIONS if name in context.params and name != "choices"}
-    return {name: how[name](value) if name in how else value for name, value in found.items()}
+    values = {name: context.params[name] for name in STEP_OPTIONS if name in context.params and name != "choices"}
+    return {name: how[name](value) if name in how else value for name, value in values.items()}
 
 
 def option_given(context: typer.Context, names: Iterable[str]) -> str | None:

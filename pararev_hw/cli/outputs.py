@@ -14,7 +14,7 @@ def writable(folder: Path) -> None:
     for p in (folder, *folder.parents):
         if p.is_file():
             raise BadFile(f"cannot write into {str(folder)!r}: {str(p)!r} is a file: name a folder that can be written")
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    missing = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f".{os.getpid()}.probe"
@@ -25,7 +25,7 @@ def writable(folder: Path) -> None:
             f"cannot write into {str(folder)!r}: {error.strerror}: name a folder that can be written"
         ) from error
     finally:
-        for p in made:  # an empty folder is no result: it is made again when there is something to put into it
+        for p in missing:  # an empty folder is no result: it is made again when there is something to put into it
             with contextlib.suppress(OSError):
                 p.rmdir()
 

@@ -156,10 +156,10 @@ def schedule(
                 )
             if measure:
                 hardware = measured_for(graph, hardware, tell)
-            made = pipeline.plan(
+            plan = pipeline.plan(
                 graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
             )
-            document = pipeline.schedule_document(made, pipeline.predict(made))
+            document = pipeline.schedule_document(plan, pipeline.predict(plan))
     text = json.dumps(document, allow_nan=False)
     if output is not None:
         write_text(output, text)
@@ -181,8 +181,10 @@ def _options(context: typer.Context, scheduler: str, **given: Any) -> dict[str, 
         asked.pop("seed", None)
     for name in asked:
         if name not in takes:
-            known = ", ".join(f"--{option.replace('_', '-')}" for option in takes if option in given)
-            raise BadInput(f"--{name.replace('_', '-')} means nothing to {scheduler}: it takes {known or 'no options'}")
+            accepted = ", ".join(f"--{option.replace('_', '-')}" for option in takes if option in given)
+            raise BadInput(
+                f"--{name.replace('_', '-')} means nothing to {scheduler}: it takes {accepted or 'no options'}"
+            )
     return asked
 
 

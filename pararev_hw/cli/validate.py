@@ -97,7 +97,7 @@ def _against_training(
     _check_tolerance(tolerance)
     fitted = _profile(profile)
     with progress() as tell, _terminated_as_interrupted():
-        found = validation.validate(
+        result = validation.validate(
             fitted,
             suite,
             minutes=minutes,
@@ -105,22 +105,22 @@ def _against_training(
             progress=tell,
             finished=lambda case: say(reports.case_row(case)),
         )
-    if found.interrupted and not found.cases:
+    if result.interrupted and not result.cases:
         raise KeyboardInterrupt
-    written = () if output is None else reports.write_validation(found, output, tolerance)
+    written = () if output is None else reports.write_validation(result, output, tolerance)
     if json_:
-        print_json(reports.validation_document(found, tolerance))
+        print_json(reports.validation_document(result, tolerance))
     else:
-        out.print(reports.cases_table(found))
-        out.print(reports.accuracy_table(found))
-        out.print(reports.validation_answer(found), soft_wrap=True)
-    for reason, count in Counter(line.partition(": ")[2] for line in found.left_out).items():
+        out.print(reports.cases_table(result))
+        out.print(reports.accuracy_table(result))
+        out.print(reports.validation_answer(result), soft_wrap=True)
+    for reason, count in Counter(line.partition(": ")[2] for line in result.left_out).items():
         say(f"not run: {count} of the suite's cases: {reason}")
     if written:
         say(f"wrote {', '.join(p.name for p in written)} in {output}")
-    if found.interrupted:
+    if result.interrupted:
         raise KeyboardInterrupt
-    if found.latency is None or (tolerance is not None and not found.within(tolerance)):
+    if result.latency is None or (tolerance is not None and not result.within(tolerance)):
         raise typer.Exit(1)
 
 
@@ -212,14 +212,14 @@ def _against_paper(device: str, output: Path | None, json_: bool) -> None:
     from pararev_hw import reports, validation
 
     with progress() as tell:
-        found = validation.paper_check(hardware_named(device, tell), tell)
-    written = () if output is None else reports.write_paper(found, output)
+        check = validation.paper_check(hardware_named(device, tell), tell)
+    written = () if output is None else reports.write_paper(check, output)
     if json_:
-        print_json(reports.paper_document(found))
+        print_json(reports.paper_document(check))
     else:
-        out.print(reports.paper_table(found))
-        out.print(reports.paper_answer(found), soft_wrap=True)
-        for line in (*found.untraced, *found.assumptions):
+        out.print(reports.paper_table(check))
+        out.print(reports.paper_answer(check), soft_wrap=True)
+        for line in (*check.untraced, *check.assumptions):
             out.print(f"- {line}", soft_wrap=True)
     if written:
         say(f"wrote {', '.join(p.name for p in written)} in {output}")

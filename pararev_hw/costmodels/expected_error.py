@@ -62,9 +62,9 @@ def _of_measured(
     graph: BlockGraph, device: MeasuredDevice, seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> tuple[float, float]:
     total = float(seconds.sum()) or 1.0
-    known = is_measured(graph, device)
-    unmeasured = float(seconds[~known].sum()) / total
-    beside = float(host_seconds(graph, device)[known].sum()) / total
+    is_timed = is_measured(graph, device)
+    unmeasured = float(seconds[~is_timed].sum()) / total
+    beside = float(host_seconds(graph, device)[is_timed].sum()) / total
     spreads = np.array([device.ops[k].spread if k in device.ops else 0.0 for k in op_keys(graph)])
     noise = float((spreads * seconds).sum()) / total
     return math.hypot(REPLAYED, BESIDE_OPS * beside, QUICK_LOOK * unmeasured, 0.5 * noise), unmeasured

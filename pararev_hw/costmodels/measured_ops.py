@@ -53,12 +53,12 @@ def host_seconds(graph: BlockGraph, device: MeasuredDevice) -> Floats:
 def _fill_factors(graph: BlockGraph, timed: Floats, base_s: Floats) -> Floats:
     """What the base device's time of an op is to be multiplied with: by how much it is off for the measured ops of the
     same kind in this graph, else for all of them."""
-    known = ~np.isnan(timed)
-    whole = _ratio(timed[known], base_s[known])
+    is_timed = ~np.isnan(timed)
+    whole = _ratio(timed[is_timed], base_s[is_timed])
     kinds = np.array([graph.op_types[op.type].kind for op in graph.ops])
     factors = np.full(len(kinds), whole)
-    for kind in np.unique(kinds[~known]):
-        alike = known & (kinds == kind)
+    for kind in np.unique(kinds[~is_timed]):
+        alike = is_timed & (kinds == kind)
         if alike.any():
             factors[kinds == kind] = _ratio(timed[alike], base_s[alike])
     return factors

@@ -60,9 +60,9 @@ def mixed_problem(device: Device, of_kinds: Sequence[SchedulingProblem], counts:
         for a, b in zip(one.tasks, two.tasks, strict=True)
     )
     whole = sum(c.static_power_w * n for c, n in zip(of_kinds, counts, strict=True)) / sum(counts)
-    said = (f"lanes {counts[0]} to {sum(counts) - 1} of {device.name} are of its second kind",)
+    assumption = (f"lanes {counts[0]} to {sum(counts) - 1} of {device.name} are of its second kind",)
     more = tuple(line for line in two.assumptions if line not in one.assumptions)
-    return replace(one, tasks=tasks, static_power_w=whole, assumptions=(*one.assumptions, *said, *more))
+    return replace(one, tasks=tasks, static_power_w=whole, assumptions=(*one.assumptions, *assumption, *more))
 
 
 def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lanes: int | None) -> SchedulingProblem:
@@ -130,18 +130,21 @@ def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> 
     skips = device.get("zero_skipping", 0.0) == 1.0
     share = spiking_share(graph) if skips else np.full(len(graph.ops), np.nan)
     spikes = ~np.isnan(share)
-    done = flops * np.where(spikes, share, 1.0)
+    operations = flops * np.where(spikes, share, 1.0)
 
     dram = moved
     if device.kind == "accelerator":
-        kept = kept_on_chip(flow, device.value("sram_bytes_per_lane"))
-        kept_reads, kept_writes = share_of_bytes(flow.reads, flow, kept), share_of_bytes(flow.writes, flow, kept)
-        dram = read * (1 - kept_reads) + write * (1 - kept_writes)
+        resident = kept_on_chip(flow, device.value("sram_bytes_per_lane"))
+        resident_reads, resident_writes = (
+            share_of_bytes(flow.reads, flow, resident),
+            share_of_bytes(flow.writes, flow, resident),
+        )
+        dram = read * (1 - resident_reads) + write * (1 - resident_writes)
 
     parameters = [op_parameters(device, t) for t in types]
     bandwidth = device.value("memory_bandwidth_bytes_per_s")
     busy = busy_seconds(
-        Work(done, np.where(flops > 0, 1.0, 0.0), vector, dram, moved),
+        Work(operations, np.where(flops > 0, 1.0, 0.0), vector, dram, moved),
         Rates(
             matrix=per_op([device.value(p.matrix_rate) for p in parameters]),
             vector=per_op([device.value(p.vector_rate) for p in parameters]),
@@ -156,7 +159,7 @@ def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> 
     macs = flops / 2
     energy = {
         "mac": np.where(spikes, 0.0, macs) * per_op([device.value(p.mac_energy) for p in parameters]),
-        "ac": np.where(spikes, done / 2, 0.0) * per_op([device.value(p.ac_energy) for p in parameters]),
+        "ac": np.where(spikes, operations / 2, 0.0) * per_op([device.value(p.ac_energy) for p in parameters]),
         "vector": vector * device.value("energy_per_vector_flop_j"),
         "dram": dram * device.value("dram_energy_j_per_byte"),
     }
@@ -202,30 +205,30 @@ def _static_power_w(device: Device) -> float:
 
 
 def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:
-    said = []
+    assumptions = []
     assumed = [name for name, f in device.parameters.items() if f.provenance == "assumed"]
     if assumed:
-        said.append(f"{device.name}: assumed, not measured: {', '.join(assumed)}")
+        assumptions.append(f"{device.name}: assumed, not measured: {', '.join(assumed)}")
     if "matrix_flops_per_s.tfloat32" in device.parameters and any(
         t.dtype == "float32" and t.kind in ("conv", "conv_backward") for t in graph.op_types
     ):
-        said.append(
+        assumptions.append(
             "float32 convolutions run in TF32, as torch.backends.cudnn.allow_tf32 lets them by default; "
             "matrix products do not"
         )
     for dtype in sorted({t.dtype for t in graph.op_types if t.flops > 0}):
         own_width = accelerator.has_cores(device) and "activation_bits" in device.parameters
         if device.kind != "neuromorphic" and not own_width and f"matrix_flops_per_s.{dtype}" not in device.parameters:
-            said.append(f"no {dtype} rate: {figure_for(device, 'matrix_flops_per_s', dtype)} stands in")
+            assumptions.append(f"no {dtype} rate: {figure_for(device, 'matrix_flops_per_s', dtype)} stands in")
     if device.kind in ("accelerator", "neuromorphic"):
         if graph.spikes is None and all(t.sops is None for t in graph.tasks):
-            said.append("no spikes are known: every matrix operation counts as dense")
+            assumptions.append("no spikes are known: every matrix operation counts as dense")
         elif graph.spikes is not None and not graph.spikes.measured:
-            said.append(f"spikes were not measured: {graph.spikes.source}")
+            assumptions.append(f"spikes were not measured: {graph.spikes.source}")
     if device.kind == "neuromorphic":
-        said.append("one neuron update per output element of each convolution and linear layer")
-        said.append("each task with spiking work waits for one barrier per time step")
-    return tuple(said)
+        assumptions.append("one neuron update per output element of each convolution and linear layer")
+        assumptions.append("each task with spiking work waits for one barrier per time step")
+    return tuple(assumptions)
 
 
 _NOT_MODELLED: Mapping[str, tuple[str, ...]] = {
@@ -263,8 +266,8 @@ _CORES_NOT_MODELLED = (
 
 def _not_modelled(graph: BlockGraph, device: Device) -> tuple[str, ...]:
     unknown = graph.unknown_ops
-    said = _CORES_NOT_MODELLED if accelerator.has_cores(device) else _NOT_MODELLED[device.kind]
+    not_modelled = _CORES_NOT_MODELLED if accelerator.has_cores(device) else _NOT_MODELLED[device.kind]
     if not unknown:
-        return said
+        return not_modelled
     names = ", ".join(f"{name} x {count}" for name, count in unknown.items())
-    return (*said, f"the work of ops without a formula (their bytes count): {names}")
+    return (*not_modelled, f"the work of ops without a formula (their bytes count): {names}")

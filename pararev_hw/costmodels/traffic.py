@@ -70,15 +70,15 @@ def traffic(graph: BlockGraph) -> Traffic:
     np.minimum.at(first, storage, task)
     np.maximum.at(last, storage, task)
 
-    made = born >= 0
-    maker = np.where(made, task_of_op[np.maximum(born, 0)] if n else 0, -1)
+    is_made_here = born >= 0
+    maker = np.where(is_made_here, task_of_op[np.maximum(born, 0)] if n else 0, -1)
     read_elsewhere = np.zeros(len(size), np.bool_)
     read_elsewhere[reads.storage[task_of_op[reads.op] != maker[reads.storage]]] = True
     leaves = read_elsewhere & (maker >= 0)
     output = np.zeros(len(graph.tasks), np.int64)
     np.add.at(output, maker[leaves], size[leaves])
 
-    return Traffic(reads, writes, task_of_op, size, made & (freed < n) & (first == last), output)
+    return Traffic(reads, writes, task_of_op, size, is_made_here & (freed < n) & (first == last), output)
 
 
 def kept_on_chip(t: Traffic, capacity_bytes: float) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ def kept_on_chip(t: Traffic, capacity_bytes: float) -> NDArray[np.bool_]:
     np.minimum.at(first, storage, op)
     np.maximum.at(last, storage, op)
 
-    kept = np.zeros(n, np.bool_)
+    is_resident = np.zeros(n, np.bool_)
     candidates = np.flatnonzero(t.internal & (t.storage_bytes <= capacity_bytes) & (last >= 0))
     task = t.task_of_op[last[candidates]]
     now, used = -1, 0
@@ -108,10 +108,10 @@ def kept_on_chip(t: Traffic, capacity_bytes: float) -> NDArray[np.bool_]:
             used -= heapq.heappop(live)[1]
         size = int(t.storage_bytes[s])
         if used + size <= capacity_bytes:
-            kept[s] = True
+            is_resident[s] = True
             used += size
             heapq.heappush(live, (int(last[s]), size))
-    return kept
+    return is_resident
 
 
 def share_of_bytes(accesses: Accesses, t: Traffic, chosen: NDArray[np.bool_]) -> Floats:

@@ -31,22 +31,22 @@ def _fitted() -> Mapping[str, Any]:
     return fitted
 
 
-def fitted_parameters(card: str, own: Collection[str]) -> dict[str, DeviceParameter]:
-    """What a card of that name takes from the fit, beyond the parameters that its file gives (`own`)."""
+def fitted_parameters(card: str, given_names: Collection[str]) -> dict[str, DeviceParameter]:
+    """What a card of that name takes from the fit, beyond the parameters that its file gives."""
     fitted = _fitted()
-    found = {name: _parameter(entry) for table in ("law", "host") for name, entry in fitted[table].items()}
+    parameters = {name: _parameter(entry) for table in ("law", "host") for name, entry in fitted[table].items()}
     measured = fitted["cards"].get(card, {})
     for share in CARD:
-        found[share] = (
+        parameters[share] = (
             _parameter(measured[share])
             if share in measured
             else DeviceParameter(fitted["other_cards"][share], _TRANSFERRED, "assumed")
         )
     errors = fitted["expected_error"]
-    for what, value in errors.get(card, errors["other_cards"]).items():
+    for quantity, value in errors.get(card, errors["other_cards"]).items():
         source = "errors on families held out" if card in errors else "errors on cards held out"
-        found[f"expected_error.{what}"] = DeviceParameter(value, f"{_MEASURED}: {source}", "published")
-    return {name: parameter for name, parameter in found.items() if name not in own}
+        parameters[f"expected_error.{quantity}"] = DeviceParameter(value, f"{_MEASURED}: {source}", "published")
+    return {name: parameter for name, parameter in parameters.items() if name not in given_names}
 
 
 _HOST_TITLES = {

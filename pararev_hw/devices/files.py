@@ -147,16 +147,16 @@ def _words_as_numbers(data: dict[Any, Any], where: str) -> dict[Any, Any]:
     figures = data.get("figures")
     if not isinstance(figures, dict):
         return data
-    found = dict(figures)
+    numbers = dict(figures)
     for name, figure in figures.items():
         choices = PARAMETERS[name].choices if name in PARAMETERS else ()
         if choices and isinstance(figure, dict) and "value" in figure:
             word = figure["value"]
             if word not in choices:
-                known = ", ".join(choices)
-                raise BadFile(f"{where}: figures.{name}.value is {shown(word)}: it must be one of {known}")
-            found[name] = {**figure, "value": float(choices.index(word))}
-    return {**data, "figures": found}
+                allowed = ", ".join(choices)
+                raise BadFile(f"{where}: figures.{name}.value is {shown(word)}: it must be one of {allowed}")
+            numbers[name] = {**figure, "value": float(choices.index(word))}
+    return {**data, "figures": numbers}
 
 
 def _checked(model: _DeviceModel, where: str) -> Device:

@@ -268,8 +268,8 @@ PARAMETERS: Mapping[str, FigureInfo] = {
     **_FIRST,
     **{name: FigureInfo(unit, meaning) for table in (LAW, CARD, HOST) for name, (unit, meaning) in table.items()},
     **{
-        f"expected_error.{what}": FigureInfo("1", f"half of the 90 % interval of a predicted {text}, relative")
-        for what, text in (("train", "training step"), ("infer", "inference"), ("energy", "energy"))
+        f"expected_error.{quantity}": FigureInfo("1", f"half of the 90 % interval of a predicted {text}, relative")
+        for quantity, text in (("train", "training step"), ("infer", "inference"), ("energy", "energy"))
     },
     "second_kind_lanes": FigureInfo("cores", "how many of the lanes, the last ones, are cores of a second kind"),
     **{

@@ -87,16 +87,16 @@ def profile_from_json(text: str, where: str) -> Profile:
     device = device_from_dict(data.get("device"), f"{where}: device")
     if device.kind not in ("cpu", "gpu"):
         raise BadFile(f"{where}: device.kind is {device.kind!r}: a profile is measured on a cpu or a gpu")
-    known = {f.name for f in fields(Profile)}
-    unknown = sorted(set(data) - known)
+    names = {f.name for f in fields(Profile)}
+    unknown = sorted(set(data) - names)
     if unknown:
-        raise BadFile(f"{where}: unknown key {unknown[0]!r}: known: {', '.join(sorted(known))}")
+        raise BadFile(f"{where}: unknown key {unknown[0]!r}: known: {', '.join(sorted(names))}")
     try:
-        found = _adapter().validate_json(json.dumps(data | {"device": asdict(device)}))
+        profile = _adapter().validate_json(json.dumps(data | {"device": asdict(device)}))
     except ValidationError as error:
         raise BadFile(f"{where}: {_one_line(error)}") from None
-    _check_ranges(found, where)
-    return found
+    _check_ranges(profile, where)
+    return profile
 
 
 def profile_to_json(profile: Profile) -> str:

@@ -88,17 +88,17 @@ class BoundStep:
             if trace.tb_frame.f_code.co_filename == _FILE:
                 line = trace.tb_lineno
             trace = trace.tb_next
-        said = (str(error).strip().splitlines() or [""])[0][:300]
+        message = (str(error).strip().splitlines() or [""])[0][:300]
         where = ""
         if line in self._op_of_line:
             k = self._op_of_line[line]
             function = self.graph.op_types[self.graph.ops[k].type].name
             where = f" in {function} of {self.graph.ops[k].module or 'the network itself'}"
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
             return Infeasible(
-                f"{self.graph.model}: memory ran out{where}: {said}: lower the batch, the width or the lanes"
+                f"{self.graph.model}: memory ran out{where}: {message}: lower the batch, the width or the lanes"
             )
-        return StepFailed(f"{self.graph.model}: {type(error).__name__} while its step ran{where}: {said}")
+        return StepFailed(f"{self.graph.model}: {type(error).__name__} while its step ran{where}: {message}")
 
 
 def bind(
@@ -126,9 +126,9 @@ def bind(
     places: dict[int, range] = {}
     now: list[Any] = []
     for call in varying:
-        own = scalars_of(program.calls[call])
-        places[call] = range(len(now), len(now) + len(own))
-        now += own
+        scalars = scalars_of(program.calls[call])
+        places[call] = range(len(now), len(now) + len(scalars))
+        now += scalars
     source = write_source(
         graph,
         program,
@@ -143,8 +143,8 @@ def bind(
     tokens = Counter(i.rng for i in program.instructions)
     draws = Draws({t.device for t in static.values()}, (t for t, count in tokens.items() if count > 1 and t >= 0))
     names: dict[str, Any] = {**source.names, "draw": draws, "now": now, "note": note, "lend": lend, "stamp": stamp}
-    names |= {f"v{lane}": own for lane, own in enumerate(cells)}
-    names |= {f"stream{lane}": own for lane, own in enumerate(streams)}
+    names |= {f"v{lane}": lane_cells for lane, lane_cells in enumerate(cells)}
+    names |= {f"stream{lane}": stream for lane, stream in enumerate(streams)}
     names |= {f"s{slot}": tensor for slot, tensor in static.items()}
     exec(compile(source.text, _FILE, "exec"), names)
     run_task = {t: names[task_name(t)] for order in orders for t in order}

@@ -49,11 +49,11 @@ def sharing_of_calls(
     chosen = _largest(job.traced, seconds)
     progress("running the step once to have tensors")
     arguments = _arguments(job, chosen, batch)
-    found: dict[int, Sharing] = {}
+    sharing: dict[int, Sharing] = {}
     for n, (call, given) in enumerate(arguments.items()):
         progress(f"measuring how lanes share this machine: {n + 1} of {len(arguments)}")
-        found[call] = _measured(job.traced.program.calls[call].function, given, lanes)
-    return found
+        sharing[call] = _measured(job.traced.program.calls[call].function, given, lanes)
+    return sharing
 
 
 def _largest(traced: Traced, seconds: Sequence[float]) -> dict[int, int]:
@@ -77,11 +77,11 @@ def _largest(traced: Traced, seconds: Sequence[float]) -> dict[int, int]:
 def _arguments(job: Job, chosen: Mapping[int, int], batch: Batch) -> dict[int, tuple[Any, Any]]:
     """What the chosen ops are called with in one step."""
     program = job.traced.program
-    found: dict[int, tuple[Any, Any]] = {}
+    arguments: dict[int, tuple[Any, Any]] = {}
 
     def catching(call: int, function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
-            found[call] = (_copied(args), _copied(kwargs))
+            arguments[call] = (_copied(args), _copied(kwargs))
             return function(*args, **kwargs)
 
         return run
@@ -95,7 +95,7 @@ def _arguments(job: Job, chosen: Mapping[int, int], batch: Batch) -> dict[int, t
     one = replace(job, traced=replace(job.traced, program=caught))
     with LaneRunner(one, (tuple(range(len(job.graph.tasks))),)) as runner:
         runner.step(batch)
-    return found
+    return arguments
 
 
 def copied_tensor(tensor: torch.Tensor) -> torch.Tensor:
@@ -174,9 +174,9 @@ def shared_costs(
     tasks: list[TaskCost] = []
     for task, cost in zip(job.graph.tasks, costs.tasks, strict=True):
         total = sum(seconds[k] for k in task.ops)
-        own = [(seconds[k], sharing.get(instructions[k].call)) for k in task.ops]
+        ops = [(seconds[k], sharing.get(instructions[k].call)) for k in task.ops]
         if total > 0:
-            demand = sum(s * (cost.bandwidth_demand if m is None else m.together / lanes) for s, m in own) / total
+            demand = sum(s * (cost.bandwidth_demand if m is None else m.together / lanes) for s, m in ops) / total
             cost = replace(cost, compute_demand=0.0, bandwidth_demand=min(1.0, demand))
         tasks.append(cost)
     note = f"how {lanes} lanes slow each other down: measured on {len(sharing)} of the step's own operations"
@@ -190,6 +190,6 @@ def threaded_seconds(
     instructions = job.traced.program.instructions
     total = 0.0
     for k, (narrow, modelled) in enumerate(zip(seconds, wide, strict=True)):
-        found = sharing.get(instructions[k].call)
-        total += modelled if found is None else narrow * found.threads
+        shared = sharing.get(instructions[k].call)
+        total += modelled if shared is None else narrow * shared.threads
     return total

@@ -92,4 +92,4 @@ def interleave(
     finally:
         if enabled:
             gc.enable()
-    return Rounds({name: tuple(own) for name, own in runs.items()}, tuple(losses))
+    return Rounds({name: tuple(step_runs) for name, step_runs in runs.items()}, tuple(losses))

@@ -64,7 +64,7 @@ def prepare(
 
 
 def prepare_target(
-    found: Target,
+    target: Target,
     *,
     seed: int = 0,
     mode: Literal["train", "infer"] = "train",
@@ -76,38 +76,38 @@ def prepare_target(
 ) -> Job:
     """The same for a network that is there already."""
     make = optimizer_named(optimizer)
-    own = found.step is not None and mode == "train"
-    model = _realised(found, dtype, device)
+    brings_step = target.step is not None and mode == "train"
+    model = _realised(target, dtype, device)
     # tracing swaps fake tensors in, and those of a scripted module do not come out again
     scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
     traced = trace_step(
-        copied_network(model, found.name) if scripted else model,
-        (*found.inputs, *found.targets) if own else found.inputs,
-        name=found.name,
+        copied_network(model, target.name) if scripted else model,
+        (*target.inputs, *target.targets) if brings_step else target.inputs,
+        name=target.name,
         mode=mode,
-        batch=found.batch,
-        timesteps=found.timesteps,
+        batch=target.batch,
+        timesteps=target.timesteps,
         dtype=dtype,
         granularity=granularity,
         blocks=blocks,
         optimizer=make,
-        step=found.step if own else None,
-        assumptions=found.assumptions,
+        step=target.step if brings_step else None,
+        assumptions=target.assumptions,
     )
     if model.training != (mode == "train"):  # else parts that the factory froze by eval() stay so
         model.train(mode == "train")
-    return Job(found, traced, model, mode, dtype, optimizer, device, seed)
+    return Job(target, traced, model, mode, dtype, optimizer, device, seed)
 
 
-def _realised(found: Target, dtype: str, device: str) -> nn.Module:
+def _realised(target: Target, dtype: str, device: str) -> nn.Module:
     try:
-        model = found.realise().to(device)
+        model = target.realise().to(device)
     except (PararevError, *INTERRUPTS):
         raise
     except BaseException as error:
         # a user's factory may raise anything
-        said = f"{type(error).__name__}: {first_line(error)}"
-        raise BadInput(f"{found.name} cannot be built on {device}: {said}") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise BadInput(f"{target.name} cannot be built on {device}: {reason}") from error
     return model.double() if dtype == "float64" else model
 
 

@@ -29,23 +29,23 @@ def lane_slots(graph: BlockGraph, orders: Sequence[Sequence[int]]) -> tuple[tupl
     before: list[list[int]] = [[] for _ in graph.tasks]
     for e in graph.edges:
         before[e.dst].append(e.src)
-    known: dict[int, list[int]] = {}  # by task: of each lane, how many tasks are surely done when it ends
+    surely_done: dict[int, list[int]] = {}  # by task: of each lane, how many tasks are surely done when it ends
     waits: dict[int, tuple[int, ...]] = {}
     now = [[0] * len(orders) for _ in orders]
     at = [0] * len(orders)
     rank: dict[int, int] = {}
-    while len(known) < len(lane_of):
+    while len(surely_done) < len(lane_of):
         moved = False
         for k, order in enumerate(orders):
-            while at[k] < len(order) and all(j in known for j in before[order[at[k]]]):
+            while at[k] < len(order) and all(j in surely_done for j in before[order[at[k]]]):
                 task, clock, needed = order[at[k]], now[k], []
                 for j in sorted(before[task], key=lambda j: -rank[j]):
                     if lane_of[j] != k and clock[lane_of[j]] <= position[j]:
                         needed.append(j)
-                        clock[:] = map(max, clock, known[j])
+                        clock[:] = map(max, clock, surely_done[j])
                 at[k] += 1
                 clock[k] = at[k]
-                waits[task], known[task], rank[task] = tuple(needed), list(clock), len(known)
+                waits[task], surely_done[task], rank[task] = tuple(needed), list(clock), len(surely_done)
                 moved = True
         if not moved:
             stuck = [graph.tasks[order[n]].id for order, n in zip(orders, at, strict=True) if n < len(order)]

@@ -63,17 +63,17 @@ def this_machine(
     check_device(device)
     if device == "cuda":
         return load_hardware(STAND_IN)
-    kept = None if cache is None else read_cached(cache / cache_name(lanes))
-    if kept is not None:
-        return kept
+    cached = None if cache is None else read_cached(cache / cache_name(lanes))
+    if cached is not None:
+        return cached
     progress("measuring this machine's CPU")
-    found = with_observed_allocations(quick_cpu_device(lanes))
+    measured = with_observed_allocations(quick_cpu_device(lanes))
     if cache is not None:
         try:
-            write_cached(cache / cache_name(lanes), found)
+            write_cached(cache / cache_name(lanes), measured)
         except OSError:
-            return found  # an unwritable cache costs the next run a measurement, nothing else
-    return found
+            return measured  # an unwritable cache costs the next run a measurement, nothing else
+    return measured
 
 
 def keep_memory() -> bool:

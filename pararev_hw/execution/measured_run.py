@@ -127,7 +127,7 @@ def execute(
     jobs = {SEQUENTIAL: job, PARALLEL: work}
     with ExitStack() as stack:
         runners: dict[str, Runner] = {
-            name: stack.enter_context(LaneRunner(jobs[name], own, launch=how)) for name, own in played.items()
+            name: stack.enter_context(LaneRunner(jobs[name], orders, launch=how)) for name, orders in played.items()
         }
         if threads_s is not None:
             runners[THREADS] = stack.enter_context(LaneRunner(job, played[SEQUENTIAL], intra_op=lanes))
@@ -142,15 +142,15 @@ def execute(
             seen = profiled_overlap(lambda: runners[PARALLEL].step(batch), trace, on_gpu=on_gpu)
     progress("counting live bytes")
     batch = next(batches(job))
-    peaks = {name: peak_bytes(jobs[name], own, batch) for name, own in played.items()}
+    peaks = {name: peak_bytes(jobs[name], orders, batch) for name, orders in played.items()}
     return Execution(work, hardware, sequential, parallel, threads_s, rounds, peaks, apart, loop_apart, seen)
 
 
-def _replanned(made: pipeline.Plan, costs: SchedulingProblem, orders: Sequence[Sequence[int]] | None) -> pipeline.Plan:
+def _replanned(plan: pipeline.Plan, costs: SchedulingProblem, orders: Sequence[Sequence[int]] | None) -> pipeline.Plan:
     """The same scheduler's answer, or the same orders, with costs that are known better."""
-    name = made.schedule.scheduler
+    name = plan.schedule.scheduler
     again = schedulers.run(costs, name) if orders is None else evaluate_orders(costs, orders, name)
-    return replace(made, costs=costs, schedule=again)
+    return replace(plan, costs=costs, schedule=again)
 
 
 def predicted_overlap(schedule: Schedule) -> float:
@@ -169,10 +169,10 @@ def _check_room(job: Job, *predictions: Prediction) -> None:
         )
 
 
-def document(found: Execution) -> dict[str, Any]:
+def document(execution: Execution) -> dict[str, Any]:
     """What `execute --json` prints."""
-    graph, schedule = found.job.graph, found.parallel.schedule
-    choice = found.choice
+    graph, schedule = execution.job.graph, execution.parallel.schedule
+    choice = execution.choice
     return {
         "schema_version": schedule.schema_version,
         "model": graph.model,
@@ -180,42 +180,44 @@ def document(found: Execution) -> dict[str, Any]:
         "batch": graph.batch,
         "timesteps": graph.timesteps,
         "dtype": graph.dtype,
-        "optimizer": found.job.optimizer if graph.mode == "train" else None,
-        "device": found.hardware.name,
-        "standing": found.parallel.provenance,
-        "runs_on": found.job.device,
+        "optimizer": execution.job.optimizer if graph.mode == "train" else None,
+        "device": execution.hardware.name,
+        "standing": execution.parallel.provenance,
+        "runs_on": execution.job.device,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "scheduler": schedule.scheduler,
         "lanes": schedule.lanes,
-        "launch": found.parallel.launch,
+        "launch": execution.parallel.launch,
         "tasks": len(graph.tasks),
         "ops": len(graph.ops),
-        "steps": len(found.rounds.runs[PARALLEL]),
+        "steps": len(execution.rounds.runs[PARALLEL]),
         "predicted": {
-            "sequential_s": found.sequential.latency_s,
-            "parallel_s": found.parallel.latency_s,
-            "threads_s": found.threads_s,
-            "speedup": found.sequential.latency_s / found.parallel.latency_s if found.parallel.latency_s > 0 else 1.0,
+            "sequential_s": execution.sequential.latency_s,
+            "parallel_s": execution.parallel.latency_s,
+            "threads_s": execution.threads_s,
+            "speedup": execution.sequential.latency_s / execution.parallel.latency_s
+            if execution.parallel.latency_s > 0
+            else 1.0,
             "overlap": predicted_overlap(schedule),
-            "peak_bytes": {SEQUENTIAL: found.sequential.peak_bytes, PARALLEL: found.parallel.peak_bytes},
+            "peak_bytes": {SEQUENTIAL: execution.sequential.peak_bytes, PARALLEL: execution.parallel.peak_bytes},
         },
         "measured": {
-            **{f"{name}_s": _spread(found.rounds.latency(name)) for name in found.rounds.runs},
-            "samples_s": {name: [r.latency_s for r in runs] for name, runs in found.rounds.runs.items()},
-            "speedup": _spread(found.rounds.ratio(SEQUENTIAL, PARALLEL)),
-            "speedup_over_threads": None if choice is None else _spread(found.rounds.ratio(THREADS, PARALLEL)),
-            "speedup_over_loop": _spread(found.rounds.ratio(LOOP, PARALLEL)),
-            "sequential_over_loop": _spread(found.rounds.ratio(LOOP, SEQUENTIAL)),
-            "overlap": None if (overlap := found.rounds.overlap(PARALLEL)) is None else _spread(overlap),
-            "profiled_overlap": found.profiled_overlap,
-            "peak_bytes": dict(found.peak_bytes),
+            **{f"{name}_s": _spread(execution.rounds.latency(name)) for name in execution.rounds.runs},
+            "samples_s": {name: [r.latency_s for r in runs] for name, runs in execution.rounds.runs.items()},
+            "speedup": _spread(execution.rounds.ratio(SEQUENTIAL, PARALLEL)),
+            "speedup_over_threads": None if choice is None else _spread(execution.rounds.ratio(THREADS, PARALLEL)),
+            "speedup_over_loop": _spread(execution.rounds.ratio(LOOP, PARALLEL)),
+            "sequential_over_loop": _spread(execution.rounds.ratio(LOOP, SEQUENTIAL)),
+            "overlap": None if (overlap := execution.rounds.overlap(PARALLEL)) is None else _spread(overlap),
+            "profiled_overlap": execution.profiled_overlap,
+            "peak_bytes": dict(execution.peak_bytes),
         },
-        "choice": None if choice is None else _choice_document(choice, found.rounds),
-        "difference": found.difference,
-        "difference_from_loop": found.loop_difference,
-        "losses": [x if x == x and abs(x) != float("inf") else None for x in found.rounds.losses],
-        "assumptions": list(found.parallel.assumptions),
-        "not_modelled": list(found.parallel.not_modelled),
+        "choice": None if choice is None else _choice_document(choice, execution.rounds),
+        "difference": execution.difference,
+        "difference_from_loop": execution.loop_difference,
+        "losses": [x if x == x and abs(x) != float("inf") else None for x in execution.rounds.losses],
+        "assumptions": list(execution.parallel.assumptions),
+        "not_modelled": list(execution.parallel.not_modelled),
     }
 
 

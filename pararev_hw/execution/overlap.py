@@ -23,10 +23,10 @@ def side_by_side(lanes: Sequence[Sequence[Interval]]) -> tuple[float, float]:
 
 
 def _merged(lane: Sequence[Interval]) -> list[Interval]:
-    found: list[Interval] = []
+    merged: list[Interval] = []
     for a, b in sorted(lane):
-        if found and a <= found[-1][1]:
-            found[-1] = (found[-1][0], max(b, found[-1][1]))
+        if merged and a <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(b, merged[-1][1]))
         else:
-            found.append((a, b))
-    return found
+            merged.append((a, b))
+    return merged

@@ -20,10 +20,10 @@ def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: 
     a step as it runs by itself, see the times of its tasks. Raises BadFile where the trace cannot be written.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities, experimental_config=profile_every_thread(), acc_events=True) as found:
+    with profile(activities=activities, experimental_config=profile_every_thread(), acc_events=True) as profiled:
         step()
     lanes: dict[int, list[tuple[float, float]]] = {}
-    for event in found.profiler.kineto_results.events():
+    for event in profiled.profiler.kineto_results.events():
         on_device = "CUDA" in str(event.device_type())
         if on_device == on_gpu and event.duration_ns() > 0 and (on_gpu or event.name().startswith("aten::")):
             lane = event.device_resource_id() if on_gpu else event.start_thread_id()
@@ -31,7 +31,7 @@ def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: 
             lanes.setdefault(lane, []).append((begin_s, begin_s + event.duration_ns() / 1e9))
     if trace is not None:
         try:
-            found.export_chrome_trace(str(trace))
+            profiled.export_chrome_trace(str(trace))
         except (OSError, RuntimeError) as error:
             raise BadFile(f"cannot write {str(trace)!r}: {error}") from error
     any_s, both_s = side_by_side(list(lanes.values()))

@@ -60,18 +60,18 @@ def write_source(
 
 def scalars_of(call: Call) -> list[Any]:
     """What a call is given beside tensors, in the order in which the source meets it."""
-    found: list[Any] = []
+    scalars: list[Any] = []
 
     def walk(value: Any) -> None:
         if isinstance(value, list | tuple):
             for v in value:
                 walk(v)
         elif not isinstance(value, Hole):
-            found.append(value)
+            scalars.append(value)
 
     walk(tuple(call.args))
     walk(tuple(call.kwargs.values()))
-    return found
+    return scalars
 
 
 @dataclass(slots=True)
@@ -206,22 +206,22 @@ class _Writer:
 
     def _keep_and_drop(self, lane: int, task: int, k: int) -> None:
         instruction = self.program.instructions[k]
-        made = dict.fromkeys(s for s in self._new(instruction.outputs, instruction.inputs) if s is not None)
-        for slot in made:
+        outputs = dict.fromkeys(s for s in self._new(instruction.outputs, instruction.inputs) if s is not None)
+        for slot in outputs:
             if self.noting:
                 self._line(k, f"note(x{slot})")
             for other in self._lanes.get(slot, ()):
                 self._line(k, f"v{other}[{self._cell[other, slot]}] = x{slot}")
                 if self.streams and other != lane:
                     self._line(k, f"lend(x{slot}, stream{other})")
-        kept = set(self.program.results.values())
-        for slot in dict.fromkeys((*instruction.inputs, *made)):
+        result_slots = set(self.program.results.values())
+        for slot in dict.fromkeys((*instruction.inputs, *outputs)):
             if slot in self.static:
                 continue
             if self._home[slot] == (lane, task):
                 if self._last_in_task.get((task, slot), k) == k:
                     self._line(k, f"del x{slot}")
-            elif self._last[lane, slot] == k and not (slot in kept and self._home[slot][0] == lane):
+            elif self._last[lane, slot] == k and not (slot in result_slots and self._home[slot][0] == lane):
                 self._line(k, f"v{lane}[{self._cell[lane, slot]}] = None")
 
     def _value(self, template: Any, tensors: Sequence[str], places: Any) -> str:

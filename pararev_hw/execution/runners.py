@@ -85,13 +85,13 @@ class LaneRunner:
         self._steps += 1
         return self._lanes.run(self._seed * 1_000_003 + self._steps, self._scalars.at(self._steps))
 
-    def kept(self) -> list[torch.Tensor]:
+    def start_tensors(self) -> list[torch.Tensor]:
         """What is there before a step."""
         return list(self._bound.static.values())
 
     def loss(self) -> float | None:
-        found = self._bound.results().get("loss")
-        return None if found is None else float(found)
+        loss = self._bound.results().get("loss")
+        return None if loss is None else float(loss)
 
     def results(self) -> dict[str, torch.Tensor]:
         """Gradients, outputs and loss of the last step, by name."""
@@ -165,7 +165,7 @@ def peak_bytes(job: Job, orders: Orders, batch: Batch) -> int:
             return CUDA.peak_bytes() - before
     seen = LiveBytes()
     with LaneRunner(job, orders, note=seen) as runner:
-        for tensor in runner.kept():
+        for tensor in runner.start_tensors():
             seen(tensor)
         runner.step(batch)
     return seen.peak_bytes
@@ -180,8 +180,8 @@ def difference(one: Runner, other: Runner) -> float:
 def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
     if torch.equal(a, b):
         return 0.0
-    found = float((a.double() - b.double()).abs().nan_to_num(nan=0.0 if _same_nans(a, b) else float("inf")).max())
-    return found
+    largest = float((a.double() - b.double()).abs().nan_to_num(nan=0.0 if _same_nans(a, b) else float("inf")).max())
+    return largest
 
 
 def _same_nans(a: torch.Tensor, b: torch.Tensor) -> bool:

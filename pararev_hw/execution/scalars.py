@@ -29,21 +29,21 @@ class Scalars:
 
     def __init__(self, traced: Traced, optimizer: str) -> None:
         self._optimizer = optimizer
-        self._known: dict[int, dict[_Key, Any]] = {}
+        self._scalars_at: dict[int, dict[_Key, Any]] = {}
         self._keys: list[_Key] = []
         self.calls: tuple[int, ...] = ()
         if traced.graph.mode == "infer" or not _counts_steps(optimizer):
             return
         changing = {k for k, v in self._series(_TRACED_AT + 1).items() if k[1] != v}
         program = traced.program
-        found: dict[int, None] = {}
+        calls: dict[int, None] = {}
         for k, op in enumerate(traced.graph.ops):
             call = program.instructions[k].call
             keys = [(program.calls[call].function, v) for v in scalars_of(program.calls[call])]
             if op.phase == "update" and any(_hashable(key) and key in changing for key in keys):
-                found[call] = None
-        self.calls = tuple(found)
-        self._keys = [(program.calls[c].function, v) for c in found for v in scalars_of(program.calls[c])]
+                calls[call] = None
+        self.calls = tuple(calls)
+        self._keys = [(program.calls[c].function, v) for c in calls for v in scalars_of(program.calls[c])]
 
     def at(self, step: int) -> list[Any]:
         """The scalars of `calls`, one after the other, in training step 1, 2, ..."""
@@ -54,15 +54,15 @@ class Scalars:
 
     def _series(self, step: int) -> dict[_Key, Any]:
         """Scalar of the traced step -> the same scalar in another step."""
-        if step not in self._known:
+        if step not in self._scalars_at:
             series: dict[_Key, Any] = {}
             for (function, old), (_, new) in zip(
                 _update_scalars(self._optimizer, _TRACED_AT), _update_scalars(self._optimizer, step), strict=True
             ):
                 if series.setdefault((function, old), new) != new:
                     raise BadInput(f"{self._optimizer}: {function} takes {old} twice, and the two change differently")
-            self._known = {step: series}
-        return self._known[step]
+            self._scalars_at = {step: series}
+        return self._scalars_at[step]
 
 
 def _hashable(key: _Key) -> bool:
@@ -81,9 +81,9 @@ class _OneWeight(nn.Module):
 def _counts_steps(optimizer: str) -> bool:
     weight = nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)
-    made = optimizer_named(optimizer)([weight])
-    made.step()
-    return "step" in made.state[weight]
+    stepper = optimizer_named(optimizer)([weight])
+    stepper.step()
+    return "step" in stepper.state[weight]
 
 
 def _update_scalars(optimizer: str, step: int) -> list[_Key]:
@@ -100,14 +100,14 @@ def _update_scalars(optimizer: str, step: int) -> list[_Key]:
 
 def _before(optimizer: str, step: int, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
     """An optimizer that, once it took its first step, believes to have taken `step - 1`."""
-    made = optimizer_named(optimizer)(parameters)
-    first = made.step
+    stepper = optimizer_named(optimizer)(parameters)
+    first = stepper.step
 
     def pretend() -> None:
         first()
-        made.step = first  # type: ignore[method-assign]
-        for state in made.state.values():
+        stepper.step = first  # type: ignore[method-assign]
+        for state in stepper.state.values():
             state["step"] = torch.tensor(float(step - 1))
 
-    made.step = pretend  # type: ignore[method-assign, assignment]
-    return made
+    stepper.step = pretend  # type: ignore[method-assign, assignment]
+    return stepper

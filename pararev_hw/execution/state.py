@@ -15,8 +15,8 @@ MakeOptimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
 
 def network_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Parameters and buffers by name, the tensors themselves: a step that updates them updates the network."""
-    found = {f"parameter:{n}": p.data for n, p in model.named_parameters()}
-    return found | {f"buffer:{n}": b for n, b in model.named_buffers()}
+    state = {f"parameter:{n}": p.data for n, p in model.named_parameters()}
+    return state | {f"buffer:{n}": b for n, b in model.named_buffers()}
 
 
 def fresh_optimizer_state(model: nn.Module, make: MakeOptimizer) -> dict[str, torch.Tensor]:

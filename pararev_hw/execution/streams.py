@@ -80,11 +80,11 @@ class LaneStreams:
             latency_s = time.perf_counter() - begun
         except Exception as error:  # an op may raise anything
             raise self._step.explained(error) from error
-        found = [
+        runs = [
             TaskRun(slot.task, lane, zero.elapsed_time(a) / 1e3, zero.elapsed_time(b) / 1e3)
             for (lane, slot), (a, b) in zip(self._order, marks, strict=True)
         ]
-        return StepRun(latency_s, tuple(sorted(found, key=lambda r: (r.start_s, r.lane, r.end_s))))
+        return StepRun(latency_s, tuple(sorted(runs, key=lambda r: (r.start_s, r.lane, r.end_s))))
 
     def _issue(self, timed: bool) -> list[tuple[Event, Event]]:
         """All tasks, issued from the current stream and joined with it again."""
@@ -126,7 +126,7 @@ class LaneStreams:
 
     def _captured(self) -> Replay:
         """The step as a graph. What the steps before the capture change is put back."""
-        kept = [(t, t.clone()) for t in self._step.static.values()]
+        before_capture = [(t, t.clone()) for t in self._step.static.values()]
         side = self._cuda.stream()
         side.wait_stream(self._cuda.current_stream())
         with self._cuda.on(side):
@@ -135,9 +135,9 @@ class LaneStreams:
                 self._issue(timed=False)
         self._cuda.current_stream().wait_stream(side)
         self._cuda.synchronize()
-        for tensor, before in kept:
+        for tensor, before in before_capture:
             tensor.copy_(before)
-        del kept
+        del before_capture
         self._step.begin()
 
         def issue() -> None:
@@ -152,9 +152,9 @@ def issue_order(slots: Sequence[Sequence[Slot]]) -> tuple[tuple[int, Slot], ...]
     issued: set[int] = set()
     order: list[tuple[int, Slot]] = []
     while len(order) < sum(map(len, slots)):
-        for lane, own in enumerate(slots):
-            if at[lane] < len(own) and issued.issuperset(own[at[lane]].waits):
-                order.append((lane, own[at[lane]]))
-                issued.add(own[at[lane]].task)
+        for lane, lane_slots in enumerate(slots):
+            if at[lane] < len(lane_slots) and issued.issuperset(lane_slots[at[lane]].waits):
+                order.append((lane, lane_slots[at[lane]]))
+                issued.add(lane_slots[at[lane]].task)
                 at[lane] += 1
     return tuple(order)

@@ -32,7 +32,7 @@ class LaneThreads:
         if intra_op < 1:
             raise BadInput(f"a lane cannot compute with {intra_op} threads: at least 1 is needed")
         self._step, self._intra_op = step, intra_op
-        locks = {(w, lane): _taken() for lane, own in enumerate(step.slots) for t in own for w in t.waits}
+        locks = {(w, lane): _taken() for lane, lane_slots in enumerate(step.slots) for t in lane_slots for w in t.waits}
         self._slots: list[list[_BoundSlot]] = [
             [
                 (
@@ -41,9 +41,9 @@ class LaneThreads:
                     tuple(locks[w, lane].acquire for w in t.waits),
                     tuple(locks[t.task, other].release for other in t.signals),
                 )
-                for t in own
+                for t in lane_slots
             ]
-            for lane, own in enumerate(step.slots)
+            for lane, lane_slots in enumerate(step.slots)
         ]
         self._locks = tuple(locks.values())
         self._ran: list[list[tuple[int, float, float]]] = [[] for _ in step.slots]
@@ -92,8 +92,10 @@ class LaneThreads:
             torch.set_num_threads(before)
         if self._errors:
             raise self._step.explained(self._errors[0]) from self._errors[0]
-        found = [TaskRun(t, lane, a - begun, b - begun) for lane, own in enumerate(self._ran) for t, a, b in own]
-        return StepRun(ended - begun, tuple(sorted(found, key=lambda r: (r.start_s, r.lane, r.end_s))))
+        runs = [
+            TaskRun(t, lane, a - begun, b - begun) for lane, lane_runs in enumerate(self._ran) for t, a, b in lane_runs
+        ]
+        return StepRun(ended - begun, tuple(sorted(runs, key=lambda r: (r.start_s, r.lane, r.end_s))))
 
     def _serve(self, lane: int) -> None:
         torch.set_num_threads(self._intra_op)  # of this thread alone: OpenMP keeps it per thread

@@ -37,8 +37,8 @@ def _cpu_clocks_hz() -> Mapping[str, float]:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return {}
-    found = [float(line.split(":")[1]) * 1e6 for line in lines if line.startswith("cpu MHz")]
-    return {"lowest_hz": min(found), "highest_hz": max(found)} if found else {}
+    clocks_hz = [float(line.split(":")[1]) * 1e6 for line in lines if line.startswith("cpu MHz")]
+    return {"lowest_hz": min(clocks_hz), "highest_hz": max(clocks_hz)} if clocks_hz else {}
 
 
 def _nvml_driver() -> str:

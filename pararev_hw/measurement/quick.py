@@ -38,7 +38,9 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
     with computing_threads(1):
         probes = _probe(threads, seconds)
     source = f"torch {metadata.version('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
-    figures = {name: DeviceParameter(value, f"{what}; {source}", "measured") for name, (value, what) in probes.items()}
+    figures = {
+        name: DeviceParameter(value, f"{meaning}; {source}", "measured") for name, (value, meaning) in probes.items()
+    }
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     figures["memory_bytes"] = DeviceParameter(memory, "physical memory as the operating system reports it", "measured")
     isa, allowed = instruction_set_here(), os.environ.get(LIMIT_VARIABLE, "")

@@ -101,40 +101,40 @@ def create(
     return net
 
 
-def _reversible(made: Spec, form: Form, store: bool) -> SpikingResNet:
-    neuron, c = made.neuron.build, made.channels
-    coupling: Coupling = "pararev" if made.family == "pararevsnn" else "revnet"
+def _reversible(spec: Spec, form: Form, store: bool) -> SpikingResNet:
+    neuron, c = spec.neuron.build, spec.channels
+    coupling: Coupling = "pararev" if spec.family == "pararevsnn" else "revnet"
 
     def pool() -> nn.Module:
         return nn.AvgPool2d(3, stride=2, padding=1)
 
     return SpikingResNet(
-        _stem(made, 2 * c[0], pool),
+        _stem(spec, 2 * c[0], pool),
         [
             reversible_stage(neuron, k, n, coupling=coupling, form=form, store=store)
-            for k, n in zip(c, made.blocks, strict=True)
+            for k, n in zip(c, spec.blocks, strict=True)
         ],
         [Downsample(neuron, 2 * a, 2 * b, pool=pool()) for a, b in pairwise(c)],
         neuron(),
         2 * c[-1],
-        timesteps=made.timesteps,
-        num_classes=made.classes,
+        timesteps=spec.timesteps,
+        num_classes=spec.classes,
     )
 
 
-def _ms_resnet(made: Spec) -> SpikingResNet:
-    neuron, c = made.neuron.build, made.channels
+def _ms_resnet(spec: Spec) -> SpikingResNet:
+    neuron, c = spec.neuron.build, spec.channels
     stages = []
-    for i, (k, n) in enumerate(zip(c, made.blocks, strict=True)):
+    for i, (k, n) in enumerate(zip(c, spec.blocks, strict=True)):
         entry = BasicBlock(neuron, c[max(i - 1, 0)], k, stride=1 if i == 0 else 2)
         stages.append(nn.Sequential(entry, *(BasicBlock(neuron, k, k, stride=1) for _ in range(n - 1))))
-    stem = _stem(made, c[0], lambda: nn.MaxPool2d(3, stride=2, padding=1))
-    return SpikingResNet(stem, stages, [], neuron(), c[-1], timesteps=made.timesteps, num_classes=made.classes)
+    stem = _stem(spec, c[0], lambda: nn.MaxPool2d(3, stride=2, padding=1))
+    return SpikingResNet(stem, stages, [], neuron(), c[-1], timesteps=spec.timesteps, num_classes=spec.classes)
 
 
-def _stem(made: Spec, channels: int, pool: Callable[[], nn.Module]) -> Stem:
-    stride = 2 if made.event else 1
-    return Stem(made.input_shape[0], channels, stride=stride, pool=pool() if made.event else None)
+def _stem(spec: Spec, channels: int, pool: Callable[[], nn.Module]) -> Stem:
+    stride = 2 if spec.event else 1
+    return Stem(spec.input_shape[0], channels, stride=stride, pool=pool() if spec.event else None)
 
 
 def _customised(network_spec: Spec, options: Mapping[str, Any]) -> Spec:

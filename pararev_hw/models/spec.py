@@ -99,10 +99,10 @@ def batch_shapes(
             return (((batch, timesteps, *sample), torch.float32),), ()
 
 
-def whole(what: str, value: Any) -> int:
+def whole(option: str, value: Any) -> int:
     """The value, a whole number of at least 1. Raises BadInput."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BadInput(f"{what} is {value!r}: it must be a whole number of at least 1")
+        raise BadInput(f"{option} is {value!r}: it must be a whole number of at least 1")
     return value
 
 

@@ -42,10 +42,10 @@ REWRITES: Mapping[Kind, Rewrite] = MappingProxyType(
 
 def find(traced: Traced, kinds: Iterable[Kind] = tuple(REWRITES)) -> tuple[Opportunity, ...]:
     """Every opportunity of these kinds that the step offers as it is."""
-    return tuple(o for kind in kinds for o in _found(_rewrite(kind), traced))
+    return tuple(o for kind in kinds for o in _with_origins(_rewrite(kind), traced))
 
 
-def _found(rewrite: Rewrite, traced: Traced) -> tuple[Opportunity, ...]:
+def _with_origins(rewrite: Rewrite, traced: Traced) -> tuple[Opportunity, ...]:
     lines = traced.tape.lines
     return tuple(replace(o, origins=frozenset(lines[k].origin for k in o.lines)) for o in rewrite.find(traced))
 
@@ -69,7 +69,7 @@ def apply_all(traced: Traced, kinds: Iterable[Kind]) -> tuple[Traced, tuple[Oppo
     for kind in asked:
         _rewrite(kind)
     for kind, rewrite in REWRITES.items():
-        opportunities = _found(rewrite, traced) if kind in asked else ()
+        opportunities = _with_origins(rewrite, traced) if kind in asked else ()
         if opportunities:
             traced = rebuilt(traced, rewrite.apply(traced, opportunities))
             taken += opportunities

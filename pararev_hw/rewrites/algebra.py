@@ -69,9 +69,9 @@ class Algebra:
             self._known_output(entry, base, line, inputs, n, o) if o is not None else None
             for n, o in enumerate(line.outputs)
         ]
-        for n, (o, known) in enumerate(zip(line.outputs, known_values, strict=True)):
+        for n, (o, number) in enumerate(zip(line.outputs, known_values, strict=True)):
             if o is not None and not isinstance(entry.outputs[n], int):
-                self._of[o.slot] = self._number((key, n)) if known is None else known
+                self._of[o.slot] = self._number((key, n)) if number is None else number
         first = line.outputs[0] if line.outputs else None
         if first is None or first.slot not in self._of:
             return

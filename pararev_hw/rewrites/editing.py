@@ -151,7 +151,7 @@ class Edit:
                 number[k] = len(lines)
             lines.append(self._changed(k) if k >= 0 else self._with_substitutes(self._new[-1 - k][1]))
         writer = self._writer
-        created = _made(lines, writer.entries)
+        created = _born_storages(lines, writer.entries)
         there = {*old.storage_of_external.values(), *(i.storage for line in lines for i in line.inputs)} - created
         alive = created | there
         bytes_ = tuple([b if s in alive else 0 for s, b in enumerate(writer.storage_bytes)])
@@ -227,7 +227,7 @@ class _Writer(Recorder):
         self.storage_of_slot = [-1] * tape.slots
         self.born = [-1] * len(tape.storage_bytes)
         self._metas = {meta: k for k, meta in enumerate(tape.metas)}
-        self._known = tape.metas
+        self._metas_by_index = tape.metas
         self._tensors: dict[int, torch.Tensor] = {}
 
     def write(
@@ -253,7 +253,7 @@ class _Writer(Recorder):
     def _tensor(self, info: Info) -> torch.Tensor:
         """The fake tensor that an Info speaks of."""
         if info.slot not in self._tensors:
-            shape, stride, dtype, device = self._known[info.meta]
+            shape, stride, dtype, device = self._metas_by_index[info.meta]
             offset = info.lo // dtype.itemsize
             with self.fake:
                 memory = torch.empty(
@@ -274,7 +274,7 @@ def _put_for(value: Any, old: Info, new: Info) -> Any:
     return [_put_for(v, old, new) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _made(lines: Sequence[TapeOp], entries: Sequence[Any]) -> set[int]:
+def _born_storages(lines: Sequence[TapeOp], entries: Sequence[Any]) -> set[int]:
     """Storages that the lines make."""
     return {
         out.storage

@@ -38,7 +38,7 @@ def _with_synaptic_operations(graph: BlockGraph) -> BlockGraph:
             return None
         ops = [graph.ops[k] for k in task.ops]
         layers = [(op.module, graph.op_types[op.type]) for op in ops]
-        own = [t.macs * per_mac[m] for m, t in layers if m in per_mac and t.kind in ("conv", "gemm")]
-        return round(sum(own)) if own else None
+        layer_sops = [t.macs * per_mac[m] for m, t in layers if m in per_mac and t.kind in ("conv", "gemm")]
+        return round(sum(layer_sops)) if layer_sops else None
 
     return replace(graph, tasks=tuple(replace(t, sops=sops(t)) for t in graph.tasks))

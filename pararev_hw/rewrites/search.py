@@ -82,7 +82,7 @@ def _starts(alternatives: Sequence[Alternative], replaces: Sequence[set[int]]) -
     neighbours: dict[frozenset[int], None] = {}
     for size in range(1, len(present) + 1):
         for allowed in combinations(present, size):
-            usable = [a for a, own in enumerate(kinds) if own <= set(allowed)]
+            usable = [a for a, alternative_kinds in enumerate(kinds) if alternative_kinds <= set(allowed)]
             taken: list[int] = []
             for a in sorted(usable, key=lambda a: (-len(kinds[a]), a)):
                 if all(replaces[a].isdisjoint(replaces[b]) for b in taken):

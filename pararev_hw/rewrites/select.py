@@ -89,8 +89,8 @@ def take(
     if kinds == ():
         return traced
     if kinds is not None:
-        made, taken = apply_all(traced, kinds)
-        return _saying(made, sentence([o.name for o in taken]))
+        rewritten, taken = apply_all(traced, kinds)
+        return _saying(rewritten, sentence([o.name for o in taken]))
     how = launch or ("graph" if device.kind == "gpu" else "eager")
     name = scheduler or "heft"
     progress(f"looking for choices in {traced.graph.model}")

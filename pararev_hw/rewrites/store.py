@@ -80,23 +80,23 @@ def _forward_twins(tape: Tape) -> dict[int, tuple[Info | None, ...]]:
     return stored
 
 
-def _keep_bases(tape: Tape, found: dict[int, tuple[Info | None, ...]]) -> None:
+def _keep_bases(tape: Tape, dropped: dict[int, tuple[Info | None, ...]]) -> None:
     """Takes out the lines whose tensor some remaining view looks at, where the twin is laid out in other memory."""
     maker = {o.slot: k for k, line in enumerate(tape.lines) for o in line.outputs if o is not None}
     for k in range(len(tape.lines) - 1, -1, -1):
         line = tape.lines[k]
-        if k in found:
+        if k in dropped:
             continue
         for spec in tape.entries[line.entry].outputs:
             if isinstance(spec, Alias):
                 base = line.inputs[spec.of]
                 at = maker.get(base.slot, -1)
-                twins = found.get(at)
+                twins = dropped.get(at)
                 if twins is not None:
                     n = [None if o is None else o.slot for o in tape.lines[at].outputs].index(base.slot)
                     new = twins[n]
                     if new is not None and not _alone(tape, at, base, new):
-                        del found[at]
+                        del dropped[at]
 
 
 def _alone(tape: Tape, k: int, old: Info, new: Info) -> bool:

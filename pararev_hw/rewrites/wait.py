@@ -46,14 +46,14 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
 
 def _made_by(traced: Traced, op: int) -> list[int]:
     """The ops that `op` follows, and for each view those that made what it looks at."""
-    found, asked = [], list(traced.graph.ops[op].after)
-    while asked:
-        a = asked.pop()
+    makers, open_ops = [], list(traced.graph.ops[op].after)
+    while open_ops:
+        a = open_ops.pop()
         if traced.graph.op_types[traced.graph.ops[a].type].kind == "view":
-            asked += traced.graph.ops[a].after
+            open_ops += traced.graph.ops[a].after
         else:
-            found.append(a)
-    return found
+            makers.append(a)
+    return makers
 
 
 def _readers(traced: Traced, storages: set[int]) -> list[int]:

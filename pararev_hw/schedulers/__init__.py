@@ -113,8 +113,8 @@ def run(problem: SchedulingProblem, name: str, **options: Any) -> Schedule:
     takes = options_of(name)
     for option in options:
         if option not in takes:
-            what = f"it takes {', '.join(takes)}" if takes else "it takes none"
-            raise BadInput(f"scheduler {name!r} has no option {option!r}: {what}")
+            takes_text = f"it takes {', '.join(takes)}" if takes else "it takes none"
+            raise BadInput(f"scheduler {name!r} has no option {option!r}: {takes_text}")
     return algorithm(problem, **options)
 
 

@@ -132,8 +132,8 @@ def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement])
     for p in sorted(placements, key=lambda p: (p.start_s, p.end_s, position[p.task])):
         i = index[p.task]
         while running and running[0][0] <= p.start_s:
-            _, lane, done = heapq.heappop(running)
-            ended[lane] = done
+            _, lane, finished = heapq.heappop(running)
+            ended[lane] = finished
         for k, before in enumerate(ended):
             if k != p.lane and before is not None and seen[p.lane][k] != before:
                 seen[p.lane][k] = before

@@ -169,21 +169,23 @@ def _read(
 ) -> tuple[list[list[int]], list[tuple[int, int]], tuple[int, ...]]:
     """Lane orders, waits and alternatives of a solution; tasks by their index in the problem that it settles on."""
     chosen = tuple(a for a, literal in enumerate(model.taken) if solver.boolean_value(literal))
-    settled = select_alternatives(problem, expanded, chosen)
+    chosen_problem = select_alternatives(problem, expanded, chosen)
     runs = [i for i, lit in enumerate(model.runs) if lit is True or solver.boolean_value(lit)]
     starts = [float(solver.value(model.starts[i])) for i in runs]
     ends = [s + solver.value(model.lengths[i]) for s, i in zip(starts, runs, strict=True)]
-    position = {i: k for k, i in enumerate(settled.topological_order())}
+    position = {i: k for k, i in enumerate(chosen_problem.topological_order())}
     if any(model.on_lane):
         lanes: list[list[int]] = [[] for _ in range(problem.lanes)]
         for k in sorted(range(len(runs)), key=lambda k: (starts[k], ends[k], position[k])):
             on = model.on_lane[runs[k]]
             lanes[next(lane for lane, lit in on.items() if lit is True or solver.boolean_value(lit))].append(k)
     else:
-        lanes = lane_orders(starts, ends, settled.topological_order(), problem.lanes)
-    if not holding(settled).matters:
+        lanes = lane_orders(starts, ends, chosen_problem.topological_order(), problem.lanes)
+    if not holding(chosen_problem).matters:
         return lanes, [], chosen
     planned = [
-        Placement(settled.tasks[k].task, lane, starts[k], ends[k]) for lane, line in enumerate(lanes) for k in line
+        Placement(chosen_problem.tasks[k].task, lane, starts[k], ends[k])
+        for lane, line in enumerate(lanes)
+        for k in line
     ]
-    return lanes, waits_that_keep(settled, planned), chosen
+    return lanes, waits_that_keep(chosen_problem, planned), chosen

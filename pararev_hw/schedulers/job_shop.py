@@ -243,16 +243,16 @@ def _times(
     order: Any,
 ) -> float:
     """Longest ways into every task and from its start to the end; the makespan."""
-    n, done, known = len(work), 0, 0
+    n, visited, queued = len(work), 0, 0
     for i in range(n):
         missing[i] = in_start[i + 1] - in_start[i] + (1 if place[i] > lane_start[lane[i]] else 0)
         if missing[i] == 0:
-            order[known] = i
-            known += 1
+            order[queued] = i
+            queued += 1
     makespan = 0.0
-    while done < known:
-        i = order[done]
-        done += 1
+    while visited < queued:
+        i = order[visited]
+        visited += 1
         head = 0.0
         if place[i] > lane_start[lane[i]]:
             before = sequence[place[i] - 1]
@@ -265,15 +265,15 @@ def _times(
             j = sequence[place[i] + 1]
             missing[j] -= 1
             if missing[j] == 0:
-                order[known] = j
-                known += 1
+                order[queued] = j
+                queued += 1
         for e in range(out_start[i], out_start[i + 1]):
             j = out_task[e]
             missing[j] -= 1
             if missing[j] == 0:
-                order[known] = j
-                known += 1
-    for k in range(known - 1, -1, -1):
+                order[queued] = j
+                queued += 1
+    for k in range(queued - 1, -1, -1):
         i = order[k]
         rest = 0.0
         if place[i] + 1 < lane_start[lane[i] + 1]:

@@ -41,25 +41,25 @@ def _best_of_all(held: Holding, into: Sequence[Sequence[int]]) -> tuple[int, ...
     before = [sum({1 << p for p in preds}) for preds in into]
     users = [sum({1 << u for u in us}) for us in held.users]
     least: dict[int, tuple[int, int]] = {0: (0, -1)}  # done -> (peak, the task that was done last)
-    for done in range(1 << n):
-        if done not in least:
+    for subset in range(1 << n):
+        if subset not in least:
             continue
         for i in range(n):
-            if done >> i & 1 or before[i] & ~done:
+            if subset >> i & 1 or before[i] & ~subset:
                 continue
-            now = done | 1 << i
+            now = subset | 1 << i
             alive = sum(
                 size
                 for size, us, stays in zip(held.bytes, users, held.stays, strict=True)
-                if us & now and (stays or us & ~done)
+                if us & now and (stays or us & ~subset)
             )
-            peak = max(least[done][0], alive)
+            peak = max(least[subset][0], alive)
             if now not in least or peak < least[now][0]:
                 least[now] = (peak, i)
-    order, done = list[int](), (1 << n) - 1
-    while done:
-        order.append(least[done][1])
-        done ^= 1 << order[-1]
+    order, subset = list[int](), (1 << n) - 1
+    while subset:
+        order.append(least[subset][1])
+        subset ^= 1 << order[-1]
     return tuple(reversed(order))
 
 
@@ -133,13 +133,13 @@ def _greedy_order(
         grows[i], needs[i] = _growth(i, size, touch_start, touch, left, begun, outlives)
     ready = [(grows[i], needs[i], ties[i], i) for i in range(n) if missing[i] == 0]
     heapq.heapify(ready)
-    done = [False] * n
+    scheduled = [False] * n
     order = list(range(0))
     while len(ready) > 0:
         grow, need, _, i = heapq.heappop(ready)
-        if done[i] or grow != grows[i] or need != needs[i]:
+        if scheduled[i] or grow != grows[i] or need != needs[i]:
             continue  # its key has changed since: it is in the heap again
-        done[i] = True
+        scheduled[i] = True
         order.append(i)
         changed = list(range(0))
         for t in range(touch_start[i], touch_start[i + 1]):
@@ -155,7 +155,7 @@ def _greedy_order(
             if missing[j] == 0:
                 changed.append(j)
         for j in changed:
-            if not done[j] and seen[j] != i:
+            if not scheduled[j] and seen[j] != i:
                 seen[j] = i
                 grows[j], needs[j] = _growth(j, size, touch_start, touch, left, begun, outlives)
                 if missing[j] == 0:

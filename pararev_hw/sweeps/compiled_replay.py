@@ -232,7 +232,7 @@ def _share(
     for i in range(n):
         missing[i] = into_start[i + 1] - into_start[i]
     at = lane_start[:-1].copy()  # where in its order a lane is
-    free, ready, done = np.zeros(used), np.full(used, np.inf), np.full(used, np.inf)
+    free, ready, end_virtual = np.zeros(used), np.full(used, np.inf), np.full(used, np.inf)
     ended = np.zeros(used, np.int64)
     for k in range(used):
         if missing[lane_task[at[k]]] == 0:
@@ -242,7 +242,7 @@ def _share(
     while unfinished > 0:
         first_done, first_ready = np.inf, np.inf
         for k in range(used):
-            first_done, first_ready = min(first_done, done[k]), min(first_ready, ready[k])
+            first_done, first_ready = min(first_done, end_virtual[k]), min(first_ready, ready[k])
         done_at = now + max(first_done - virtual, 0.0) * slow
         if first_ready <= done_at and first_ready < np.inf:
             virtual += (first_ready - now) / slow
@@ -251,7 +251,7 @@ def _share(
                 if ready[k] == first_ready:
                     i = lane_task[at[k]]
                     starts[i] = now
-                    done[k] = virtual + work[i]
+                    end_virtual[k] = virtual + work[i]
                     ready[k] = np.inf
                     asked += asks[i]
                     running += 1
@@ -260,11 +260,11 @@ def _share(
             now = done_at
             for k in range(used):
                 ended[k] = -1
-                if done[k] == first_done:
+                if end_virtual[k] == first_done:
                     i = lane_task[at[k]]
                     ends[i] = now
                     ended[k] = i
-                    done[k] = np.inf
+                    end_virtual[k] = np.inf
                     asked -= asks[i]
                     running -= 1
                     unfinished -= 1

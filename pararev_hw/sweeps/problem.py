@@ -48,9 +48,11 @@ class Problem:
 
     def base(self) -> Table:
         """The base device itself, one row: listed parameters of the network at their first value. No constraint."""
-        own: dict[str, float | str] = {"lanes": float(self.sweep.device.lanes)}
-        own |= {n: PARAMETERS[n].shown(f.value) for n, f in self.sweep.device.parameters.items()}
-        row = {p.name: own.get(p.name, p.values[0] if p.values else p.low) for p in self.sweep.space.parameters}
+        device_values: dict[str, float | str] = {"lanes": float(self.sweep.device.lanes)}
+        device_values |= {n: PARAMETERS[n].shown(f.value) for n, f in self.sweep.device.parameters.items()}
+        row = {
+            p.name: device_values.get(p.name, p.values[0] if p.values else p.low) for p in self.sweep.space.parameters
+        }
         free = Problem(replace(self.sweep, constraints=()), self.networks)
         return free.evaluate({name: np.array([value]) for name, value in row.items()})
 

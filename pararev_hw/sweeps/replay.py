@@ -153,13 +153,13 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
     head = np.repeat(np.array([order[0] for order in lanes]), b)  # [lanes, B]: the task that a lane runs or waits for
     free = np.zeros(len(lanes) * b)  # when a lane became free
     ready = np.where(left[head * b + np.tile(np.arange(b), len(lanes))] == 0, 0.0, np.inf).reshape(len(lanes), b)
-    done = np.full((len(lanes), b), np.inf)  # virtual time at which a lane's task is done
-    flat_ready, flat_done = ready.reshape(-1), done.reshape(-1)
+    end_virtual = np.full((len(lanes), b), np.inf)  # virtual time at which a lane's task is done
+    flat_ready, flat_done = ready.reshape(-1), end_virtual.reshape(-1)
     now, virtual, slow, asked = np.zeros(b), np.zeros(b), np.ones(b), np.zeros(b)
     running = np.zeros(b, np.int64)
     unfinished = np.full(b, n)
     while unfinished.any():
-        first_done, first_ready = done.min(0), ready.min(0)
+        first_done, first_ready = end_virtual.min(0), ready.min(0)
         done_at = now + np.maximum(first_done - virtual, 0.0) * slow
         starting = first_ready <= done_at
         starting &= first_ready < np.inf
@@ -178,7 +178,7 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
             flat_ready[begin] = np.inf
             _add(asked, config, asks[place])
             _add(running, config, 1)
-        finish = np.flatnonzero(((done == first_done) & ~starting & active).reshape(-1))
+        finish = np.flatnonzero(((end_virtual == first_done) & ~starting & active).reshape(-1))
         if len(finish):
             config = finish % b
             task = head[finish]

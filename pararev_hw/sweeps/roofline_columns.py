@@ -104,10 +104,16 @@ class RooflineColumns:
             return table if len(used) == 1 else table[np.searchsorted(used, which)]
 
         spikes = t.share >= 0
-        done = (t.work * np.where(spikes, np.minimum(t.share, 1.0), 1.0))[:, None]
+        operations = (t.work * np.where(spikes, np.minimum(t.share, 1.0), 1.0))[:, None]
         bandwidth = figure("memory_bandwidth_bytes_per_s")
         busy = busy_seconds(
-            Work(done, np.where(t.work > 0, 1.0, 0.0)[:, None], t.vector[:, None], t.dram[:, None], t.moved[:, None]),
+            Work(
+                operations,
+                np.where(t.work > 0, 1.0, 0.0)[:, None],
+                t.vector[:, None],
+                t.dram[:, None],
+                t.moved[:, None],
+            ),
             Rates(
                 matrix=of_rows(t.matrix_rate),
                 vector=of_rows(t.vector_rate),
@@ -123,7 +129,7 @@ class RooflineColumns:
         unloaded = dram[:, None] / bandwidth
         demand = np.divide(unloaded, seconds, out=np.zeros_like(seconds), where=seconds > 0).clip(0, 1)
         macs = np.where(spikes, 0.0, t.work / 2) * t.times
-        events = np.where(spikes[:, None], done / 2, 0.0) * t.times[:, None]
+        events = np.where(spikes[:, None], operations / 2, 0.0) * t.times[:, None]
         energy = {
             "mac": column_sums(macs[:, None] * of_rows(t.mac_j)),
             "ac": column_sums(events * of_rows(t.ac_j)),

@@ -100,10 +100,10 @@ def _table(store: Store, chunk: int) -> Table:
 
 def _how_far(store: Store, resumed: int, seconds: float) -> str:
     rows = store.sweep.rows
-    done = sum(b - a for a, b in map(store.sweep.span, store.finished))
-    rate = (done - resumed) / seconds if seconds > 0 else 0.0
-    left = f"{(rows - done) / rate:,.0f} s left" if rate > 0 else ""
-    return f"{done:,} of {rows:,} configurations ({rate:,.0f}/s, {left})"
+    finished_rows = sum(b - a for a, b in map(store.sweep.span, store.finished))
+    rate = (finished_rows - resumed) / seconds if seconds > 0 else 0.0
+    left = f"{(rows - finished_rows) / rate:,.0f} s left" if rate > 0 else ""
+    return f"{finished_rows:,} of {rows:,} configurations ({rate:,.0f}/s, {left})"
 
 
 def _reasons(result: SweepResult) -> str:

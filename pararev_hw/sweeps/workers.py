@@ -75,8 +75,8 @@ def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tu
             while queue and len(running) < 2 * workers:
                 chunk = queue.popleft()
                 running[pool.submit(_chunk, chunk)] = chunk
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=lambda f: running[f]):
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(finished, key=lambda f: running[f]):
                 chunk = running.pop(future)
                 yield chunk, future.result()
     finally:

@@ -29,20 +29,20 @@ class BlockFinder:
             if not any(_matches(path.split("."), p.split(".")) for path in self._modules if path):
                 raise BadInput(f"--blocks {p!r} matches no module: {_some([path for path in self._modules if path])}")
         self._structural: dict[int, bool] = {}
-        self._known: dict[str, tuple[str, str, bool]] = {}
+        self._place_of: dict[str, tuple[str, str, bool]] = {}
 
     def locate(self, path: str) -> tuple[str, str, bool]:
         """Block, branch, and whether ops at exactly this module stand between branches: it is structural, or a block
         that has branches."""
-        if path not in self._known:
-            self._known[path] = self._find(path)
-        return self._known[path]
+        if path not in self._place_of:
+            self._place_of[path] = self._find(path)
+        return self._place_of[path]
 
     def _find(self, path: str) -> tuple[str, str, bool]:
         parts = path.split(".") if path else []
         named = [k for k in range(len(parts), 0, -1) if any(_matches(parts[:k], p.split(".")) for p in self._patterns)]
-        found = [k for k in range(1, len(parts) + 1) if not self._is_structural(self._modules[".".join(parts[:k])])]
-        for k in (*named, *found):
+        composite = [k for k in range(1, len(parts) + 1) if not self._is_structural(self._modules[".".join(parts[:k])])]
+        for k in (*named, *composite):
             block = ".".join(parts[:k])
             between = k == len(parts) and any(map(_is_composite, self._modules[block].children()))
             return block, self._branch(block, parts[k:]), between
@@ -56,14 +56,14 @@ class BlockFinder:
         return rest[0] if _is_composite(child) else ""
 
     def _is_structural(self, module: nn.Module) -> bool:
-        known = self._structural.get(id(module))
-        if known is None:
+        structural = self._structural.get(id(module))
+        if structural is None:
             children = list(module.children())
-            known = (isinstance(module, _LISTS) and any(map(_is_composite, children))) or any(
+            structural = (isinstance(module, _LISTS) and any(map(_is_composite, children))) or any(
                 map(self._is_structural, children)
             )
-            self._structural[id(module)] = known
-        return known
+            self._structural[id(module)] = structural
+        return structural
 
 
 def _some(paths: Sequence[str]) -> str:

@@ -103,16 +103,16 @@ def _layouts(tape: Tape) -> dict[int, tuple[tuple[int, ...], tuple[int, ...], st
 
 
 def _instruction(line: TapeOp) -> Instruction:
-    made = tuple([None if o is None else o.slot for o in line.outputs])
-    return Instruction(line.entry, tuple([i.slot for i in line.inputs]), made, line.rng)
+    outputs = tuple([None if o is None else o.slot for o in line.outputs])
+    return Instruction(line.entry, tuple([i.slot for i in line.inputs]), outputs, line.rng)
 
 
 def _waiting(after: Sequence[tuple[int, ...]], waits: Sequence[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
     """`after` with the pairs that wait for each other without data."""
-    found = list(after)
+    predecessors = list(after)
     for src, dst in waits:
-        found[dst] = tuple(sorted({*found[dst], src}))
-    return tuple(found)
+        predecessors[dst] = tuple(sorted({*predecessors[dst], src}))
+    return tuple(predecessors)
 
 
 def _touched(line: TapeOp, entry: OpSignature) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -128,7 +128,7 @@ def _touched(line: TapeOp, entry: OpSignature) -> tuple[tuple[int, ...], tuple[i
 
 def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> list[Access]:
     maker: dict[int, int] = {}
-    found: list[Access] = []
+    accesses: list[Access] = []
     for k, line in enumerate(lines):
         entry = entries[line.entry]
         inputs = line.inputs
@@ -141,8 +141,8 @@ def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> list[A
             maker[out.slot] = k
             if not isinstance(spec, Alias):
                 writes.append((out.storage, out.lo, out.hi))
-        found.append(Access(makers, reads, tuple(writes)))
-    return found
+        accesses.append(Access(makers, reads, tuple(writes)))
+    return accesses
 
 
 def _member(line: TapeOp, entry: OpSignature, after: tuple[int, ...], tape: Tape) -> Member:
@@ -159,7 +159,7 @@ def _op_types(tape: Tape, neurons: frozenset[str]) -> tuple[tuple[OpType, ...], 
     index: dict[OpType, int] = {}
     plain: dict[int, int] = {}
     inside: dict[int, int] = {}
-    found: list[int] = []
+    type_of_op: list[int] = []
     for line in tape.lines:
         op_type = tape.entries[line.entry].op_type
         spiking = line.home.module in neurons and op_type.kind == "elementwise"
@@ -168,8 +168,8 @@ def _op_types(tape: Tape, neurons: frozenset[str]) -> tuple[tuple[OpType, ...], 
         if at is None:
             op_type = replace(op_type, kind="neuron") if spiking else op_type
             at = memo[line.entry] = index.setdefault(op_type, len(index))
-        found.append(at)
-    return tuple(index), tuple(found)
+        type_of_op.append(at)
+    return tuple(index), tuple(type_of_op)
 
 
 def _tasks(groups: Sequence[Group], ops: Sequence[Op], types: Sequence[OpType]) -> tuple[Task, ...]:
@@ -177,7 +177,7 @@ def _tasks(groups: Sequence[Group], ops: Sequence[Op], types: Sequence[OpType]) 
     for g in groups:
         name = ".".join(part for part in (g.key.block, g.key.branch) if part)
         number = f"#{g.number}" if g.number > 1 else ""
-        own = [types[ops[k].type] for k in g.ops]
+        op_types = [types[ops[k].type] for k in g.ops]
         tasks.append(
             Task(
                 id=f"{name}:{g.key.phase}{number}",
@@ -185,10 +185,10 @@ def _tasks(groups: Sequence[Group], ops: Sequence[Op], types: Sequence[OpType]) 
                 branch=g.key.branch,
                 phase=g.key.phase,
                 ops=g.ops,
-                flops=sum(t.flops for t in own),
-                vector_flops=sum(t.vector_flops or 0 for t in own),
-                read_bytes=sum(t.read_bytes for t in own),
-                write_bytes=sum(t.write_bytes for t in own),
+                flops=sum(t.flops for t in op_types),
+                vector_flops=sum(t.vector_flops or 0 for t in op_types),
+                read_bytes=sum(t.read_bytes for t in op_types),
+                write_bytes=sum(t.write_bytes for t in op_types),
             )
         )
     return tuple(tasks)
@@ -225,10 +225,10 @@ _EXTERNAL_ROLES: Mapping[str, Role] = {
 def _storages(tape: Tape, ops: Sequence[Op]) -> tuple[Storage, ...]:
     read_later = {s for op in ops if op.phase in ("recompute", "backward") for s in op.reads}
     names = {storage: tape.externals[slot] for slot, storage in tape.storage_of_external.items()}
-    made = _born(tape)
-    found: list[Storage] = []
+    born_at = _born(tape)
+    storages: list[Storage] = []
     for s, (nbytes, last) in enumerate(zip(tape.storage_bytes, tape.last_line, strict=True)):
-        born = made[s]
+        born = born_at[s]
         role: Role = "transient"
         if s in tape.gradients:
             role = "gradient"
@@ -243,8 +243,8 @@ def _storages(tape: Tape, ops: Sequence[Op]) -> tuple[Storage, ...]:
         elif ops[born].phase == "forward" and s in read_later:
             role = "saved"
         goes = born >= 0 or role == "gradient"  # all else that was there before the step is somebody's, who keeps it
-        found.append(Storage(nbytes, role, born, last if goes else len(ops)))
-    return tuple(found)
+        storages.append(Storage(nbytes, role, born, last if goes else len(ops)))
+    return tuple(storages)
 
 
 def _born(tape: Tape) -> list[int]:

@@ -54,7 +54,7 @@ def each_alone(members: Sequence[Member]) -> tuple[tuple[Group, ...], tuple[int,
     of: list[int] = []
     ops: list[list[int]] = []
     numbers: dict[Key, int] = {}
-    made: list[tuple[Key, int]] = []
+    keys: list[tuple[Key, int]] = []
     for op, member in enumerate(members):
         if member.view:
             of.append(max((of[a] for a in member.after), default=-1))
@@ -64,8 +64,8 @@ def each_alone(members: Sequence[Member]) -> tuple[tuple[Group, ...], tuple[int,
         of.append(len(ops))
         ops.append([op])
         numbers[member.key] = numbers.get(member.key, 0) + 1
-        made.append((member.key, numbers[member.key]))
-    return tuple(Group(key, n, tuple(own)) for (key, n), own in zip(made, ops, strict=True)), tuple(of)
+        keys.append((member.key, numbers[member.key]))
+    return tuple(Group(key, n, tuple(group_ops)) for (key, n), group_ops in zip(keys, ops, strict=True)), tuple(of)
 
 
 class _Grouping:
@@ -150,7 +150,7 @@ class _Grouping:
 
 def _topological(order: list[int], ancestors: list[int]) -> list[int]:
     """`order`, changed only where a group stands before one of its ancestors."""
-    placed, done = 0, []
+    placed, ordered = 0, []
     waiting: list[int] = []
     for g in order:
         waiting.append(g)
@@ -160,7 +160,7 @@ def _topological(order: list[int], ancestors: list[int]) -> list[int]:
             for w in list(waiting):
                 if not ancestors[w] & ~placed:
                     waiting.remove(w)
-                    done.append(w)
+                    ordered.append(w)
                     placed |= 1 << w
                     progress = True
-    return done
+    return ordered

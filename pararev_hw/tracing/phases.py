@@ -22,17 +22,17 @@ def phases(records: Sequence[Record], entries: Sequence[OpSignature], updated: f
         for r, tainted in zip(records, from_cotangent, strict=True)
     ]
     recomputing = {r.node for r, again in zip(records, repeats, strict=True) if again and r.node >= 0}
-    found: list[Phase] = []
+    phase_of_record: list[Phase] = []
     for r, tainted, again in zip(records, from_cotangent, repeats, strict=True):
         if r.node != -1:
-            found.append("recompute" if again or (not tainted and r.node in recomputing) else "backward")
+            phase_of_record.append("recompute" if again or (not tainted and r.node in recomputing) else "backward")
         elif tainted:
-            found.append("update" if r.in_optimizer else "backward")
+            phase_of_record.append("update" if r.in_optimizer else "backward")
         elif r.in_optimizer or (r.frame < 0 and _writes(r, entries[r.entry], updated)):
-            found.append("update")
+            phase_of_record.append("update")
         else:
-            found.append("forward")
-    return tuple(found)
+            phase_of_record.append("forward")
+    return tuple(phase_of_record)
 
 
 def _writes(record: Record, entry: OpSignature, storages: frozenset[int]) -> bool:
@@ -42,7 +42,7 @@ def _writes(record: Record, entry: OpSignature, storages: frozenset[int]) -> boo
 def _depends_on_cotangent(records: Sequence[Record], entries: Sequence[OpSignature]) -> list[bool]:
     """Whether an op's data comes, through whatever the engine ran, from the gradient that starts the backward."""
     tainted: set[int] = set()
-    found: list[bool] = []
+    is_tainted: list[bool] = []
     for k, r in enumerate(records):
         if r.node == -1:
             # autograd makes the first cotangent just before the engine starts
@@ -53,11 +53,11 @@ def _depends_on_cotangent(records: Sequence[Record], entries: Sequence[OpSignatu
             )
             if seed:
                 tainted.update(o.storage for o in r.outputs if o is not None)
-            found.append(seed)
+            is_tainted.append(seed)
             continue
         depends = any(i.storage in tainted for i in r.inputs)
         if depends:
             tainted.update(o.storage for o in r.outputs if o is not None)
             tainted.update(r.inputs[w].storage for w in entries[r.entry].writes)
-        found.append(depends)
-    return found
+        is_tainted.append(depends)
+    return is_tainted

@@ -188,9 +188,9 @@ class Recorder(TorchDispatchMode):
 
     def declare(self, tensor: torch.Tensor, name: str) -> Info:
         """Name a fake tensor that exists before the step; again for one already known: its first name stays."""
-        found: Info | None = getattr(tensor, "pararev_info", None)
-        if found is not None:
-            return found
+        declared: Info | None = getattr(tensor, "pararev_info", None)
+        if declared is not None:
+            return declared
         info = self._adopt(tensor, self._storage_of(tensor))
         self.born[info.storage] = -1
         self.externals[info.slot] = name
@@ -249,9 +249,9 @@ class Recorder(TorchDispatchMode):
 
     def _constant(self, tensor: torch.Tensor) -> Any:
         """The fake twin of a real tensor that the network's code brought along."""
-        known = self._constant_infos.get(id(tensor))
-        if known is not None:
-            return known[2]
+        constant_info = self._constant_infos.get(id(tensor))
+        if constant_info is not None:
+            return constant_info[2]
         if tensor.requires_grad and tensor.is_leaf:
             raise TraceError(
                 f"a trainable tensor of shape {tuple(tensor.shape)} is used that is no parameter of the network"
@@ -320,21 +320,21 @@ class Recorder(TorchDispatchMode):
             out = self._run_fake(func, args, kwargs or {})
             self._record(position, infos, tuple([self._outcome(o, tensors, infos) for o in _listed(out)]), entry.random)
             return out
-        made: list[Any] = []
-        made_infos: list[Info | None] = []
+        results: list[Any] = []
+        result_infos: list[Info | None] = []
         for spec in entry.outputs:
             if spec is None:
-                made.append(None)
-                made_infos.append(None)
+                results.append(None)
+                result_infos.append(None)
             elif isinstance(spec, int):
-                made.append(tensors[spec])
-                made_infos.append(infos[spec])
+                results.append(tensors[spec])
+                result_infos.append(infos[spec])
             else:
                 new = self._fresh(spec) if isinstance(spec, Fresh) else self._alias(spec, tensors, infos)
-                made.append(new[0])
-                made_infos.append(new[1])
-        self._record(position, infos, tuple(made_infos), entry.random)
-        return made[0] if entry.sequence is None else entry.sequence(made)
+                results.append(new[0])
+                result_infos.append(new[1])
+        self._record(position, infos, tuple(result_infos), entry.random)
+        return results[0] if entry.sequence is None else entry.sequence(results)
 
     def _looks_elsewhere(self, tensor: Any, source: Any) -> Any:
         """`tensor.set_(source)`: from here on `tensor` is a view of `source`, and what it looked at is let go."""
@@ -363,7 +363,7 @@ class Recorder(TorchDispatchMode):
         ref = _StorageRef(elem.untyped_storage(), self._on_free)
         ref.storage = uid
         self._alive[uid] = ref
-        return self._made(elem, spec.device, Info(len(self.storage_of_slot), spec.meta, uid, 0, spec.span))
+        return self._new_fake(elem, spec.device, Info(len(self.storage_of_slot), spec.meta, uid, 0, spec.span))
 
     def _alias(self, spec: Alias, tensors: Sequence[FakeTensor], infos: Sequence[Info]) -> tuple[FakeTensor, Info]:
         base = tensors[spec.of]
@@ -373,9 +373,9 @@ class Recorder(TorchDispatchMode):
         )
         lo = offset * spec.dtype.itemsize
         info = Info(len(self.storage_of_slot), spec.meta, infos[spec.of].storage, lo, lo + spec.span)
-        return self._made(elem, base.fake_device, info)
+        return self._new_fake(elem, base.fake_device, info)
 
-    def _made(self, elem: torch.Tensor, device: torch.device, info: Info) -> tuple[FakeTensor, Info]:
+    def _new_fake(self, elem: torch.Tensor, device: torch.device, info: Info) -> tuple[FakeTensor, Info]:
         self.storage_of_slot.append(info.storage)
         twin = self._twins.get(device)
         if twin is None:
@@ -499,10 +499,10 @@ class Recorder(TorchDispatchMode):
         view: bool,
         reads: tuple[int, ...],
     ) -> OpType:
-        made = [o for o in outputs if isinstance(o, torch.Tensor)]
+        tensors_out = [o for o in outputs if isinstance(o, torch.Tensor)]
         named = _named_arguments(func, args, kwargs)
         inputs = tuple(tuple(t.shape) for t in tensors)
-        shapes = tuple(tuple(o.shape) for o in made) or tuple(tuple(tensors[k].shape) for k in written)
+        shapes = tuple(tuple(o.shape) for o in tensors_out) or tuple(tuple(tensors[k].shape) for k in written)
         flops: int = 0
         vector_flops: int | None = 0
         count = flop_registry.get(func.overloadpacket)
@@ -514,14 +514,14 @@ class Recorder(TorchDispatchMode):
         else:
             pointwise = torch.Tag.pointwise in func.tags
             kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, named)
-        fresh = [o for o in made if not any(o is t for t in tensors)]
+        fresh = [o for o in tensors_out if not any(o is t for t in tensors)]
         read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
         write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written)]))
         if base in formulas.ALLOCATES_ONLY:
             read_bytes = write_bytes = 0
         elif base in formulas.READS_SELECTED:
             read_bytes = write_bytes + sum(_touched_bytes(t) for t in tensors if not t.is_floating_point())
-        lead = made[0] if made else tensors[0] if tensors else None
+        lead = tensors_out[0] if tensors_out else tensors[0] if tensors else None
         scattered = tuple(k for k in reads if kind in ("conv", "conv_backward") and not _in_one_piece(tensors[k]))
         if scattered:
             named["scattered"] = scattered

@@ -330,18 +330,18 @@ class _Counter(TorchDispatchMode):
 
     def _names(self, graph: BlockGraph | None) -> list[str]:
         """The layers' names: those of the traced step, found by the order of a module's matrix operations."""
-        own = layer_names([(layer.module, layer.key) for layer in self.layers.values()])
+        counted_names = layer_names([(layer.module, layer.key) for layer in self.layers.values()])
         if graph is None:
-            return own
+            return counted_names
         traced: dict[str, list[str]] = {}
         for op, name in zip(graph.ops, layer_of_op(graph), strict=True):
             if name is not None and op.phase == "forward":
                 traced.setdefault(op.module, []).append(name)
         names = []
-        for name, layer in zip(own, self.layers.values(), strict=True):
+        for name, layer in zip(counted_names, self.layers.values(), strict=True):
             calls = traced.get(layer.module, ())
             names.append(calls[layer.position] if layer.position < len(calls) else name)
-        return names if len(set(names)) == len(names) else own
+        return names if len(set(names)) == len(names) else counted_names
 
 
 class _Neuron:

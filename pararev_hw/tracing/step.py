@@ -53,17 +53,17 @@ class _Swap:
     originals: dict[int, torch.Tensor] = field(default_factory=dict)  # by the id of the twin
 
     def twin(self, tensor: torch.Tensor, trainable: bool) -> torch.Tensor:
-        known = self.twins.get(id(tensor))
-        if known is None:
+        twin = self.twins.get(id(tensor))
+        if twin is None:
             wide = self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
             device = torch.device("cpu") if tensor.device.type == "meta" else tensor.device
             with self.fake:
-                known = torch.empty_strided(tensor.shape, self.stride(tensor), dtype=wide, device=device)
+                twin = torch.empty_strided(tensor.shape, self.stride(tensor), dtype=wide, device=device)
             if trainable:
-                known = nn.Parameter(known, requires_grad=tensor.requires_grad)
-            self.twins[id(tensor)] = known
-            self.originals[id(known)] = tensor
-        return known
+                twin = nn.Parameter(twin, requires_grad=tensor.requires_grad)
+            self.twins[id(tensor)] = twin
+            self.originals[id(twin)] = tensor
+        return twin
 
     def stride(self, tensor: torch.Tensor, contiguous: bool = False) -> tuple[int, ...]:
         """How the twin lies in memory: images and their weights channels last where that is asked for, all else as the
@@ -172,18 +172,18 @@ def _run(
     """Run the step under the recorder; the slots of what it gave, by name."""
     if optimizer is None or loop is None:
         with recorder, torch.no_grad(), cast:
-            done = StepOutput(model(*batch), None)
+            step_output = StepOutput(model(*batch), None)
     else:
 
         def target(samples: int, device: torch.device) -> torch.Tensor:
-            made = _labels(recorder.fake, samples, device)
-            recorder.declare(made, "target:0")
-            return made
+            labels = _labels(recorder.fake, samples, device)
+            recorder.declare(labels, "target:0")
+            return labels
 
-        done = run_training_step(loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target)
-    named = {f"output:{k}": t for k, t in enumerate(tensors_in(done.out))}
-    if isinstance(done.loss, torch.Tensor):
-        named["loss"] = done.loss
+        step_output = run_training_step(loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target)
+    named = {f"output:{k}": t for k, t in enumerate(tensors_in(step_output.out))}
+    if isinstance(step_output.loss, torch.Tensor):
+        named["loss"] = step_output.loss
     return {name: info.slot for name, t in named.items() if (info := recorder.info(t)) is not None}
 
 

@@ -120,7 +120,7 @@ class _Scopes:
     ) -> None:
         self.frames, self.entries, self.finder = frames, entries, finder
         self.granularity, self.names = granularity, names
-        self._known: dict[tuple[int, Phase, bool, bool], Scope] = {}
+        self._scope_of: dict[tuple[int, Phase, bool, bool], Scope] = {}
 
     def of(self, record: Record, phase: Phase) -> Scope:
         frame = record.frame if record.node == -1 or record.recalled else record.node_frame
@@ -129,9 +129,9 @@ class _Scopes:
         heavy = self.entries[record.entry].op_type.flops > 0
         sums = phase == "backward" and not heavy and _sums_cotangents(record, self.entries[record.entry])
         key = (frame, phase, heavy, sums)
-        if key not in self._known:
-            self._known[key] = self._find(frame, phase, heavy, sums)
-        return self._known[key]
+        if key not in self._scope_of:
+            self._scope_of[key] = self._find(frame, phase, heavy, sums)
+        return self._scope_of[key]
 
     def _find(self, frame: int, phase: Phase, heavy: bool, sums: bool) -> Scope:
         if frame < 0:
@@ -147,12 +147,12 @@ class _Scopes:
         owners = {
             self.names[i.storage].split(":")[1].rpartition(".")[0] for i in record.inputs if i.storage in self.names
         }
-        found = {self.finder.locate(module)[:2] for module in owners}
-        if len(found) == 1:
-            block, branch = found.pop()
+        places = {self.finder.locate(module)[:2] for module in owners}
+        if len(places) == 1:
+            block, branch = places.pop()
             return Scope(path, "update", block or "net", branch, 0, False)
         light = self.entries[record.entry].op_type.flops == 0
-        return Scope(path, "update", "optimizer", "", 0, not found and light)
+        return Scope(path, "update", "optimizer", "", 0, not places and light)
 
     def _call(self, frame: int, block: str) -> int:
         """Which call of the block `frame` is part of: a network that walks through time calls it once per step. Of a

@@ -221,7 +221,7 @@ def _local_only(kind: Any) -> Any:
     return type(kind.__name__, (kind,), {"download": refuse})
 
 
-def _release(folder: str | Path, names: list[str], what: str, *, binary: str, python: str) -> Path:
+def _release(folder: str | Path, names: list[str], dataset: str, *, binary: str, python: str) -> Path:
     """The folder that holds all of `names`: `folder` itself, or the release's own folder `binary` in it."""
     base = Path(folder)
     if not base.is_dir():
@@ -232,8 +232,10 @@ def _release(folder: str | Path, names: list[str], what: str, *, binary: str, py
     if not missing:
         return base
     if (base / Path(missing[0]).stem).is_file() or (base / python).is_dir():
-        raise BadFile(f"{base} holds the pickled python version of {what}, which is not read: get the binary version")
-    raise BadFile(f"{base} has no {', '.join(missing)}: unpack the binary version of {what} there")
+        raise BadFile(
+            f"{base} holds the pickled python version of {dataset}, which is not read: get the binary version"
+        )
+    raise BadFile(f"{base} has no {', '.join(missing)}: unpack the binary version of {dataset} there")
 
 
 def _rows(path: Path, *, label_bytes: int, label_at: int, classes: int) -> LabelledImages:

@@ -90,7 +90,7 @@ def train(
     model.to(place)
     order = torch.Generator().manual_seed(seed)
 
-    done: list[Epoch] = []
+    history: list[Epoch] = []
     try:
         with _seeded(seed, place):
             for number in range(1, epochs + 1):
@@ -99,13 +99,13 @@ def train(
                     group["lr"] = lr_now
                 loss, train_accuracy = _epoch(model, data, stepper, batch, order, place, number)
                 test_accuracy = evaluate(model, data.test_x, data.test_y)
-                done.append(Epoch(number, lr_now, loss, train_accuracy, test_accuracy))
+                history.append(Epoch(number, lr_now, loss, train_accuracy, test_accuracy))
                 if progress is not None:
-                    progress(done[-1])
+                    progress(history[-1])
     finally:
         model.eval()
     return TrainingRun(
-        epochs=tuple(done),
+        epochs=tuple(history),
         batch=batch,
         optimizer=optimizer,
         learning_rate=lr,

@@ -18,10 +18,10 @@ def torch_device(profile: Profile) -> str:
             "where it was measured"
         )
     device = "cuda" if profile.kind == "gpu" else "cpu"
-    found = environment(device, profile.environment.threads).device
-    if found != measured:
+    here = environment(device, profile.environment.threads).device
+    if here != measured:
         raise BadInput(
-            f"profile {profile.name!r} was measured on {measured}, this machine has {found}: calibrate this one first "
+            f"profile {profile.name!r} was measured on {measured}, this machine has {here}: calibrate this one first "
             f"(pararev-hw calibrate --device {device} -o FILE)"
         )
     return device

@@ -142,13 +142,13 @@ class _Predictor:
         self.device = device
         self.progress = progress
         self.launches = ("eager", "graph") if device.kind == "gpu" else ("eager",)
-        self.known: dict[tuple[Any, ...], Mapping[str, _Cost]] = {}
+        self._cache: dict[tuple[Any, ...], Mapping[str, _Cost]] = {}
 
     def ms(self, depth: int, mode: Mode) -> Forms:
-        return {"": self._known(f"msresnet{depth}", mode)}
+        return {"": self._cached_costs(f"msresnet{depth}", mode)}
 
     def rev(self, depth: int, mode: Mode) -> Forms:
-        return {"": self._known("revsresnet21", mode, pairs=_PAIRS[depth])}
+        return {"": self._cached_costs("revsresnet21", mode, pairs=_PAIRS[depth])}
 
     def para(self, depth: int, mode: Mode) -> Forms:
         return self._both_forms("pararevsnn21", mode, pairs=_PAIRS[depth])
@@ -156,28 +156,28 @@ class _Predictor:
     def events(self, name: str, steps: int) -> Forms:
         if name.startswith("para"):
             return self._both_forms(name, "train", steps=steps)
-        return {"": self._known(name, "train", steps=steps)}
+        return {"": self._cached_costs(name, "train", steps=steps)}
 
     def _both_forms(self, name: str, mode: Mode, **shape: int) -> Forms:
-        found = {"merged": self._known(name, mode, form="merged", **shape)}
+        forms = {"merged": self._cached_costs(name, mode, form="merged", **shape)}
         if self.device.kind == "gpu" or self.device.lanes >= LANES:
-            found = {f"{LANES} lanes": self._known(name, mode, lanes=LANES, **shape)} | found
-        return found
+            forms = {f"{LANES} lanes": self._cached_costs(name, mode, lanes=LANES, **shape)} | forms
+        return forms
 
-    def _known(self, name: str, mode: Mode, lanes: int = 1, **shape: Any) -> Mapping[str, _Cost]:
+    def _cached_costs(self, name: str, mode: Mode, lanes: int = 1, **shape: Any) -> Mapping[str, _Cost]:
         key = (name, mode, lanes, *sorted(shape.items()))
-        if key not in self.known:
-            self.known[key] = self._costs(name, mode, lanes, **shape)
-        return self.known[key]
+        if key not in self._cache:
+            self._cache[key] = self._costs(name, mode, lanes, **shape)
+        return self._cache[key]
 
     def _costs(self, name: str, mode: Mode, lanes: int, **shape: Any) -> Mapping[str, _Cost]:
         graph = _traced(name, mode, self.device.kind, self.progress, **shape)
         scheduler = "sequential" if lanes == 1 else "heft"
-        found = {}
+        cost_by_launch = {}
         for launch in self.launches:
-            made = pipeline.predict(pipeline.plan(graph, self.device, scheduler, lanes=lanes, launch=launch))
-            found[launch] = _Cost(made.latency_s, made.peak_bytes)
-        return found
+            prediction = pipeline.predict(pipeline.plan(graph, self.device, scheduler, lanes=lanes, launch=launch))
+            cost_by_launch[launch] = _Cost(prediction.latency_s, prediction.peak_bytes)
+        return cost_by_launch
 
 
 def _traced(

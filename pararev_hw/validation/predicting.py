@@ -42,9 +42,9 @@ def predicted(graph: BlockGraph, profile: Profile, launch: str) -> StepCost:
 
     Raises Infeasible where the device's memory does not hold it. The energy of a CPU is assumed, not fitted: None.
     """
-    found = _sequential(graph, profile, launch)
-    energy_j = found.energy_j.get("total") if profile.kind == "gpu" else None
-    return StepCost(found.latency_s, peak_bytes(graph, profile), energy_j)
+    prediction = _sequential(graph, profile, launch)
+    energy_j = prediction.energy_j.get("total") if profile.kind == "gpu" else None
+    return StepCost(prediction.latency_s, peak_bytes(graph, profile), energy_j)
 
 
 def peak_bytes(graph: BlockGraph, profile: Profile) -> int:
@@ -54,9 +54,9 @@ def peak_bytes(graph: BlockGraph, profile: Profile) -> int:
 
 def baselines(graph: BlockGraph, profile: Profile, launch: str) -> Mapping[str, float]:
     """Seconds by name of the simpler prediction; what cannot be said is left out."""
-    found = {ROOFLINE: _sequential(graph, profile.device, launch).latency_s}
+    seconds_by_name = {ROOFLINE: _sequential(graph, profile.device, launch).latency_s}
     constant = fitted_constant([(float(s.flops), _median(s.seconds)) for s in profile.steps if s.flops])
-    return found if constant is None else found | {FLOPS: constant * flops_of(graph)}
+    return seconds_by_name if constant is None else seconds_by_name | {FLOPS: constant * flops_of(graph)}
 
 
 def flops_of(graph: BlockGraph) -> int:

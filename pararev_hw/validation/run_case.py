@@ -30,10 +30,10 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
     that failed. Raises Infeasible where the prediction says that the memory does not hold it: then it is not tried.
     """
     graph = traced(trial, profile.kind)
-    said = predicted(graph, profile, trial.launch)
+    prediction = predicted(graph, profile, trial.launch)
     simpler = baselines(graph, profile, trial.launch)
     expected = pipeline.plan(graph, profile, "sequential", launch=trial.launch).expected_error
-    _check_room(said.peak_bytes, profile)
+    _check_room(prediction.peak_bytes, profile)
     measured: StepCost | None = None
     seconds: tuple[float, ...] = ()
     failed: str | None = None
@@ -53,7 +53,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         timesteps=trial.timesteps,
         width=trial.width,
         flops=flops_of(graph),
-        predicted=said,
+        predicted=prediction,
         measured=measured,
         baselines=simpler,
         samples_s=seconds,
@@ -83,10 +83,10 @@ def measure_trial(
     """Median time, peak memory and energy of the trial's step, and the time of every step. Raises what it raises."""
     before = cuda_bytes_before() if device == "cuda" else 0
     options = Options(batch=trial.batch, timesteps=trial.timesteps, width=trial.width, seed=seed)
-    found = resolve(trial.network, options)
+    target = resolve(trial.network, options)
     step = real_step(
-        found.realise(),
-        found.inputs,
+        target.realise(),
+        target.inputs,
         mode=trial.mode,
         dtype=trial.dtype,
         optimizer=optimizer_of("gpu" if device == "cuda" else "cpu"),

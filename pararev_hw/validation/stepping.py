@@ -85,6 +85,6 @@ def replayed(step: RealStep, cuda: Cuda = CUDA) -> RealStep:
 def check_finite(result: torch.Tensor, steps: int) -> None:
     """Raises Diverged where a step's loss or outputs are not finite numbers."""
     if not bool(torch.isfinite(result).all()):
-        what = "its loss is" if result.dim() == 0 else "its outputs hold"
+        place = "its loss is" if result.dim() == 0 else "its outputs hold"
         value = result.flatten()[~torch.isfinite(result.flatten())][0].item()
-        raise Diverged(f"{what} {value} after {steps} steps")
+        raise Diverged(f"{place} {value} after {steps} steps")

@@ -34,11 +34,11 @@ def plan(profile: Profile, name: str) -> Plan:
     """The suite of that name without networks that the profile was fitted on. Raises BadInput where none is left."""
     trials, left_out = [], []
     for trial in suite(name, profile.kind):
-        what = held_out(trial.network, profile.held_in)
-        if what is None:
+        held_out_kind = held_out(trial.network, profile.held_in)
+        if held_out_kind is None:
             left_out.append(f"{trial.name}: the calibration ran this network itself")
         else:
-            trials.append((trial, what))
+            trials.append((trial, held_out_kind))
     if not trials:
         raise BadInput(
             f"the {name} suite has no network that profile {profile.name!r} was not fitted on: "
@@ -101,12 +101,12 @@ def judge(
     waiting = list(planned.trials)
     try:
         while waiting:
-            trial, what = waiting[0]
+            trial, held_out_kind = waiting[0]
             if deadline is not None and time.monotonic() >= deadline:
                 break
             progress(f"{len(cases) + 1} of {len(planned.trials)}: {trial.name}")
             try:
-                cases.append(case(trial, what, profile, run))
+                cases.append(case(trial, held_out_kind, profile, run))
                 finished(cases[-1])
             except PararevError as error:  # nothing was run: it cannot be traced, or the memory does not hold it
                 left_out.append(f"{trial.name}: {error}")
@@ -152,11 +152,11 @@ def summary(
 
 def pairs(cases: Sequence[ValidationCase], quantity: Quantity) -> list[tuple[float, float]]:
     """(predicted, measured) of the cases for which both are known."""
-    found = []
+    value_pairs = []
     for c in cases:
         if c.error(quantity) is not None:
-            found.append((float(getattr(c.predicted, quantity)), float(getattr(c.measured, quantity))))
-    return found
+            value_pairs.append((float(getattr(c.predicted, quantity)), float(getattr(c.measured, quantity))))
+    return value_pairs
 
 
 def _grouped(cases: Sequence[ValidationCase], names: Callable[[ValidationCase], Sequence[str]]) -> dict[str, Accuracy]:
@@ -165,18 +165,18 @@ def _grouped(cases: Sequence[ValidationCase], names: Callable[[ValidationCase], 
     for c in cases:
         for name in names(c):
             groups.setdefault(name, []).append(c)
-    found = {name: accuracy(pairs(members, "latency_s")) for name, members in sorted(groups.items())}
-    return {name: a for name, a in found.items() if a is not None}
+    accuracy_by_group = {name: accuracy(pairs(members, "latency_s")) for name, members in sorted(groups.items())}
+    return {name: a for name, a in accuracy_by_group.items() if a is not None}
 
 
 def _baselines(cases: Sequence[ValidationCase]) -> dict[str, Accuracy]:
     """Accuracy of latency of each simpler prediction."""
-    known = [c for c in cases if c.measured is not None]
-    found = {}
-    for name in sorted({name for c in known for name in c.baselines}):
-        said = accuracy(
-            [(c.baselines[name], c.measured.latency_s) for c in known if c.measured and name in c.baselines]
+    measured_cases = [c for c in cases if c.measured is not None]
+    accuracy_by_baseline = {}
+    for name in sorted({name for c in measured_cases for name in c.baselines}):
+        baseline_accuracy = accuracy(
+            [(c.baselines[name], c.measured.latency_s) for c in measured_cases if c.measured and name in c.baselines]
         )
-        if said is not None:
-            found[name] = said
-    return found
+        if baseline_accuracy is not None:
+            accuracy_by_baseline[name] = baseline_accuracy
+    return accuracy_by_baseline

@@ -137,4 +137,4 @@ def test_products_have_the_macs_of_their_op(shape: dict[str, int], backward: boo
     t = conv(**shape, backward=backward)
     found = products(t)
     assert sum(p.macs for p in found) == t.macs
-    assert all(p.known for p in found)
+    assert all(p.has_loops for p in found)

@@ -243,7 +243,7 @@ class _View:
             op_products = self.products.get(op.type, ())
             if op_products:
                 matrices += self._matrices(i, local)
-            if not all(p.known for p in op_products) or not op_products:
+            if not all(p.has_loops for p in op_products) or not op_products:
                 accesses += self._accesses(op.reads, t.read_bytes, False, local)
                 accesses += self._accesses(op.writes, t.write_bytes, True, local)
         works = bool(matrices) or vector > 0 or neuron > 0 or any(a.bytes > 0 for a in accesses)

@@ -43,7 +43,7 @@ def _splits(t: Prepared, tiles: float, staying: float) -> str:
     for rows, distinct in t.rows_of:
         for row, k in zip(rows.tolist(), distinct.tolist(), strict=True):
             d, times = t.distinct[k], int(of_row[row])
-            if not d.matrix.product.known:
+            if not d.matrix.product.has_loops:
                 continue
             cut, spills = _cut(d, tiles, staying)
             total += times

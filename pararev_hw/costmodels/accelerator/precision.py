@@ -138,12 +138,12 @@ def prepare(table: LayerTable, widths: tuple[float, ...]) -> Prepared:
 def _distinct(m: Matrix, widths: tuple[float, ...], stays: Floats) -> Distinct:
     source, out = m.storages
     # what a product of unknown loops moves is among its layer's accesses
-    input_, second, output = (widths[w] * m.product.known for w in m.words)
+    input_, second, output = (widths[w] * m.product.has_loops for w in m.words)
     # where its operands live matters by thresholds alone; storage numbers would keep equal products apart
     plain = replace(m, storages=(-1, -1), density=m.density if m.spiking else ())
     return Distinct(
         plain,
-        Widths(input_, second, output, widths[-1] * m.product.known),
+        Widths(input_, second, output, widths[-1] * m.product.has_loops),
         float(stays[source]) if source >= 0 else np.inf,
         float(stays[out]) if out >= 0 else np.inf,
     )

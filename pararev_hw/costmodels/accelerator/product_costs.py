@@ -65,15 +65,15 @@ def product_costs(shares: Preparations, t: Prepared, configs: ConfigTable, room:
     loops = t.loops
     macs = loops.groups * loops.m * loops.n * loops.k
     skipping = loops.skippable & _skips(t, configs)
-    done = np.where(skipping, loops.share, 1.0) * macs
+    operations = np.where(skipping, loops.share, 1.0) * macs
     per_pe = by_datatype(configs, "pe_macs_per_cycle", t.table.dtype, 1.0)
     return ProductCosts(
         seconds=work.cycles / (per_pe * configs.value("clock_hz")),
         misfit=misfit,
         macs=np.where(skipping, 0.0, macs),
-        sops=np.where(skipping, done, 0.0),
-        events=np.where(skipping, done / (loops.n * loops.taps), 0.0),
-        registers=done * (bytes_in + bytes_second + 2 * bytes_sum),
+        sops=np.where(skipping, operations, 0.0),
+        events=np.where(skipping, operations / (loops.n * loops.taps), 0.0),
+        registers=operations * (bytes_in + bytes_second + 2 * bytes_sum),
         sram_read=work.input_reads * bytes_in
         + work.second_reads * bytes_second
         + work.sum_reads * bytes_sum

@@ -42,7 +42,7 @@ class Product:
     m: int
     n: int
     k: int
-    known: bool = True
+    has_loops: bool = True
 
     @property
     def macs(self) -> int:
@@ -184,7 +184,7 @@ def _bare(t: OpType) -> Product:
     """An op whose loops are not known: its MACs in a shape that most arrays hold well."""
     k = _divisor(t.true_macs)
     n = _divisor(t.true_macs // k)
-    return _flat("forward", 1, t.true_macs // (k * n), n, k, known=False)
+    return _flat("forward", 1, t.true_macs // (k * n), n, k, has_loops=False)
 
 
 def _divisor(size: int, most: int = 1024) -> int:
@@ -192,8 +192,8 @@ def _divisor(size: int, most: int = 1024) -> int:
     return next(d for d in range(min(most, size), 0, -1) if size % d == 0)
 
 
-def _flat(kind: Pass, groups: int, m: int, n: int, k: int, *, known: bool = True) -> Product:
+def _flat(kind: Pass, groups: int, m: int, n: int, k: int, *, has_loops: bool = True) -> Product:
     return Product(
         kind=kind, groups=groups, images=m, outputs=n, inputs=k, taps=1, rows=1, columns=1, in_rows=1, in_columns=1,
-        stride=1, reach=1, m=m, n=n, k=k, known=known,
+        stride=1, reach=1, m=m, n=n, k=k, has_loops=has_loops,
     )  # fmt: skip

@@ -93,8 +93,8 @@ def _forward(conv: Convolution, kernel: Kernel) -> int:
     y = conv.y_bytes()
     match kernel:
         case Blocked():
-            made = conv.w_bytes(kernel.w_x, kernel.w_y) + conv.y_bytes(kernel.y) + kernel.scratch_bytes
-            return max(made + (conv.x_bytes(kernel.x) if kernel.x > 1 else 0), conv.y_bytes(kernel.y) + y)
+            packed = conv.w_bytes(kernel.w_x, kernel.w_y) + conv.y_bytes(kernel.y) + kernel.scratch_bytes
+            return max(packed + (conv.x_bytes(kernel.x) if kernel.x > 1 else 0), conv.y_bytes(kernel.y) + y)
         case ChannelsLast():
             return max(conv.x_bytes() + conv.w_bytes(kernel.w_x) + y + kernel.scratch_bytes, 3 * y)
         case Plain():
@@ -106,8 +106,8 @@ def _data(conv: Convolution, kernel: Kernel, more: int = 0) -> int:
     x = conv.x_bytes()
     match kernel:
         case Blocked():
-            made = conv.y_bytes(kernel.y) + conv.w_bytes(kernel.w_x, kernel.w_y) + conv.x_bytes(kernel.x)
-            return max(made + kernel.scratch_bytes + more, conv.x_bytes(kernel.x) + x)
+            packed = conv.y_bytes(kernel.y) + conv.w_bytes(kernel.w_x, kernel.w_y) + conv.x_bytes(kernel.x)
+            return max(packed + kernel.scratch_bytes + more, conv.x_bytes(kernel.x) + x)
         case ChannelsLast():
             return max(conv.y_bytes() + conv.w_bytes(kernel.w_x) + x + kernel.scratch_bytes + more, 3 * x)
         case Plain():
@@ -144,8 +144,10 @@ def _own_forward(conv: Convolution) -> int:
         columns = 0
     if conv.groups == 1:
         return columns
-    given, made = (conv.y_bytes(), conv.x_bytes()) if conv.transposed else (conv.x_bytes(), conv.y_bytes())
-    return max(columns + (given // conv.groups if conv.batch > 1 else 0), made)
+    input_bytes, output_bytes = (
+        (conv.y_bytes(), conv.x_bytes()) if conv.transposed else (conv.x_bytes(), conv.y_bytes())
+    )
+    return max(columns + (input_bytes // conv.groups if conv.batch > 1 else 0), output_bytes)
 
 
 def _own_volume_forward(conv: Convolution) -> int:
@@ -165,5 +167,5 @@ def _own_gradients(conv: Convolution, dx: bool, dw: bool) -> int:
         columns = 0
     if conv.groups == 1:
         return columns
-    made = (conv.x_bytes() if dx else 0) + (conv.w_bytes() if dw else 0)
-    return max(columns + ((conv.x_bytes() + conv.y_bytes()) // conv.groups if conv.batch > 1 else 0), made)
+    gradient_bytes = (conv.x_bytes() if dx else 0) + (conv.w_bytes() if dw else 0)
+    return max(columns + ((conv.x_bytes() + conv.y_bytes()) // conv.groups if conv.batch > 1 else 0), gradient_bytes)

@@ -57,8 +57,8 @@ def with_observed_allocations(device: Device) -> Device:
         if seen.rule != isa or ratios:
             times = "".join(f", {kind} times {ratio:.3g}" for kind, ratio in sorted(ratios.items()))
             differ.append(f"{dtype} is nearest to {seen.rule.name.lower()}{times}")
-    found = "; ".join(differ) or "small ones were seen to follow it"
-    note = f"Memory inside convolutions by the rule of {isa.name.lower()}: {found}."
+    deviations = "; ".join(differ) or "small ones were seen to follow it"
+    note = f"Memory inside convolutions by the rule of {isa.name.lower()}: {deviations}."
     parameters = dict(device.parameters) | {n: DeviceParameter(v, source, "measured") for n, v in values.items()}
     return replace(device, parameters=dict(sorted(parameters.items())), notes=(*device.notes, note))
 
@@ -87,9 +87,9 @@ def _nearest(isa: InstructionSet, seen: Sequence[tuple[OpType, int]]) -> Observe
     rule = isa if misfit(isa) <= _AGREES else min((isa, *_RULES), key=misfit)
     ratios = {}
     for kind in ("conv", "conv_backward"):
-        said = sum(convolution_bytes(op, rule) for op, _ in seen if op.kind == kind)
-        if said > 0:
-            ratios[kind] = sum(size for op, size in seen if op.kind == kind) / said
+        predicted_bytes = sum(convolution_bytes(op, rule) for op, _ in seen if op.kind == kind)
+        if predicted_bytes > 0:
+            ratios[kind] = sum(size for op, size in seen if op.kind == kind) / predicted_bytes
     return Observed(rule, ratios)
 
 
@@ -111,8 +111,8 @@ def _probes(dtype: str) -> Iterator[tuple[OpType, Callable[[], object]]]:
             ("transposed", (int(transposed),)),
         )
         forward, backward = (
-            OpType(f"aten.{name}.default", kind, dtype, given, made, attributes, 0, None, 0, 0)
-            for name, kind, given, made in (
+            OpType(f"aten.{name}.default", kind, dtype, inputs, outputs, attributes, 0, None, 0, 0)
+            for name, kind, inputs, outputs in (
                 ("convolution", "conv", (x_shape, w_shape), (y_shape,)),
                 ("convolution_backward", "conv_backward", (y_shape, x_shape, w_shape), (x_shape, w_shape)),
             )

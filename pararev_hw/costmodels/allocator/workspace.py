@@ -81,12 +81,12 @@ def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = U
 
 def _unseen(graph: BlockGraph) -> dict[int, int]:
     """Bytes of storages that the trace shows as empty."""
-    found: dict[int, int] = {}
+    bytes_of_storage: dict[int, int] = {}
     hidden = [hidden_output_bytes(t, base_name(t.name)) for t in graph.op_types]
     for op in graph.ops:
         if hidden[op.type]:
-            found |= {s: hidden[op.type] for s in op.writes if graph.storages[s].bytes == 0}
-    return found
+            bytes_of_storage |= {s: hidden[op.type] for s in op.writes if graph.storages[s].bytes == 0}
+    return bytes_of_storage
 
 
 def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:

@@ -17,16 +17,16 @@ _CARRIES = ("_to_copy", "stack", "cat", "clone", "copy_")  # hand spikes on as t
 def mask_densities(graph: BlockGraph) -> Floats:
     """For each op that branches on a mask, the share of the mask that is set: that of the layer which reads the same
     spikes, else the mean over spiking layers, else assumed. Zero for all other ops."""
-    found = np.zeros(len(graph.ops))
-    asked = [k for k, op in enumerate(graph.ops) if branches(graph.op_types[op.type])]
-    if not asked:
-        return found
+    densities = np.zeros(len(graph.ops))
+    branching = [k for k, op in enumerate(graph.ops) if branches(graph.op_types[op.type])]
+    if not branching:
+        return densities
     mean = graph.spikes.rate if graph.spikes is not None else ASSUMED_DENSITY
-    known = _spike_storages(graph)
-    for k in asked:
-        here = [known[s] for s in graph.ops[k].reads if s in known]
-        found[k] = here[0] if here else mean
-    return found
+    density_of_storage = _spike_storages(graph)
+    for k in branching:
+        here = [density_of_storage[s] for s in graph.ops[k].reads if s in density_of_storage]
+        densities[k] = here[0] if here else mean
+    return densities
 
 
 def _spike_storages(graph: BlockGraph) -> dict[int, float]:
@@ -34,13 +34,13 @@ def _spike_storages(graph: BlockGraph) -> dict[int, float]:
     if graph.spikes is None:
         return {}
     layers = {layer.module: layer.density for layer in graph.spikes.layers if layer.spiking}
-    known: dict[int, float] = {}
+    density_of_storage: dict[int, float] = {}
     for op, name in zip(graph.ops, layer_of_op(graph), strict=True):
         if name in layers and op.reads:
-            known.setdefault(op.reads[0], layers[name])
+            density_of_storage.setdefault(op.reads[0], layers[name])
     for op in reversed(graph.ops):
-        density = next((known[s] for s in op.writes if s in known), None)
+        density = next((density_of_storage[s] for s in op.writes if s in density_of_storage), None)
         if density is not None and graph.op_types[op.type].name.split(".")[1] in _CARRIES:
             for s in op.reads:
-                known.setdefault(s, density)
-    return known
+                density_of_storage.setdefault(s, density)
+    return density_of_storage

@@ -48,10 +48,10 @@ def miss_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) 
     last_touch = np.full(len(flow.storage_bytes), -1)
     np.maximum.at(last_touch, storage, op)
     earlier = np.roll(sorted_op, 1)
-    found = before[sorted_op] - before[earlier]
-    found[first] = _first_distance(graph, flow, before, last_touch, sorted_op[first], sorted_storage[first])
+    sorted_distance = before[sorted_op] - before[earlier]
+    sorted_distance[first] = _first_distance(graph, flow, before, last_touch, sorted_op[first], sorted_storage[first])
     distance = np.empty(len(order))
-    distance[order] = found
+    distance[order] = sorted_distance
 
     size = flow.storage_bytes[storage].astype(np.float64)
     n_reads = int(reads.sum())
@@ -73,28 +73,28 @@ def _first_distance(
     """Distances of the first accesses to storages."""
     step = before[-1]
     touched_at = np.where(last_touch >= 0, before[np.maximum(last_touch, 0)], -np.inf)
-    found = np.where(
+    distance = np.where(
         np.fromiter((graph.storages[s].born < 0 for s in storage.tolist()), np.bool_, len(storage)),
         before[op] + step - touched_at[storage],  # in the step before
         _block_distance(graph, flow, before, touched_at)[storage],
     )
-    return np.asarray(found, np.float64)
+    return np.asarray(distance, np.float64)
 
 
 def _block_distance(graph: BlockGraph, flow: Traffic, before: Floats, touched_at: Floats) -> Floats:
     """For each storage made in the step, the traffic since the block that it gets was last touched."""
     n = len(graph.ops)
-    made: dict[int, list[int]] = defaultdict(list)
+    born: dict[int, list[int]] = defaultdict(list)
     freed: dict[int, list[int]] = defaultdict(list)
     for s, held in enumerate(graph.storages):
         if held.born >= 0:
-            made[held.born].append(s)
+            born[held.born].append(s)
         if held.freed < n:
             freed[held.freed].append(s)
     blocks: dict[int, list[float]] = defaultdict(list)
     distance = np.full(len(graph.storages), np.inf)
-    for k in sorted(made.keys() | freed.keys()):
-        for s in made[k]:
+    for k in sorted(born.keys() | freed.keys()):
+        for s in born[k]:
             size = int(flow.storage_bytes[s])
             if size <= MMAP_BYTES and blocks[size]:
                 distance[s] = before[k] - blocks[size].pop()

@@ -42,11 +42,11 @@ def design_matrix(
     for t in types:
         if id(t) not in seen:
             seen[id(t)] = work_terms(t), coordinates(t)
-    own = np.array([seen[id(t)][0] for t in types], np.float64)
-    moved = np.maximum(own[:, 1] + own[:, 2], 1.0)
-    columns = [own, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
+    terms = np.array([seen[id(t)][0] for t in types], np.float64)
+    moved = np.maximum(terms[:, 1] + terms[:, 2], 1.0)
+    columns = [terms, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
     if branches(first):
-        elements = own[:, 2] / {"bfloat16": 2, "float16": 2, "float64": 8}.get(first.dtype, 4)
+        elements = terms[:, 2] / {"bfloat16": 2, "float16": 2, "float64": 8}.get(first.dtype, 4)
         columns.append((elements * np.minimum(density, 1 - density))[:, None])
     where = _CACHE_WEIGHT * np.stack((l2 / moved, dram / moved), 1)
     at = np.concatenate((np.array([seen[id(t)][1] for t in types], np.float64), where), 1)
@@ -98,8 +98,10 @@ def length_name(coordinate: int) -> str:
     return f"length{coordinate}_factor"
 
 
-def corrected(known: DesignMatrix, residual: Floats, how: Hyperparameters | None, unknown: DesignMatrix) -> Floats:
-    """Factors on the priced times of `unknown`, from the residuals of `known`."""
+def corrected(
+    measured: DesignMatrix, residual: Floats, how: Hyperparameters | None, unmeasured: DesignMatrix
+) -> Floats:
+    """Factors on the predicted times of `unmeasured`, from the residuals of `measured`."""
     if how is None or not len(residual):
-        return np.ones(len(unknown.at))
-    return gaussian_process.correction(known.at, residual, how, unknown.at)
+        return np.ones(len(unmeasured.at))
+    return gaussian_process.correction(measured.at, residual, how, unmeasured.at)

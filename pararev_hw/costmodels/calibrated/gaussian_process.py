@@ -51,7 +51,7 @@ def fit_hyperparameters(at: Floats, residual: Floats) -> Hyperparameters | None:
     squared = np.ascontiguousarray(squared[:, :, varies].transpose(2, 0, 1))
     start = np.log([min(max(deviation, _DEVIATIONS[0]), 1.0), *(_USUAL_LENGTH for _ in varies), _USUAL_NOISE])
     bounds = [tuple(np.log(b)) for b in (_DEVIATIONS, *(_LENGTHS for _ in varies), _NOISES)]
-    found = minimize(
+    optimum = minimize(
         neg_log_posterior,
         start,
         args=(squared, residual),
@@ -60,7 +60,7 @@ def fit_hyperparameters(at: Floats, residual: Floats) -> Hyperparameters | None:
         bounds=bounds,
         options={"maxiter": _STEPS},
     )
-    best = np.exp(found.x)
+    best = np.exp(optimum.x)
     lengths = np.full(at.shape[1], _LENGTHS[1])
     lengths[varies] = best[1:-1]
     return Hyperparameters(float(best[0]), tuple(lengths.tolist()), float(best[-1]))
@@ -91,14 +91,14 @@ def neg_log_posterior(logs: Floats, squared: Floats, residual: Floats) -> tuple[
     return -value, -slope
 
 
-def correction(known_at: Floats, residual: Floats, how: Hyperparameters, at: Floats) -> Floats:
+def correction(sample_at: Floats, residual: Floats, how: Hyperparameters, at: Floats) -> Floats:
     """Factors by which priced times at the coordinates `at` [m, d] are to be multiplied."""
     scale = np.array(how.lengths)
-    known, asked = known_at / scale, at / scale
-    covariance = how.deviation**2 * _kernel(known, known) + (how.noise**2 + 1e-8) * np.eye(len(residual))
+    samples, queries = sample_at / scale, at / scale
+    covariance = how.deviation**2 * _kernel(samples, samples) + (how.noise**2 + 1e-8) * np.eye(len(residual))
     weights = cho_solve(cho_factor(covariance, lower=True), residual)
-    found = how.deviation**2 * _kernel(asked, known) @ weights
-    factors: Floats = np.exp(np.clip(found, -_MOST, _MOST))
+    log_factor = how.deviation**2 * _kernel(queries, samples) @ weights
+    factors: Floats = np.exp(np.clip(log_factor, -_MOST, _MOST))
     return factors
 
 

@@ -33,13 +33,13 @@ def intra_op_seconds(graph: BlockGraph, device: Device, threads: int, seconds: S
     flow = traffic(graph)
     one = roofline.op_costs(graph, device, flow, "eager").seconds
     many = roofline.op_costs(graph, _as_one(device, threads), flow, "eager").seconds
-    found = []
-    for op, own, narrow, wide in zip(graph.ops, seconds, one, many, strict=True):
+    times_s = []
+    for op, calibrated_s, narrow, wide in zip(graph.ops, seconds, one, many, strict=True):
         t = graph.op_types[op.type]
         elements = max((math.prod(s) for s in (*t.output_shapes, *t.input_shapes)), default=0)
         gains = t.kind in _MATRIX_KINDS or elements >= GRAIN_ELEMENTS
-        found.append(own * min(1.0, wide / narrow) if gains and narrow > 0 else own)
-    return tuple(found)
+        times_s.append(calibrated_s * min(1.0, wide / narrow) if gains and narrow > 0 else calibrated_s)
+    return tuple(times_s)
 
 
 def _as_one(device: Device, threads: int) -> Device:

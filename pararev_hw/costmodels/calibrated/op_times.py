@@ -106,10 +106,10 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
         factor: Floats = np.ones(len(at))
         how, samples = hyperparameters_of(fit), measured.get(key, [])
         if how is not None and samples:
-            known = measured_design_matrix(samples, limits)
-            if known.at.shape[1] == unknown.at.shape[1]:
+            measured_rows = measured_design_matrix(samples, limits)
+            if measured_rows.at.shape[1] == unknown.at.shape[1]:
                 taken = seconds_without_faults(samples, _fault_s_per_byte(profile))
-                factor = corrected(known, np.log(taken / known.seconds(fit.coefficients)), how, unknown)
+                factor = corrected(measured_rows, np.log(taken / measured_rows.seconds(fit.coefficients)), how, unknown)
         seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
     slowest, fastest = measured_rates(profile)
     for n, t in enumerate(graph.op_types):
@@ -182,10 +182,10 @@ def _fault_s_per_byte(profile: Profile) -> float:
 
 def _measured(profile: Profile, keys: set[Key]) -> dict[Key, list[OpSample]]:
     """The samples of each group that entered its fit."""
-    found: dict[Key, list[OpSample]] = defaultdict(list)
+    samples: dict[Key, list[OpSample]] = defaultdict(list)
     for s in profile.samples:
         if not s.held_out:
             key = (group(s.op), s.op.dtype)
             if key in keys:
-                found[key].append(s)
-    return found
+                samples[key].append(s)
+    return samples

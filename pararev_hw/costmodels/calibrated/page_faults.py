@@ -24,12 +24,12 @@ def mapped_bytes(graph: BlockGraph, kept_bytes: float, rule: LibraryRule) -> Flo
     """Bytes mapped in by each op of a step that follows another one like it."""
     n = len(graph.ops)
     change = np.zeros(n + 2)
-    found = np.zeros(n)
+    mapped = np.zeros(n)
     for s in graph.storages:
         if s.born < 0:
             continue
         if s.bytes > MMAP_BYTES:
-            found[s.born] += s.bytes
+            mapped[s.born] += s.bytes
         else:
             change[s.born] += s.bytes
             change[min(s.freed, n) + 1] -= s.bytes
@@ -41,8 +41,8 @@ def mapped_bytes(graph: BlockGraph, kept_bytes: float, rule: LibraryRule) -> Flo
         for k in range(n):
             if most[k] > high:
                 if second:
-                    found[k] += most[k] - high
+                    mapped[k] += most[k] - high
                 high = most[k]
             if high - live[k] > kept_bytes:
                 high = live[k]
-    return found
+    return mapped

@@ -119,10 +119,10 @@ class StreamClassifier(nn.Module):
         if not self.every_step:
             return nnf.cross_entropy(logits, y[:, -1].clamp(min=0))
         log_p = nnf.log_softmax(logits, -1)
-        told = (y >= 0).to(logits.dtype)
+        is_labelled = (y >= 0).to(logits.dtype)
         cross = -log_p.gather(-1, y.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         from_uniform = -math.log(logits.shape[-1]) - log_p.mean(-1)
-        return (told * cross + (1.0 - told) * from_uniform).mean()
+        return (is_labelled * cross + (1.0 - is_labelled) * from_uniform).mean()
 
     def training_step(self, inputs: tuple[Tensor, ...], optimizer: torch.optim.Optimizer) -> Tensor:
         """One batch (x, y)."""
