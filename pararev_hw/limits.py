@@ -24,6 +24,7 @@ WIDTH = 1e3  # factor on a zoo network's channels
 LANES = 1024
 THREADS = 128  # or streams that really run tasks
 TIMES = 50_000_000  # tasks x lanes of a task graph: what a gigabyte holds
+NETWORK_NODES = 200_000  # of an ONNX file, its functions written out
 NIR_DEPTH = 16  # of graphs in graphs
 MODULE_DEPTH = 32  # of module paths
 

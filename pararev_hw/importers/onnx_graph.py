@@ -26,7 +26,9 @@ from torch import Tensor, nn
 from pararev_hw import limits
 from pararev_hw.errors import BadFile, BadInput, PararevError
 from pararev_hw.importers.imported import Imported, next_float
-from pararev_hw.importers.onnx_operators import ELEMENTWISE, MODAL, OPERATORS, ROLES
+from pararev_hw.importers.onnx_functions import inline_functions, to_supported_version
+from pararev_hw.importers.onnx_operators import ELEMENTWISE, MODAL, ROLES, lowering
+from pararev_hw.importers.onnx_quantization import fake_quantize
 from pararev_hw.importers.onnx_weights import constants_to_initializers, fill_absent_weights
 from pararev_hw.models.neurons import fire
 from pararev_hw.models.surrogates import ATan
@@ -90,10 +92,11 @@ def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
     if not model.graph.node:
         raise BadFile(f"{file}: holds no network: its graph has no node")
     try:
+        model = to_supported_version(inline_functions(model))
         absent = fill_absent_weights(model, file.parent, limits.NETWORK_FILE_BYTES)
         constants_to_initializers(model, limits.NETWORK_FILE_BYTES)
-    except BadFile as error:
-        raise BadFile(f"{file}: {error}") from error
+    except BadInput as error:
+        raise type(error)(f"{file}: {error}") from error
     except (ValueError, TypeError) as error:
         raise BadFile(f"{file}: a weight cannot be read: {_first(error)}") from error
     outside = _external(file, model)
@@ -131,6 +134,8 @@ def _external(file: Path, model: Any) -> bool:
 def _check(file: Path, model: Any) -> None:
     import onnx
 
+    for value in model.graph.output:  # nothing reads their shapes, and many files have none
+        value.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
@@ -138,7 +143,7 @@ def _check(file: Path, model: Any) -> None:
 
 
 def _refuse_unsupported(file: Path, model: Any) -> None:
-    missing = [n for n in model.graph.node if n.domain not in ("", "ai.onnx") or n.op_type not in OPERATORS]
+    missing = [n for n in model.graph.node if lowering(n.domain, n.op_type) is None]
     if missing:
         kinds = sorted({f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in missing})
         raise BadInput(
@@ -234,6 +239,12 @@ def _sizes(file: Path, value: Any) -> tuple[int | str | None, ...]:
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise BadInput(f"{file}: input {value.name!r} has no shape: export it with one")
     dims = value.type.tensor_type.shape.dim
+    for d, size in enumerate(dims):
+        if size.HasField("dim_value") and size.dim_value < 1:
+            raise BadInput(
+                f"{file}: input {value.name!r} has size {size.dim_value} in dimension {d}: "
+                "a size is a positive number, or a name that an option binds"
+            )
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
 
 
@@ -315,6 +326,7 @@ class Scope(nn.Module):
     """A module of the exported network: it holds its weights, and runs its nodes when its turn comes."""
 
     is_spiking_neuron = False
+    runs_lstm = False
 
     def forward(self, steps: Sequence[_Step], values: dict[str, Any]) -> None:
         for step in steps:
@@ -367,6 +379,7 @@ class _Site:
     attributes: Mapping[str, Any]
     taken: set[int] = field(default_factory=set)
     states: set[int] = field(default_factory=set)
+    sources: tuple[str | None, ...] | None = None
 
     @property
     def opset(self) -> int:
@@ -393,6 +406,21 @@ class _Site:
         self.taken.add(i)
         return found
 
+    def source(self, i: int) -> str | None:
+        return self.node.input[i] if self.given(i) else None
+
+    def is_weight(self, i: int) -> bool:
+        return self.given(i) and self.node.input[i] in self.graph.weights
+
+    def derived(self, i: int, role: str, change: Callable[[Tensor], Tensor]) -> str:
+        name = f"{self.node.input[i].replace('.', '_')}.{role}"
+        if name not in self.graph.weights:  # one that two nodes share stays shared
+            self.graph.weights[name] = change(self.graph.weights[self.node.input[i]])
+        return name
+
+    def take(self, *sources: str | None) -> None:
+        self.sources = sources
+
     def state(self, i: int) -> None:
         """Input i is no weight to train: a running statistic."""
         self.states.add(i)
@@ -414,6 +442,7 @@ class _Import:
         self.weights: dict[str, Tensor] = {}
         self.metas: dict[str, Tensor] = dict(inputs)
         self.spikes: dict[str, str] = {}  # a comparison's result -> its spikes as numbers
+        self.quantized: dict[str, Any] = {}  # a quantised value -> the node that quantises
         self.drafts: list[_Draft] = []
         self.outputs = tuple(v.name for v in model.graph.output)
         graph = model.graph
@@ -466,15 +495,36 @@ class _Import:
             return
         if fires and node.op_type in _COMPARISONS and self._fires(node):
             return
-        run = OPERATORS[node.op_type](site)
+        if node.op_type == "DequantizeLinear" and self._quantizes_and_back(node):
+            return
+        lower = lowering(node.domain, node.op_type)
+        assert lower is not None, node.op_type  # refused before
+        run = lower(site)
         names = [n for n in node.input if n]
         if node.op_type in ("Shape", "Size") or all(n in self.constants for n in names):
             self._fold(node, run, names)
             return
-        sources = tuple(
-            None if not name or i in site.taken else self._source(node, name) for i, name in enumerate(node.input)
+        if node.op_type == "QuantizeLinear":
+            self.quantized[node.output[0]] = node
+        self._draft(node, run, self._sources(site), tuple(node.output), frozenset(site.states))
+
+    def _sources(self, site: _Site) -> tuple[Any, ...]:
+        if site.sources is not None:
+            return site.sources
+        return tuple(
+            None if not name or i in site.taken else self._source(site.node, name)
+            for i, name in enumerate(site.node.input)
         )
-        self._draft(node, run, sources, tuple(node.output), frozenset(site.states))
+
+    def _quantizes_and_back(self, node: Any) -> bool:
+        """Drafts a value that is quantised and dequantised by the same numbers as one function with a gradient."""
+        before = self.quantized.get(node.input[0])
+        if before is None or list(before.input[1:]) != list(node.input[1:]):
+            return False
+        site = _Site(self, before, self._attributes(before))
+        run = fake_quantize(site)
+        self._draft(node, run, self._sources(site), (node.output[0],), frozenset(site.states))
+        return True
 
     def _attributes(self, node: Any) -> dict[str, Any]:
         import onnx
@@ -486,7 +536,7 @@ class _Import:
                 value = _tensor(value)
             elif isinstance(value, bytes):
                 value = value.decode("utf-8", "replace")
-            found[a.name] = _dtype(value) if a.name == "to" else value
+            found[a.name] = _dtype(value) if a.name == "to" or (a.name == "output_dtype" and value) else value
         return found
 
     def _fold(self, node: Any, run: Callable[..., Any], names: Sequence[str]) -> None:
@@ -499,7 +549,9 @@ class _Import:
                         f"makes a constant of shape {tuple(t.shape)}: at most {limits.CONSTANT_ELEMENTS} elements"
                     )
         out = run(*tensors)
-        self.constants.update(zip(node.output, out if isinstance(out, tuple | list) else (out,), strict=False))
+        # weights that the file keeps in few bits are weights
+        into = self.weights if node.op_type == "DequantizeLinear" and out.dim() > 0 else self.constants
+        into.update(zip(node.output, out if isinstance(out, tuple | list) else (out,), strict=False))
 
     def _source(self, node: Any, name: str) -> Any:
         """The name itself, or the plain number that a one-element constant of an elementwise operator is."""
@@ -566,6 +618,7 @@ class _Import:
                     if tensor not in owners:
                         owners[tensor] = self._hold(tree.modules[draft.path], draft, i, source)
                     held[source] = owners[tensor]
+            tree.modules[draft.path].runs_lstm |= draft.op == "LSTM"
             if draft.outputs[0] in fired:
                 tree.modules[draft.path].is_spiking_neuron = True
         for name in self.outputs:

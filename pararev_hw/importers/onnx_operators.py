@@ -2,8 +2,8 @@
 
 A lowering looks at a node (`Site`) once, at import, and gives the function that runs every time. What it takes through
 `Site.constant` is gone from the run-time arguments (None stands there); the rest arrives in the node's own order, as
-tensors or, for elementwise operators, as plain numbers. Operator versions 7 to 23 of the default domain:
-https://onnx.ai/onnx/operators/.
+tensors or, for elementwise operators, as plain numbers; `Site.take` names other arguments altogether. Operator versions
+7 to 24 of the default domain: https://onnx.ai/onnx/operators/.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,27 +20,9 @@ from torch import Tensor
 
 from pararev_hw import limits
 from pararev_hw.errors import BadInput
-
-Run = Callable[..., Any]
-
-
-class Site(Protocol):
-    """A node where it stands: what its lowering may ask. Inputs are numbered from 0; an absent one is not `given`."""
-
-    @property
-    def opset(self) -> int: ...
-    @property
-    def outputs(self) -> int: ...
-    def attribute(self, name: str, default: Any = None) -> Any: ...
-    def given(self, i: int) -> bool: ...
-    def known(self, i: int) -> bool: ...
-    def constant(self, i: int) -> Tensor: ...
-    def state(self, i: int) -> None: ...
-    def shape(self, i: int) -> tuple[int, ...]: ...
-    def dtype(self, i: int) -> torch.dtype: ...
-
-
-Lower = Callable[[Site], Run]
+from pararev_hw.importers.onnx_quantization import dequantize, quantize
+from pararev_hw.importers.onnx_recurrent import gru, lstm, rnn
+from pararev_hw.importers.onnx_site import Lower, Run, Site
 
 
 def _ints(site: Site, name: str, i: int) -> tuple[int, ...] | None:
@@ -184,6 +166,49 @@ def _layer_norm(site: Site) -> Run:
     return lambda x, scale, bias=None: F.layer_norm(x, sizes, scale, bias, eps)
 
 
+def _group_norm(site: Site) -> Run:
+    groups, eps = site.attribute("num_groups"), site.attribute("epsilon", 1e-5)
+    return lambda x, scale, bias: F.group_norm(x, groups, scale, bias, eps)
+
+
+def _rms_norm(site: Site) -> Run:
+    shape = site.shape(0)
+    sizes = shape[site.attribute("axis", -1) % len(shape) :]
+    eps = site.attribute("epsilon", 1e-5)
+    return lambda x, scale: F.rms_norm(x, sizes, scale, eps)
+
+
+def _response_norm(site: Site) -> Run:
+    """x / (bias + alpha/size · Σ x²)^beta over neighbouring channels."""
+    size, alpha = site.attribute("size"), site.attribute("alpha", 1e-4)
+    beta, bias = site.attribute("beta", 0.75), site.attribute("bias", 1.0)
+    if size % 2:
+        return lambda x: F.local_response_norm(x, size, alpha, beta, bias)
+    before = (size - 1) // 2  # torch starts an even window one channel earlier
+
+    def run(x: Tensor) -> Tensor:
+        padded = F.pad((x * x).flatten(2).unsqueeze(1), (0, 0, before, size - 1 - before))
+        mean = F.avg_pool2d(padded, (size, 1), stride=1).squeeze(1).reshape(x.shape)
+        return x / torch.pow(mean * alpha + bias, beta)
+
+    return run
+
+
+def _mean_variance_norm(site: Site) -> Run:
+    axes = tuple(site.attribute("axes", (0, 2, 3)))
+
+    def run(x: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(x, axes, correction=0, keepdim=True)
+        return (x - mean) / (variance.sqrt() + 1e-9)
+
+    return run
+
+
+def _lp_norm(site: Site) -> Run:
+    axis, p = site.attribute("axis", -1), site.attribute("p", 2)
+    return lambda x: F.normalize(x, p=p, dim=axis)
+
+
 def _instance_norm(site: Site) -> Run:
     eps = site.attribute("epsilon", 1e-5)
     return lambda x, scale, bias: F.instance_norm(x, weight=scale, bias=bias, eps=eps)
@@ -234,6 +259,11 @@ def _global_pool(pools: Sequence[Callable[..., Tensor]]) -> Lower:
     return lower
 
 
+def _global_lp_pool(site: Site) -> Run:
+    p, dims = site.attribute("p", 2), tuple(range(2, len(site.shape(0))))
+    return lambda x: torch.linalg.vector_norm(x, p, dims, keepdim=True)
+
+
 _INTERPOLATION = {
     "linear": {3: "linear", 4: "bilinear", 5: "trilinear"},
     "cubic": {4: "bicubic"},
@@ -269,6 +299,18 @@ def _resize(site: Site) -> Run:
     if name is None or not (corners or plain) or (mode == "cubic" and site.attribute("cubic_coeff_a", -0.75) != -0.75):
         raise BadInput(f"resizes by mode {mode}, coordinates {where}: torch has no such interpolation")
     return partial(_interpolated, mode=name, align_corners=corners, **size)
+
+
+def _upsample(site: Site) -> Run:
+    """The older resize, of whole images: the nearest, or linear with pixels half a step apart as torch exports it."""
+    shape = site.shape(0)
+    mode = site.attribute("mode", "nearest")
+    scales = site.attribute("scales") or site.constant(1).tolist()
+    name = _INTERPOLATION["linear"].get(len(shape)) if mode in ("linear", "bilinear") else mode
+    if any(s != 1.0 for s in scales[:2]) or name is None:
+        raise BadInput(f"scales shape {shape} by {list(scales)}, mode {mode}: only the last dimensions can be scaled")
+    size = [math.floor(n * s + 1e-9) for n, s in zip(shape[2:], scales[2:], strict=True)]
+    return partial(_interpolated, size=size, mode=name)
 
 
 def _nearest(site: Site, where: str, size: Sequence[int], out: Sequence[int]) -> str:
@@ -422,6 +464,113 @@ def _gather(site: Site) -> Run:
     return lambda x, *_: torch.cat([x.narrow(axis, p, 1) for p in places], axis).reshape(target)
 
 
+def _gather_elements(site: Site) -> Run:
+    axis = site.attribute("axis", 0)
+    size = site.shape(0)[axis]
+    return lambda x, index: torch.gather(x, axis, torch.where(index < 0, index + size, index))
+
+
+def _scatter_elements(site: Site) -> Run:
+    axis, how = site.attribute("axis", 0), site.attribute("reduction", "none")
+    size = site.shape(0)[axis]
+    names = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+    def run(x: Tensor, index: Tensor, updates: Tensor) -> Tensor:
+        places = torch.where(index < 0, index + size, index)
+        if how == "none":
+            return x.scatter(axis, places, updates)
+        return x.scatter_reduce(axis, places, updates, names[how])
+
+    return run
+
+
+def _one_hot(site: Site) -> Run:
+    """`values` = [off, on] in a new dimension `axis` of size `depth`."""
+    depth, axis = int(site.constant(1).item()), site.attribute("axis", -1)
+    off, on = site.constant(2).tolist()
+    dtype = site.dtype(2)
+
+    def run(index: Tensor, *_: Any) -> Tensor:
+        chosen = torch.where(index < 0, index + depth, index).unsqueeze(-1) == torch.arange(depth, device=index.device)
+        spread = torch.where(chosen, on, off).to(dtype)
+        return spread.movedim(-1, axis)
+
+    return run
+
+
+def _depth_to_space(site: Site) -> Run:
+    n, c, h, w = site.shape(0)
+    b = site.attribute("blocksize")
+    if site.attribute("mode", "DCR") == "CRD":
+        return lambda x: F.pixel_shuffle(x, b)
+
+    def run(x: Tensor) -> Tensor:
+        parts = x.reshape(n, b, b, c // (b * b), h, w).permute(0, 3, 4, 1, 5, 2)
+        return parts.reshape(n, c // (b * b), h * b, w * b)
+
+    return run
+
+
+def _space_to_depth(site: Site) -> Run:
+    n, c, h, w = site.shape(0)
+    b = site.attribute("blocksize")
+
+    def run(x: Tensor) -> Tensor:
+        parts = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+        return parts.reshape(n, c * b * b, h // b, w // b)
+
+    return run
+
+
+def _trilu(site: Site) -> Run:
+    diagonal = int(site.constant(1).item()) if site.given(1) else 0
+    cut = torch.triu if site.attribute("upper", 1) else torch.tril
+    return lambda x, *_: cut(x, diagonal)
+
+
+def _top_k(site: Site) -> Run:
+    k, axis = int(_number(site, "k", 1, 1)), site.attribute("axis", -1)
+    largest, ordered = bool(site.attribute("largest", 1)), bool(site.attribute("sorted", 1))
+    return lambda x, *_: tuple(torch.topk(x, k, axis, largest, ordered))
+
+
+def _arg(function: Callable[..., Tensor]) -> Lower:
+    def lower(site: Site) -> Run:
+        axis, keep = site.attribute("axis", 0), bool(site.attribute("keepdims", 1))
+        if not site.attribute("select_last_index", 0):
+            return lambda x: function(x, axis, keep)
+        last = site.shape(0)[axis] - 1
+        return lambda x: last - function(x.flip(axis), axis, keep)
+
+    return lower
+
+
+def _cum_sum(site: Site) -> Run:
+    axis = int(site.constant(1).item())
+    exclusive, backwards = site.attribute("exclusive", 0), site.attribute("reverse", 0)
+
+    def run(x: Tensor, *_: Any) -> Tensor:
+        y = x.flip(axis) if backwards else x
+        total = y.cumsum(axis)
+        total = total - y if exclusive else total
+        return total.flip(axis) if backwards else total
+
+    return run
+
+
+def _hardmax(site: Site) -> Run:
+    """1 at the first largest element along an axis, 0 elsewhere; before version 13 along all dimensions from it on."""
+    shape = site.shape(0)
+    flat = site.opset < 13
+    axis = site.attribute("axis", 1 if flat else -1)
+
+    def run(x: Tensor) -> Tensor:
+        y, along = (x.flatten(axis), -1) if flat else (x, axis)
+        return torch.zeros_like(y).scatter(along, y.argmax(along, keepdim=True), 1.0).reshape(shape)
+
+    return run
+
+
 def _pad(site: Site) -> Run:
     shape = site.shape(0)
     given = _ints(site, "pads", 1) or ()
@@ -493,6 +642,15 @@ def _reduce(function: Callable[..., Tensor]) -> Lower:
     return lower
 
 
+def _product(x: Tensor, dims: Sequence[int], keep: bool) -> Tensor:
+    """torch multiplies along one dimension at a time."""
+    return reduce(lambda y, d: y.prod(d, keep), sorted(dims, reverse=True), x)
+
+
+def _norm(order: int) -> Callable[..., Tensor]:
+    return lambda x, dims, keep: torch.linalg.vector_norm(x, order, dims, keep)
+
+
 def _softmax(function: Callable[..., Tensor]) -> Lower:
     def lower(site: Site) -> Run:
         shape = site.shape(0)
@@ -530,6 +688,35 @@ def _hard_sigmoid(x: Tensor, alpha: float, beta: float) -> Tensor:
     if math.isclose(alpha, 1 / 6, rel_tol=1e-6) and beta == 0.5:
         return F.hardsigmoid(x)
     return torch.clamp(x * alpha + beta, 0.0, 1.0)
+
+
+def _scaled_elu(x: Tensor, alpha: float, gamma: float) -> Tensor:
+    if math.isclose(alpha, 1.67326319, rel_tol=1e-6) and math.isclose(gamma, 1.05070102, rel_tol=1e-6):
+        return F.selu(x)
+    return gamma * F.elu(x, alpha)
+
+
+def _thresholded_relu(x: Tensor, alpha: float) -> Tensor:
+    return F.threshold(x, alpha, 0.0)
+
+
+def _shrink(x: Tensor, lambd: float, bias: float) -> Tensor:
+    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, torch.zeros_like(x)))
+
+
+def _swish(x: Tensor, alpha: float) -> Tensor:
+    return F.silu(x) if alpha == 1.0 else x * torch.sigmoid(alpha * x)
+
+
+def _mod(site: Site) -> Run:
+    """The sign of the divisor, as Python's %, or with `fmod` that of the dividend, as C's."""
+    if not site.attribute("fmod", 0):
+        return operator.mod
+    return lambda a, b: torch.fmod(a, b) if isinstance(a, Tensor) else torch.fmod(torch.full_like(b, a), b)
+
+
+def _mean(*tensors: Any) -> Any:
+    return reduce(operator.add, tensors) / len(tensors)
 
 
 def _gelu(site: Site) -> Run:
@@ -592,10 +779,11 @@ ELEMENTWISE: Mapping[str, Lower] = {
     "Mul": _plain(operator.mul),
     "Div": _plain(_div),
     "Pow": _plain(operator.pow),
-    "Mod": _plain(operator.mod),
+    "Mod": _mod,
     "Min": _variadic(_least),
     "Max": _variadic(_greatest),
     "Sum": _variadic(operator.add),
+    "Mean": _plain(_mean),
     "Greater": _plain(operator.gt),
     "GreaterOrEqual": _plain(operator.ge),
     "Less": _plain(operator.lt),
@@ -614,6 +802,16 @@ OPERATORS: Mapping[str, Lower] = {
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
     "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _group_norm,
+    "RMSNormalization": _rms_norm,
+    "LRN": _response_norm,
+    "LpNormalization": _lp_norm,
+    "MeanVarianceNormalization": _mean_variance_norm,
+    "LSTM": lstm,
+    "GRU": gru,
+    "RNN": rnn,
+    "QuantizeLinear": quantize,
+    "DequantizeLinear": dequantize,
     "Dropout": _dropout,
     "Relu": _plain(F.relu),
     "LeakyRelu": _with(F.leaky_relu, ("alpha", 0.01)),
@@ -627,6 +825,13 @@ OPERATORS: Mapping[str, Lower] = {
     "HardSwish": _plain(F.hardswish),
     "Gelu": _gelu,
     "Mish": _plain(F.mish),
+    "Selu": _with(_scaled_elu, ("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875)),
+    "Celu": _with(F.celu, ("alpha", 1.0)),
+    "ThresholdedRelu": _with(_thresholded_relu, ("alpha", 1.0)),
+    "Shrink": _with(_shrink, ("lambd", 0.5), ("bias", 0.0)),
+    "Softsign": _plain(F.softsign),
+    "Swish": _with(_swish, ("alpha", 1.0)),
+    "Hardmax": _hardmax,
     "Erf": _plain(torch.erf),
     "Softmax": _softmax(torch.softmax),
     "LogSoftmax": _softmax(torch.log_softmax),
@@ -642,6 +847,16 @@ OPERATORS: Mapping[str, Lower] = {
     "Sign": _plain(torch.sign),
     "Sin": _plain(torch.sin),
     "Cos": _plain(torch.cos),
+    "Tan": _plain(torch.tan),
+    "Asin": _plain(torch.asin),
+    "Acos": _plain(torch.acos),
+    "Atan": _plain(torch.atan),
+    "Sinh": _plain(torch.sinh),
+    "Cosh": _plain(torch.cosh),
+    "Asinh": _plain(torch.asinh),
+    "Acosh": _plain(torch.acosh),
+    "Atanh": _plain(torch.atanh),
+    "IsNaN": _plain(torch.isnan),
     "Not": _plain(torch.logical_not),
     "And": _plain(torch.logical_and),
     "Or": _plain(torch.logical_or),
@@ -651,11 +866,23 @@ OPERATORS: Mapping[str, Lower] = {
     "AveragePool": _avg_pool,
     "GlobalAveragePool": _global_pool((F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)),
     "GlobalMaxPool": _global_pool((F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)),
+    "GlobalLpPool": _global_lp_pool,
     "Resize": _resize,
+    "Upsample": _upsample,
+    "DepthToSpace": _depth_to_space,
+    "SpaceToDepth": _space_to_depth,
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,
     "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "ScatterElements": _scatter_elements,
+    "OneHot": _one_hot,
+    "Trilu": _trilu,
+    "TopK": _top_k,
+    "ArgMax": _arg(torch.argmax),
+    "ArgMin": _arg(torch.argmin),
+    "CumSum": _cum_sum,
     "Transpose": _transpose,
     "Reshape": _reshape,
     "Flatten": _flatten,
@@ -674,10 +901,32 @@ OPERATORS: Mapping[str, Lower] = {
     "ReduceSum": _reduce(torch.sum),
     "ReduceMax": _reduce(torch.amax),
     "ReduceMin": _reduce(torch.amin),
+    "ReduceProd": _reduce(_product),
+    "ReduceL1": _reduce(_norm(1)),
+    "ReduceL2": _reduce(_norm(2)),
+    "ReduceSumSquare": _reduce(lambda x, dims, keep: (x * x).sum(dims, keep)),
+    "ReduceLogSum": _reduce(lambda x, dims, keep: x.sum(dims, keep).log()),
+    "ReduceLogSumExp": _reduce(torch.logsumexp),
 }
 
+# Activations that exporters put into domains of their own, where every one means the same by the name.
+OTHER_DOMAINS: Mapping[str, Lower] = {
+    "Silu": _plain(F.silu),
+    "Swish": _with(_swish, ("alpha", 1.0)),
+    "QuickGelu": _with(_swish, ("alpha", 1.702)),
+    "Gelu": _plain(F.gelu),
+    "FastGelu": _plain(lambda x, bias=None: F.gelu(x if bias is None else x + bias, approximate="tanh")),
+    "BiasGelu": _plain(lambda x, bias: F.gelu(x + bias)),
+}
+
+
+def lowering(domain: str, op_type: str) -> Lower | None:
+    """How an operator becomes a torch function, None where it cannot."""
+    return (OPERATORS if domain in ("", "ai.onnx") else OTHER_DOMAINS).get(op_type)
+
+
 # Their function takes, before its tensors, whether the network is in training mode.
-MODAL = frozenset({"BatchNormalization", "Dropout"})
+MODAL = frozenset({"BatchNormalization", "Dropout", "LSTM", "GRU", "RNN"})
 
 # What an operator's inputs are called in torch, where the file has no name for them.
 ROLES: Mapping[str, tuple[str, ...]] = {
@@ -689,6 +938,8 @@ ROLES: Mapping[str, tuple[str, ...]] = {
     "BatchNormalization": ("input", "weight", "bias", "running_mean", "running_var"),
     "LayerNormalization": ("input", "weight", "bias"),
     "InstanceNormalization": ("input", "weight", "bias"),
+    "GroupNormalization": ("input", "weight", "bias"),
+    "RMSNormalization": ("input", "weight"),
     "PRelu": ("input", "weight"),
     "Add": ("bias", "bias"),
 }

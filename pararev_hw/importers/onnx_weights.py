@@ -18,6 +18,7 @@ _WEIGHT_INPUTS: Mapping[str, tuple[int, ...] | None] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "PRelu", "LSTM", "GRU", "RNN"), (1, 2, 3)),
     **dict.fromkeys(("BatchNormalization", "LayerNormalization", "InstanceNormalization"), (1, 2)),
     "GroupNormalization": (1, 2),
+    "RMSNormalization": (1,),
     "MatMul": None,
     "Gather": (0,),
 }
@@ -67,7 +68,7 @@ def _weight_names(graph: Any) -> set[str]:
 def _real_types() -> tuple[int, ...]:
     from onnx import TensorProto
 
-    return TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16
+    return TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16
 
 
 def _value(node: Any) -> Any:
@@ -95,10 +96,13 @@ def fill_absent_weights(model: Any, folder: Path, limit_bytes: int) -> tuple[str
     """Put zeros where the values of weights are neither in the model nor in a file beside it; the weights' names."""
     from onnx import TensorProto
 
+    kinds = TensorProto
+    widths = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.FLOAT16: 2, kinds.BFLOAT16: 2, kinds.INT8: 1, kinds.UINT8: 1}
+    _inputs_to_initializers(model.graph)
     names, total = [], 0
     for tensor in model.graph.initializer:
         size = math.prod(tensor.dims)
-        width = {TensorProto.FLOAT: 4, TensorProto.DOUBLE: 8, TensorProto.FLOAT16: 2}.get(tensor.data_type, 0)
+        width = widths.get(tensor.data_type, 0)
         outside = tensor.data_location == TensorProto.EXTERNAL
         if not width or size < 1 or not (_absent_file(tensor, folder) if outside else _empty(tensor)):
             continue
@@ -110,6 +114,22 @@ def fill_absent_weights(model: Any, folder: Path, limit_bytes: int) -> tuple[str
         tensor.raw_data = bytes(size * width)
         names.append(tensor.name)
     return tuple(names)
+
+
+def _inputs_to_initializers(graph: Any) -> None:
+    """Weights that a file lists among its inputs alone, with their shapes: initializers without values."""
+    given = {t.name for t in graph.initializer}
+    where: dict[str, set[bool]] = {}
+    for node in graph.node:
+        positions = _WEIGHT_INPUTS.get(node.op_type) or ()
+        for k, name in enumerate(node.input):
+            where.setdefault(name, set()).add(k in positions)
+    weights = [v for v in graph.input if v.name not in given and where.get(v.name) == {True}]
+    for value in weights:
+        kind = value.type.tensor_type
+        sizes = [d.dim_value for d in kind.shape.dim]
+        if sizes and min(sizes) > 0 and len(weights) < len(graph.input):
+            graph.initializer.add(name=value.name, data_type=kind.elem_type, dims=sizes)
 
 
 def _empty(tensor: Any) -> bool:

@@ -29,7 +29,7 @@ def spelt_out(model: nn.Module, lstm: bool = True) -> Iterator[None]:
     keeps the fused kernels, which are what runs there."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(fast_path and not lstm)
-    recurrent = lstm and any(isinstance(m, nn.LSTM) for m in model.modules())
+    recurrent = lstm and any(isinstance(m, nn.LSTM) or getattr(m, "runs_lstm", False) for m in model.modules())
     try:
         one_by_one = without_onednn() if recurrent else contextlib.nullcontext()
         with one_by_one, _uncompiled(), without_distribution_checks():
