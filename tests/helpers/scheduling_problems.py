@@ -133,16 +133,16 @@ NAMED: Mapping[str, SchedulingProblem] = {
     "chain against the index": _simple([(0.1, 0.1)] * 5, [(i + 1, i) for i in range(4)]),
     "zero-cost tasks": _simple([(0.0, 0.0)] * 6, [(0, 3), (1, 3), (3, 5)]),
     "zero-cost between others": _simple([(1.0,) * 2, (0.0,) * 2, (1.0,) * 2, (0.0,) * 2], [(0, 1), (1, 2), (0, 3)]),
-    "very wide": _simple([(1.0 + i / 500,) * 4 for i in range(500)], [(0, i) for i in range(1, 499)]),
+    "very wide": _simple([(1.0 + i / 500,) * 4 for i in range(250)], [(0, i) for i in range(1, 249)]),
     "more lanes than tasks": _simple([(1.0,) * 8, (2.0,) * 8]),
     "one lane": layered(60, 1, width=10),
-    "heterogeneous lanes": layered(120, 3, width=20, uneven=True),
+    "heterogeneous lanes": layered(60, 3, width=12, uneven=True),
     "restricted lanes": _simple(
         [(1.0, math.inf, math.inf), (math.inf, 2.0, math.inf), (math.inf, 1.0, 3.0), (2.0, 2.0, 2.0)], [(0, 1), (1, 2)]
     ),
-    "comm delays": layered(120, 3, width=20, delay_s=1e-4),
+    "comm delays": layered(60, 3, width=12, delay_s=1e-4),
     "delays longer than the work": layered(60, 2, width=10, delay_s=1e-2),
-    "contention": layered(120, 3, width=20, demand=1.0),
-    "host clock": layered(120, 3, width=20, host_s=5e-5),
-    "everything": layered(120, 3, width=20, demand=1.0, host_s=1e-5, delay_s=1e-4, uneven=True),
+    "contention": layered(60, 3, width=12, demand=1.0),
+    "host clock": layered(60, 3, width=12, host_s=5e-5),
+    "everything": layered(60, 3, width=12, demand=1.0, host_s=1e-5, delay_s=1e-4, uneven=True),
 }

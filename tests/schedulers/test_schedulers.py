@@ -45,7 +45,7 @@ def test_legal_repeatable_above_the_bound_and_no_worse_than_sequential(name: str
 
 @EVERY
 @given(costs=problems())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_same_on_random_problems(name: str, costs: SchedulingProblem) -> None:
     keeps_its_promises(costs, name)
 
