@@ -75,20 +75,41 @@ def test_a_changed_file_is_refused_unless_fresh(whole: Path, tmp_path: Path) -> 
     assert rows(tmp_path) != rows(whole)
 
 
+def stopped_by(stop: signal.Signals, file: Path, *, parts: int) -> "subprocess.CompletedProcess[str]":
+    """The sweep in a process of its own, into `out` beside the file, that gets the signal once it has written so many
+    parts."""
+    script = (
+        "import os, sys\n"
+        "from pararev_hw import cli\n"
+        "from pararev_hw.sweeps.store import Store\n"
+        "write, written = Store.write, []\n"
+        "def write_then_stop(store, chunk, data):\n"
+        "    write(store, chunk, data)\n"
+        "    written.append(chunk)\n"
+        f"    if len(written) == {parts}: os.kill(os.getpid(), {int(stop)})\n"
+        "Store.write = write_then_stop\n"
+        "cli.main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, "sweep", str(file), "-o", str(file.parent / "out")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        cwd=file.parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 def test_killed_at_any_moment_it_ends_with_the_same_rows(whole: Path, tmp_path: Path) -> None:
     file = written(tmp_path)
-    for parts in (0, 3):  # killed when so many parts are there
-        process = start("sweep", file, "-o", tmp_path / "out", folder=tmp_path, stdout=-3)
-        while process.poll() is None and len(list((tmp_path / "out" / "parts").glob("*.parquet"))) <= parts:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+    for parts in (1, 3):
+        assert stopped_by(signal.SIGKILL, file, parts=parts).returncode == -signal.SIGKILL
     kept = {p: p.stat().st_mtime_ns for p in sorted((tmp_path / "out" / "parts").glob("*.parquet"))}
     ran = run("sweep", file, "-o", tmp_path / "out", "--json")
     assert ran.status == 0, ran.err
     assert rows(tmp_path) == rows(whole)
-    if kept:  # unless the last kill came too late
-        assert json.loads(ran.out)["resumed"] == 1024 * len(kept) or len(kept) == 6
+    assert len(kept) == 4
+    assert json.loads(ran.out)["resumed"] == 1024 * 4
 
 
 def test_a_damaged_part_is_computed_again(whole: Path, tmp_path: Path, problem: Problem) -> None:
@@ -182,12 +203,9 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(method: str, tmp_path: Path) 
 
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, whole: Path) -> None:
     file = written(tmp_path)
-    process = start("sweep", file, "-o", tmp_path / "out", folder=tmp_path, stdout=-3)
-    while process.poll() is None and not list((tmp_path / "out" / "parts").glob("*.parquet")):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == 130 and err.strip().endswith("interrupted"), err
+    stopped = stopped_by(signal.SIGINT, file, parts=2)
+    assert stopped.returncode == 130 and stopped.stderr.strip().endswith("interrupted"), stopped.stderr
+    assert len(list((tmp_path / "out" / "parts").glob("*.parquet"))) == 2
     assert not list((tmp_path / "out").rglob("*.draft"))
     assert run("sweep", file, "-o", tmp_path / "out").status == 0
     assert rows(tmp_path) == rows(whole)
