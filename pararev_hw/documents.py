@@ -119,6 +119,12 @@ def check_characters(text: str, where: str) -> None:
         raise BadFile(f"{where}: {shown(text)} holds half a character (a lone surrogate)") from None
 
 
+_LIBYAML_FAULTS = {
+    "exceeded maximum nesting depth": "nested too deeply",
+    "found invalid Unicode character escape code": "an escape stands for no character, or for half a character",
+}
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """The YAML document in a text: plain data, no key twice (a merged key may be overridden), aliases bounded.
 
@@ -134,7 +140,8 @@ def parse_yaml(text: str, where: str) -> Any:
         raise BadFile(f"{where}: {error}") from None
     except yaml.MarkedYAMLError as error:
         line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise BadFile(f"{where}: not valid YAML{line}: {error.problem or error.context}") from None
+        problem = str(error.problem or error.context)
+        raise BadFile(f"{where}: not valid YAML{line}: {_LIBYAML_FAULTS.get(problem, problem)}") from None
     except RecursionError:
         raise BadFile(f"{where}: not valid YAML: nested too deeply") from None
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:

@@ -17,9 +17,9 @@ import torch
 from pararev_hw.check.replay import filled
 from pararev_hw.costmodels.calibrated.features import BRANCHING
 from pararev_hw.torch_private import FakeTensorMode
-from pararev_hw.tracing.formulas import base_name
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.types import OpType
+from pararev_hw.types.op_names import base_name
 
 Content = Literal["normal", "positive", "spikes", "small", "ones"]
 CHANNELS_LAST = (0, 3, 1, 2)  # an `Operand.order`

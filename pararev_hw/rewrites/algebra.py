@@ -11,9 +11,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from pararev_hw.rewrites.values import written_in_place
-from pararev_hw.tracing import formulas
 from pararev_hw.tracing.recorder import Info, OpSignature
 from pararev_hw.tracing.tape import Tape, TapeOp
+from pararev_hw.types.op_names import base_name
 
 _BATCH_NORMS = frozenset({"native_batch_norm", "cudnn_batch_norm"})
 
@@ -54,7 +54,7 @@ class Algebra:
 
     def _take(self, k: int, line: TapeOp) -> None:
         entry = self.tape.entries[line.entry]
-        base = formulas.base_name(entry.op_type.name)
+        base = base_name(entry.op_type.name)
         inputs = [self._read(i) for i in line.inputs]
         positional = entry.call.args
         if base in _BATCH_NORMS and positional[5]:

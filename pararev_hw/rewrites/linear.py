@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pararev_hw.rewrites.values import Values, number_values
-from pararev_hw.tracing import formulas
 from pararev_hw.tracing.recorder import Info
 from pararev_hw.tracing.tape import Tape
+from pararev_hw.types.op_names import base_name
 
 # ops that are linear in their first tensor, whatever the others are
 _IN_FIRST = frozenset(
@@ -53,7 +53,7 @@ def summed(tape: Tape, values: Values, first: int, second: int) -> Summed | None
 
 def _linear(tape: Tape, k: int, twin: dict[int, Info]) -> bool:
     line, entry = tape.lines[k], tape.entries[tape.lines[k].entry]
-    base = formulas.base_name(entry.op_type.name)
+    base = base_name(entry.op_type.name)
     where = [n for n, i in enumerate(line.inputs) if i.slot in twin]
     if entry.view:
         return True

@@ -13,6 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pararev_hw.types.op_names import base_name
+
 Shape = tuple[int, ...]
 
 # kind -> what it is
@@ -180,7 +182,6 @@ _NO_WORK: Mapping[str, str] = {
     **dict.fromkeys(("_local_scalar_dense", "item", "equal", "is_nonzero", "_assert_async"), "host"),
 }
 
-ALLOCATES_ONLY = frozenset({"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"})
 OVERWRITES = frozenset("copy zero fill bernoulli normal uniform random exponential _foreach_copy _foreach_zero".split())
 READS_SELECTED = frozenset({"index", "index_select", "gather", "take", "embedding", "_unsafe_index"})
 
@@ -193,12 +194,6 @@ _ATTENTION: Mapping[str, tuple[str, int, int, int]] = {
 
 _FOREACH: Mapping[str, int] = {"addcmul": 3, "addcdiv": 3, "lerp": 3}
 _FUSED_UPDATES: Mapping[str, int] = {"_fused_sgd": 6, "_fused_adam": 14, "_fused_adamw": 15, "_fused_adagrad": 7}
-
-
-def base_name(name: str) -> str:
-    """`"aten.add_.Tensor"` -> `"add"`: no namespace, overload, or in-place mark."""
-    packet = name.split(".")[1] if "." in name else name
-    return packet[:-1] if packet.endswith("_") and not packet.endswith("__") else packet
 
 
 def numel(shape: Shape) -> int:

@@ -40,6 +40,7 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import formulas
 from pararev_hw.types import Call, Hole, OpType
+from pararev_hw.types.op_names import ALLOCATES_ONLY, base_name
 
 # Mutated although their schema does not say so: argument positions of the running statistics, if arg 5 (training).
 _SILENT_MUTATIONS: Mapping[str, tuple[int, ...]] = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4)}
@@ -426,7 +427,7 @@ class Recorder(TorchDispatchMode):
         specs = tuple(self._spec(o, tensors) for o in outputs)
         aliases = [s for s in specs if isinstance(s, int | Alias)]
         view = not written and bool(aliases) and len(aliases) == len([s for s in specs if s is not None])
-        base = formulas.base_name(str(func))
+        base = base_name(str(func))
         random = torch.Tag.nondeterministic_seeded in func.tags
         # an as_strided view's offset does not move with its base; set_ and resize_ change metadata in place
         replayable = (
@@ -440,7 +441,7 @@ class Recorder(TorchDispatchMode):
         entry = OpSignature(
             call=Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()}),
             op_type=self._op_type(func, base, args, kwargs, out, tensors, outputs, written, view, reads),
-            reads=() if view or base in formulas.ALLOCATES_ONLY else reads,
+            reads=() if view or base in ALLOCATES_ONLY else reads,
             writes=written,
             outputs=specs,
             sequence=None if not isinstance(out, tuple | list) else type(out),
@@ -517,7 +518,7 @@ class Recorder(TorchDispatchMode):
         fresh = [o for o in tensors_out if not any(o is t for t in tensors)]
         read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
         write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written)]))
-        if base in formulas.ALLOCATES_ONLY:
+        if base in ALLOCATES_ONLY:
             read_bytes = write_bytes = 0
         elif base in formulas.READS_SELECTED:
             read_bytes = write_bytes + sum(_touched_bytes(t) for t in tensors if not t.is_floating_point())
@@ -740,7 +741,7 @@ def _in_one_piece(tensor: torch.Tensor) -> bool:
 
 def _written_positions(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
     """Positions, among the op's tensors, of those that it mutates."""
-    base = formulas.base_name(str(func))
+    base = base_name(str(func))
     silent = _SILENT_MUTATIONS[base] if base in _SILENT_MUTATIONS and args[5] else ()
     written: list[int] = []
     position = 0

@@ -31,6 +31,7 @@ from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
 from pararev_hw.types import BlockGraph, LayerSpikes, NeuronSpikes, Spikes
+from pararev_hw.types.op_names import base_name
 
 LARGEST_SUM = 64  # an integer activation beyond this is no sum of spikes
 _TOLERANCE = 1e-5  # a straight-through estimator leaves spikes of 1 + 1e-7
@@ -303,7 +304,7 @@ class _Counter(TorchDispatchMode):
         layer.second.add(right, others, layer.module)
         layer.pairs += _meetings(on, other)
         layer.second_events += float(others) * left.shape[-2]
-        if formulas.base_name(str(func)) in ("mm", "addmm") and not layer.second.spiking:
+        if base_name(str(func)) in ("mm", "addmm") and not layer.second.spiking:
             self._zeros(layer, right)  # a weight that is computed: pruned, normalised
         if layer.second.spiking:
             layer.second_valued += float(right.sum(dtype=torch.float64)) * left.shape[-2]
@@ -384,12 +385,12 @@ def _kind(func: Any) -> str:
     kind = formulas.matrix_kind(str(func))
     if kind in ("conv", "gemm"):
         return kind
-    return "threshold" if formulas.base_name(str(func)) in THRESHOLDS else ""
+    return "threshold" if base_name(str(func)) in THRESHOLDS else ""
 
 
 def _operands(func: Any, args: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """The two factors of a matrix product, a vector as a matrix of one row or column."""
-    base = formulas.base_name(str(func))
+    base = base_name(str(func))
     left, right = args[1:3] if base in ("addmm", "baddbmm", "addmv", "addbmm") else args[:2]
     if left.dim() == 1:
         left = left[None]

@@ -8,8 +8,9 @@ from torch import nn
 
 from pararev_hw import models
 from pararev_hw.tracing import OPTIMIZERS, trace_step
-from pararev_hw.tracing.formulas import KINDS, base_name, describe
+from pararev_hw.tracing.formulas import KINDS, describe
 from pararev_hw.types import BlockGraph
+from pararev_hw.types.op_names import base_name
 from tests.helpers.unseen_networks import STRANGERS
 
 

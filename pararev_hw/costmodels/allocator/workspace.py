@@ -16,8 +16,8 @@ from pararev_hw.costmodels.allocator.convolution import convolution_bytes
 from pararev_hw.costmodels.allocator.convolution_sizes import HALVES, ITEM_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes, hidden_output_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
-from pararev_hw.tracing.formulas import base_name
 from pararev_hw.types import BlockGraph, Device, Hardware, OpType
+from pararev_hw.types.op_names import base_name
 
 CUDA_BLOCK_BYTES = 512  # c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize
 

@@ -21,8 +21,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from pararev_hw.tracing.formulas import base_name
 from pararev_hw.types import OpType
+from pararev_hw.types.op_names import base_name
 
 Shape = tuple[int, ...]
 

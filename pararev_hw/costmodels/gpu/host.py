@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw.devices.gpu_law import HOST_ROLES
-from pararev_hw.tracing.formulas import ALLOCATES_ONLY, base_name
 from pararev_hw.types import BlockGraph, Op, OpType
+from pararev_hw.types.op_names import ALLOCATES_ONLY, base_name
 
 
 def host_role(op: Op, t: OpType, mode: str, gradient: bool) -> str:

@@ -19,8 +19,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pararev_hw.tracing.formulas import ALLOCATES_ONLY, base_name
 from pararev_hw.types import OpType
+from pararev_hw.types.op_names import ALLOCATES_ONLY, base_name
 
 Shape = tuple[int, ...]
 
