@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import networkx as nx
@@ -108,6 +109,7 @@ def test_each_alone_makes_a_task_of_every_op_and_leaves_views_with_their_makers(
 # ---- critical path
 
 
+@cache
 def small(name: str) -> BlockGraph:
     torch.manual_seed(1)
     model = models.create(name, width=0.0625, num_classes=10, timesteps=2)
@@ -153,8 +155,13 @@ def test_the_document_says_what_scripts_rely_on() -> None:
     json.dumps(document, allow_nan=False)
 
 
+@cache
+def text_of(name: str) -> str:
+    return dumps(small(name))
+
+
 def broken(change: Any) -> str:
-    document = json.loads(dumps(small("revsresnet21")))
+    document = json.loads(text_of("revsresnet21"))
     change(document)
     with pytest.raises(BadFile) as caught:
         from_document(document, "graph.json")
