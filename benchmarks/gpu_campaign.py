@@ -11,13 +11,14 @@ Needs torch, triton, numpy, scipy, pydantic, networkx, PyYAML, rich, typer, matp
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.campaign.parts import PARTS, WORDS, Campaign, smallest_step
+from benchmarks.campaign.parts import PARTS, WORDS, Campaign, compared_neurons, smallest_step
 from benchmarks.campaign.records import FileFull, Records
 
 
@@ -30,9 +31,12 @@ def main() -> None:
     parser.add_argument("--use", type=Path, metavar="OUT", help="fit the profile and write the pages from results")
     parser.add_argument("--into", type=Path, default=Path(__file__).resolve().parents[1], help="where --use writes")
     parser.add_argument("--smallest-step", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--neurons", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.smallest_step:
         smallest_step(arguments.device)
+    elif arguments.neurons:
+        print(json.dumps(compared_neurons(arguments.device)))
     elif arguments.use is not None:
         from benchmarks.campaign.pages import use
 
@@ -43,11 +47,13 @@ def main() -> None:
     elif arguments.rehearse != (arguments.device == "cpu"):
         parser.error("a campaign runs on a GPU, its rehearsal on the CPU: --device cpu --rehearse go together")
     else:
-        run(arguments.output, arguments.minutes, arguments.device, arguments.rehearse)
+        bad = run(arguments.output, arguments.minutes, arguments.device, arguments.rehearse)
+        if bad and arguments.rehearse:
+            raise SystemExit(f"error: the rehearsal failed: {', '.join(bad)}")
 
 
-def run(folder: Path, minutes: float, device: str, rehearsal: bool) -> None:
-    """All parts, in order, within the time."""
+def run(folder: Path, minutes: float, device: str, rehearsal: bool) -> list[str]:
+    """All parts, in order, within the time; the names of what failed or came out wrong."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -57,23 +63,27 @@ def run(folder: Path, minutes: float, device: str, rehearsal: bool) -> None:
     end = begun + 60 * minutes
     campaign = Campaign(device, rehearsal, folder, end)
     records = Records(folder)
+    bad: list[str] = []
     for name, share, units in PARTS:
         until = end if rehearsal else time.monotonic() + share * (end - time.monotonic())
         print(f"[{time.monotonic() - begun:5.0f} s] {WORDS[name]}", flush=True)
         try:
-            _part(campaign, records, name, units, until)
+            bad += _part(campaign, records, name, units, until)
         except FileFull as full:
             print(f"         {full}", flush=True)
+            bad.append(name)
     print(f"[{time.monotonic() - begun:5.0f} s] results are in {folder}", flush=True)
+    return bad
 
 
-def _part(campaign, records, name, units, until) -> None:  # type: ignore[no-untyped-def]
+def _part(campaign, records, name, units, until) -> list[str]:  # type: ignore[no-untyped-def]
+    bad: list[str] = []
     for key, compute in units(campaign):
         if records.is_done(name, key):
             continue
         if time.monotonic() > until:
             print(f"         out of time before {key}: run the same command again for the rest", flush=True)
-            return
+            return [*bad, f"{name}: out of time"]
         begun = time.monotonic()
         try:
             record = compute()
@@ -86,6 +96,12 @@ def _part(campaign, records, name, units, until) -> None:  # type: ignore[no-unt
         records.write(name, key, **record)
         verdict = "" if "right" not in record else " right" if record["right"] else " WRONG"
         print(f"         {key}:{verdict} {record.get('failed', '')} ({record['took_s']:.1f} s)", flush=True)
+        refused = record.get("refused", {})  # ways of the paper's comparison that did not run
+        for way, reason in refused.items():
+            print(f"           {way}: {reason}", flush=True)
+        if "failed" in record or not record.get("right", True) or refused:
+            bad.append(f"{name}: {key}")
+    return bad
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ PAIRS: Mapping[int, int] = {21: 1, 37: 2, 69: 4, 117: 7, 165: 10}  # depth -> pa
 FAMILIES: Mapping[str, tuple[str, str]] = {
     "rev": ("revsresnet21", "unfused"),
     "para": ("pararevsnn21", "unfused"),
-    "merged": ("pararevsnn21", "merged"),
+    "merged": ("pararevsnn21", "merged"),  # the paper's block M
+    "fused": ("pararevsnn21", "fused"),  # both units as a wider one, the same function exactly
 }
 NEURONS = ("reference", "triton")
 

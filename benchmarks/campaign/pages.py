@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.campaign import strangers
 from benchmarks.campaign.records import Record, Records
-from pararev_hw.devices.profiles import read_profile
+from pararev_hw.devices.profiles import profile_to_json, read_profile
 from pararev_hw.reports import units
 from pararev_hw.types import Profile
 from pararev_hw.validation.predicting import predicted, traced
@@ -35,8 +37,9 @@ def use(folder: Path, into: Path) -> tuple[Path, ...]:
     profile = None
     if (folder / "profile.json").exists():
         profile = read_profile(folder / "profile.json")
+        profile = replace(profile, device=replace(profile.device, name=name))  # as `--device` will ask for it
         paths.append(into / "pararev_hw" / "devices" / "profiles" / f"{name}.json")
-        _write(paths[-1], (folder / "profile.json").read_text(encoding="utf-8"))
+        _write(paths[-1], profile_to_json(profile))
     figures = into / "docs" / "figures"
     for page, text in (
         (f"speed-{name}.md", _speed_page(records, heading, warning, figures, name)),
@@ -245,21 +248,23 @@ def _validation_page(
     records: Records, heading: str, warning: str, profile: Profile | None, figures: Path, name: str
 ) -> str:
     rows = _successes(records, "steps")
-    table = ["| step | predicted | measured | error | predicted peak | measured peak | energy, measured |"]
-    table.append("|---|---|---|---|---|---|---|")
+    table = [
+        "| step | predicted | measured | error | peak, predicted | measured | energy, predicted | measured |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     pairs: list[tuple[float, float]] = []
     for row in rows:
-        trial = Trial(**row["trial"])
+        trial = _trial(row)
         if profile is None:
-            table.append(f"| {trial.name} | no profile | {units.seconds(row['latency_s'])} | | | | |")
+            table.append(f"| {trial.name} | no profile | {units.seconds(row['latency_s'])} | | | | | |")
             continue
         step = predicted(traced(trial, profile.kind), profile, trial.launch)
         pairs.append((step.latency_s, row["latency_s"]))
-        energy = "" if row["energy_j"] is None else units.joules(row["energy_j"])
+        said, energy = (units.joules(j) if j is not None else "" for j in (step.energy_j, row["energy_j"]))
         table.append(
             f"| {trial.name} | {units.seconds(step.latency_s)} | {units.seconds(row['latency_s'])} | "
             f"{step.latency_s / row['latency_s'] - 1:+.1%} | {units.size(step.peak_bytes)} | "
-            f"{units.size(row['peak_bytes'])} | {energy} |"
+            f"{units.size(row['peak_bytes'])} | {said} | {energy} |"
         )
     summary = "No step was predicted and measured."
     if pairs:
@@ -271,12 +276,46 @@ def _validation_page(
         f"# Predictions beside measurements: {heading}\n\n{warning}{summary}",
         (f"![Predicted beside measured](figures/{plot.name})\n\n" if plot else "") + "\n".join(table),
     ]
+    silent = Counter(row["no_energy"] for row in rows if row.get("no_energy"))
+    if silent:
+        parts.append("\n".join(f"Not measured, {reason} ({count} steps)." for reason, count in silent.items()))
+    parts.append(
+        "## Operations timed alone\n\nEach distinct op of the paper's steps, and what they sum to beside the step "
+        "itself as a CUDA graph on one stream.\n\n" + "\n".join(_op_table(records))
+    )
     if profile is not None and profile.missing:
         parts.append("## What the profile lacks\n\n" + "\n".join(f"- {line}" for line in profile.missing))
-    failures = _failures(records, ("steps",))
+    failures = _failures(records, ("steps", "operations"))
     if failures:
         parts.append("## What did not run\n\n" + "\n".join(failures))
     return "\n\n".join(parts) + "\n"
+
+
+def _trial(row: Record) -> Trial:
+    """The trial of a record; a stranger's network lies where this checkout lies."""
+    trial = Trial(**row["trial"])
+    stranger = trial.network.rpartition(":")[2]
+    return replace(trial, network=strangers.target(stranger)) if stranger in strangers.NAMES else trial
+
+
+def _op_table(records: Records) -> list[str]:
+    steps = {(r["depth"], r["batch"], r["mode"], r["neuron"]): r for r in _successes(records, "paper")}
+    table = [
+        "| network | depth | batch | mode | neuron | ops, distinct, not timed | their sum | step | sum over step |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in _successes(records, "operations"):
+        if "sum_s" not in row:
+            continue
+        step = steps.get((row["depth"], row["batch"], row["mode"], row["neuron"]))
+        way = f"{row['family']}, 1 stream, graph, {row['neuron']} neuron"
+        whole = None if step is None else step["median_s"].get(way)
+        beside = " | |" if whole is None else f" {units.seconds(whole)} | {row['sum_s'] / whole:.2f} |"
+        table.append(
+            f"| {row['family']} | {row['depth']} | {row['batch']} | {row['mode']} | {row['neuron']} | {row['ops']}, "
+            f"{row['distinct']}, {row['missing']} | {units.seconds(row['sum_s'])} |{beside}"
+        )
+    return table
 
 
 def _scatter(path: Path, pairs: Sequence[tuple[float, float]]) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import shutil
 import subprocess
@@ -9,13 +11,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from benchmarks.campaign import networks
+from benchmarks.campaign import networks, strangers
+from benchmarks.campaign.op_times import device_store, time_new_ops
 from benchmarks.campaign.records import Record
 from pararev_hw import calibration, execution, pipeline
 from pararev_hw.calibration.pairs import measured_pairs
@@ -29,6 +33,7 @@ from pararev_hw.execution.runners import Runner, peak_bytes
 from pararev_hw.graph.order import lane_orders
 from pararev_hw.importers.targets import Options
 from pararev_hw.measurement import cpu_clock, cuda_clock, measure
+from pararev_hw.measurement.energy import energy_counter
 from pararev_hw.measurement.environment import environment
 from pararev_hw.rewrites import select
 from pararev_hw.types import Hardware
@@ -158,7 +163,7 @@ def correctness(c: Campaign) -> Iterator[Unit]:
     for choices in ("share,fuse", "split", "wait"):
         key = f"pararevsnn21, 2 streams, eager, choices {choices}"
         yield key, lambda ch=choices: _same_step(c, "pararevsnn21", small, 2, "eager", ch)
-    for dtype in ("float64", "float32", "bfloat16"):
+    for dtype in _NEURON_DTYPES:
         yield f"neuron, {dtype}", lambda d=dtype: _same_neuron(c, d)
     yield "kernel resources", _kernels
 
@@ -199,14 +204,41 @@ def _same_step(c: Campaign, network: str, options: Options, lanes: int, launch: 
     }
 
 
+_NEURON_DTYPES = ("float64", "float32", "bfloat16")
+
+
 def _same_neuron(c: Campaign, dtype: str) -> Record:
-    """The fused neuron beside the reference: relative error of spikes' gradients, and spikes that differ."""
+    """The fused neuron's kernels beside the reference; in a rehearsal they run in Triton's interpreter, which must be
+    asked for before Triton is imported: in a process of their own."""
+    return _interpreted_neurons()[dtype] if c.rehearsal else compared_neurons(c.device)[dtype]
+
+
+@cache
+def _interpreted_neurons() -> dict[str, Record]:
+    command = [sys.executable, str(Path(__file__).parents[1] / "gpu_campaign.py"), "--neurons", "--device", "cpu"]
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    if run.returncode != 0:
+        raise RuntimeError((run.stderr.strip().splitlines() or ["no reason given"])[-1])
+    records: dict[str, Record] = json.loads(run.stdout.strip().splitlines()[-1])
+    return records
+
+
+def compared_neurons(device: str) -> dict[str, Record]:
+    """By datatype: relative error of the kernels' gradients beside the reference, and spikes that differ."""
+    return {dtype: _compared_neuron(device, dtype) for dtype in _NEURON_DTYPES}
+
+
+def _compared_neuron(device: str, dtype: str) -> Record:
+    from pararev_hw.models.fused_neurons import has_kernel
     from pararev_hw.models.neurons import LIF
 
     kind = getattr(torch, dtype)
     torch.manual_seed(0)
-    x = (torch.randn(4, 8, 64, device=c.device) * 2).to(kind)
-    given = torch.randn(4, 8, 64, device=c.device).to(kind)
+    x = (torch.randn(4, 8, 64, device=device) * 2).to(kind)
+    given = torch.randn(4, 8, 64, device=device).to(kind)
+    if not has_kernel(x):
+        raise RuntimeError("no Triton kernel runs here: is Triton installed?")
     results = []
     for fused in (False, True):
         neuron = LIF()
@@ -240,7 +272,7 @@ def _kernels() -> Record:
 class Way:
     """A way to run one of the paper's networks."""
 
-    family: str  # "rev", "para", "merged"
+    family: str  # of `networks.FAMILIES`
     lanes: int  # 0: PyTorch's own loop
     launch: Launch
     choices: str = "none"
@@ -254,22 +286,34 @@ class Way:
 
 
 def ways(mode: str, neuron: str) -> tuple[Way, ...]:
-    """RevSNN and ParaRevSNN as PyTorch runs them; ParaRevSNN on streams, fused, with recomputation ahead or in time."""
-    plain = [Way("rev", 0, "eager"), Way("para", 0, "eager"), Way("merged", 0, "eager")]
-    graphs = [Way("rev", 1, "graph"), Way("para", 1, "graph"), Way("merged", 1, "graph")]
+    """RevSNN and ParaRevSNN as PyTorch runs them; ParaRevSNN on streams, where `heft` recomputes ahead and "wait" in
+    time, and fused: by rewrites, exactly ("fused"), or as the paper's merged block ("merged")."""
+    plain = [Way("rev", 0, "eager"), Way("para", 0, "eager"), Way("merged", 0, "eager"), Way("fused", 0, "eager")]
+    graphs = [Way("rev", 1, "graph"), Way("para", 1, "graph"), Way("merged", 1, "graph"), Way("fused", 1, "graph")]
     streams = [Way("para", 2, "eager"), Way("para", 2, "graph"), Way("para", 1, "graph", "share,fuse")]
     waiting = [Way("para", 2, "graph", "wait")] if mode == "train" else []
     return tuple(replace(w, neuron=neuron) for w in (*plain, *graphs, *streams, *waiting))
 
 
-def paper(c: Campaign) -> Iterator[Unit]:
-    depths = c.size((37, 21, 69, 117, 165), (21,))
+Compared = tuple[int, int, Literal["train", "infer"], str]  # depth, batch, mode, neuron
+
+
+def comparisons(c: Campaign) -> Iterator[Compared]:
+    """The steps of the paper's comparison, the most valuable first. A rehearsal has each mode and each neuron once."""
+    if c.rehearsal:
+        yield from ((37, 2, "train", "reference"), (37, 2, "infer", "triton"))
+        return
     for neuron in networks.NEURONS:
-        for batch in c.size((32, 128), (2,)):
-            for depth in depths:
-                for mode in ("train", "infer"):
-                    key = f"depth {depth}, batch {batch}, {mode}, {neuron} neuron"
-                    yield key, lambda d=depth, b=batch, m=mode, n=neuron: _compared(c, d, b, m, n)
+        for batch in (32, 128):
+            for depth in (37, 21, 69, 117, 165):
+                yield depth, batch, "train", neuron
+                yield depth, batch, "infer", neuron
+
+
+def paper(c: Campaign) -> Iterator[Unit]:
+    for depth, batch, mode, neuron in comparisons(c):
+        key = f"depth {depth}, batch {batch}, {mode}, {neuron} neuron"
+        yield key, lambda d=depth, b=batch, m=mode, n=neuron: _compared(c, d, b, m, n)
 
 
 def _compared(c: Campaign, depth: int, batch: int, mode: Literal["train", "infer"], neuron: str) -> Record:
@@ -316,11 +360,27 @@ def _runner(c: Campaign, job: execution.Job, way: Way) -> tuple[Any, int]:
 def operations(c: Campaign) -> Iterator[Unit]:
     yield "profile", lambda: _profile(c)
     yield "pairs", lambda: _pairs(c)
+    for depth, batch, mode, neuron in comparisons(c):
+        for family in networks.FAMILIES:
+            key = f"op times, {family}, depth {depth}, batch {batch}, {mode}, {neuron} neuron"
+            yield key, lambda f=family, d=depth, b=batch, m=mode, n=neuron: _op_times(c, f, d, b, m, n)
+
+
+def _op_times(c: Campaign, family: str, depth: int, batch: int, mode: Literal["train", "infer"], neuron: str) -> Record:
+    """The ops of one of the paper's steps that no step before had, each timed alone."""
+    options = Options(batch=batch, timesteps=c.size(4, 2), width=c.size(1.0, 0.0625))
+    job = _job(c, networks.target(family, depth, neuron), options, mode=mode)
+    path, machine = device_store(c.folder, environment(c.device, 1).device)
+    clock = cpu_clock if c.device == "cpu" else cuda_clock
+    found = time_new_ops(
+        job, path, machine, clock, c.size(0.02, 0.002), lambda: time.monotonic() > c.deadline_s - c.size(30, 0)
+    )
+    return {"family": family, "depth": depth, "batch": batch, "mode": mode, "neuron": neuron, **found}
 
 
 def _profile(c: Campaign) -> Record:
     """The calibration of this machine, as a profile beside the records."""
-    minutes = c.size(max(0.5, min(2.5, (c.deadline_s - time.monotonic()) / 60 - 1.0)), 0.1)
+    minutes = c.size(max(0.5, min(2.0, (c.deadline_s - time.monotonic()) / 60 - 1.5)), 0.4)
     profile, interrupted = calibration.calibrate(c.device, minutes)
     (c.folder / "profile.json").write_text(profile_to_json(profile), encoding="utf-8")
     return {
@@ -360,36 +420,37 @@ def steps(c: Campaign) -> Iterator[Unit]:
         Trial("pararevsnn24_dvs", "train", "float32", 1.0, 16, 10),
         Trial("revsresnet37", "train", "float32", 1.0, 128, 4),
         Trial("msresnet18", "train", "float32", 1.0, 64, 2),
+        *(_stranger(name, "train", dtype, 1.0, 64) for dtype in ("float32", "bfloat16") for name in strangers.NAMES),
     )
     toy = (
         Trial("revsresnet37", "train", "float32", 0.0625, 2, 2),
         Trial("msresnet18", "infer", "float32", 0.0625, 2, 2),
+        _stranger("mobilenet", "train", "float32", 0.125, 2),
     )
     for trial in c.size(real, toy):
         yield trial.name, lambda t=trial: _step(c, t)
 
 
+def _stranger(name: str, mode: Literal["train", "infer"], dtype: str, width: float, batch: int) -> Trial:
+    return Trial(strangers.target(name), mode, dtype, width, batch, None, classes=strangers.CLASSES)
+
+
 def _step(c: Campaign, trial: Trial) -> Record:
-    measured, samples = measure_trial(trial, c.device, c.size(2.0, 0.2), _counter(c), 1, 0)
+    with energy_counter(c.device) as counter:
+        silent = counter if isinstance(counter, str) else None  # why the board's energy is not there
+        measured, samples = measure_trial(
+            trial, c.device, c.size(2.0, 0.2), None if isinstance(counter, str) else counter, 1, 0
+        )
+    network = Path(trial.network).name  # of a stranger: its file and name, wherever the checkout lies
     return {
-        "trial": {
-            "network": trial.network, "mode": trial.mode, "dtype": trial.dtype, "width": trial.width,
-            "batch": trial.batch, "timesteps": trial.timesteps, "launch": trial.launch,
-        },
+        "trial": asdict(replace(trial, network=network)),
         "latency_s": measured.latency_s,
         "peak_bytes": measured.peak_bytes,
         "energy_j": measured.energy_j,
+        "no_energy": silent,
         "samples_s": list(samples),
         "quartiles_s": [spread(samples).low, spread(samples).high],
     }  # fmt: skip
-
-
-def _counter(c: Campaign) -> Any:
-    if c.device != "cuda":
-        return None
-    from pararev_hw.measurement import energy
-
-    return energy.counter(0) if hasattr(energy, "counter") else None
 
 
 # ---- (f) memory errors

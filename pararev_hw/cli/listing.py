@@ -55,7 +55,9 @@ def list_devices(
     from pararev_hw import devices
 
     if name is None:
-        device_by_name = {n: None if n == "cpu" else devices.load_device(n) for n in devices.device_names()}
+        device_by_name = {
+            n: None if n == "cpu" else devices.bare_device(devices.load_hardware(n)) for n in devices.hardware_names()
+        }
         rows = [
             (
                 n,

@@ -8,7 +8,6 @@ from pararev_hw.devices.files import device_names as device_names
 from pararev_hw.devices.files import device_to_dict as device_to_dict
 from pararev_hw.devices.files import device_to_json as device_to_json
 from pararev_hw.devices.files import device_to_yaml as device_to_yaml
-from pararev_hw.devices.files import listing as listing
 from pararev_hw.devices.files import load_device as load_device
 from pararev_hw.devices.hosts import Host as Host
 from pararev_hw.devices.hosts import host_names as host_names
@@ -18,7 +17,9 @@ from pararev_hw.devices.parameters import PARAMETERS as PARAMETERS
 from pararev_hw.devices.parameters import FigureInfo as FigureInfo
 from pararev_hw.devices.parameters import needed_parameters as needed_parameters
 from pararev_hw.devices.profiles import bare_device as bare_device
+from pararev_hw.devices.profiles import hardware_names as hardware_names
 from pararev_hw.devices.profiles import is_profile as is_profile
+from pararev_hw.devices.profiles import listing as listing
 from pararev_hw.devices.profiles import load_hardware as load_hardware
 from pararev_hw.devices.profiles import profile_document as profile_document
 from pararev_hw.devices.profiles import profile_from_json as profile_from_json

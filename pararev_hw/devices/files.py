@@ -28,7 +28,7 @@ from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile, BadInput, unknown_name
-from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance, Table
+from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance
 
 # YAML 1.1 reads 67e12 as text (it wants 6.7e+13); YAML 1.2 and every reader take it for the number it is.
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -82,15 +82,6 @@ def device_names() -> tuple[str, ...]:
     """Names that `load_device` knows without a file, sorted; `cpu` is the machine itself and has to be measured."""
     here = resources.files("pararev_hw.devices")
     return tuple(sorted(["cpu", *(f.name.removesuffix(".yaml") for f in here.iterdir() if f.name.endswith(".yaml"))]))
-
-
-def listing() -> Table[str]:
-    """The devices that come with the package, and this machine, a row each."""
-    columns = ("name", "kind", "lanes", "parameters", "title")
-    here = ("cpu", "cpu", 1, "measured", "this machine, measured when it is first asked for")
-    files = {n: load_device(n) for n in device_names() if n != "cpu"}
-    cells = {"cpu": here, **{n: (n, d.kind, d.lanes, d.provenance, d.title) for n, d in files.items()}}
-    return Table("devices", device_names(), columns, tuple(cells[n] for n in device_names()))
 
 
 def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Device:

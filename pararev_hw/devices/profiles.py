@@ -11,16 +11,18 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from pararev_hw import limits
-from pararev_hw.devices.files import device_from_dict, device_to_dict, load_device
+from pararev_hw.devices.files import device_from_dict, device_names, device_to_dict, load_device
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_bytes, read_text
-from pararev_hw.errors import BadFile
-from pararev_hw.types import SCHEMA_VERSION, Device, Estimate, Hardware, Profile
+from pararev_hw.errors import BadFile, unknown_name
+from pararev_hw.types import SCHEMA_VERSION, Device, Estimate, Hardware, Profile, Table
 
 # The end of a coefficient's name is its unit, and says between which values a machine can have it.
 RANGES: Mapping[str, tuple[float, float]] = {
@@ -60,10 +62,50 @@ def read_profile(path: Path) -> Profile:
     return profile_from_json(read_text(path, limits.PROFILE_BYTES, "a profile is JSON"), str(path))
 
 
+def profile_names() -> tuple[str, ...]:
+    """Names of the measured cards whose profiles come with the package (`devices/profiles/NAME.json`), sorted."""
+    folder = _measured_cards()
+    if not folder.is_dir():
+        return ()
+    return tuple(sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith(".json")))
+
+
+def _measured_cards() -> Traversable:
+    return resources.files("pararev_hw.devices").joinpath("profiles")
+
+
+def hardware_names() -> tuple[str, ...]:
+    """Names that `load_hardware` knows without a file, sorted; `cpu` is the machine itself and has to be measured."""
+    return tuple(sorted((*device_names(), *profile_names())))
+
+
 def load_hardware(name_or_path: str | Path) -> Hardware:
-    """The device of that name or file, or the profile in a `.json` file. Raises UnknownName, BadInput or BadFile."""
-    path = Path(name_or_path)
-    return read_profile(path) if path.suffix == ".json" and _holds_profile(path) else load_device(name_or_path)
+    """The device or measured card of that name, or what a device file or a profile holds.
+
+    Raises UnknownName, BadInput or BadFile.
+    """
+    path, name = Path(name_or_path), str(name_or_path)
+    if path.suffix == ".json" and _holds_profile(path):
+        return read_profile(path)
+    if name in profile_names():
+        text = _measured_cards().joinpath(f"{name}.json").read_text(encoding="utf-8")
+        return profile_from_json(text, f"{name}.json")
+    if path.suffix not in (".json", ".yaml", ".yml") and name not in device_names():
+        raise unknown_name("device", name, hardware_names())
+    return load_device(name_or_path)
+
+
+def listing() -> Table[str]:
+    """The devices and measured cards that come with the package, and this machine, a row each."""
+    columns = ("name", "kind", "lanes", "parameters", "title")
+    cells: dict[str, tuple[str | int, ...]] = {}
+    for name in hardware_names():
+        if name == "cpu":
+            cells[name] = (name, "cpu", 1, "measured", "this machine, measured when it is first asked for")
+        else:
+            device = bare_device(load_hardware(name))
+            cells[name] = (name, device.kind, device.lanes, device.provenance, device.title)
+    return Table("devices", hardware_names(), columns, tuple(cells.values()))
 
 
 def _holds_profile(path: Path) -> bool:

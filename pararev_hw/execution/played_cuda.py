@@ -20,7 +20,13 @@ from pararev_hw.errors import StepFailed
 from pararev_hw.torch_private import TorchDispatchMode, schema, tree_flatten
 
 # Operations whose result the host waits for, or whose output's size only the device knows.
-_HOST_READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.unique", "aten.is_nonzero")
+_HOST_READS = (
+    "aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.unique", "aten._unique", "aten.is_nonzero",
+    "aten.equal", "aten.bincount", "aten.repeat_interleave.Tensor",
+)  # fmt: skip
+
+# Operations that give a tensor other memory: a replay would read and write where it was.
+_MOVES = ("aten.set_", "aten.resize_", "aten.resize_as_")
 
 # Operations that update running statistics, which their schema does not say.
 _UPDATES_SILENTLY = ("aten.native_batch_norm", "aten.cudnn_batch_norm")
@@ -146,6 +152,10 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name.startswith(_HOST_READS):
             raise StepFailed(f"{name} makes the host wait for the device: a CUDA graph cannot capture it")
         given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        if name.startswith("aten.index") and any(t.dtype in (torch.bool, torch.uint8) for t in given[1:]):
+            raise StepFailed(f"{name} by a mask makes the host wait for its size: a CUDA graph cannot capture it")
+        if name.startswith(_MOVES) and given and _memory(given[0]) not in self._new:
+            raise StepFailed(f"{name} gives a tensor from outside other memory: a replay would use where it was")
         if schema(func).is_mutable or name.startswith(_UPDATES_SILENTLY):
             for t in given:
                 if _memory(t) not in self._new and _memory(t) not in self._before:

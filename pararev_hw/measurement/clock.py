@@ -152,7 +152,7 @@ def _sampled(run: Run, clock: Clock, count: int, deadline: float, before: Run | 
         disturbed = wall > busy * _DISTURBED + _DISTURBED_S
         (busy_of_disturbed if disturbed else clean).append((busy if disturbed else wall) / count)
     # where most samples were disturbed, the time the thread had for itself is the best that is known
-    used = clean if len(clean) >= min_samples - 2 else clean + busy_of_disturbed
+    used = clean if len(clean) >= max(1, min_samples - 2) else clean + busy_of_disturbed
     mapped = sorted(faulted)[len(faulted) // 2] * resource.getpagesize()
     return Timing(tuple(used), spread(used) > SPREAD_LIMIT, len(busy_of_disturbed), mapped)
 

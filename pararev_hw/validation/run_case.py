@@ -50,7 +50,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         launch=trial.launch,
         dtype=trial.dtype,
         batch=trial.batch,
-        timesteps=trial.timesteps,
+        timesteps=trial.timesteps or 1,
         width=trial.width,
         flops=flops_of(graph),
         predicted=prediction,
@@ -92,7 +92,7 @@ def measure_trial(
         optimizer=optimizer_of("gpu" if device == "cuda" else "cpu"),
         device=device,
         samples=trial.batch,
-        classes=models.spec(trial.network).classes,
+        classes=models.spec(trial.network).classes if trial.classes is None else trial.classes,
     )
     check_finite(step.run(), 1)  # at once: what has diverged need not be timed
     step.run()  # the optimizer's state and the libraries' plans exist from here on

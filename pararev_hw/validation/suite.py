@@ -6,6 +6,7 @@ is cut short by its time limit has still seen a bit of everything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -23,19 +24,21 @@ HeldOut = Literal["network", "shape"]
 class Trial:
     """A step that is predicted and then run."""
 
-    network: str  # of the zoo
+    network: str  # of the zoo, or path/to/file.py:factory where `classes` is given
     mode: Mode
     dtype: str
     width: float
     batch: int
-    timesteps: int
+    timesteps: int | None  # None: the network has no time axis
     launch: Launch = "eager"
+    classes: int | None = None  # None: as the zoo says
 
     @property
     def name(self) -> str:
         graph = ", graph" if self.launch == "graph" else ""
-        size = f"width {self.width:g}, batch {self.batch}, T {self.timesteps}"
-        return f"{self.network} {self.mode}, {size}, {self.dtype}{graph}"
+        steps = "" if self.timesteps is None else f", T {self.timesteps}"
+        size = f"width {self.width:g}, batch {self.batch}{steps}"
+        return f"{re.split('[/:]', self.network)[-1]} {self.mode}, {size}, {self.dtype}{graph}"
 
 
 # network, mode, dtype, width, batch, T

@@ -6,14 +6,19 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from benchmarks.campaign import records as campaign_records
+from benchmarks.campaign.op_times import device_store, measured, time_new_ops
 from benchmarks.campaign.pages import limits, reductions, use, verdict
-from benchmarks.campaign.parts import PARTS, Campaign, correctness, machine, paper, ways
+from benchmarks.campaign.parts import PARTS, Campaign, comparisons, correctness, machine, paper, ways
 from benchmarks.campaign.records import FileFull, Records
+from pararev_hw import execution
+from pararev_hw.costmodels.measured_ops import op_keys
+from pararev_hw.importers.targets import Options
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +61,7 @@ def test_a_part_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_parts_fit_into_eight_files() -> None:
-    assert len(PARTS) + 1 <= 8  # and the profile
+    assert len(PARTS) + 2 <= 8  # and the profile, and the store of op times
 
 
 def test_reductions_are_those_of_the_medians() -> None:
@@ -82,7 +87,35 @@ def test_every_unit_of_the_first_parts_can_be_named_before_it_runs(tmp_path: Pat
     for units in (machine, correctness, paper):
         keys = [key for key, _ in units(real)]
         assert len(set(keys)) == len(keys) > 0
-    assert {w.family for w in ways("train", "triton")} == {"rev", "para", "merged"}
+    assert {w.family for w in ways("train", "triton")} == {"rev", "para", "merged", "fused"}
+
+
+def test_every_distinct_op_is_timed_once_and_stored(tmp_path: Path) -> None:
+    job = execution.prepare("msresnet18", Options(batch=1, width=0.0625, timesteps=1, num_classes=10))
+    path, machine_ = device_store(tmp_path, "A Card")
+    clock_calls: list[int] = []
+
+    def clock(run: Callable[[], object], count: int) -> tuple[float, float]:
+        clock_calls.append(count)
+        run()
+        return 1e-6 * count, 1e-6 * count  # every op takes a microsecond by this clock
+
+    first = time_new_ops(job, path, machine_, clock, 0.0, lambda: False)
+    distinct = set(op_keys(job.graph))
+    assert set(measured(path, machine_).ops) == distinct and first["missing"] == 0
+    assert (first["ops"], first["distinct"], first["new"]) == (len(job.graph.ops), len(distinct), len(distinct))
+    assert first["sum_s"] == pytest.approx(1e-6 * len(job.graph.ops))
+    assert sum(first["sum_s_by_kind"].values()) == pytest.approx(first["sum_s"])
+    clock_calls.clear()
+    again = time_new_ops(job, path, machine_, clock, 0.0, lambda: False)
+    assert again["new"] == 0 and not clock_calls and again["sum_s"] == first["sum_s"]
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]  # no lock is left behind
+
+
+def test_the_deepest_networks_come_last_and_a_rehearsal_has_every_mode_and_neuron(tmp_path: Path) -> None:
+    real, toy = (list(comparisons(Campaign("cpu", r, tmp_path, 0.0))) for r in (False, True))
+    assert real[0] == (37, 32, "train", "reference") and {d for d, *_ in real} == {21, 37, 69, 117, 165}
+    assert {m for _, _, m, _ in toy} == {"train", "infer"} and {n for *_, n in toy} == {"reference", "triton"}
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path) -> None:

@@ -13,8 +13,15 @@ from torch import nn
 
 from pararev_hw import pipeline
 from pararev_hw.devices import load_device
-from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
-from pararev_hw.errors import BadFile
+from pararev_hw.devices.profiles import (
+    hardware_names,
+    listing,
+    load_hardware,
+    profile_from_json,
+    profile_names,
+    profile_to_json,
+)
+from pararev_hw.errors import BadFile, UnknownName
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph, Environment, Estimate, Fit, Profile
 from tests.helpers.costing import op_seconds
@@ -121,3 +128,19 @@ def test_slower_coefficients_never_make_a_step_faster() -> None:
     changed = replace(base, fits=(replace(fit, coefficients=slower),))
     before, after = (sum(op_seconds(traced, p, "graph")) for p in (base, changed))
     assert after > before
+
+
+def test_a_measured_card_of_the_package_is_named_like_any_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = profile()
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "a-card.json").write_text(profile_to_json(made))
+    monkeypatch.setattr("pararev_hw.devices.profiles._measured_cards", lambda: tmp_path / "profiles")
+    assert profile_names() == ("a-card",)
+    assert load_hardware("a-card") == made
+    monkeypatch.setattr("pararev_hw.devices.profiles.device_names", lambda: ("cpu",))
+    assert hardware_names() == ("a-card", "cpu")
+    assert [row[:3] for row in listing().cells] == [("a-card", "gpu", 2), ("cpu", "cpu", 1)]
+    with pytest.raises(UnknownName, match="did you mean a-card"):
+        load_hardware("a-cart")

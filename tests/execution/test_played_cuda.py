@@ -106,10 +106,26 @@ def test_a_capture_refuses_what_makes_the_host_wait() -> None:
     def asks_for_a_size() -> None:
         x.nonzero()
 
+    def picks_by_a_mask() -> None:
+        x[x > 0]
+
+    with pytest.raises(StepFailed, match="by a mask makes the host wait"):
+        PlayedCuda().capture(picks_by_a_mask)
     with pytest.raises(StepFailed, match=r"_local_scalar_dense.* makes the host wait"):
         PlayedCuda().capture(reads_a_value)
     with pytest.raises(StepFailed, match=r"nonzero.* makes the host wait"):
         PlayedCuda().capture(asks_for_a_size)
+
+
+def test_a_capture_refuses_to_move_what_it_did_not_make() -> None:
+    x = torch.ones(3)
+
+    def grows_within() -> None:
+        torch.empty(0).resize_(4).fill_(1.0)
+
+    PlayedCuda().capture(grows_within)
+    with pytest.raises(StepFailed, match=r"resize_.* gives a tensor from outside other memory"):
+        PlayedCuda().capture(lambda: x.resize_(100).fill_(1.0))
 
 
 def test_a_capture_changes_nothing_and_a_replay_reads_what_its_inputs_hold_then() -> None:

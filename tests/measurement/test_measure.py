@@ -160,3 +160,8 @@ def test_a_slow_run_is_sampled_within_its_time() -> None:
     calls.clear()
     assert len(measure(lambda: calls.append(0), clock, limit_s=0.0, most_s=0.5).seconds) == 1
     assert len(calls) == 2  # one that tells how long a run is
+
+
+def test_a_run_that_is_always_disturbed_still_gets_a_time() -> None:
+    timing = measure(lambda: None, lambda run, count: (9.0 * count, 1.0 * count), limit_s=0.0, most_s=0.5)
+    assert timing.seconds == (1.0,)  # what the thread had for itself
