@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -60,6 +60,39 @@ def storage_key(tensor: torch.Tensor) -> int:
 def version_of(tensor: torch.Tensor) -> int:
     """How often the tensor was changed in place."""
     return int(tensor._version)
+
+
+@contextlib.contextmanager
+def watched_python_calls(tell: Callable[[str], None]) -> Iterator[None]:
+    """Tells of each Python function that autograd calls: "functions" when a custom function is applied, "backwards"
+    when its gradient is, "packs" when a hook packs a tensor that is saved (as checkpointing does)."""
+    utils, backward, lists = torch._functorch.utils, torch.autograd.function.BackwardCFunction, torch._C._autograd
+    unwrap, gradient, push = utils.unwrap_dead_wrappers, backward.apply, lists._push_saved_tensors_default_hooks
+
+    def applied(args: Any) -> Any:
+        tell("functions")
+        return unwrap(args)
+
+    def reversed_(self: Any, *args: Any) -> Any:
+        tell("backwards")
+        return gradient(self, *args)
+
+    def pushed(pack: Callable[[torch.Tensor], Any], unpack: Callable[[Any], torch.Tensor]) -> None:
+        def packed(tensor: torch.Tensor) -> Any:
+            tell("packs")
+            return pack(tensor)
+
+        push(packed, unpack)
+
+    utils.unwrap_dead_wrappers = applied
+    backward.apply = reversed_  # type: ignore[method-assign]
+    lists._push_saved_tensors_default_hooks = pushed  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        utils.unwrap_dead_wrappers = unwrap
+        backward.apply = gradient  # type: ignore[method-assign]
+        lists._push_saved_tensors_default_hooks = push
 
 
 @contextlib.contextmanager

@@ -143,7 +143,9 @@ def _targets(
             targets,
             hardware_named(device, tell),
             validation.StepOptions(*step),
-            measure=(lambda graph, hardware: measured_for(graph, hardware, tell)) if measure else None,
+            measure=(lambda graph, hardware, seconds: measured_for(graph, hardware, tell, seconds))
+            if measure
+            else None,
             minutes=minutes,
             progress=tell,
             finished=lambda case: say(reports.case_row(case)),

@@ -2,12 +2,15 @@
 
     seconds(op) = mean time of its signature inside replayed steps + what PyTorch's own loop spends beside it
 
-The last term is Python and autograd: a module's call, a node of the graph, the optimizer's loop. It was measured per op
-and phase on networks whose ops do next to nothing.
+The last term is Python and autograd: a module's call, a custom function and its gradient, a hook that packs what is
+saved, a node of the graph, the optimizer's loop. What each takes was measured on networks whose ops do next to nothing;
+how often each is called the trace has counted.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2s
 
@@ -40,10 +43,33 @@ def is_measured(graph: BlockGraph, device: MeasuredDevice) -> np.ndarray[tuple[i
     return np.fromiter((key in device.ops for key in op_keys(graph)), np.bool_, len(graph.ops))
 
 
+def python_calls(graph: BlockGraph) -> Mapping[tuple[str, str], int]:
+    """How often the step calls into Python. A graph without a program tells only where it goes to another module."""
+    if graph.program is not None:
+        return graph.program.python_calls
+    counts: Counter[tuple[str, str]] = Counter()
+    last = ""
+    for op in graph.ops:
+        if op.phase in ("forward", "recompute") and op.module != last:
+            counts["forward" if op.phase == "forward" else "backward", "modules"] += 1
+            last = op.module
+    return counts
+
+
 def host_seconds(graph: BlockGraph, device: MeasuredDevice) -> Floats:
-    """Seconds beside each op in PyTorch's own loop; what stands beside the step is added to its first op."""
-    names = ("infer_s" if graph.mode == "infer" else f"{op.phase}_s" for op in graph.ops)
-    beside = np.array([device.host[n].value if n in device.host else 0.0 for n in names], np.float64)
+    """Seconds beside each op in PyTorch's own loop: its own, and an even share of the calls into Python of its phase.
+
+    What stands beside the step is added to its first op.
+    """
+    phases = np.array([op.phase for op in graph.ops])
+    beside = np.zeros(len(phases))
+    host = {name: e.value for name, e in device.host.items()}
+    for phase in np.unique(phases):
+        beside[phases == phase] = host.get("infer_s" if graph.mode == "infer" else f"{phase}_s", 0.0)
+    for (where, what), count in python_calls(graph).items():
+        inside = phases == "forward" if where == "forward" else np.isin(phases, ("recompute", "backward"))
+        if inside.any():
+            beside[inside] += count * host.get(f"{what}_s", 0.0) / inside.sum()
     per_step = device.host.get(f"{graph.mode}_step_s")
     if per_step is not None and graph.tasks:
         beside[graph.tasks[0].ops[0]] += per_step.value

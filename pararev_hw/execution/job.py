@@ -15,7 +15,7 @@ from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
-from pararev_hw.training.step import Loop, eager_step, tensors_in
+from pararev_hw.training.step import EagerStep, Loop, eager_step, tensors_in
 from pararev_hw.types import BlockGraph
 
 Batch = dict[str, torch.Tensor]  # by the names of a program's externals: "input:0", "target:0"
@@ -176,9 +176,19 @@ def plain_loop(job: Job) -> tuple[nn.Module, Callable[[Batch], torch.Tensor]]:
 
     Raises StepFailed where the network raises.
     """
+    step = copied_step(job)
+    return step.model, on_batches(job, step)
+
+
+def copied_step(job: Job) -> EagerStep:
+    """The step of a copy of the network, with an optimizer of its own."""
     model = copied_network(job.model, job.graph.model)
     loop = Loop(optimizer_named(job.optimizer), step=job.target.step) if job.mode == "train" else None
-    step = eager_step(model, loop, job.dtype, job.device)
+    return eager_step(model, loop, job.dtype, job.device)
+
+
+def on_batches(job: Job, step: EagerStep) -> Callable[[Batch], torch.Tensor]:
+    """The step as a function of a batch that gives the loss (or the output). Raises StepFailed where it raises."""
 
     def run(batch: Batch) -> torch.Tensor:
         names = (f"input:{k}" for k in range(len(batch)))
@@ -187,7 +197,7 @@ def plain_loop(job: Job) -> tuple[nn.Module, Callable[[Batch], torch.Tensor]]:
             return tensors_in(output.out)[0]
         return output.loss.detach() if isinstance(output.loss, torch.Tensor) else torch.zeros(())
 
-    return model, _guarded(run, job)
+    return _guarded(run, job)
 
 
 def _guarded(step: Callable[[Batch], torch.Tensor], job: Job) -> Callable[[Batch], torch.Tensor]:

@@ -1,8 +1,14 @@
 """What PyTorch's own loop spends beside the ops that it runs: Python, modules, autograd, the optimizer's loop.
 
-Networks whose ops do next to nothing are run both ways, as PyTorch runs them and replayed op by op: the difference,
-per op of each phase, is what stands beside an op. One is reversible (its backward calls modules again), one is not, and
-one is a single layer: what remains of it is what stands beside a step.
+Networks whose ops do next to nothing are run both ways, as PyTorch runs them and replayed op by op; the difference is
+what stands beside the ops. Each network has much of one thing, so that together they tell what each takes:
+
+    a loop of functions   an op
+    plain layers          the call of a module, an update
+    spiking layers        a custom autograd function, and its gradient
+    checkpointed layers   a hook that packs a saved tensor
+    reversible layers     an op that is computed again
+    a single layer        what remains: a step
 """
 
 from __future__ import annotations
@@ -13,56 +19,99 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pararev_hw import models
+from pararev_hw.costmodels.measured_ops import python_calls
 from pararev_hw.execution.replay_timing import in_program_order
 from pararev_hw.measurement import computing_threads
 from pararev_hw.tracing import optimizer_named, trace_step
 from pararev_hw.training.step import Loop, eager_step
-from pararev_hw.types import PHASES, Estimate
+from pararev_hw.types import PHASES, BlockGraph, Estimate
 
-_NETWORKS = ("msresnet18", "revsresnet21")
+_ZOO = ("msresnet18", "revsresnet21")
+_LITTLE_S = 100e-6  # of a phase: what it tells is lost in the clock's noise
 _WIDTH, _TIMESTEPS, _CLASSES = 0.0625, 1, 10
+_LAYERS, _ROUNDS = 12, 80
 _RUNS = 15
-_LOW = 0.2  # the quantile of runs that is taken: disturbances only add
+_LOW = 0.3  # the quantile of runs that is taken: disturbances add more often than not
+
+
+class _Functions(nn.Module):
+    """Many ops and hardly a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.mean((2, 3)) @ self.weight
+        for _ in range(_ROUNDS):
+            x = torch.sigmoid(0.5 * x + 0.1)
+        return x @ self.weight.t()
+
+
+class _Layers(nn.Module):
+    """Many modules, each with few ops; `recomputed`: without what they save."""
+
+    def __init__(self, recomputed: bool) -> None:
+        super().__init__()
+        layers = [nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU()) for _ in range(_LAYERS)]
+        self.layers, self.head, self.recomputed = nn.ModuleList(layers), nn.Linear(3, 3), recomputed
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = checkpoint(layer, x, use_reentrant=False) if self.recomputed else layer(x)
+        logits: torch.Tensor = self.head(x.mean((2, 3)))
+        return logits
 
 
 def loop_overheads() -> Mapping[str, Estimate]:
-    """Seconds per op by phase ("forward_s", "recompute_s", "backward_s", "update_s", "infer_s") and per step
-    ("train_step_s", "infer_step_s"); the deviation is how far the networks differ, where two tell the same."""
+    """Seconds per op by phase, per call into Python and per step, as `MeasuredDevice.host` names them."""
     with computing_threads(1):
-        nets = [_zoo(name) for name in _NETWORKS]
-        plain, reversible = (_beside(net, "train") for net in nets)
-        inferred = [_beside(net, "infer") for net in nets]
-        linear = nn.Linear(4, 4)
-        small = {mode: _beside(linear, mode, torch.rand(2, 4)) for mode in ("train", "infer")}
-    per_op = {phase: _mean([b[phase].per_op for b in (plain, reversible)]) for phase in ("forward", "update")}
-    per_op["infer"] = _mean([b["infer"].per_op for b in inferred])
-    per_op["backward"] = Estimate(max(0.0, plain["backward"].per_op))
-    again = reversible["backward"].seconds - reversible["backward"].ops * per_op["backward"].value
-    per_op["recompute"] = Estimate(max(0.0, again / reversible["recompute"].ops))
-    steps = {
-        mode: Estimate(max(0.0, sum(b.seconds - b.ops * per_op[phase].value for phase, b in beside.items())))
-        for mode, beside in small.items()
-    }
-    return {f"{phase}_s": e for phase, e in per_op.items()} | {f"{mode}_step_s": e for mode, e in steps.items()}
+        image, larger = torch.rand(2, 3, 8, 8), torch.rand(1, 3, 32, 32)
+        networks = (_Functions(), _Layers(False), _Layers(True))
+        seen = [_beside(net, image) for net in networks] + [_beside(_zoo(name), larger) for name in _ZOO]
+        small = _beside(nn.Linear(4, 4), torch.rand(2, 4))
+    seconds = _explained(seen)
+    steps = {"train": ("forward", "backward", "update"), "infer": ("infer",)}
+    rest = {f"{mode}_step_s": max(0.0, sum(small.rest(p, seconds) for p in ps)) for mode, ps in steps.items()}
+    return {name: Estimate(value) for name, value in {**seconds, **rest}.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What PyTorch's loop took beyond a replay, in a phase of so many ops; "backward" holds recomputation too."""
+    """What PyTorch's loop took beyond a replay by phase, and how often it did what took it, by name."""
 
-    seconds: float
-    ops: int
+    seconds: Mapping[str, float]  # "backward" holds recomputation too
+    counts: Mapping[str, Mapping[str, int]]
 
-    @property
-    def per_op(self) -> float:
-        return self.seconds / self.ops
+    def rest(self, phase: str, s: Mapping[str, float]) -> float:
+        """Seconds of a phase that those per op and per call do not explain."""
+        return self.seconds[phase] - sum(n * s.get(name, 0.0) for name, n in self.counts[phase].items())
 
 
-def _mean(values: Sequence[float]) -> Estimate:
-    return Estimate(max(0.0, sum(values) / len(values)), (max(values) - min(values)) / 2)
+def _explained(seen: Sequence[_Beside]) -> Mapping[str, float]:
+    """Seconds of each thing, none below 0, that together come nearest to what was seen."""
+    rows = [(b.counts[phase], b.seconds[phase]) for b in seen for phase in b.seconds]
+    names = sorted({name for counts, _ in rows for name in counts})
+    taken = np.array([seconds for _, seconds in rows])
+    weight = 1.0 / (np.abs(taken) + _LITTLE_S)
+    table = np.array([[counts.get(name, 0) for name in names] for counts, _ in rows], np.float64)
+    solution, _ = nnls(table * weight[:, None], taken * weight)
+    return dict(zip(names, solution.tolist(), strict=True))
+
+
+def _counts(graph: BlockGraph, calls: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """How often each phase of a training step does what takes time, by the name of what it takes."""
+    ops = {p: sum(op.phase == p for op in graph.ops) for p in PHASES}
+    counts = {p: {f"{p}_s": ops[p]} for p in ("forward", "backward", "update")}
+    counts["backward"]["recompute_s"] = ops["recompute"]
+    for (where, what), n in calls.items():
+        counts[where][f"{what}_s"] = n
+    return counts
 
 
 def _zoo(name: str) -> nn.Module:
@@ -71,20 +120,17 @@ def _zoo(name: str) -> nn.Module:
         return models.create(name, width=_WIDTH, timesteps=_TIMESTEPS, num_classes=_CLASSES)
 
 
-def _beside(model: nn.Module, mode: str, x: torch.Tensor | None = None) -> dict[str, _Beside]:
-    """By phase, what the loop took beyond the replay of the same ops."""
-    train = mode == "train"
-    model.train(train)
-    x = torch.rand(1, 3, 32, 32) if x is None else x
+def _beside(model: nn.Module, x: torch.Tensor) -> _Beside:
+    """What the loop took beyond the replay of the same ops, in training and in inference."""
     y = torch.zeros(x.shape[0], dtype=torch.int64)
     make = optimizer_named("sgd")
-    graph = trace_step(model, x, mode="train" if train else "infer", timesteps=_TIMESTEPS, optimizer=make).graph
-    counts = {p: sum(op.phase == p for op in graph.ops) for p in PHASES}
-    replay = in_program_order(graph)
-    if not train:
-        step = eager_step(model, None, "float32", "cpu")
-        eager, replayed = _interleaved(lambda: _timed(lambda: step((x,), y)), replay)
-        return {"infer": _Beside(eager["whole"] - replayed["whole"], len(graph.ops))}
+    model.eval()
+    inference = trace_step(model, x, mode="infer", timesteps=_TIMESTEPS).graph
+    infer = eager_step(model, None, "float32", "cpu")
+    eager, replayed = _interleaved(lambda: _timed(lambda: infer((x,), y)), in_program_order(inference))
+    seconds = {"infer": eager["whole"] - replayed["whole"]}
+    model.train()
+    training = trace_step(model, x, mode="train", timesteps=_TIMESTEPS, optimizer=make).graph
     optimizer = eager_step(model, Loop(make), "float32", "cpu").optimizer
     assert optimizer is not None
 
@@ -100,13 +146,12 @@ def _beside(model: nn.Module, mode: str, x: torch.Tensor | None = None) -> dict[
         forward, backward, update = np.diff(marks).tolist()
         return {"forward": forward, "backward": backward, "update": update}
 
-    eager, replayed = _interleaved(phases, replay)
-    beside = {p: _Beside(eager[p] - replayed[p], counts[p]) for p in ("forward", "update")}
-    recomputed = replayed.get("recompute", 0.0)
-    beside["backward"] = _Beside(eager["backward"] - replayed["backward"] - recomputed, counts["backward"])
-    if counts["recompute"]:
-        beside["recompute"] = _Beside(0.0, counts["recompute"])
-    return beside
+    eager, replayed = _interleaved(phases, in_program_order(training))
+    seconds |= {p: eager[p] - replayed[p] for p in ("forward", "update")}
+    seconds["backward"] = eager["backward"] - replayed["backward"] - replayed.get("recompute", 0.0)
+    forward = {f"{what}_s": n for (_, what), n in python_calls(inference).items()}
+    counts = _counts(training, python_calls(training)) | {"infer": {"infer_s": len(inference.ops), **forward}}
+    return _Beside(seconds, counts)
 
 
 def _timed(run: Callable[[], object]) -> dict[str, float]:

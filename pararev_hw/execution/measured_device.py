@@ -24,6 +24,7 @@ from pararev_hw.measurement.op_store import (
 from pararev_hw.types import BlockGraph, Device, MeasuredDevice, OpTime, Profile
 
 Progress = Callable[[str], None]
+_BETWEEN_S = 1e-6  # at most, between two ops
 
 
 def measured_device(
@@ -75,10 +76,12 @@ def graph_digest(graph: BlockGraph) -> str:
 
 
 def _op_times(graph: BlockGraph, seconds: float, progress: Progress) -> Mapping[str, OpTime]:
-    """The graph's op times by signature and by type: what the clock's stamps leave out between ops is shared evenly."""
+    """The graph's op times by signature and by type, which add up to the step: a line of Python between two ops is
+    shared evenly, all else by which the median step is slower than its undisturbed ops in proportion."""
     times = replay_times(graph, seconds, progress)
-    between = (times.whole_s - float(times.op_s.sum())) / len(graph.ops)
-    op_s = np.maximum(times.op_s + between, 0.0)
+    between = min(times.whole_s - float(times.op_s.sum()), _BETWEEN_S * len(graph.ops))
+    op_s = np.maximum(times.op_s + between / len(graph.ops), 0.0)
+    op_s *= times.whole_s / max(float(op_s.sum()), 1e-12)
     reordered = np.abs(times.other_order_s - times.op_s)
     types = [type_key(graph.op_types[op.type]) for op in graph.ops]
     return {

@@ -5,7 +5,8 @@ used before. Values are drawn as a new network's would be. The step is replayed 
 with and without timestamps, and in the order of its tasks, another that its dependencies allow.
 
 Time is the time during which this thread held the core: a neighbour that takes the core away is not counted. What a
-neighbour does to shared caches is, so each op's time is a low quantile of its samples.
+neighbour does to shared caches is, so an op's part of the step is a low quantile of its samples. The whole step is the
+median, as a measured step is.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def replay_times(
     op_s = np.quantile(samples, QUANTILE, axis=0)
     spread = np.divide(high - low, 2 * mid, out=np.zeros_like(mid), where=mid > 0)
     other_s = np.quantile(np.array(other_rows), QUANTILE, axis=0)
-    return ReplayTimes(op_s, other_s, float(np.quantile(wholes, QUANTILE)), spread, len(wholes))
+    return ReplayTimes(op_s, other_s, float(np.median(wholes)), spread, len(wholes))
 
 
 def _program(graph: BlockGraph) -> Program:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 
 
 def allocated_bytes(run: Callable[[], object]) -> tuple[int, int]:
     """The most bytes alive at once of what `run` allocates, and those still alive when it returns."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # else torch's profiler talks on stderr
     from torch.profiler import ProfilerActivity, profile  # heavy, and only a measurement needs it
 
     enabled = gc.isenabled()

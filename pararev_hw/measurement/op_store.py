@@ -25,7 +25,7 @@ from pararev_hw.measurement.quick import cpu_name
 from pararev_hw.types import OpTime
 from pararev_hw.types.profile import Estimate
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 MAX_BYTES = 256 << 20
 _LOCK_S = 20.0
 _SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX")

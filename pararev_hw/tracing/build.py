@@ -10,7 +10,7 @@ from itertools import accumulate
 from pararev_hw.tracing.dependencies import Access, Flow, dependencies
 from pararev_hw.tracing.grouping import Group, Key, Member, each_alone, group
 from pararev_hw.tracing.neurons import spiking_modules
-from pararev_hw.tracing.recorder import Alias, Fresh, OpSignature
+from pararev_hw.tracing.recorder import Fresh, OpSignature
 from pararev_hw.tracing.tape import Tape, TapeOp
 from pararev_hw.types import (
     Edge,
@@ -73,6 +73,7 @@ def build(tape: Tape) -> Built:
             results=tape.results,
             signatures=_signatures(tape),
             layouts=_layouts(tape),
+            python_calls=tape.python_calls,
         ),
     )
 
@@ -136,10 +137,10 @@ def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> list[A
         reads = tuple([(inputs[j].storage, inputs[j].lo, inputs[j].hi) for j in entry.reads])
         writes = [(inputs[j].storage, inputs[j].lo, inputs[j].hi) for j in entry.writes]
         for out, spec in zip(line.outputs, entry.outputs, strict=True):
-            if out is None or isinstance(spec, int):
+            if out is None or (isinstance(spec, int) and out.slot == inputs[spec].slot):
                 continue
             maker[out.slot] = k
-            if not isinstance(spec, Alias):
+            if isinstance(spec, Fresh):
                 writes.append((out.storage, out.lo, out.hi))
         accesses.append(Access(makers, reads, tuple(writes)))
     return accesses

@@ -158,6 +158,7 @@ class Recorder(TorchDispatchMode):
         self.externals: dict[int, str] = {}
         self.constants: dict[int, Any] = {}
         self.in_optimizer = False
+        self.python_calls: dict[tuple[str, str], int] = {}  # by "forward" or "backward", and what was called
         self._entry_of: dict[Any, int] = {}
         self._metas: dict[Meta, int] = {}
         self._alive: dict[int, _StorageRef] = {}
@@ -319,7 +320,7 @@ class Recorder(TorchDispatchMode):
         entry = self.entries[position]
         if not entry.replayable or any(t.constant is not None for t in tensors):
             out = self._run_fake(func, args, kwargs or {})
-            self._record(position, infos, tuple([self._outcome(o, tensors, infos) for o in _listed(out)]), entry.random)
+            self._record(position, infos, self._outcomes(func, _listed(out), tensors, infos), entry.random)
             return out
         results: list[Any] = []
         result_infos: list[Info | None] = []
@@ -452,10 +453,18 @@ class Recorder(TorchDispatchMode):
         position = len(self.entries)
         self.entries.append(entry)
         self._entry_of[key] = position
-        self._record(position, infos, tuple(self._outcome(o, tensors, infos) for o in outputs), random)
+        self._record(position, infos, self._outcomes(func, outputs, tensors, infos), random)
+        return out
+
+    def _outcomes(
+        self, func: Any, outputs: tuple[Any, ...], tensors: list[Any], infos: tuple[Info, ...]
+    ) -> tuple[Info | None, ...]:
+        """The infos of an op's outputs. What `transpose_` and its like give is the tensor that they were given, which
+        from here on looks at its memory in another way: another slot."""
         if torch.Tag.inplace_view in func.tags and tensors:
             tensors[0].pararev_info = self._adopt(tensors[0], infos[0].storage)
-        return out
+            infos = (tensors[0].pararev_info, *infos[1:])
+        return tuple([self._outcome(o, tensors, infos) for o in outputs])
 
     def _outcome(self, out: Any, tensors: list[Any], infos: tuple[Info, ...]) -> Info | None:
         """The info of an output: an input's own, one that shares an input's storage, or a new one."""

@@ -16,7 +16,14 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, TraceError, first_line, unknown_name
-from pararev_hw.torch_private import FakeTensorMode, buffers_of, parameters_of, silent_fake_tensors
+from pararev_hw.torch_private import (
+    FakeTensorMode,
+    buffers_of,
+    graph_task_id,
+    parameters_of,
+    silent_fake_tensors,
+    watched_python_calls,
+)
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
@@ -298,6 +305,7 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
     paths = {id(m): n for n, m in model.named_modules()}
 
     def enter(module: nn.Module, _: Any) -> None:
+        called("modules")
         path = paths.get(id(module))
         if path is not None:
             recorder.enter_module(path)
@@ -317,6 +325,10 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
     def stop(*_: Any) -> None:
         recorder.in_optimizer = False
 
+    def called(what: str) -> None:
+        phase = "forward" if graph_task_id() == -1 else "backward"
+        recorder.python_calls[phase, what] = recorder.python_calls.get((phase, what), 0) + 1
+
     handles = [
         register_module_forward_pre_hook(enter),
         register_module_forward_hook(leave),
@@ -331,7 +343,8 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
 
     torch.UntypedStorage.resize_ = resize_and_tell  # type: ignore[method-assign,assignment]
     try:
-        yield
+        with watched_python_calls(called):
+            yield
     finally:
         torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
         for handle in handles:

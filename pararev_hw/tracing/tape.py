@@ -7,7 +7,7 @@ in which the step can run. `pararev_hw.tracing.build` makes the graph and the pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pararev_hw.tracing.blocks import BlockFinder
@@ -64,6 +64,7 @@ class Tape:
     granularity: str
     slots: int  # one more than the highest slot number
     waits: tuple[tuple[int, int], ...] = ()
+    python_calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def written_down(
@@ -104,6 +105,7 @@ def written_down(
         neurons=neurons,
         granularity=granularity,
         slots=len(recorder.storage_of_slot),
+        python_calls=dict(recorder.python_calls),
     )
 
 

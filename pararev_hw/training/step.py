@@ -164,6 +164,11 @@ class EagerStep:
             self.loop, self.model, inputs, self.optimizer, mode=nothing, cast=cast, new_target=labels
         )
 
+    def optimizer_state(self) -> list[torch.Tensor]:
+        """The optimizer's tensors, as far as they exist: its first step makes them."""
+        slots = {} if self.optimizer is None else self.optimizer.state
+        return [t for values in slots.values() for t in values.values() if isinstance(t, torch.Tensor)]
+
 
 def eager_step(model: nn.Module, loop: Loop | None, dtype: str, device: str) -> EagerStep:
     """The step of a network that is on its device already; `loop` None is inference."""

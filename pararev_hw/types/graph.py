@@ -425,6 +425,9 @@ class Program:
     signatures: tuple[str, ...] = ()
     # shape, strides and datatype of each external that an op looks at
     layouts: Mapping[int, tuple[tuple[int, ...], tuple[int, ...], str]] = field(default_factory=dict)
+    # how often eager PyTorch calls into Python in "forward" or "backward": "modules", custom autograd "functions" and
+    # their "backwards", "packs" of saved tensors
+    python_calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

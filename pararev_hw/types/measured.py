@@ -25,7 +25,8 @@ class MeasuredDevice:
     """This machine with times of ops by signature (`Program.signatures`), and by type for graphs without a program.
 
     `base` gives the time of ops that were not measured. `host` are seconds per op that PyTorch's own loop spends beside
-    a replay of the same ops, by phase: "forward_s", "recompute_s", "backward_s", "update_s", "infer_s".
+    a replay of the same ops, by phase: "forward_s", "recompute_s", "backward_s", "update_s", "infer_s"; per call into
+    Python: "modules_s", "functions_s", "backwards_s", "packs_s"; and per step: "train_step_s", "infer_step_s".
     """
 
     base: Device | Profile

@@ -55,9 +55,13 @@ def real_step(
             step.optimizer.zero_grad(set_to_none=True)
 
     def persistent() -> list[torch.Tensor]:
-        slots = {} if step.optimizer is None else step.optimizer.state
-        state = [t for values in slots.values() for t in values.values() if isinstance(t, torch.Tensor)]
-        return [*model.parameters(), *model.buffers(), *state, *batch, *([target] if mode == "train" else [])]
+        return [
+            *model.parameters(),
+            *model.buffers(),
+            *step.optimizer_state(),
+            *batch,
+            *([target] if mode == "train" else []),
+        ]
 
     return RealStep(run, forget, persistent)
 

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
 from pararev_hw.errors import BadInput, Infeasible, PararevError
-from pararev_hw.execution.job import Batch, Job, plain_loop
+from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
 from pararev_hw.importers.targets import Options
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
 from pararev_hw.measurement.environment import available_bytes, environment
@@ -40,7 +40,7 @@ from pararev_hw.validation.predicting import flops_of
 from pararev_hw.validation.stepping import RealStep, check_finite
 from pararev_hw.validation.validation import summary
 
-Measure = Callable[[BlockGraph, Hardware], Hardware]
+Measure = Callable[[BlockGraph, Hardware, float], Hardware]  # the last: about how many seconds it may take
 Progress = Callable[[str], None]
 _MOST_S, _LEAST_S = 7.0, 0.5  # of measuring one network's steps
 _MIN_STEPS = 7
@@ -121,7 +121,7 @@ def _case(
     )
     graph = job.graph
     _check_room(graph)
-    at = hardware if measure is None else measure(graph, hardware)
+    at = hardware if measure is None else measure(graph, hardware, limit_s)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
@@ -181,7 +181,8 @@ def _measured(job: Job, limit_s: float) -> tuple[StepCost, tuple[float, ...], Ma
 
 
 def _real_step(job: Job, batch: Batch) -> RealStep:
-    model, loop = plain_loop(job)
+    step = copied_step(job)
+    model, loop = step.model, on_batches(job, step)
     before = _attributes(model)
     with state_preserved(model, values=False):
         loop(batch)
@@ -195,7 +196,10 @@ def _real_step(job: Job, batch: Batch) -> RealStep:
         for p in model.parameters():
             p.grad = None
 
-    return RealStep(run, forget, lambda: [*model.parameters(), *model.buffers(), *batch.values()])
+    def persistent() -> list[torch.Tensor]:
+        return [*model.parameters(), *model.buffers(), *step.optimizer_state(), *batch.values()]
+
+    return RealStep(run, forget, persistent)
 
 
 def _attributes(model: nn.Module) -> list[tuple[str, int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,13 @@ from torch import nn
 import pararev_hw as ph
 from pararev_hw.costmodels.cost import cost
 from pararev_hw.costmodels.expected_error import expected_error
-from pararev_hw.costmodels.measured_ops import op_keys
+from pararev_hw.costmodels.measured_ops import host_seconds, op_keys, python_calls
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution import measured_device as measuring
 from pararev_hw.execution import replay_timing
 from pararev_hw.execution.measured_device import measured_device
 from pararev_hw.execution.replay_timing import ReplayTimes, drawn_state, replay_times
+from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.op_store import (
     Measurements,
     add_to_store,
@@ -31,7 +33,7 @@ from pararev_hw.measurement.op_store import (
     read_store,
     store_path,
 )
-from pararev_hw.types import BlockGraph, Estimate, OpTime
+from pararev_hw.types import BlockGraph, Estimate, MeasuredDevice, OpTime
 from tests.execution.test_running import cpu
 from tests.helpers.command_line import run
 
@@ -105,6 +107,16 @@ def test_the_step_takes_the_sum_of_its_ops_and_what_stands_beside_them(graph: Bl
     assert 0.04 <= error.latency < 0.3
 
 
+def test_calls_into_python_cost_what_each_was_measured_to_take(graph: BlockGraph) -> None:
+    """Eight modules are called in the forward pass: six layers and the two sequences."""
+    host = HOST | {"modules_s": Estimate(3e-6), "functions_s": Estimate(1.0)}
+    device = MeasuredDevice(cpu(1), environment("cpu", 1), {}, host)
+    assert python_calls(graph) == {("forward", "modules"): 8}
+    counts = Counter(op.phase for op in graph.ops)
+    expected = 8 * 3e-6 + sum(n * HOST[f"{phase}_s"].value for phase, n in counts.items())
+    assert host_seconds(graph, device).sum() == pytest.approx(expected)
+
+
 def test_an_op_that_was_not_measured_costs_what_the_base_says_as_its_kind_does(
     graph: BlockGraph, known_times: Any
 ) -> None:
@@ -168,12 +180,12 @@ def test_what_was_stored_is_read_back(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("", "not whole"),
-        ('{"version": 2, "mach', "not whole"),
+        ('{"version": 3, "mach', "not whole"),
         ("[]", "no store of measurements"),
-        (json.dumps({"version": 2, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": []}), "another machine"),
+        (json.dumps({"version": 3, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": []}), "another machine"),
         (json.dumps({"version": 0, "machine": MACHINE, "ops": {}, "host": {}, "graphs": []}), "another machine"),
         (
-            json.dumps({"version": 2, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": []}),
+            json.dumps({"version": 3, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": []}),
             "no store of measurements",
         ),
     ],

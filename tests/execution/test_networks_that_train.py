@@ -62,6 +62,27 @@ class Remembers(nn.Module):
 
 def list_of_states():
     return Remembers(), torch.rand(2, 6)
+
+
+class ViewedInPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.f = nn.GRU(6, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.recurrent(x)[0].clone().transpose_(0, 1).unsqueeze_(0)
+        return self.f(y.squeeze_(0)[-1] * 2)
+
+
+def viewed_in_place():
+    torch.manual_seed(0)
+    return ViewedInPlace(), torch.rand(2, 5, 6)
+
+
+def channels_last():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    return net.to(memory_format=torch.channels_last), torch.rand(2, 3, 8, 8)
 """
 
 
@@ -73,7 +94,9 @@ def networks(tmp_path: Path) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
-@pytest.mark.parametrize("factory", ["pooled", "spectral", "pruned", "weight_norm", "list_of_states"])
+@pytest.mark.parametrize(
+    "factory", ["pooled", "spectral", "pruned", "weight_norm", "list_of_states", "viewed_in_place", "channels_last"]
+)
 def test_lanes_train_it_as_the_plain_loop_does(factory: str, networks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contention, "_SAMPLE_S", 1e-5)
     monkeypatch.setattr(contention, "_ROUNDS", 1)

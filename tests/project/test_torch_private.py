@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from pararev_hw import torch_private as private
@@ -58,3 +60,28 @@ def test_a_scoped_library_ends_with_its_block() -> None:
         library.define("twice(Tensor x) -> Tensor")
         library.impl("twice", lambda x: x * 2, "CPU")
         assert float(torch.ops.pararev_private_test.twice(torch.ones(()))) == 2
+
+
+def test_calls_into_python_are_told() -> None:
+    class Twice(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            return 2 * grad
+
+    apply = Twice.apply  # as many keep it, from before the watch
+    calls: list[str] = []
+    x = torch.ones(3, requires_grad=True)
+    with private.watched_python_calls(calls.append):
+        y = apply(apply(x))
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            z = y * y  # saves it twice
+        z.sum().backward()
+    assert sorted(calls) == ["backwards"] * 2 + ["functions"] * 2 + ["packs"] * 2
+    apply(x).sum().backward()
+    assert len(calls) == 6
+    assert x.grad is not None
+    assert x.grad.tolist() == [34.0] * 3  # 16 x^2 and 2 x, derived at 1

@@ -70,6 +70,8 @@ def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
     small, membrane, raises = result.cases
     assert seen == ["nets:small", "nets:membrane", "nets:raises"]
     assert small.measured is not None and small.measured.latency_s > 0
+    memory = small.error("peak_bytes")  # 21 parameters, their gradients and momenta, 28 numbers of a batch, a few more
+    assert memory is not None and abs(memory) < 0.03
     assert len(small.samples_s) >= 7
     assert membrane.failed is None  # its state is put back before every step
     assert raises.failed is not None and "only on real tensors" in raises.failed
