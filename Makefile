@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 $(VENV)/.installed: pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e ".[digits]"
+	$(BIN)/python -m pip install --quiet -e ".[digits,search]"
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed

@@ -75,18 +75,21 @@ def compare(
     device: Hardware,
     search: Search | None = None,
     progress: Progress = _silent,
+    measure: Callable[[BlockGraph], Hardware] | None = None,
     **options: object,
 ) -> Comparison:
     """Several networks on one device, each with its front of latency against memory; options are those of
-    `build_graph`. Sequential and parallel are launched the same way, so that their ratio is the gain of parallel lanes:
-    as `search.launch` says, or on a GPU as a CUDA graph. The chosen schedule is the fastest within a given limit.
+    `build_graph`. Sequential and parallel are launched the same way: as `search.launch` says, or on a GPU as a CUDA
+    graph. The chosen schedule is the fastest, within the limit where one is given; `measure` gives the device with the
+    times of a graph's own operations.
     """
-    search = search or Search(choices="none")
+    search = search or Search()
     launch = search.launch or ("graph" if device.kind == "gpu" else "eager")
     studies = []
     for target in targets:
-        graph = build_graph(target, device=device, progress=progress, **options)  # type: ignore[arg-type]
-        result = study(graph, device, replace(search, launch=launch, choices="none"), progress)
+        step = traced(target, device, progress, **options)
+        measured = device if measure is None else measure(step.graph)
+        result = study(step, measured, replace(search, launch=launch), progress)
         if search.memory_limit is None:
             tried = result.predictions
             fastest = _fastest(tried)

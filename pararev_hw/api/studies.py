@@ -213,6 +213,7 @@ def sweep(
     fresh: bool = False,
     workers: int | None = None,
     cluster: str | None = None,
+    memory_limit: int | str | None = None,
     progress: Progress = _silent,
 ) -> SweepRun:
     """Evaluate many configurations of a device and a network.
@@ -223,6 +224,7 @@ def sweep(
         fresh: Begin again, whatever the folder holds.
         workers: Processes. None: one per core, one where the sweep is small.
         cluster: A Dask scheduler, as in "tcp://host:8786".
+        memory_limit: What a step may need at most, where the devices have more: bytes, or a text such as "800MiB".
         progress: Called with a line for each thing that takes time.
 
     Returns:
@@ -250,9 +252,9 @@ def sweep(
     if workers is not None:
         whole_number("workers", workers, least=1)
     if isinstance(spec, Mapping):
-        asked = from_yaml(yaml.safe_dump(dict(spec)), "the sweep")
+        asked = from_yaml(yaml.safe_dump(dict(spec)), "the sweep", memory_limit=bytes_of(memory_limit))
     elif isinstance(spec, str | Path):
-        asked = sweeps.load(Path(spec))
+        asked = sweeps.load(Path(spec), bytes_of(memory_limit))
     else:
         raise BadInput(f"spec is a {type(spec).__name__}: give a YAML file, or a mapping with the same keys")
     place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else Path(folder)

@@ -9,12 +9,11 @@ import typer
 from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import hardware_named
+from pararev_hw.cli.inputs import hardware_named, measured_for
 from pararev_hw.cli.options import (
     AccumulateOpt,
     BatchOpt,
     ChannelsLastOpt,
-    ChoicesOpt,
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
@@ -27,6 +26,7 @@ from pararev_hw.cli.options import (
     MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
+    SearchChoicesOpt,
     SeedOpt,
     ShapeOpt,
     SpikesOpt,
@@ -73,7 +73,7 @@ def compare(
     zero_grad: ZeroGradOpt = "none",
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
-    choices: ChoicesOpt = "none",
+    choices: SearchChoicesOpt = None,
     measure: MeasureOpt = False,
     json_: JsonOpt = False,
 ) -> None:
@@ -92,6 +92,7 @@ def compare(
     if output is not None:
         writable(output)
     limit = parsed_limit(memory_limit)
+    select.parsed(choices or "auto")
     with progress() as tell:
         hardware = hardware_named(device, tell, host)
         comparison = (
@@ -100,10 +101,10 @@ def compare(
             else recommendation.compare(
                 targets or [],
                 hardware,
-                recommendation.Search(lanes=lanes, launch=launch, memory_limit=limit),
+                recommendation.Search(lanes=lanes, launch=launch, memory_limit=limit, choices=choices or "auto"),
                 tell,
+                (lambda graph: measured_for(graph, hardware, tell)) if measure else None,
                 **step_options(context),
-                rewrite=select.rewrite(choices, hardware, lanes=lanes, launch=launch, progress=tell),
             )
         )
         written = () if output is None else reports.write_comparison(comparison, output)

@@ -72,8 +72,8 @@ SearchChoicesOpt = Annotated[
     str | None,
     typer.Option(
         "--choices",
-        help="Rewrites of the step: auto (tried, and taken where they pay; the default without --scheduler), none, or "
-        "kinds to take wherever they apply: share,fuse,split,store, and ahead or wait.",
+        help="Rewrites of the step: auto (tried, and taken where they pay; the default unless --scheduler is named), "
+        "none, or kinds to take wherever they apply: share,fuse,split,store, and ahead or wait.",
     ),
 ]
 MemoryLimitOpt = Annotated[

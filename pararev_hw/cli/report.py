@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,14 +45,19 @@ from pararev_hw.cli.options import (
 )
 from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
-from pararev_hw.types import BlockGraph
+from pararev_hw.types import BlockGraph, Study
 
 if TYPE_CHECKING:
+    from pararev_hw.reports.against import OtherReport, SideBySide
     from pararev_hw.tracing import Traced
 
 OrdersOpt = Annotated[
     str | None,
     typer.Option("--orders-of", help="Decide who runs where on this device, and play it on --device, as sweeps do."),
+]
+
+AgainstOpt = Annotated[
+    Path | None, typer.Option("--against", metavar="FILE", help="Another report's report.json, to be shown beside.")
 ]
 
 
@@ -84,6 +90,7 @@ def report(
     choices: SearchChoicesOpt = None,
     measure: MeasureOpt = False,
     orders_of: OrdersOpt = None,
+    against: AgainstOpt = None,
     sweep: Annotated[
         Path | None, typer.Option("--sweep", metavar="DIR", help="Report one row of this sweep instead of a TARGET.")
     ] = None,
@@ -97,8 +104,9 @@ def report(
     from pararev_hw.rewrites import select
 
     writable(output)
+    other = None if against is None else reports.read_report(against)
     if sweep is not None:
-        _report_row(context, sweep, row, output, json_)
+        _report_row(context, sweep, row, output, other, json_)
         return
     if target is None:
         raise BadInput("report what? Give a TARGET, or --sweep DIR and --row N")
@@ -134,17 +142,14 @@ def report(
         study = recommendation.study(step, hardware, search, tell)
         tell("drawing the report")
         script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
-        written = reports.write_report(study, output, script)
-    if json_:
-        print_json(reports.report_document(study))
-        return
-    for line in reports.answer_lines(study):
-        out.print(Text(line))
-    out.print(reports.study_table(study))
-    say(f"wrote {', '.join(p.name for p in written)} in {output}: open {written[0]}")
+        both = None if other is None else reports.side_by_side(study, other)
+        written = reports.write_report(study, output, script, both)
+    _show(study, both, written, output, json_)
 
 
-def _report_row(context: typer.Context, folder: Path, row: int | None, output: Path, json_: bool) -> None:
+def _report_row(
+    context: typer.Context, folder: Path, row: int | None, output: Path, other: OtherReport | None, json_: bool
+) -> None:
     """The full report of one configuration of a finished sweep."""
     from pararev_hw import reports, sweeps
 
@@ -155,13 +160,25 @@ def _report_row(context: typer.Context, folder: Path, row: int | None, output: P
     with progress() as tell:
         study = sweeps.row_study(folder, sweeps.recommended_row(folder) if row is None else row, tell)
         tell("drawing the report")
-        written = reports.write_report(study, output)
+        both = None if other is None else reports.side_by_side(study, other)
+        written = reports.write_report(study, output, against=both)
+    _show(study, both, written, output, json_)
+
+
+def _show(study: Study, both: SideBySide | None, written: Sequence[Path], output: Path, json_: bool) -> None:
+    from pararev_hw import reports
+
     if json_:
-        print_json(reports.report_document(study))
+        beside = {} if both is None else {"against": reports.side_by_side_document(both)}
+        print_json(reports.report_document(study) | beside)
         return
-    for line in reports.answer_lines(study):
+    for line in (*reports.answer_lines(study), *reports.insights(study)):
         out.print(Text(line))
     out.print(reports.study_table(study))
+    if any(layer.time_s for layer in study.layers):
+        out.print(reports.longest_layers_table(study.layers, out.width))
+    if both is not None:
+        out.print(reports.side_by_side_table(both))
     say(f"wrote {', '.join(p.name for p in written)} in {output}: open {written[0]}")
 
 

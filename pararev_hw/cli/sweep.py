@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.options import JsonOpt
+from pararev_hw.cli.options import JsonOpt, MemoryLimitOpt, parsed_limit
 from pararev_hw.cli.outputs import writable
 
 
@@ -21,12 +21,13 @@ def sweep(
     cluster: Annotated[
         str | None, typer.Option("--cluster", metavar="ADDRESS", help="A Dask scheduler, as in tcp://host:8786.")
     ] = None,
+    memory_limit: MemoryLimitOpt = None,
     json_: JsonOpt = False,
 ) -> None:
     """Evaluate many configurations of a device and a network: the Pareto front and what matters."""
     from pararev_hw import reports, sweeps
 
-    asked = sweeps.load(file)
+    asked = sweeps.load(file, parsed_limit(memory_limit))
     writable(output)
     with progress() as tell:
         result = sweeps.run(asked, output, fresh=fresh, processes=workers, cluster=cluster, progress=tell, warn=say)

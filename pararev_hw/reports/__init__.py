@@ -1,5 +1,10 @@
 """What a person sees of a study: a page, pictures, tables, and the same as JSON. Reports see only types."""
 
+from pararev_hw.reports.against import SideBySide as SideBySide
+from pararev_hw.reports.against import read_report as read_report
+from pararev_hw.reports.against import side_by_side as side_by_side
+from pararev_hw.reports.against import side_by_side_document as side_by_side_document
+from pararev_hw.reports.against import side_by_side_table as side_by_side_table
 from pararev_hw.reports.blockgraph import graph_svg as graph_svg
 from pararev_hw.reports.comparison import compare_svg as compare_svg
 from pararev_hw.reports.comparison import comparison_document as comparison_document
@@ -8,6 +13,8 @@ from pararev_hw.reports.comparison import write_comparison as write_comparison
 from pararev_hw.reports.document import report_document as report_document
 from pararev_hw.reports.front import front_svg as front_svg
 from pararev_hw.reports.gantt import gantt_svg as gantt_svg
+from pararev_hw.reports.insights import insights as insights
+from pararev_hw.reports.layers import longest_layers_table as longest_layers_table
 from pararev_hw.reports.memory import memory_svg as memory_svg
 from pararev_hw.reports.page import report_html as report_html
 from pararev_hw.reports.paper import paper_answer as paper_answer

@@ -55,6 +55,7 @@ def _network(study: Study) -> dict[str, Any]:
         "answer": phrasing.answer(study),
         "sequential": _cost(study.sequential),
         "parallel": _cost(study.chosen),
+        "within_memory": None if (within := _within_memory(study)) is None else _cost(within),
         "speedup": phrasing.ratio(study.sequential.latency_s, study.chosen.latency_s),
         "parallel_limit": phrasing.parallel_limit(study),
         "assumptions": assumptions(study),
@@ -67,12 +68,18 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
         "scheduler": prediction.scheduler,
         "launch": prediction.launch,
         "lanes": phrasing.lanes_used(prediction),
+        "choices": list(prediction.choices),
         "latency_s": prediction.latency_s,
         "expected_error": None if prediction.expected_error is None else asdict(prediction.expected_error),
         "peak_bytes": prediction.peak_bytes,
         "energy_j": dict(prediction.energy_j),
         "standing": prediction.provenance,
     }
+
+
+def _within_memory(study: Study) -> Prediction | None:
+    """The fastest way that needs no more memory than the limit, or than the sequential step."""
+    return next((r.prediction for r in study.recommendations if r.name == "within_memory"), None)
 
 
 def compare_svg(comparison: Comparison) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pararev_hw.reports.insights import insights
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
 from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Prediction, Recommendation, Study
 
@@ -28,6 +29,7 @@ def report_document(study: Study) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
         "answer": answer(study),
+        "insights": list(insights(study)),
         "model": graph.model,
         "mode": graph.mode,
         "batch": graph.batch,

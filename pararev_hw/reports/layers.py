@@ -20,6 +20,7 @@ HEADS: tuple[tuple[str, bool], ...] = (
 CAPTION = "Work and costs of all passes (forward, recompute, backward), each operation alone on one lane"
 _WIDE = frozenset(name for name, _ in HEADS if name != "input")
 _NARROW = frozenset(("layer", "output", "MACs", "synaptic ops", "rate", "time"))
+LONGEST = 10  # layers that a terminal shows of a report
 _COLUMNS = (
     *("module", "type", "input_shape", "output_shape", "parameters", "macs", "forward_macs", "sops", "rate"),
     *("saved_bytes", "time_s", "energy_j"),
@@ -56,15 +57,28 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 
 def layer_table(layers: Sequence[Layer], width: int) -> Table:
     """The layers for a terminal, in the order in which they run; a narrow one shows the most asked-for columns."""
-    table = plain_table("Layers")
+    return _table("Layers", layers, width, sum(layer.time_s or 0.0 for layer in layers))
+
+
+def _table(title: str, layers: Sequence[Layer], width: int, total_s: float) -> Table:
+    table = plain_table(title)
     names = _WIDE if width >= 140 else _NARROW
     shown = [k for k, (name, _) in enumerate(HEADS) if name in names]
     for k in shown:
         name, numeric = HEADS[k]
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    for cells in layer_cells(layers):
+    for cells in (_cells(layer, total_s) for layer in layers):
         table.add_row(*(Text(cells[k][0]) for k in shown))
     return table
+
+
+def longest_layers_table(layers: Sequence[Layer], width: int) -> Table:
+    """The layers that take most time for a terminal, the longest first, those of no work left out."""
+    total = sum(layer.time_s or 0.0 for layer in layers)
+    ranked = sorted((layer for layer in layers if layer.time_s), key=lambda layer: -(layer.time_s or 0.0))
+    shown = ranked[:LONGEST]
+    named = f"The {len(shown)} of {len(layers)} layers that take most time" if len(shown) < len(layers) else "Layers"
+    return _table(named, shown, width, total)
 
 
 def layers_csv(layers: Sequence[Layer]) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from pararev_hw.reports import phrasing, units
+from pararev_hw.reports.against import Line, SideBySide
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import COMPUTE_ONLY_J_PER_SOP, assumptions, not_modelled, total_sops
 from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
+from pararev_hw.reports.insights import insights
 from pararev_hw.reports.layers import CAPTION, HEADS, layer_cells
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.text import gap
@@ -40,13 +42,14 @@ def words_cell(said: str) -> Cell:
     return (said, None)
 
 
-def report_html(study: Study, script: str | None = None) -> str:
+def report_html(study: Study, script: str | None = None, against: SideBySide | None = None) -> str:
     """The report as one HTML document: no file beside it, no network, every given name escaped."""
     return render(
         "page.html.j2",
         title=f"{study.graph.model} on {study.device.title}",
         study=study,
         answer=phrasing.answer_lines(study),
+        insights=insights(study),
         recommendations=_recommendations(study),
         front=markup(front_svg(study)),
         memory_note=phrasing.memory_note(study),
@@ -65,6 +68,7 @@ def report_html(study: Study, script: str | None = None) -> str:
         layers=_layers(study),
         spikes=_spikes(study),
         script=script,
+        against=None if against is None else _against(against),
         settings=_settings(study),
     )
 
@@ -370,6 +374,24 @@ def _spikes(study: Study) -> Mapping[str, Any]:
                   ("density x MACs", True), ("lost at the border", True)],
         "rows": rows,
     }  # fmt: skip
+
+
+def _against(both: SideBySide) -> Mapping[str, Any]:
+    def rows(lines: Sequence[Line]) -> list[Row]:
+        return [
+            Row((words_cell(x.name), words_cell(x.this), words_cell(x.other),
+                 ("-" if x.ratio is None else units.times(x.ratio), x.ratio)))
+            for x in lines
+        ]  # fmt: skip
+
+    return {
+        "titles": both.titles,
+        "heads": [("", False), ("this", True), ("other", True), ("other / this", True)],
+        "quantities": rows(both.quantities),
+        "energies": rows(both.energies),
+        "layers": rows(both.layers),
+        "left_out": both.layers_left_out,
+    }
 
 
 def _settings(study: Study) -> str:

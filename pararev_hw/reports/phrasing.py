@@ -100,6 +100,9 @@ def _parallel(study: Study) -> str:
     if limit is not None and limit < 1 + SAME:
         finer = "" if level == "op" else "; --granularity op looks inside them"
         return f"With {tasks}, every task waits for the one before it, so parallel {noun}s gain nothing{finer}."
+    if study.device.kind == "cpu" and all(p.schedule.lanes == 1 for p in study.predictions):
+        most = "" if limit is None else f"; parallel lanes can give at most {units.times(limit)} ({tasks})"
+        return f"One lane was used, one thread of this CPU: --lanes 2 schedules on two{most}."
     bound = "" if limit is None else f"the limit is {units.times(limit)} for the network ({tasks})"
     here = device_limit(study)
     if here is not None:

@@ -44,19 +44,21 @@ def gap(value: float, optimal: bool) -> str:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """Latency, memory and energy per step of each network: a row for the sequential step, a row for the parallel."""
+    """Latency, memory and energy per step of each network: the sequential step, the fastest way within its memory (or
+    the limit), the fastest."""
     table = plain_table(f"One step on {comparison.device.title}")
     columns_of(table, ("network", "schedule"), ("latency", "gain", "memory", "energy"))
     for s in comparison.studies:
-        gain = phrasing.ratio(s.sequential.latency_s, s.chosen.latency_s)
-        shown = "-" if gain is None else units.times(gain)
         named = f"{s.graph.model} (batch {s.graph.batch})"
-        for name, p, gained in ((named, s.sequential, ""), ("", s.chosen, shown)):
+        within = next((r.prediction for r in s.recommendations if r.name == "within_memory"), s.chosen)
+        between = (within,) if within is not s.chosen and within is not s.sequential else ()
+        for p in (s.sequential, *between, s.chosen):
+            gain = phrasing.ratio(s.sequential.latency_s, p.latency_s)
             cells = (
-                name,
-                f"{p.scheduler}, {phrasing.lanes(p, comparison.device)}",
+                named if p is s.sequential else "",
+                f"{p.scheduler}, {phrasing.lanes(p, comparison.device)}{', rewritten' if p.choices else ''}",
                 units.seconds(p.latency_s),
-                gained,
+                "" if p is s.sequential else "-" if gain is None else units.times(gain),
                 units.size(p.peak_bytes),
                 units.joules(p.energy_j.get("total")),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pararev_hw.atomic import write_files
+from pararev_hw.reports.against import SideBySide
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import dump, report_document
 from pararev_hw.reports.front import front_svg
@@ -17,16 +18,19 @@ from pararev_hw.reports.run_script import NAME as RUN_SCRIPT
 from pararev_hw.types import Study
 
 
-def write_report(study: Study, folder: Path, script: str | None = None) -> tuple[Path, ...]:
+def write_report(
+    study: Study, folder: Path, script: str | None = None, against: SideBySide | None = None
+) -> tuple[Path, ...]:
     """Writes report.html, report.json, gantt.svg, front.svg, memory.svg, graph.svg,
     layers.csv and trace.perfetto.json into `folder`.
 
-    `script` is the text of run_schedule.py (see `run_script`), which is written too where it is given.
+    `script` is the text of run_schedule.py (see `run_script`), which is written too where it is given. The page shows
+    the study beside another report where `against` is given.
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
     """
     contents = {
-        "report.html": report_html(study, script),
+        "report.html": report_html(study, script, against),
         "report.json": dump(report_document(study)),
         "gantt.svg": gantt_svg(study),
         "front.svg": front_svg(study),

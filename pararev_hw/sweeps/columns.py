@@ -11,8 +11,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-FAILURES = ("", "the main memory does not hold the step", "a layer fits no core")
-NO_ROOM, NO_CORE = 1, 2
+FAILURES = (
+    "",
+    "the main memory does not hold the step",
+    "a layer fits no core",
+    "the step needs more than the memory limit",
+)
+NO_ROOM, NO_CORE, OVER_LIMIT = 1, 2, 3
 Columns = Mapping[str, Floats]  # parameter -> its value in each configuration
 
 

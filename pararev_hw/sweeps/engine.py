@@ -13,6 +13,7 @@ command line `pararev-hw report ... --device configuration.yaml --scheduler ... 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -27,6 +28,7 @@ from pararev_hw.sweeps.chips import configured
 from pararev_hw.sweeps.columns import (
     NO_CORE,
     NO_ROOM,
+    OVER_LIMIT,
     Columns,
     CostColumns,
     Floats,
@@ -39,7 +41,7 @@ from pararev_hw.sweeps.core_columns import CoreColumns, compile_tasks
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
 from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
 from pararev_hw.sweeps.roofline_columns import RooflineColumns
-from pararev_hw.types import BlockGraph, Device, Study
+from pararev_hw.types import BlockGraph, Device, DeviceParameter, Study
 
 BATCH = 1024  # configurations at once: arrays of a 37-layer step stay in the second-level cache
 COMPILED_BATCH = 8192  # where each is played by itself, and only what is done for all at once takes time
@@ -55,11 +57,16 @@ class _Class:
 
 @dataclass(slots=True)
 class Engine:
-    """One network on variations of one base device. `scheduler` decides once per number of lanes."""
+    """One network on variations of one base device. `scheduler` decides once per number of lanes.
+
+    `memory_limit` in bytes is kept where the device has more; where the scheduler's own orders need more than that,
+    those of memory-list are played.
+    """
 
     graph: BlockGraph
     device: Device
     scheduler: str
+    memory_limit: int | None = None
     _costs: CostColumns | None = field(init=False, repr=False)
     _classes: dict[int, _Class] = field(default_factory=dict, repr=False)
     _sequential_peak: int = field(init=False, repr=False)
@@ -107,9 +114,10 @@ class Engine:
         misfit = ~np.isfinite(costs.seconds).all(0)
         if misfit.any():
             costs = replace(costs, seconds=np.where(misfit, 0.0, costs.seconds))
+        room = costs.memory_bytes if self.memory_limit is None else np.minimum(costs.memory_bytes, self.memory_limit)
         sequential_s = sequential_seconds(costs)
         played_s, played_peak = _played(of, costs)
-        parallel = (sequential_s > played_s * (1 + pipeline.TIE)) & (played_peak <= costs.memory_bytes)
+        parallel = (sequential_s > played_s * (1 + pipeline.TIE)) & (played_peak <= room)
         latency_s = np.where(parallel, played_s, sequential_s)
         energy = {**costs.energy_j}
         messages = np.where(parallel, of.orders.noc_bytes * costs.noc_j_per_byte, 0.0)
@@ -117,20 +125,35 @@ class Engine:
         energy["static"] = costs.static_w * latency_s
         energy["total"] = column_sums(np.stack(list(energy.values())))
         peak = np.where(parallel, played_peak, self._sequential_peak).astype(np.float64)
-        failure = np.where(self._sequential_peak <= costs.memory_bytes, 0, NO_ROOM)
+        failure = np.where(self._sequential_peak <= room, 0, OVER_LIMIT)
+        failure = np.where(self._sequential_peak <= costs.memory_bytes, failure, NO_ROOM)
         return Outcome(latency_s, sequential_s, energy, peak, np.where(misfit, NO_CORE, failure))
 
     def study(self, values: Mapping[str, float], lanes: int) -> Study:
         """One configuration through the pipeline, as `report` does it. Raises Infeasible."""
-        device = configured(self.device, values, lanes, "set by the sweep")
+        device = self._limited(configured(self.device, values, lanes, "set by the sweep"))
         return pipeline.study(self.graph, device, scheduler=self.scheduler, orders=self.decided(lanes))
 
     def decided(self, lanes: int) -> tuple[tuple[int, ...], ...]:
         """The lane orders of the class with that many lanes."""
         if lanes in self._classes:
             return self._classes[lanes].decided
-        plan = pipeline.plan(self.graph, self.representative(lanes), self.scheduler)
+        device = self.representative(lanes)
+        plan = pipeline.plan(self.graph, device, self.scheduler)
+        if self.memory_limit is not None:
+            try:
+                pipeline.predict(replace(plan, device=self._limited(device)))
+            except Infeasible:
+                with contextlib.suppress(Infeasible):  # then the sequential step is what fits, if anything does
+                    plan = pipeline.plan(self.graph, device, "memory-list", memory_limit=self.memory_limit)
         return pipeline.lane_orders(self.graph, plan.schedule)
+
+    def _limited(self, device: Device) -> Device:
+        """The device with no more memory than the limit."""
+        if self.memory_limit is None or device.get("memory_bytes", np.inf) <= self.memory_limit:
+            return device
+        memory = DeviceParameter(float(self.memory_limit), "the sweep's memory limit", "assumed")
+        return replace(device, parameters={**device.parameters, "memory_bytes": memory})
 
     def _one_by_one(self, columns: Columns, lanes: int, count: int) -> Outcome:
         latency, sequential, peak = np.zeros(count), np.zeros(count), np.zeros(count)
@@ -140,7 +163,7 @@ class Engine:
             try:
                 study = self.study({name: float(v[k]) for name, v in columns.items()}, lanes)
             except Infeasible:
-                failure[k] = NO_ROOM
+                failure[k] = NO_ROOM if self.memory_limit is None else OVER_LIMIT
                 continue
             latency[k], peak[k] = study.chosen.latency_s, study.chosen.peak_bytes
             sequential[k] = study.sequential.latency_s

@@ -170,7 +170,7 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
             networks[variant] = _Network(None, str(error))
             continue
         progress(f"preparing {variant.title} ({k + 1} of {len(wanted)})")
-        engine = Engine(graph, sweep.device, sweep.scheduler)
+        engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes)
         for n in lanes:
             engine.prepare(int(n))
         forward = sum(t.macs for t in graph.tasks if t.phase == "forward")

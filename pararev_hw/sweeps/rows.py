@@ -32,7 +32,8 @@ def row_study(folder: Path, row: int, progress: Callable[[str], None] = lambda _
     if values["failed"]:
         raise Infeasible(f"row {row} of {folder} is not possible: {values['failed']}")
     variant = variant_of({n: values[n] for n in values if n in ("network", "mode", *NETWORK)})
-    engine = Engine(with_rate(graph_of(variant, sweep, progress), variant.rate), sweep.device, sweep.scheduler)
+    graph = with_rate(graph_of(variant, sweep, progress), variant.rate)
+    engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes)
     changed = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
     figures = {n: float(as_figure(n, np.array([values[n]]))[0]) for n in changed}
     progress(f"evaluating row {row}")
@@ -54,7 +55,10 @@ def sweep_in(folder: Path) -> Sweep:
     manifest = read_manifest(folder / "manifest.json")
     if manifest is None or not (folder / RESULTS).is_file() or not isinstance(manifest.get("file"), str):
         raise BadFile(f"{folder}: holds no finished sweep: name the folder that `pararev-hw sweep -o` wrote")
-    return from_yaml(manifest["file"], str(folder), folder / str(manifest.get("folder", ".")))
+    limit = manifest.get("memory_limit_bytes")
+    if limit is not None and not isinstance(limit, int):
+        raise BadFile(f"{folder / 'manifest.json'}: memory_limit_bytes is no number of bytes: run the sweep again")
+    return from_yaml(manifest["file"], str(folder), folder / str(manifest.get("folder", ".")), limit)
 
 
 def _row(sweep: Sweep, folder: Path, row: int) -> dict[str, Any]:

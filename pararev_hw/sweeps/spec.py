@@ -22,6 +22,7 @@ from pararev_hw.devices import PARAMETERS, load_device
 from pararev_hw.devices.files import device_to_dict
 from pararev_hw.documents import fault_in_words, first_fault, parse_yaml, read_text, unknown_key
 from pararev_hw.errors import BadFile, BadInput, PararevError, unknown_name
+from pararev_hw.sizes import parsed_bytes
 from pararev_hw.sweeps import expressions
 from pararev_hw.sweeps.expressions import Expression
 from pararev_hw.sweeps.objectives import OBJECTIVES, Objective
@@ -66,6 +67,7 @@ class Sweep:
     fingerprint: str
     folder: Path = Path()  # of the sweep file: network files are looked up beside it
     text: str = ""  # of the sweep file
+    memory_limit_bytes: int | None = None  # what a step may need at most, where the devices have more
 
     @property
     def rows(self) -> int:
@@ -115,6 +117,7 @@ class _File(_Strict):
     batch: int | None = Field(default=None, ge=1)
     spikes: str | float | int = "auto"
     scheduler: str = "heft"
+    memory_limit: str | int | None = None
     parameters: dict[str, Any]
     derived: dict[str, str] = {}
     constraints: list[str] = []
@@ -122,19 +125,24 @@ class _File(_Strict):
     method: str | _Method = "grid"
 
 
-def load(path: Path) -> Sweep:
+def load(path: Path, memory_limit: int | None = None) -> Sweep:
     """The sweep in a YAML file. Raises BadFile, BadInput or UnknownName in one line."""
     text = read_text(path, limits.SWEEP_FILE_BYTES, "a sweep file is a few KiB of YAML")
-    return from_yaml(text, str(path), path.parent)
+    return from_yaml(text, str(path), path.parent, memory_limit)
 
 
-def from_yaml(text: str, where: str, folder: Path = Path()) -> Sweep:
-    """The sweep that a YAML text describes; device files are found beside it. `where` begins every complaint."""
+def from_yaml(text: str, where: str, folder: Path = Path(), memory_limit: int | None = None) -> Sweep:
+    """The sweep that a YAML text describes; device files are found beside it. `where` begins every complaint.
+
+    `memory_limit` in bytes stands for the file's own.
+    """
     data = parse_yaml(text, where)
     if not isinstance(data, dict):
         raise BadFile(
             f"{where}: holds no sweep: a mapping with device, networks, parameters and objectives is expected"
         )
+    if memory_limit is not None:
+        data = {**data, "memory_limit": memory_limit}
     try:
         model = _File.model_validate(data)
     except ValidationError as error:
@@ -177,6 +185,7 @@ def _checked(model: _File, where: str, folder: Path) -> Sweep:
     if len({o.column for o in objectives}) < len(objectives):
         raise BadInput("objectives: one is named twice")
     spikes = str(model.spikes)
+    limit = None if model.memory_limit is None else parsed_bytes(str(model.memory_limit), "memory_limit")
     sweep = Sweep(
         name=model.name or Path(where).stem,
         device=_completed(device, varied),
@@ -190,10 +199,11 @@ def _checked(model: _File, where: str, folder: Path) -> Sweep:
         method=_method(model.method, space),
         fingerprint="",
         folder=folder,
+        memory_limit_bytes=limit,
     )
     _check_spikes(sweep)
     content = {
-        "sweep": model.model_dump(mode="json", by_alias=True),
+        "sweep": model.model_dump(mode="json", by_alias=True, exclude=None if limit is not None else {"memory_limit"}),
         "device": device_to_dict(device),
         "format": FORMAT,
     }

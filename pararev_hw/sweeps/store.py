@@ -96,7 +96,13 @@ class Store:
             for p in _leftovers(self.folder):
                 p.unlink(missing_ok=True)
         place = os.path.relpath(self.sweep.folder, self.folder)
-        document = {**_manifest(self.sweep), "sources": recorded, "file": self.sweep.text, "folder": place}
+        document = {
+            **_manifest(self.sweep),
+            "sources": recorded,
+            "file": self.sweep.text,
+            "folder": place,
+            "memory_limit_bytes": self.sweep.memory_limit_bytes,
+        }
         write_files(self.folder, {manifest.name: json.dumps(document, indent=2) + "\n"})
         self.begun = True
 

@@ -87,6 +87,23 @@ def test_a_step_that_the_memory_does_not_hold_is_said_to_be_so() -> None:
     assert e.study({"memory_bytes": float(need)}, 2).chosen.scheduler == "sequential"
 
 
+def test_a_memory_limit_is_kept_by_every_configuration_and_by_its_report() -> None:
+    free = engine("pararevsnn21", "train", True, "heft")
+    sequential = free.study({}, 2).sequential.peak_bytes
+    parallel = free({}, 2, 1).peak_bytes[0]
+    assert sequential < parallel, "without a limit lanes are bought with memory"
+    limit = int(sequential + 0.75 * (parallel - sequential))
+    limited = Engine(graph(), device(True), "heft", limit)
+    outcome, study = limited({}, 2, 1), limited.study({}, 2)
+    assert outcome.failure[0] == 0 and outcome.peak_bytes[0] <= limit
+    assert outcome.peak_bytes[0] == study.chosen.peak_bytes
+    assert outcome.latency_s[0] == pytest.approx(study.chosen.latency_s, rel=CLOSE)
+    # lanes help within the limit too: the order is decided for it
+    assert outcome.latency_s[0] < outcome.sequential_s[0]
+    none = Engine(graph(), device(True), "heft", sequential - 1)({}, 2, 1)
+    assert FAILURES[none.failure[0]] == "the step needs more than the memory limit"
+
+
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[list[SchedulingProblem], list[list[int]]]:
     """Problems that differ in numbers alone, and lane orders for all of them."""

@@ -50,6 +50,7 @@ WRONG = [
     ("{name: random, samples: 6000, seed: 1}", "randm", "method: no method is called 'randm': did you mean random"),
     ("{name: random, samples: 6000, seed: 1}", "grid", "a grid needs steps; or choose method random"),
     ("{name: random, samples: 6000, seed: 1}", "{name: nsga2}", "method.evaluations is missing"),
+    ("name: small", "name: small\nmemory_limit: 800MB/s", "memory_limit '800MB/s': give bytes or a size with its unit"),
 ]
 
 
@@ -62,6 +63,14 @@ def test_a_wrong_file_is_refused_in_a_line(right: str, wrong: str, said: str, tm
     assert ran.status == 2
     assert said in ran.line, ran.line
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_a_memory_limit_of_the_command_line_stands_for_the_files_own() -> None:
+    limited = from_yaml(SMALL + "memory_limit: 2MiB\n", "small")
+    assert limited.memory_limit_bytes == 2 << 20
+    asked = from_yaml(SMALL + "memory_limit: 2MiB\n", "small", memory_limit=5)
+    assert asked.memory_limit_bytes == 5
+    assert len({limited.fingerprint, asked.fingerprint, from_yaml(SMALL, "small").fingerprint}) == 3
 
 
 def test_an_objective_that_the_device_cannot_give(tmp_path: Path) -> None:
