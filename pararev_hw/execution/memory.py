@@ -26,6 +26,8 @@ class LiveBytes:
             self(tensor)
 
     def __call__(self, tensor: torch.Tensor) -> None:
+        if tensor.layout is not torch.strided:
+            return  # it looks at the memory of its parts, which were shown
         storage = tensor.untyped_storage()
         key, size = storage_key(tensor), storage.nbytes()
         with self._lock:

@@ -38,7 +38,7 @@ from pararev_hw.torch_private import (
     sequence_nr,
     storage_key,
 )
-from pararev_hw.tracing import formulas
+from pararev_hw.tracing import formulas, sparse_gradients
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, base_name
 
@@ -170,6 +170,7 @@ class Recorder(TorchDispatchMode):
         self._rng_tokens: dict[bytes, int] = {}
         self._constant_infos: dict[int, tuple[Any, Info, Any]] = {}
         self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
+        self._sparse = False  # whether a sparse tensor was ever made
         self._emptied: set[int] = set()  # storages that `resize_(0)` let go while tensors still look at them
 
     @classmethod
@@ -303,6 +304,10 @@ class Recorder(TorchDispatchMode):
             return self._looks_elsewhere(args[0], args[1])
         if func is _ITEM and (number := self._number(args[0])) is not None:
             return number
+        if func in sparse_gradients.MAKERS:
+            self._sparse |= sparse_gradients.makes_sparse(func, args)
+        if self._sparse and (sparse_gradients.makes_sparse(func, args) or sparse_gradients.has_sparse(args)):
+            return sparse_gradients.run(self, func, args, kwargs or {})
         tensors: list[Any] = []
         key: Any = _flatten(args, tensors)
         if kwargs:
@@ -337,6 +342,40 @@ class Recorder(TorchDispatchMode):
                 result_infos.append(new[1])
         self._record(position, infos, tuple(result_infos), entry.random)
         return results[0] if entry.sequence is None else entry.sequence(results)
+
+    def record_view(
+        self,
+        func: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tensors: Sequence[Any],
+        out: Any,
+        of: int,
+        op_type: OpType,
+    ) -> None:
+        """Write down an op whose output, of a kind without memory of its own, stands for the memory of tensor `of`."""
+        infos = tuple(map(self._info_of, tensors))
+        source, base = tensors[of], infos[of]
+        info = Info(len(self.storage_of_slot), base.meta, base.storage, base.lo, base.hi)
+        self.storage_of_slot.append(base.storage)
+        out.pararev_info = info
+        shape, stride = tuple(source.shape), source.stride()
+        spec = Alias(of, 0, shape, stride, source.dtype, base.meta, base.hi - base.lo)
+        call = Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()})
+        self._write_down(OpSignature(call, op_type, (), (), (spec,), None, True, False, False), infos, (info,))
+
+    def record_write(
+        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Any], op_type: OpType
+    ) -> None:
+        """Write down an op that changes its first tensor and reads the others."""
+        infos = tuple(map(self._info_of, tensors))
+        call = Call(func, _holes(tuple(args), count := [0]), {k: _holes(v, count) for k, v in kwargs.items()})
+        reads = tuple(range(len(tensors)))
+        self._write_down(OpSignature(call, op_type, reads, (0,), (0,), None, False, False, False), infos, infos[:1])
+
+    def _write_down(self, entry: OpSignature, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...]) -> None:
+        self.entries.append(entry)
+        self._record(len(self.entries) - 1, inputs, outputs, False)
 
     def _looks_elsewhere(self, tensor: Any, source: Any) -> Any:
         """`tensor.set_(source)`: from here on `tensor` is a view of `source`, and what it looked at is let go."""

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pararev_hw import pipeline, schedulers
 from pararev_hw.devices import load_device
-from pararev_hw.errors import BadInput, IllegalSchedule, Infeasible, StepFailed
+from pararev_hw.errors import BadInput, IllegalSchedule, Infeasible, StepFailed, TraceError
 from pararev_hw.execution import LaneThreads, LiveBytes, bind, fresh_optimizer_state, lane_orders, network_state
 from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.overlap import side_by_side
@@ -90,6 +90,40 @@ def test_strange_networks_train_alike_on_random_lanes(name: str, granularity: st
     for lanes in (1, 3):
         found, _ = trained_on_lanes(model, traced, random_lanes(traced.graph, lanes, lanes), data)
         assert_same({n: t for n, t in found.items() if n in expected}, expected)
+
+
+class Words(nn.Module):
+    """Tables with sparse gradients: looked up twice, and added up in bags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.fc = nn.Embedding(40, 6, sparse=True), nn.Linear(6, 10)
+        self.bags = nn.ModuleList(nn.EmbeddingBag(40, 6, mode=m, sparse=True) for m in ("sum", "mean"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole, first = self.table(x).mean(1), self.table(x[:, 0])
+        return self.fc(whole * first + sum(bag(x) for bag in self.bags))
+
+
+def test_sparse_gradients_train_alike_on_random_lanes() -> None:
+    torch.manual_seed(0)
+    model = Words()
+    data = [(torch.randint(0, 40, (4, 7)), torch.randint(0, 10, (4,))) for _ in range(3)]
+    traced = trace_step(model, data[0][0], granularity="op", optimizer=OPTIMIZERS["sgd-plain"])
+    changed = [o for o in traced.graph.ops if traced.graph.op_types[o.type].input_shapes == ((28 + 4, 6), (28 + 4, 6))]
+    assert [traced.graph.op_types[o.type].write_bytes for o in changed] == [4 * 32 * 6]  # rows looked up, not the table
+    expected = trained_by_loop(model, data, optimizer="sgd-plain")
+    dense = {n: t.to_dense() if t.layout is not torch.strided else t for n, t in expected.items()}
+    for lanes in (1, 3):
+        orders = random_lanes(traced.graph, lanes, lanes)
+        got, _ = trained_on_lanes(model, traced, orders, data, optimizer="sgd-plain")
+        for name, tensor in dense.items():  # rows that occur twice are added in another order
+            torch.testing.assert_close(got[name].to_dense(), tensor, msg=name)
+
+
+def test_an_optimizer_that_cannot_take_sparse_gradients_is_one_line() -> None:
+    with pytest.raises(TraceError, match="--optimizer sgd-plain"):
+        trace_step(Words(), torch.zeros(4, 7, dtype=torch.int64), optimizer=OPTIMIZERS["sgd"])
 
 
 class Drawn(nn.Module):
