@@ -11,7 +11,8 @@ comes from a unit that may run beside F, and becomes a task of its own, a "join"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from pararev_hw.types import Phase
@@ -69,7 +70,7 @@ def each_alone(members: Sequence[Member]) -> tuple[tuple[Group, ...], tuple[int,
 
 
 class _Grouping:
-    """Open groups, and for each its ancestors as a bit set over groups."""
+    """Open groups, and for each those that it directly follows and that directly follow it."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = members
@@ -77,8 +78,9 @@ class _Grouping:
         self.keys: list[Key] = []
         self.numbers: list[int] = []
         self.ops: list[list[int]] = []
-        self.ancestors: list[int] = []
-        self.successors: list[set[int]] = []
+        self.before: list[set[int]] = []
+        self.after: list[set[int]] = []
+        self.place: list[int] = []  # in an order that no group breaks: a search for what lies between two needs no more
         self.open: dict[Key, int] = {}
         self.count: dict[Key, int] = {}
         for op, member in enumerate(members):
@@ -96,23 +98,55 @@ class _Grouping:
         if at < 0:
             meets = member.glue and any(self.keys[b].phase == member.key.phase for b in before)
             at = self._new(replace(member.key, branch="join") if meets else member.key)
-        self._add(op, at, before)
+        self.ops[at].append(op)
+        for b in sorted(before - {at}):
+            self._follow(b, at)
         return at
 
     def _fit(self, key: Key, before: set[int]) -> int:
         at = self.open.get(key, -1)
-        bit = 1 << at if at >= 0 else 0
-        return at if at >= 0 and not any(self.ancestors[b] & bit for b in before if b != at) else -1
+        return at if at >= 0 and not self._any_follows(before - {at}, at) else -1
 
     def _glue_to(self, member: Member, before: set[int]) -> int:
         """The group among `before` that already follows all the others, in the same phase; -1 if there is none."""
-        union = 0
-        for b in before:
-            union |= 1 << b
         for b in sorted(before, reverse=True):
-            if self.keys[b].phase == member.key.phase and not union & ~(self.ancestors[b] | 1 << b):
+            if self.keys[b].phase == member.key.phase and all(self._any_follows({b}, o) for o in before if o != b):
                 return b
         return -1
+
+    def _any_follows(self, groups: set[int], first: int) -> bool:
+        """Whether one of `groups` comes after `first`."""
+        return first in self._reached(groups, self.before, lambda g: self.place[g] >= self.place[first], first)
+
+    def _reached(
+        self, start: set[int], links: Sequence[set[int]], inside: Callable[[int], bool], until: int = -1
+    ) -> set[int]:
+        """Groups that links lead to from `start`, `inside` alone; the search ends where it meets `until`."""
+        seen = set(start)
+        stack = list(start)
+        while stack:
+            for g in links[stack.pop()]:
+                if g not in seen and inside(g):
+                    seen.add(g)
+                    if g == until:
+                        return seen
+                    stack.append(g)
+        return seen
+
+    def _follow(self, before: int, at: int) -> None:
+        """`at` now follows `before`; the order of places is mended between the two (Pearce and Kelly, 2006)."""
+        if before in self.before[at]:
+            return
+        self.before[at].add(before)
+        self.after[before].add(at)
+        low, high = self.place[at], self.place[before]
+        if high < low:
+            return
+        later = self._reached({at}, self.after, lambda g: self.place[g] <= high)
+        sooner = self._reached({before}, self.before, lambda g: self.place[g] >= low)
+        moved = [*sorted(sooner, key=self.place.__getitem__), *sorted(later, key=self.place.__getitem__)]
+        for g, place in zip(moved, sorted(self.place[g] for g in moved), strict=True):
+            self.place[g] = place
 
     def _new(self, key: Key) -> int:
         at = len(self.keys)
@@ -121,46 +155,42 @@ class _Grouping:
         self.count[name] = self.count.get(name, 0) + 1
         self.numbers.append(self.count[name])
         self.ops.append([])
-        self.ancestors.append(0)
-        self.successors.append(set())
+        self.before.append(set())
+        self.after.append(set())
+        self.place.append(at)
         self.open[key] = at
         return at
 
-    def _add(self, op: int, at: int, before: set[int]) -> None:
-        self.ops[at].append(op)
-        gained = 0
-        for b in before:
-            if b != at:
-                gained |= self.ancestors[b] | 1 << b
-                self.successors[b].add(at)
-        todo = [at]
-        while todo:
-            g = todo.pop()
-            if gained & ~self.ancestors[g]:
-                self.ancestors[g] |= gained
-                todo.extend(self.successors[g])
-
     def result(self) -> tuple[tuple[Group, ...], tuple[int, ...]]:
         by_first_op = sorted(range(len(self.keys)), key=lambda g: self.ops[g][0])
-        order = _topological(by_first_op, self.ancestors)
+        order = _topological(by_first_op, self.before)
         rank = {g: k for k, g in enumerate(order)}
         groups = tuple(Group(self.keys[g], self.numbers[g], tuple(sorted(self.ops[g]))) for g in order)
         return groups, tuple(rank[g] if g >= 0 else -1 for g in self.of)
 
 
-def _topological(order: list[int], ancestors: list[int]) -> list[int]:
-    """`order`, changed only where a group stands before one of its ancestors."""
-    placed, ordered = 0, []
-    waiting: list[int] = []
+def _topological(order: Sequence[int], before: Sequence[set[int]]) -> list[int]:
+    """`order`, changed only where a group stands before one that it follows.
+
+    Groups are taken in order. One that waits for another is placed as soon as that one is, after what stands between
+    them and is ready too.
+    """
+    missing = {g: len(before[g]) for g in order}
+    after: dict[int, list[int]] = {}
     for g in order:
-        waiting.append(g)
-        progress = True
-        while progress:
-            progress = False
-            for w in list(waiting):
-                if not ancestors[w] & ~placed:
-                    waiting.remove(w)
-                    ordered.append(w)
-                    placed |= 1 << w
-                    progress = True
+        for b in before[g]:
+            after.setdefault(b, []).append(g)
+    position = {g: k for k, g in enumerate(order)}
+    ordered: list[int] = []
+    for k, g in enumerate(order):
+        ready, later = ([k] if not missing[g] else []), list[int]()
+        while ready:
+            at = heapq.heappop(ready)
+            ordered.append(order[at])
+            for f in after.get(order[at], ()):
+                missing[f] -= 1
+                if not missing[f] and position[f] <= k:
+                    heapq.heappush(ready if position[f] > at else later, position[f])
+            if not ready:
+                ready, later = later, []
     return ordered
