@@ -138,12 +138,12 @@ def graph_of(
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph, target = _with_axes(traced, target)
+    graph, target = with_axes(traced, target)
     graph = with_spikes(graph, target, spikes, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
-def _with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
+def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
     from pararev_hw.importers.layout import Declared, given_axes, unsettled
     from pararev_hw.tracing import layout_of_step

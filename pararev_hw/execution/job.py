@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, StepFailed, fi
 from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
+from pararev_hw.target_graph import with_axes
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
 from pararev_hw.training.step import EagerStep, Loop, eager_step, tensors_in
 from pararev_hw.types import BlockGraph
@@ -94,6 +95,8 @@ def prepare_target(
         step=target.step if brings_step else None,
         assumptions=target.assumptions,
     )
+    graph, target = with_axes(traced, target)
+    traced = replace(traced, graph=graph)
     if model.training != (mode == "train"):  # else parts that the factory froze by eval() stay so
         model.train(mode == "train")
     return Job(target, traced, model, mode, dtype, optimizer, device, seed)

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pararev_hw.errors import BadInput
+from pararev_hw.execution import prepare
+from pararev_hw.importers.targets import Options
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.target_graph import build_graph
 from pararev_hw.types import BlockGraph
@@ -53,6 +55,10 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def axes(graph: BlockGraph) -> tuple[int, int | None]:
     return graph.batch, graph.timesteps
+
+
+def test_a_step_that_runs_has_the_batch_and_time_of_the_trace(nets: Path) -> None:
+    assert axes(prepare(f"{nets}:loop", Options()).graph) == (3, 4)
 
 
 @pytest.mark.parametrize(
