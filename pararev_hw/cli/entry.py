@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
@@ -26,9 +27,19 @@ from pararev_hw.cli.streams import result_stream
 from pararev_hw.cli.sweep import sweep
 from pararev_hw.cli.trace import trace
 from pararev_hw.cli.validate import validate
-from pararev_hw.errors import BadFile, BadInput, Infeasible, MissingDependency, PararevError, Terminated, first_line
+from pararev_hw.errors import (
+    INTERRUPTS,
+    BadFile,
+    BadInput,
+    Infeasible,
+    MissingDependency,
+    PararevError,
+    Terminated,
+    first_line,
+)
 
 NAME = "pararev-hw"
+_AGAIN_S = 0.01  # after which a signal is sent again that Python dropped
 app = typer.Typer(
     name=NAME,
     help="Hardware-cost modelling and co-design for reversible spiking neural networks.",
@@ -100,19 +111,31 @@ def _run() -> int:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM as an exception, so that locks and half-written files go as they do on Ctrl-C."""
+    """SIGTERM as an exception, so that locks and half-written files go as they do on Ctrl-C; neither is ever lost."""
 
     def terminate(number: int, frame: object) -> None:
         raise Terminated
+
+    def unraisable(lost: sys.UnraisableHookArgs) -> None:
+        # raised where Python drops exceptions, as in a weak reference's callback: sent once more, when that is over
+        if issubclass(lost.exc_type, INTERRUPTS):
+            number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+        else:
+            hook_before(lost)
 
     try:
         before = signal.signal(signal.SIGTERM, terminate)
     except ValueError:  # not in the main thread
         yield
         return
+    hook_before, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
         yield
     finally:
+        sys.unraisablehook = hook_before
         signal.signal(signal.SIGTERM, before)
 
 

@@ -1,6 +1,9 @@
 """Hostile factories, names and outputs: one line and a status, whatever a user's code does."""
 
 import json
+import signal
+import time
+import weakref
 from pathlib import Path
 from unittest import mock
 
@@ -126,3 +129,25 @@ def test_a_message_that_quotes_a_whole_file_is_shortened() -> None:
 def test_more_lanes_than_any_machine_has_are_refused_at_once() -> None:
     ran = run("execute", "pararevsnn21", "--lanes", 99999)
     assert ran.status == 2 and "'--lanes'" in ran.line and "128" in ran.line
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_that_falls_where_python_drops_exceptions_still_ends_the_run(
+    number: signal.Signals, status: int, says: str
+) -> None:
+    class Watched:
+        pass
+
+    def verb(**_: object) -> None:
+        watched = Watched()
+        reference = weakref.ref(watched, lambda _: signal.raise_signal(number))  # raises inside the callback
+        del watched
+        for _ in range(500):
+            time.sleep(0.01)
+        assert reference() is None
+
+    with mock.patch.object(entry, "app", side_effect=verb):
+        ran = run("models")
+    assert (ran.status, ran.err) == (status, f"{says}\n")
