@@ -10,9 +10,11 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from pararev_hw.devices import device_names, load_device
@@ -99,6 +101,68 @@ def array_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
     return ("trace", "pararevsnn21", "--width", "0.0625", "--batch", 2, "--spikes", file, "-o", folder / "graph.json")
 
 
+@cache
+def onnx_models() -> tuple[bytes, ...]:
+    """Small valid files: a convolution, a recurrent layer, small numbers, a function, shapes that are computed."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weights = {
+        "w": np.ones((4, 3, 3, 3), np.float32),
+        "W": np.ones((1, 16, 3), np.float32),
+        "R": np.ones((1, 16, 4), np.float32),
+        "s": np.array(0.1, np.float32),
+        "z": np.array(3, np.int8),
+        "k": np.array([2], np.int64),
+        "shape": np.array([0, -1], np.int64),
+    }
+    bodies = (
+        ([2, 3, 8, 8], ["Conv x w c", "Relu c r", "Shape r n", "Gather n k m", "Reshape r shape y"]),
+        ([5, 2, 3], ["LSTM x W R y", "Identity y o"]),
+        ([2, 6], ["QuantizeLinear x s z q", "DequantizeLinear q s z d", "TopK d k y i", "Pad y p u"]),
+        ([2, 6], ["Twice x t", "Softmax t y"]),
+    )
+    files = []
+    for shape, lines in bodies:
+        nodes = []
+        for op, *names in map(str.split, lines):
+            outputs = 2 if op == "TopK" else 1
+            more = {"hidden_size": 4} if op == "LSTM" else {"domain": "f"} if op == "Twice" else {}
+            nodes.append(helper.make_node(op, names[:-outputs], names[-outputs:], **more))
+        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("f", 1)]
+        twice = helper.make_function(
+            "f", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], opsets[:1]
+        )
+        used = {name for node in nodes for name in node.input}
+        graph = helper.make_graph(
+            nodes,
+            "g",
+            [helper.make_tensor_value_info("x", kind, shape)],
+            [helper.make_tensor_value_info("y", kind, None)],
+            [onnx.numpy_helper.from_array(v, n) for n, v in weights.items() if n in used],
+        )
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8, functions=[twice])
+        files.append(model.SerializeToString())
+    return tuple(files)
+
+
+def onnx_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
+    """An ONNX file with some bytes changed, cut or doubled."""
+    data = bytearray(draw.choice(onnx_models()))
+    for _ in range(draw.randrange(1, 4)):
+        at = draw.randrange(len(data))
+        match draw.randrange(4):
+            case 0:
+                data[at] = draw.randrange(256)
+            case 1:
+                data[at] ^= 1 << draw.randrange(8)
+            case 2:
+                data[at:at] = data[at : at + draw.randrange(20)]
+            case _:
+                del data[at : at + draw.randrange(1, 8)]
+    file = folder / "net.onnx"
+    file.write_bytes(bytes(data))
+    return ("trace", file, "--mode", draw.choice(["train", "infer"]), "-o", folder / "graph.json")
+
+
 def options_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
     option = draw.choice(["--width", "--batch", "--timesteps", "--seed", "--input-shape", "--num-classes", "--spikes"])
     value = draw.choice(["1e300", "-1", "nan", "0", "x", "9" * 30, "1,2", "\x00", "inf", ""])
@@ -109,6 +173,7 @@ CASES: tuple[Callable[[random.Random, Path], tuple[object, ...]], ...] = (
     *(device_case,) * 6,
     *(tasks_case,) * 6,
     *(options_case,) * 2,
+    *(onnx_case,) * 4,
     sweep_case,
 )
 
