@@ -28,11 +28,14 @@ from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.target_graph import build_graph
 from pararev_hw.types import (
     BlockGraph,
+    ChipRun,
     Comparison,
     Device,
     ExpectedError,
     Hardware,
+    Layer,
     Prediction,
+    Recommendation,
     Schedule,
     SchedulingProblem,
     Study,
@@ -60,6 +63,7 @@ class Plan:
     op_seconds: tuple[float, ...]
     launch: str
     expected_error: ExpectedError | None = None
+    chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
 
     def __repr__(self) -> str:
         return f"<Plan for {self.graph.model}, {self.launch}: {self.schedule!r}>"
@@ -110,12 +114,13 @@ def plan(
     own, under its name.
     """
     how = "eager" if launch is None else launch
-    if (device.lanes if lanes is None else lanes) > limits.LANES:
-        raise BadInput(f"{device.lanes if lanes is None else lanes} lanes: at most {limits.LANES}")
+    asked = device.lanes if lanes is None and device.kind != "neuromorphic" else lanes or 1
+    if asked > limits.LANES:
+        raise BadInput(f"{asked} lanes: at most {limits.LANES}")
     if memory_limit is not None and memory_limit < 0:
         raise BadInput(f"a memory limit of {memory_limit} bytes: it must not be negative")
     return plan_costed(
-        cost(graph, device, how),
+        cost(graph, device, how, lanes),
         scheduler,
         lanes=lanes,
         orders=orders,
@@ -158,7 +163,8 @@ def plan_costed(
 
 def _plan(costed: CostedGraph, problem: SchedulingProblem, schedule: Schedule) -> Plan:
     error = expected_error(costed.graph, costed.hardware, costed.op_seconds)
-    return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error)
+    chip = None if costed.run is None else costed.run.summary
+    return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error, chip)
 
 
 def predict(plan: Plan) -> Prediction:
@@ -214,6 +220,8 @@ def study(
     was tried first: sequential before parallel, eager before a CUDA graph. `orders` are played
     under the name of `scheduler`, as in `plan`.
     """
+    if device.kind == "neuromorphic":
+        return _chip_study(graph, device, scheduler, lanes, launch, progress)
     both = ("eager", "graph") if device.kind == "gpu" else ("eager",)
     launches = both if launch is None else (launch,)
     names = ("sequential", "asap", "heft") if scheduler is None else ("sequential", scheduler)
@@ -238,6 +246,50 @@ def study(
     first = costed[launches[0]]
     rows = graphs.layers(graph, first.op_seconds, first.op_joules)
     return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows)
+
+
+def _chip_study(
+    graph: BlockGraph,
+    device: Hardware,
+    scheduler: str | None,
+    lanes: int | None,
+    launch: str | None,
+    progress: Progress,
+) -> Study:
+    """A network on a neuromorphic chip: its mapping decides who works when, so there is one way to run it."""
+    progress(f"mapping {graph.model} to {device.name}")
+    costed = cost(graph, device, launch or "eager", lanes)
+    plan = plan_costed(costed, scheduler or "heft", lanes=lanes)
+    prediction = predict(plan)
+    path = graphs.critical_path(costed.graph, [c.best_s for c in plan.costs.tasks])
+    recommended = tuple(Recommendation(name, prediction) for name in ("fastest", "within_memory", "least_memory"))
+    return Study(
+        graph,
+        bare_device(device),
+        (prediction,),
+        0,
+        path,
+        recommendations=recommended,
+        front=(prediction,),
+        memory_limit_bytes=prediction.peak_bytes,
+        variants={(): costed.graph},
+        layers=layer_rows(graph, costed),
+        chip=plan.chip,
+    )
+
+
+def layer_rows(graph: BlockGraph, costed: CostedGraph) -> tuple[Layer, ...]:
+    """The layers of a traced step with what each takes on the device: each op alone on one lane, on a neuromorphic
+    chip the neurons of the layer and what leads to them."""
+    if costed.run is None:
+        return graphs.layers(graph, costed.op_seconds, costed.op_joules)
+    energy_j: dict[str, float] = {}
+    for mapped in costed.run.summary.layers:
+        joules = sum(mapped.energy_j.values()) * graph.batch
+        for name in mapped.layers:  # a population that several layers lead to is shared out evenly
+            module = name.partition(":")[0]
+            energy_j[module] = energy_j.get(module, 0.0) + joules / len(mapped.layers)
+    return tuple(replace(row, energy_j=energy_j.get(row.module)) for row in graphs.layers(graph))
 
 
 def compare(
@@ -312,5 +364,7 @@ def schedule_document(plan: Plan, prediction: Prediction | None) -> dict[str, An
     if prediction is not None:
         document |= {"energy_j": energy_document(prediction.energy_j), "standing": prediction.provenance}
         document["expected_error"] = error_document(prediction.expected_error)
+    if plan.chip is not None:
+        document["mapping"] = plan.chip.document()
     document["assumptions"] = [*plan.graph.assumptions, *document["assumptions"]]
     return document

@@ -57,6 +57,8 @@ def study(
         graph, device, scheduler=search.scheduler, lanes=search.lanes, launch=search.launch, orders=search.orders,
         progress=progress,
     )  # fmt: skip
+    if base.chip is not None:
+        return base
     tried = list(base.predictions)
     limit = base.sequential.peak_bytes if search.memory_limit is None else search.memory_limit
     not_searched: list[str] = []

@@ -9,11 +9,12 @@ import typer
 from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import hardware_named, measured_for
+from pararev_hw.cli.inputs import hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
     AccumulateOpt,
     BatchOpt,
     ChannelsLastOpt,
+    ChipsOpt,
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
@@ -26,6 +27,7 @@ from pararev_hw.cli.options import (
     MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
+    RuleOpt,
     SearchChoicesOpt,
     SeedOpt,
     ShapeOpt,
@@ -58,6 +60,8 @@ def compare(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for compare.html.")] = None,
     memory_limit: MemoryLimitOpt = None,
     lanes: LanesOpt = None,
+    chips: ChipsOpt = None,
+    learning_rule: RuleOpt = None,
     launch: LaunchOpt = None,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,
@@ -94,7 +98,7 @@ def compare(
     limit = parsed_limit(memory_limit)
     select.parsed(choices or "auto")
     with progress() as tell:
-        hardware = hardware_named(device, tell, host)
+        hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
         comparison = (
             overview(hardware, batch=batch, progress=tell)
             if every

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware
 
 
+def on_chips(hardware: Hardware, chips: int | None, learning_rule: str | None) -> Hardware:
+    """The device as so many chips, with that learning rule. Raises BadInput where it is no neuromorphic chip."""
+    from pararev_hw.costmodels.neuromorphic.chip import learning, several_chips
+    from pararev_hw.devices import bare_device
+
+    if chips is not None:
+        hardware = several_chips(bare_device(hardware), chips)
+    return hardware if learning_rule is None else learning(bare_device(hardware), learning_rule)
+
+
 def hardware_named(name: str, tell: Callable[[str], None], host: str | None = None) -> Hardware:
     """The device or profile of that name, launched by that host where one is named."""
     if name != "cpu":

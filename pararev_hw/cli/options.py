@@ -59,6 +59,11 @@ SpikesOpt = Annotated[
 ]
 SchedulerOpt = Annotated[str | None, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")]
 LanesOpt = Annotated[int | None, typer.Option("--lanes", max=limits.LANES, help="Streams, cores or threads to use.")]
+ChipsOpt = Annotated[int | None, typer.Option("--chips", help="Neuromorphic chips side by side.")]
+RuleOpt = Annotated[
+    str | None,
+    typer.Option("--learning-rule", help="What changes weights in a training step on a neuromorphic chip: stdp."),
+]
 LaunchOpt = Annotated[str | None, typer.Option("--launch", help="On a GPU: eager, or graph (a CUDA graph).")]
 ChoicesOpt = Annotated[
     str,

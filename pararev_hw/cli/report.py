@@ -11,13 +11,14 @@ from rich.text import Text
 
 from pararev_hw import target_graph
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for
+from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
     AccumulateOpt,
     BatchOpt,
     BlocksOpt,
     ChannelsLastOpt,
+    ChipsOpt,
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
@@ -31,6 +32,7 @@ from pararev_hw.cli.options import (
     MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
+    RuleOpt,
     SchedulerOpt,
     SearchChoicesOpt,
     SeedOpt,
@@ -69,6 +71,8 @@ def report(
     host: HostOpt = None,
     scheduler: SchedulerOpt = None,
     lanes: LanesOpt = None,
+    chips: ChipsOpt = None,
+    learning_rule: RuleOpt = None,
     memory_limit: MemoryLimitOpt = None,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,
@@ -115,7 +119,7 @@ def report(
     limit = parsed_limit(memory_limit)
     with progress() as tell:
         graph = _graph_file(context, target)
-        hardware = hardware_named(device, tell, host)
+        hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
         # a scheduler that is named is shown on the step as it is, unless rewrites are asked for too
         wanted = choices or ("auto" if scheduler is None else "none")
         step: Traced | BlockGraph

@@ -12,12 +12,13 @@ from rich.text import Text
 
 from pararev_hw import target_graph
 from pararev_hw.cli.console import out, progress, say
-from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for
+from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
     AccumulateOpt,
     BatchOpt,
     ChannelsLastOpt,
+    ChipsOpt,
     ChoicesOpt,
     ClassesOpt,
     DtypeOpt,
@@ -31,6 +32,7 @@ from pararev_hw.cli.options import (
     MemoryLimitOpt,
     ModeOpt,
     OptimizerOpt,
+    RuleOpt,
     ShapeOpt,
     SpikesOpt,
     StepsOpt,
@@ -59,6 +61,8 @@ def schedule(
     host: HostOpt = None,
     scheduler: Annotated[str, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")] = "heft",
     lanes: LanesOpt = None,
+    chips: ChipsOpt = None,
+    learning_rule: RuleOpt = None,
     launch: LaunchOpt = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="json, stg or jsp, for bare task graphs without a telling ending.")
@@ -113,8 +117,10 @@ def schedule(
         if kind is not None:
             graph = graph_in(source, kind)
             about_step = [o for o in STEP_OPTIONS if o != "seed"]  # which is a scheduler's too
+            about_device = ("device", "host", "launch", "chips", "learning_rule")
             unheard = option_given(
-                context, about_step if graph is not None else ("device", "host", "launch", *about_step)
+                context,
+                about_step if graph is not None else (*about_device, *about_step),
             )
             if unheard is not None:
                 held = "a traced step" if graph is not None else "a bare task graph, with times of its own"
@@ -137,7 +143,7 @@ def schedule(
                 raise BadInput(
                     "a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)"
                 )
-            hardware = hardware_named(device, tell, host)
+            hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
             if graph is None:
                 graph = target_graph.build_graph(
                     source,
@@ -211,6 +217,10 @@ def _print_schedule(document: dict[str, Any]) -> None:
     ):
         table.add_row(*map(Text, row))
     out.print(table)
+    if "mapping" in document:
+        from pararev_hw.reports.chip import mapping_table
+
+        out.print(mapping_table(document["mapping"]))
     if document["front"]:
         _print_front(document["front"])
     for note in document["notes"]:

@@ -36,7 +36,7 @@ from pararev_hw.cli.options import (
     step_options,
 )
 from pararev_hw.cli.outputs import check_output, write_text
-from pararev_hw.errors import BadInput
+from pararev_hw.errors import BadInput, Infeasible
 
 if TYPE_CHECKING:
     from pararev_hw.costmodels.energy_models import ModelEnergy
@@ -122,12 +122,12 @@ def _layers(graph: BlockGraph, hardware: Hardware) -> tuple[Layer, ...]:
     """The layers with their times and energies on the device, where it has the parameters that these need."""
     from pararev_hw import graph as graphs
     from pararev_hw.costmodels import cost
+    from pararev_hw.pipeline import layer_rows
 
     try:
-        costed = cost(graph, hardware)
-    except BadInput:
+        return layer_rows(graph, cost(graph, hardware))
+    except (BadInput, Infeasible):
         return graphs.layers(graph)
-    return graphs.layers(graph, costed.op_seconds, costed.op_joules)
 
 
 def _print_energy(energy: ModelEnergy) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from pararev_hw.costmodels import accelerator, roofline
+from pararev_hw.costmodels import accelerator, neuromorphic, roofline
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.measured_ops import measured_op_costs
+from pararev_hw.costmodels.neuromorphic import timeline
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Traffic, traffic
 from pararev_hw.devices import bare_device
@@ -31,6 +32,8 @@ class CostedGraph:
     traffic: Traffic
     by_core_kind: tuple[tuple[Device, int, OpCosts], ...]
     op_seconds: tuple[float, ...]  # of each op alone on one lane of the first kind, in the order of `graph.ops`
+    # of a neuromorphic chip: its mapping and time steps, which are `graph`'s tasks then; None elsewhere
+    run: neuromorphic.Run | None = None
 
     @property
     def device(self) -> Device:
@@ -48,6 +51,8 @@ class CostedGraph:
 
         Raises BadInput for more lanes than the device has.
         """
+        if self.run is not None:
+            return timeline.problem(self.graph, self.device, self.run, self.by_core_kind[0][2], lanes)
         problems = [
             roofline.problem(self.graph, device, self.traffic, ops, lanes) for device, _, ops in self.by_core_kind
         ]
@@ -56,12 +61,19 @@ class CostedGraph:
         return roofline.mixed_problem(self.device, problems, [count for _, count, _ in self.by_core_kind])
 
 
-def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager") -> CostedGraph:
+def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager", lanes: int | None = None) -> CostedGraph:
     """What each op of a graph costs on a device, or on the device of a profile as it was measured.
 
-    `launch` is "eager", where a GPU's host launches every op, or "graph", where it replays them all at once. Raises
-    BadInput for a launch that the device does not have, or a parameter that its file lacks.
+    `launch` is "eager", where a GPU's host launches every op, or "graph", where it replays them all at once. `lanes`
+    matters on a neuromorphic chip alone, whose layers are mapped to so many cores. Raises BadInput for a launch that
+    the device does not have, or a parameter that its file lacks; Infeasible where a chip has no room.
     """
+    if hardware.kind == "neuromorphic" and isinstance(hardware, Device):
+        roofline.check_launch(hardware, launch)
+        ran = neuromorphic.run(graph, hardware, lanes)
+        on_chip, ops = timeline.timeline(graph, ran), timeline.op_costs(ran)
+        one_kind = ((hardware, hardware.lanes, ops),)
+        return CostedGraph(on_chip, hardware, launch, traffic(on_chip), one_kind, tuple(ops.seconds.tolist()), ran)
     flow = traffic(graph)
     if isinstance(hardware, Profile):
         ops = op_times.op_costs(graph, hardware, flow, launch)

@@ -32,7 +32,6 @@ import numpy as np
 from pararev_hw.costmodels import accelerator
 from pararev_hw.costmodels.datatypes import figure_for
 from pararev_hw.costmodels.gpu.model import gpu_op_costs, has_law
-from pararev_hw.costmodels.neuromorphic import event_costs
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
 from pararev_hw.costmodels.spikes import spiking_share
@@ -101,17 +100,20 @@ def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lane
 
 
 def op_costs(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> OpCosts:
-    """What each op costs on a device of any kind."""
-    if launch not in LAUNCHES:
-        raise BadInput(f"launch is {launch!r}: it must be one of {', '.join(LAUNCHES)}")
-    if launch == "graph" and device.kind != "gpu":
-        raise BadInput(f"device {device.name!r} is of kind {device.kind}: launch 'graph' needs a GPU, leave it out")
-    if device.kind == "neuromorphic":
-        return event_costs(graph, device, flow)
+    """What each op costs on a device of any kind but a neuromorphic chip, whose layers are mapped to cores."""
+    check_launch(device, launch)
     if accelerator.has_cores(device):
         return accelerator.accelerator_op_costs(graph, device, flow)
     plain = _roofline(graph, device, flow, launch)
     return gpu_op_costs(graph, device, launch, plain) if has_law(device) else plain
+
+
+def check_launch(device: Device, launch: str) -> None:
+    """Raises BadInput for a launch that the device does not have."""
+    if launch not in LAUNCHES:
+        raise BadInput(f"launch is {launch!r}: it must be one of {', '.join(LAUNCHES)}")
+    if launch == "graph" and device.kind != "gpu":
+        raise BadInput(f"device {device.name!r} is of kind {device.kind}: launch 'graph' needs a GPU, leave it out")
 
 
 def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> OpCosts:
@@ -218,16 +220,13 @@ def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:
         )
     for dtype in sorted({t.dtype for t in graph.op_types if t.flops > 0}):
         own_width = accelerator.has_cores(device) and "activation_bits" in device.parameters
-        if device.kind != "neuromorphic" and not own_width and f"matrix_flops_per_s.{dtype}" not in device.parameters:
+        if not own_width and f"matrix_flops_per_s.{dtype}" not in device.parameters:
             assumptions.append(f"no {dtype} rate: {figure_for(device, 'matrix_flops_per_s', dtype)} stands in")
-    if device.kind in ("accelerator", "neuromorphic"):
+    if device.kind == "accelerator":
         if graph.spikes is None and all(t.sops is None for t in graph.tasks):
             assumptions.append("no spikes are known: every matrix operation counts as dense")
         elif graph.spikes is not None and not graph.spikes.measured:
             assumptions.append(f"spikes were not measured: {graph.spikes.source}")
-    if device.kind == "neuromorphic":
-        assumptions.append("one neuron update per output element of each convolution and linear layer")
-        assumptions.append("each task with spiking work waits for one barrier per time step")
     return tuple(assumptions)
 
 
@@ -246,12 +245,6 @@ _NOT_MODELLED: Mapping[str, tuple[str, ...]] = {
         "tiling: a tensor larger than a core's memory goes to main memory as a whole",
         "operand fetches inside a matrix operation beyond one read and one write of each tensor",
         "contention on the network on chip",
-    ),
-    "neuromorphic": (
-        "a layer spread over several cores: each task runs on one",
-        "work other than convolutions, linear layers and their neurons",
-        "limits of a core: axons, compartments, synaptic memory",
-        "static power, where the device gives none",
     ),
 }
 

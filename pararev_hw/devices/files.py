@@ -78,6 +78,9 @@ class _DeviceModel(_Strict):
     notes: list[Annotated[str, AfterValidator(_plain_lines)]] = []
 
 
+ALIASES = {"loihi1-like": "loihi1"}  # names of earlier releases
+
+
 def device_names() -> tuple[str, ...]:
     """Names that `load_device` knows without a file, sorted; `cpu` is the machine itself and has to be measured."""
     here = resources.files("pararev_hw.devices")
@@ -99,6 +102,7 @@ def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Devic
         return device_from_yaml(_read(Path(name)), name)
     if Path(name).suffix == ".json":
         return device_from_json(_read(Path(name)), name)
+    name = ALIASES.get(name, name)
     if name not in device_names():
         raise unknown_name("device", name, device_names())
     text = resources.files("pararev_hw.devices").joinpath(f"{name}.yaml").read_text(encoding="utf-8")

@@ -86,6 +86,8 @@ _OF_A_CORE = (
     "energy_per_mac_j.float32", "energy_per_ac_j.float32",
 )  # fmt: skip
 
+BARRIER_TILES = (2, 4, 8, 16, 29, 32, 64)  # from how many tiles on a barrier may have a time of its own
+
 _FIRST: Mapping[str, FigureInfo] = {
     # What one lane computes: on a GPU the whole chip, which its lanes share; elsewhere one core.
     **_by_dtype(
@@ -216,9 +218,33 @@ _FIRST: Mapping[str, FigureInfo] = {
     "lane_sync_s": FigureInfo("s", "delay until a lane sees that another lane's task has ended"),
     # Events of a neuromorphic core.
     "synaptic_event_s": FigureInfo("s", "time of one synaptic event on one core", ("neuromorphic",)),
+    "synaptic_event_s.convolution": FigureInfo(
+        "s", "the same where a convolution shares its weights; that of any layer where it is not given"
+    ),
     "neuron_update_s": FigureInfo("s", "time of one neuron update on one core", ("neuromorphic",)),
     "spike_s": FigureInfo("s", "time of one spike on the core that sends it", ("neuromorphic",)),
+    "message_s": FigureInfo("s", "time of sending one message out of a core"),
+    "message_in_s": FigureInfo("s", "time of taking one message into a core, without its synaptic events"),
+    "hop_s": FigureInfo("s", "time of one message over one link of the mesh, east or west"),
+    "hop_s.vertical": FigureInfo("s", "the same north or south, where it differs"),
+    "link_buffer_messages": FigureInfo("count", "messages that may wait at one link before senders are held back"),
     "barrier_s": FigureInfo("s", "time of the barrier that ends each time step", ("neuromorphic",)),
+    **{
+        f"barrier_s.{tiles}_tiles": FigureInfo("s", f"the same where {tiles} tiles or more take part")
+        for tiles in BARRIER_TILES
+    },
+    "time_step_s": FigureInfo("s", "the least that a time step lasts: the tick of a chip that runs in real time"),
+    "synaptic_update_s": FigureInfo("s", "time of changing one weight by a learning rule"),
+    "learning_rule": FigureInfo("word", "what changes weights in a training step", choices=("none", "stdp")),
+    # What a neuromorphic chip has room for.
+    "neurons_per_core": FigureInfo("count", "neurons of one core"),
+    "axons_in_per_core": FigureInfo("count", "neurons, on any core, whose spikes one core can tell apart"),
+    "axons_out_per_core": FigureInfo("count", "pairs of a neuron of a core and a core that it sends spikes to"),
+    "synapse_bytes_per_core": FigureInfo("byte", "memory of one core for weights; convolutions keep a kernel once"),
+    "cores_per_tile": FigureInfo("count", "cores at one stop of the mesh, 1 where it is not given"),
+    "mesh_columns": FigureInfo("count", "tiles of one chip from west to east"),
+    "mesh_rows": FigureInfo("count", "tiles of one chip from south to north"),
+    "chips": FigureInfo("count", "chips side by side, whose meshes are joined"),
     # Energy.
     **_by_dtype(
         "energy_per_mac_j",
@@ -256,11 +282,16 @@ _FIRST: Mapping[str, FigureInfo] = {
     "pe_area_mm2": FigureInfo("mm2", "area of one PE, its registers included"),
     "pe_leakage_w": FigureInfo("W", "leakage of one PE, on top of the static power"),
     "synaptic_event_energy_j": FigureInfo("J", "energy of one synaptic event", ("neuromorphic",)),
+    "synaptic_event_energy_j.convolution": FigureInfo(
+        "J", "the same where a convolution shares its weights; that of any layer where it is not given"
+    ),
+    "synaptic_update_energy_j": FigureInfo("J", "energy of changing one weight by a learning rule"),
     "neuron_update_energy_j": FigureInfo("J", "energy of one neuron update, its access included", ("neuromorphic",)),
     "spike_energy_j": FigureInfo("J", "energy of one spike at the neuron that fires", ("neuromorphic",)),
     "message_energy_j": FigureInfo("J", "energy of sending one spike message out of a core", ("neuromorphic",)),
-    "hop_energy_j": FigureInfo("J", "energy of one message over one link of the mesh", ("neuromorphic",)),
-    "hops_per_message": FigureInfo("1", "links that a message crosses on average", ("neuromorphic",)),
+    "hop_energy_j": FigureInfo("J", "energy of one message over one link of the mesh, east or west", ("neuromorphic",)),
+    "hop_energy_j.vertical": FigureInfo("J", "the same north or south, where it differs"),
+    "hops_per_message": FigureInfo("1", "links that a message crosses on average, where no mesh is given"),
     "static_power_w": FigureInfo("W", "idle power and leakage, drawn as long as the step lasts", _CHIPS),
 }
 

@@ -89,6 +89,7 @@ def report_document(study: Study) -> dict[str, Any]:
             for t in graph.tasks
         ],
         "edges": [{"src": graph.tasks[e.src].id, "dst": graph.tasks[e.dst].id, "bytes": e.bytes} for e in graph.edges],
+        "mapping": None if study.chip is None else study.chip.document(),
         "assumptions": assumptions(study),
         "not_modelled": not_modelled(study),
     }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from pararev_hw.reports import chip as chip_tables
 from pararev_hw.reports import phrasing, units
 from pararev_hw.reports.against import Line, SideBySide
 from pararev_hw.reports.blockgraph import graph_svg
@@ -67,6 +68,7 @@ def report_html(study: Study, script: str | None = None, against: SideBySide | N
         figures=_figures(study),
         layers=_layers(study),
         spikes=_spikes(study),
+        chip=_chip(study),
         script=script,
         against=None if against is None else _against(against),
         settings=_settings(study),
@@ -205,6 +207,31 @@ def _schedules(study: Study) -> Mapping[str, Any]:
 def _layers(study: Study) -> Mapping[str, Any]:
     rows = [Row(cells) for cells in layer_cells(study.layers)]
     return {"heads": list(HEADS), "rows": rows, "caption": CAPTION}
+
+
+def _chip(study: Study) -> Mapping[str, Any] | None:
+    """The mapping to cores, layer by layer and core by core."""
+    if study.chip is None:
+        return None
+    mapping = study.chip.document()
+    core_rows = []
+    for core in study.chip.cores:
+        shares = tuple("-" if (s := core.use[name]) is None else units.percent(s) for name in core.use)
+        place = f"{core.column}, {core.row}"
+        core_rows.append(
+            Row(tuple(map(words_cell, (str(core.core), place, ", ".join(core.populations), *shares,
+                                       units.seconds(core.busy_s)))))
+        )  # fmt: skip
+    core_heads = [("core", True), ("tile", False), ("holds", False), ("neurons", True), ("weights", True),
+                  ("axons in", True), ("axons out", True), ("busy in a time step", True)]  # fmt: skip
+    return {
+        "summary": chip_tables.summary_line(mapping),
+        "caption": chip_tables.CAPTION,
+        "heads": list(chip_tables.HEADS),
+        "rows": [Row(tuple(map(words_cell, cells))) for cells in chip_tables.rows(mapping)],
+        "core_heads": core_heads,
+        "core_rows": core_rows[:MOST_ROWS],
+    }
 
 
 def _step_memory(study: Study) -> list[Row]:

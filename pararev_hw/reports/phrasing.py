@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.reports import units
+from pararev_hw.reports.chip import chip_lines
 from pararev_hw.types import Device, Prediction, Recommendation, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
@@ -174,6 +175,11 @@ def answer_lines(study: Study) -> tuple[str, ...]:
     """The report in a few sentences: the step as PyTorch runs it, what is recommended, what parallel lanes can give."""
     before, after = study.sequential, study.chosen
     warnings = device_warnings(study)
+    if study.chip is not None:
+        learning = study.graph.mode == "train"
+        first = study.chosen.assumptions[:1] if learning else ()
+        from_chip = chip_lines(study.chip, after.energy_j.get("total"), study.graph.model, study.device.title)
+        return (*(f"Assumed: {line}." for line in first), *warnings, *from_chip)
     if study.recommendations:
         return (*warnings, _opening(study), *_recommendation_lines(study), _parallel(study))
     tried = len(study.predictions) - 1
@@ -223,12 +229,6 @@ def answer(study: Study) -> str:
 
 def device_warnings(study: Study) -> tuple[str, ...]:
     """What stands at the top where the device cannot do what is asked, or does it in a way to know of."""
-    device, graph = study.device, study.graph
-    if device.kind == "neuromorphic" and graph.mode == "train":
-        return (
-            f"{device.title} has no gradients: no chip of this kind runs a training step. The figures assume that its "
-            "cores do the backward pass at the rates of the forward pass; --mode infer is what the chip does.",
-        )
     return (*_does_not_fit(study), *_too_little_measured(study.sequential))
 
 

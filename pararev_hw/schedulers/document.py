@@ -9,8 +9,8 @@ from pararev_hw.types import Schedule, SchedulingProblem
 
 
 def energy_document(parts: Mapping[str, float]) -> dict[str, float]:
-    """Energy parts with `compute`, the sum of what MACs, accumulations and elementwise operations take."""
-    return {"compute": sum(parts.get(p, 0.0) for p in ("mac", "ac", "vector")), **parts} if parts else {}
+    """Energy parts with `compute`: MACs, accumulations, synaptic events and elementwise operations together."""
+    return {"compute": sum(parts.get(p, 0.0) for p in ("mac", "ac", "vector", "synapse")), **parts} if parts else {}
 
 
 def _placements_document(schedule: Schedule) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.sites import layer_names, layer_of_op
 from pararev_hw.graph.spike_flow import THRESHOLDS, spike_flow
+from pararev_hw.graph.spiking_network import spiking_network
 from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
@@ -57,7 +58,7 @@ def measure_spikes(
     count = _samples(args, keywords) if samples is None else samples
     if count < 1:
         raise BadInput(f"spikes are measured on {count} samples: at least one is needed")
-    counter = _Counter(model)
+    counter = _Counter(model, graph)
     enter = register_module_forward_pre_hook(counter.enter)
     leave = register_module_forward_hook(counter.leave)
     try:
@@ -203,7 +204,7 @@ def _in_units(values: _Values, events: float, valued: float) -> float:
 class _Counter(TorchDispatchMode):
     """Sees every convolution and matrix product of a real forward pass, and which module it runs in."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, graph: BlockGraph | None) -> None:
         super().__init__()
         self.paths = {id(m): n for n, m in model.named_modules()}
         self.weights = {storage_key(p): n for n, p in model.named_parameters()}
@@ -211,6 +212,8 @@ class _Counter(TorchDispatchMode):
         self.layers: dict[tuple[str, Hashable], _Layer] = {}
         self.calls: dict[str, int] = {}  # matrix operations that each module did
         self.neurons: dict[str, _Neuron] = {}
+        self.comparisons: dict[str, int] = {}  # that each module did
+        self.populations = {} if graph is None else _populations(graph)
         self.kinds: dict[Any, str] = {}
 
     def enter(self, module: nn.Module, _: Any) -> None:
@@ -241,7 +244,13 @@ class _Counter(TorchDispatchMode):
         return self.stack[-1] if self.stack else ""
 
     def _neuron(self) -> _Neuron:
-        return self.neurons.setdefault(self._module(), _Neuron(self._module()))
+        """The population that the module's next comparison makes spikes of: one that compares several potentials has
+        several, told apart as in the traced step."""
+        module = self._module()
+        position = self.comparisons[module] = self.comparisons.get(module, -1) + 1
+        names = self.populations.get(module, ())
+        name = names[position] if position < len(names) else module
+        return self.neurons.setdefault(name, _Neuron(module, name))
 
     def _layer(self, key: Hashable) -> _Layer:
         module = self._module()
@@ -346,10 +355,10 @@ class _Counter(TorchDispatchMode):
 
 
 class _Neuron:
-    """Spikes that the comparisons of one module gave, call by call."""
+    """Spikes that the comparisons of one population gave, call by call."""
 
-    def __init__(self, module: str) -> None:
-        self.module = module
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
         self.updates = 0
         self.rates: list[float] = []
         self.counts = 0
@@ -373,12 +382,22 @@ class _Neuron:
         times = torch.tensor(self.rates, dtype=torch.float64)
         channels = None if self.channels is None else self.channels / len(self.rates)
         return NeuronSpikes(
-            self.module,
+            self.name,
             self.updates / samples,
             self.counts / samples,
             float(times.std(correction=0)) if len(self.rates) > 1 else None,
             float(channels.std(correction=0)) if channels is not None and channels.numel() > 1 else None,
         )
+
+
+def _populations(graph: BlockGraph) -> dict[str, list[str]]:
+    """By module the population of each of its comparisons, in the order in which the step does them."""
+    of_op = spiking_network(graph).population_of_op
+    names: dict[str, list[str]] = {}
+    for k, op in enumerate(graph.ops):
+        if op.phase == "forward" and base_name(graph.op_types[op.type].name) in THRESHOLDS:
+            names.setdefault(op.module, []).append(of_op.get(k, op.module))
+    return names
 
 
 def _kind(func: Any) -> str:

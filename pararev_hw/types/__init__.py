@@ -13,6 +13,9 @@ from pararev_hw.types.base import SCHEMA_VERSION as SCHEMA_VERSION
 from pararev_hw.types.base import Phase as Phase
 from pararev_hw.types.base import Provenance as Provenance
 from pararev_hw.types.base import Role as Role
+from pararev_hw.types.chip import ChipRun as ChipRun
+from pararev_hw.types.chip import MappedCore as MappedCore
+from pararev_hw.types.chip import MappedLayer as MappedLayer
 from pararev_hw.types.device import Device as Device
 from pararev_hw.types.device import DeviceParameter as DeviceParameter
 from pararev_hw.types.graph import BlockGraph as BlockGraph

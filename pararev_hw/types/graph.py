@@ -135,9 +135,9 @@ class LayerSpikes:
 
 @dataclass(frozen=True, slots=True)
 class NeuronSpikes:
-    """Output of one spiking neuron layer over all T, per sample."""
+    """Output of one population of spiking neurons over all T, per sample."""
 
-    module: str
+    module: str  # "net:2" is the second population of a module that has several
     updates: float  # membrane updates: one per neuron and time step
     spikes: float
     rate_deviation_time: float | None = None  # standard deviation of the firing rate over time steps

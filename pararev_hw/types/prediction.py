@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pararev_hw.errors import BadInput
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table, mebibytes, milliseconds
+from pararev_hw.types.chip import ChipRun
 from pararev_hw.types.device import Device
 from pararev_hw.types.graph import BlockGraph, CriticalPath, Layer
 from pararev_hw.types.problem import EnergyParts
@@ -158,6 +159,7 @@ class Study:
     rewrites: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     not_searched: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()  # of the step as traced, each op alone on one lane
+    chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
 
     def __post_init__(self) -> None:
         if not 0 <= self.best < len(self.predictions):

@@ -93,7 +93,7 @@ def test_lists_print_every_name_whole_at_80_columns(verb: str) -> None:
     assert set(names) <= {line.split()[0] for line in shown.splitlines()}
 
 
-@pytest.mark.parametrize("device", ["h200", "edge8", "loihi1-like", "sata-like"])
+@pytest.mark.parametrize("device", ["h200", "edge8", "loihi1", "sata-like"])
 def test_a_device_is_printed_with_each_number_and_its_source(device: str) -> None:
     document = json.loads(run("devices", device, "--json").out)
     shown = run("devices", device).out
@@ -256,7 +256,7 @@ def test_report_writes_its_files_and_prints_one_document(traced: Path) -> None:
 
 
 def test_report_of_a_target_answers_in_words() -> None:
-    ran = run("report", NET, *SMALL, "--spikes", "0.2", "--mode", "infer", "-d", "loihi1-like", "-o", "out")
+    ran = run("report", NET, *SMALL, "--spikes", "0.2", "--mode", "infer", "-d", "loihi1", "-o", "out")
     assert ran.status == 0
     assert NET in ran.out
     assert "report.html" in ran.err
@@ -370,7 +370,7 @@ def test_a_bare_task_graph_that_cannot_be_is_refused(arguments: list[object], sa
         (["trace", NET, *SMALL, "--blocks", "stage.*"], "'stage.*' matches no module: its modules are "),
         (["trace", NET, *SMALL, "--blocks", "stages.*", "--blocks", "nope"], "'nope' matches no module"),
         (["schedule", NET, *SMALL, "-d", "edge8", "--launch", "graph"], "launch 'graph' needs a GPU"),
-        (["schedule", NET, *SMALL, "-d", "loihi1-like", "--launch", "graph"], "launch 'graph' needs a GPU"),
+        (["schedule", NET, *SMALL, "-d", "loihi1", "--launch", "graph"], "launch 'graph' needs a GPU"),
         (["compare", NET, *SMALL, "-d", "edge8", "--launch", "graph"], "launch 'graph' needs a GPU"),
     ],
 )

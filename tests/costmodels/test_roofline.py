@@ -58,7 +58,6 @@ DEVICES: dict[str, Callable[[], Device]] = {
     "GPU of peaks": peaks_alone,
     "edge8": lambda: load_device("edge8"),
     "plain accelerator": plain_accelerator,
-    "loihi1-like": lambda: load_device("loihi1-like"),
     "cpu": made_up_cpu,
 }
 GRAPHS: dict[str, Callable[[int], BlockGraph]] = {
@@ -308,28 +307,6 @@ def test_unknown_spikes_are_said_to_be_unknown() -> None:
     assert not any("no spikes are known" in a for a in costs(chain(1, 0.2), load_device("edge8")).assumptions)
 
 
-def test_neuromorphic_task_pays_per_event_update_spike_and_barrier() -> None:
-    step, graph = one_op("conv")
-    layer = chain(1, 0.25).spikes
-    assert layer is not None
-    graph = replace(graph, spikes=replace(layer, layers=(replace(layer.layers[0], module="conv"),)))
-    elements = math.prod(step.image)
-    events, updates, spikes = 0.25 * step.conv_flops / 2, elements, 0.25 * elements
-    (cost,) = costs(graph, load_device("loihi1-like")).tasks
-    assert cost.best_s == pytest.approx(events * 4.0e-9 + updates * 9.7e-9 + spikes * 30e-9 + 4 * 1.2e-6)
-    assert cost.energy_j["ac"] == pytest.approx(events * 35.5e-12)
-    assert cost.energy_j["neuron"] == pytest.approx(updates * 72.8e-12 + spikes * 69.3e-12)
-    assert cost.energy_j["noc"] == pytest.approx(spikes * (111e-12 + 4 * 3.6e-12))
-
-
-def test_gradients_on_a_neuromorphic_chip_update_no_neurons_and_take_an_event_per_mac() -> None:
-    graph = chain(2, 0.2)
-    for task, cost in zip(graph.tasks, costs(graph, load_device("loihi1-like")).tasks, strict=True):
-        if task.phase == "backward":
-            assert cost.energy_j["neuron"] == cost.energy_j["noc"] == 0
-            assert cost.best_s == pytest.approx(task.macs * 4.0e-9)
-
-
 # Memory
 
 
@@ -425,7 +402,7 @@ def test_rate_that_stands_in_for_a_missing_one_is_named() -> None:
     assert "no bfloat16 rate: matrix_flops_per_s.float32 stands in" in said
 
 
-@pytest.mark.parametrize("name", ["h200", "edge8", "loihi1-like"])
+@pytest.mark.parametrize("name", ["h200", "edge8"])
 def test_a_step_of_50_000_ops_is_costed_task_by_task(name: str) -> None:
     n = 50_000
     types = tuple(

@@ -30,6 +30,7 @@ from pararev_hw.errors import BadFile, BadInput, Infeasible, UnknownName
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import CONTROL, BlockGraph, Device, DeviceParameter
 from tests.helpers.costing import costs
+from tests.helpers.spiking_layers import mlp
 
 SHIPPED = tuple(name for name in device_names() if name != "cpu")
 
@@ -269,14 +270,16 @@ def test_at_the_ends_of_what_a_machine_can_have_times_and_energies_stay_finite(
     name: str, end: int, spiking_graph: BlockGraph
 ) -> None:
     """Each figure of a device at its least (then its most): no warning of numpy's, no time that no float holds."""
-    graph = spiking_graph
     shipped = load_device(name)
+    graph = mlp() if shipped.kind == "neuromorphic" else spiking_graph
     for at, figure in shipped.parameters.items():
         odd = replace(shipped, parameters={**shipped.parameters, at: replace(figure, value=PARAMETERS[at].span[end])})
         odd = device_from_json(device_to_json(odd), "d.json")
         try:
             problem = costs(graph, odd)
         except (BadInput, Infeasible):  # no memory, or parts of it that are more than the whole
-            assert (at, end) in {("sram_bytes_per_lane", 0), ("sram_weight_share", 1)}
+            rooms = ("neurons_per_core", "synapse_bytes_per_core", "axons_in_per_core", "axons_out_per_core")
+            too_small = {(room, 0) for room in ("sram_bytes_per_lane", *rooms)}
+            assert (at, end) in too_small | {("sram_weight_share", 1), ("weight_bits", 1)}
             continue
         assert all(math.isfinite(c.best_s) and math.isfinite(sum(c.energy_j.values())) for c in problem.tasks)

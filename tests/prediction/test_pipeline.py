@@ -32,7 +32,7 @@ def graph() -> BlockGraph:
     return target_graph.build_graph("pararevsnn37", batch=2, width=WIDTH, spikes="0.25")
 
 
-@pytest.fixture(params=["edge8", "h200", "loihi1-like"])
+@pytest.fixture(params=["edge8", "h200"])
 def device(request: pytest.FixtureRequest) -> Device:
     found = ph.load_device(request.param)
     assert isinstance(found, Device)

@@ -130,7 +130,7 @@ def test_memory_curve_equals_a_scan_of_every_interval(case: tuple[BlockGraph, Sc
             assert curve.bytes.get(role, (0,) * len(times))[k] == live.get(role, 0), (role, a, b)
 
 
-@pytest.mark.parametrize("device_name", ["h200", "edge8", "loihi1-like"])
+@pytest.mark.parametrize("device_name", ["h200", "edge8"])
 @pytest.mark.parametrize("lanes", [1, 2])
 @pytest.mark.parametrize("make", [chain, pararev_stage])
 def test_prediction_adds_up(device_name: str, lanes: int, make: object) -> None:

@@ -259,7 +259,7 @@ NET = ("pararevsnn21", *SMALL, "--spikes")
         ("graph", ("trace", *NET, "digits")),
         ("graph", ("trace", *NET, "none", "--granularity", "op")),
         ("schedule", ("schedule", *NET, "none", "--device", "h200")),
-        ("schedule", ("schedule", *NET, "0.2", "--device", "loihi1-like", "--mode", "infer")),
+        ("schedule", ("schedule", *NET, "0.2", "--device", "loihi1", "--mode", "infer")),
         ("schedule", ("schedule", "examples/task_graph.json", "--lanes", "2")),
         ("report", ("report", *NET, "digits", "--device", "h200", "-o", "made")),
         ("report", ("report", *NET, "none", "--device", "edge8", "--mode", "infer", "-o", "made")),

@@ -373,14 +373,6 @@ def test_the_answer_names_what_is_recommended_and_its_memory() -> None:
     assert given[2].startswith("Fastest within 900 MiB: ")
 
 
-def test_a_chip_without_gradients_says_so_at_the_top() -> None:
-    study = hand_built_study.study()
-    chip = replace(study.device, kind="neuromorphic", title="A chip")
-    assert reports.answer_lines(replace(study, device=chip))[0].startswith("A chip has no gradients")
-    inference = replace(study, device=chip, graph=replace(study.graph, mode="infer"))
-    assert "gradients" not in reports.answer_lines(inference)[0]
-
-
 def _with_times(study: Study, latency_s: float, speedup: float) -> Study:
     schedule = replace(study.chosen.schedule, makespan_s=latency_s, sequential_s=latency_s * speedup)
     chosen = replace(study.chosen, latency_s=latency_s, schedule=schedule)
