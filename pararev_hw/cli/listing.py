@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import (
     JsonOpt,
 )
+from pararev_hw.versions import version_of
 
 
 def list_models(json_: JsonOpt = False) -> None:
@@ -107,4 +107,4 @@ def list_schedulers(json_: JsonOpt = False) -> None:
 
 def version() -> None:
     """Print the version."""
-    typer.echo(metadata.version("pararev-hw"))
+    typer.echo(version_of("pararev-hw"))

@@ -17,7 +17,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from pararev_hw.sweeps.problem import Table
 from pararev_hw.sweeps.sources import changed
 from pararev_hw.sweeps.spec import FORMAT, Sweep
 from pararev_hw.types import SweepPoint
+from pararev_hw.versions import version_of
 
 RESULTS = "results.parquet"
 BASE = "base.json"
@@ -288,7 +288,7 @@ def _manifest(sweep: Sweep) -> dict[str, Any]:
         "fingerprint": sweep.fingerprint,
         "rows": sweep.rows,
         "chunk_rows": sweep.chunk_rows,
-        "versions": {name: metadata.version(name) for name in ("pararev-hw", "torch")},
+        "versions": {name: version_of(name) for name in ("pararev-hw", "torch")},
     }
 
 
