@@ -26,20 +26,20 @@ def lstm(site: Site) -> Run:
     if site.attribute("input_forget", 0):
         raise BadInput("couples its input and forget gates: torch has no such LSTM")
     _only_activations(site, ("Sigmoid", "Tanh", "Tanh"))
-    return _layer(site, torch._VF.lstm, (0, 2, 3, 1), states=(5, 6))
+    return _layer(site, torch.lstm, (0, 2, 3, 1), states=(5, 6))
 
 
 def gru(site: Site) -> Run:
     _only_activations(site, ("Sigmoid", "Tanh"))
     resets_after = bool(site.attribute("linear_before_reset", 0))
-    return _layer(site, torch._VF.gru if resets_after else _gru_reset_before, (1, 0, 2), states=(5,))
+    return _layer(site, torch.gru if resets_after else _gru_reset_before, (1, 0, 2), states=(5,))
 
 
 def rnn(site: Site) -> Run:
     named = [str(a) for a in _activations(site, ("Tanh",))]
     if len(set(named)) != 1 or named[0] not in ("tanh", "relu"):
         raise BadInput(f"has the activations {', '.join(named)}: Tanh or Relu can be imported")
-    return _layer(site, torch._VF.rnn_tanh if named[0] == "tanh" else torch._VF.rnn_relu, (0,), states=(5,))
+    return _layer(site, torch.rnn_tanh if named[0] == "tanh" else torch.rnn_relu, (0,), states=(5,))
 
 
 def _activations(site: Site, usual: Sequence[str]) -> list[str]:
