@@ -91,9 +91,9 @@ if not TYPE_CHECKING:  # a type checker reports names that are not there, and ne
         if place is not None:
             return getattr(import_module(place), name)
         if name == "__version__":
-            from pararev_hw.versions import version_of
+            from pararev_hw.versions import installed_version
 
-            return version_of("pararev-hw")
+            return installed_version("pararev-hw")
         raise AttributeError(f"module 'pararev_hw' has no attribute {name!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 
-def version_of(package: str) -> str:
+def installed_version(package: str) -> str:
     """The installed version, or "not installed": this package also runs from a checkout that is on the path."""
     try:
         return metadata.version(package)

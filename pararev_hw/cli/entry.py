@@ -36,7 +36,7 @@ from pararev_hw.errors import (
     Terminated,
     first_line,
 )
-from pararev_hw.versions import version_of
+from pararev_hw.versions import installed_version
 
 NAME = "pararev-hw"
 _AGAIN_S = 0.01  # after which a signal is sent again that Python dropped
@@ -185,7 +185,7 @@ def _failed_import(error: BaseException) -> str | None:
 
 def _internal_error(error: BaseException) -> int:
     """One line, and a file with what a report of the bug needs."""
-    parts = [f"{NAME} {version_of(NAME)}, Python {sys.version.split()[0]}", f"command: {sys.argv!r}", ""]
+    parts = [f"{NAME} {installed_version(NAME)}, Python {sys.version.split()[0]}", f"command: {sys.argv!r}", ""]
     try:
         parts += traceback.format_exception(error)
     except Exception:  # an exception that cannot be printed

@@ -13,7 +13,7 @@ from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import (
     JsonOpt,
 )
-from pararev_hw.versions import version_of
+from pararev_hw.versions import installed_version
 
 
 def list_models(json_: JsonOpt = False) -> None:
@@ -107,4 +107,4 @@ def list_schedulers(json_: JsonOpt = False) -> None:
 
 def version() -> None:
     """Print the version."""
-    typer.echo(version_of("pararev-hw"))
+    typer.echo(installed_version("pararev-hw"))

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from pararev_hw.measurement.quick import cpu_name
 from pararev_hw.types import OpTime
 from pararev_hw.types.profile import Estimate
-from pararev_hw.versions import version_of
+from pararev_hw.versions import installed_version
 
 STORE_VERSION = 3
 MAX_BYTES = 256 << 20
@@ -50,7 +50,7 @@ def machine_description() -> dict[str, str]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()}",
-        "pararev_hw": version_of("pararev-hw"),
+        "pararev_hw": installed_version("pararev-hw"),
     }
     return described | {name: os.environ[name] for name in _SETTINGS if name in os.environ}
 

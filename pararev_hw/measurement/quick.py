@@ -20,7 +20,7 @@ from pararev_hw.devices.instruction_sets import LIMIT_VARIABLE, instruction_set_
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.measurement.steps import computing_threads
 from pararev_hw.types import Device, DeviceParameter
-from pararev_hw.versions import version_of
+from pararev_hw.versions import installed_version
 
 _CORE_W = 10.0  # assumed: what one busy core of a server draws
 
@@ -37,7 +37,7 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
         raise BadInput(f"seconds is {seconds}: it must be positive and finite")
     with computing_threads(1):
         probes = _probe(threads, seconds)
-    source = f"torch {version_of('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
+    source = f"torch {installed_version('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
     figures = {
         name: DeviceParameter(value, f"{meaning}; {source}", "measured") for name, (value, meaning) in probes.items()
     }
@@ -161,7 +161,7 @@ def cache_name(threads: int = 1) -> str:
     measurement."""
     processor = re.sub(r"[^A-Za-z0-9]+", "-", cpu_name()).strip("-")
     settings = (instruction_set_here().name, os.environ.get("ATEN_CPU_CAPABILITY", ""))
-    words = [processor, str(threads), "torch", version_of("torch"), *(s.lower() for s in settings if s)]
+    words = [processor, str(threads), "torch", installed_version("torch"), *(s.lower() for s in settings if s)]
     return f"cpu-{'-'.join(re.sub('[^A-Za-z0-9.+_-]', '', word) for word in words)}.json"
 
 

@@ -33,7 +33,7 @@ from pararev_hw.sweeps.problem import Table
 from pararev_hw.sweeps.sources import changed
 from pararev_hw.sweeps.spec import FORMAT, Sweep
 from pararev_hw.types import SweepPoint
-from pararev_hw.versions import version_of
+from pararev_hw.versions import installed_version
 
 RESULTS = "results.parquet"
 BASE = "base.json"
@@ -288,7 +288,7 @@ def _manifest(sweep: Sweep) -> dict[str, Any]:
         "fingerprint": sweep.fingerprint,
         "rows": sweep.rows,
         "chunk_rows": sweep.chunk_rows,
-        "versions": {name: version_of(name) for name in ("pararev-hw", "torch")},
+        "versions": {name: installed_version(name) for name in ("pararev-hw", "torch")},
     }
 
 

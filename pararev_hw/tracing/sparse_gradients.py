@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 
 from pararev_hw.errors import TraceError
-from pararev_hw.torch_private import graph_task_id
+from pararev_hw.torch_private import FakeTensor, graph_task_id
 from pararev_hw.types import OpType
 
 if TYPE_CHECKING:
     from pararev_hw.tracing.recorder import Recorder
 
 _aten = torch.ops.aten
-MAKE = _aten._sparse_coo_tensor_with_dims_and_tensors.default
-_BAG = _aten._embedding_bag_backward.default
+MAKE = torch.ops.aten._sparse_coo_tensor_with_dims_and_tensors.default
+_BAG = torch.ops.aten._embedding_bag_backward.default
 MAKERS = frozenset({MAKE, _BAG})
 _SUM, _MEAN = 0, 1  # modes of an embedding bag
 _ADDED = (_aten.add_.Tensor, _aten.sub_.Tensor)
@@ -62,13 +61,13 @@ def run(recorder: Recorder, func: Any, args: Sequence[Any], kwargs: Mapping[str,
     if func is _BAG:
         return _of_bags(recorder, *args)
     parts = [a.pararev_parts for a in args if is_sparse(a)]
-    if func is _aten._indices.default:
+    if func is torch.ops.aten._indices.default:
         return _view(recorder, parts[0].indices)
-    if func is _aten._values.default:
+    if func is torch.ops.aten._values.default:
         return _view(recorder, parts[0].values)
     if func is _aten.is_coalesced.default:
         return False
-    if func is _aten._nnz.default:
+    if func is torch.ops.aten._nnz.default:
         return int(parts[0].values.shape[0])
     if func in _OF_SHAPE:
         return func(*args)
