@@ -75,12 +75,12 @@ def report_html(study: Study, script: str | None = None, against: SideBySide | N
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of this folder with the shared style and script inside."""
+def render(template: str, *more_scripts: str, **values: Any) -> str:
+    """A template of this folder with the shared style and script inside, and more scripts of this folder."""
     # Late: the machines that only measure need not have Jinja2.
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    script = _read("page.js")
+    script = "".join(map(_read, ("page.js", *more_scripts)))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined)
     environment.filters["unbroken"] = _unbroken

@@ -61,6 +61,7 @@ STYLE = (
     ".fig .critical{stroke:var(--ink);fill:none}"
     + "".join(f".fig .p-{name}{{fill:var(--phase-{name})}}" for name in PHASE_COLOURS)
     + "".join(f".fig .r-{name}{{fill:var(--role-{name})}}" for name in ROLE_COLOURS)
+    + ".fig .zone{fill:transparent;cursor:ns-resize}.fig .range{fill:var(--ink);fill-opacity:.3;pointer-events:none}"
     + ".fig .on{fill:#10151a;font-size:11px}.fig .on-forward{fill:var(--phase-forward-text);font-size:11px}"
 )
 

@@ -16,7 +16,7 @@ from pararev_hw.atomic import write_files
 from pararev_hw.reports import sweep_phrasing, sweep_svg, units
 from pararev_hw.reports.page import Cell, Row, markup, render
 from pararev_hw.reports.text import columns_of, plain_table
-from pararev_hw.types import SweepPoint, SweepResult
+from pararev_hw.types import PointExplanation, SweepPoint, SweepResult
 
 SHOWN = 12  # rows of the front in the terminal
 MOST_ROWS = 200  # of the front on the page; all are in pareto.csv
@@ -99,7 +99,7 @@ def pareto_csv(result: SweepResult) -> str:
 def sweep_table(result: SweepResult) -> Table:
     """The front, the recommended configuration in bold, no more rows than a terminal shows."""
     table = plain_table(sweep_phrasing.counts(result))
-    named = sweep_phrasing.named_axes(result, result.pareto[0], sweep_phrasing.recommended(result))
+    named = sweep_phrasing.named_axes(result, sweep_phrasing.best(result), sweep_phrasing.recommended(result))
     columns_of(
         table,
         (),
@@ -132,6 +132,7 @@ def sweep_html(result: SweepResult) -> str:
     """The sweep as one HTML document that needs nothing but itself."""
     return render(
         "sweep.html.j2",
+        "sweep.js",
         title=f"{result.name}: {result.evaluated:,} configurations of {result.device}",
         name=result.name,
         device=result.device,
@@ -140,10 +141,12 @@ def sweep_html(result: SweepResult) -> str:
         pareto_svg=markup(sweep_svg.pareto_svg(result)),
         parallel_svg=markup(sweep_svg.parallel_svg(result)),
         sensitivity_svg=markup(sweep_svg.sensitivity_svg(result)),
+        compared=_compared(result),
+        data=markup(json.dumps(_data(result), allow_nan=False).replace("<", "\\u003c")),
         heads=_heads(result),
         rows=_rows(result),
         hidden=max(0, len(result.pareto) - MOST_ROWS),
-        warnings=result.warnings,
+        warnings=[f"{line[:1].upper()}{line[1:]}" for line in result.warnings],
         merged=sweep_phrasing.hidden(result, len(result.pareto)),
         interactions=[
             (sweep_phrasing.objective(o), units.percent(share))
@@ -161,7 +164,7 @@ def sweep_html(result: SweepResult) -> str:
 
 
 def _tiles(result: SweepResult) -> list[tuple[str, str, str]]:
-    chosen, best = sweep_phrasing.recommended(result), result.pareto[0]
+    chosen, best = sweep_phrasing.recommended(result), sweep_phrasing.best(result)
     tiles = []
     for o in result.objectives[:4]:
         at_best = sweep_phrasing.value(best.objectives[o.name], o.unit)
@@ -197,8 +200,82 @@ def _rows(result: SweepResult) -> list[Row]:
         for a in result.parameters:
             shown = p.parameters[a.name]
             cells.append((sweep_phrasing.value(shown, a.unit), None if isinstance(shown, str) else shown))
-        rows.append(Row(tuple(cells), strong=p.row == chosen.row))
+        rows.append(Row(tuple(cells), strong=p.row == chosen.row, task=f"row-{p.row}"))
     return rows
+
+
+def _compared(result: SweepResult) -> dict[str, Any]:
+    """The recommended configuration, the best one and the base device, a row for each quantity."""
+    points = [
+        ("recommended", sweep_phrasing.recommended(result)),
+        (f"best {sweep_phrasing.objective(result.objectives[0])}", sweep_phrasing.best(result)),
+    ]
+    points += [("base device", result.base)] if result.base is not None else []
+    rows = []
+    for axis in (*result.objectives, *result.parameters):
+        cells: list[Cell] = [(sweep_phrasing.short(axis), None)]
+        for _, p in points:
+            cells.append((sweep_phrasing.value(_value(p, axis.name), axis.unit), None))
+        rows.append(Row(tuple(cells)))
+    return {"heads": [("", False), *((name, True) for name, _ in points)], "rows": rows}
+
+
+def _value(p: SweepPoint, name: str) -> Any:
+    return p.objectives[name] if name in p.objectives else p.parameters[name]
+
+
+def _data(result: SweepResult) -> dict[str, Any]:
+    """What the page's script knows: every configuration that is drawn, and why some of them cost what they cost."""
+    axes, scales = sweep_svg.parallel_axes(result)
+    chosen, best = sweep_phrasing.recommended(result), sweep_phrasing.best(result)
+    first = [chosen.row, *((best.row,) if best.row != chosen.row else ())]
+    names = {chosen.row: f"row {chosen.row} (recommended)", -1: "the base device"}
+    return {
+        "axes": [sweep_phrasing.short(a) for a in axes],
+        "objectives": [sweep_phrasing.objective(o) for o in result.objectives],
+        "first": first,
+        "points": [
+            {
+                "row": p.row,
+                "name": names.get(p.row, f"row {p.row}"),
+                "at": [round(sweep_svg.place_on(p, a, s), 4) for a, s in zip(axes, scales, strict=True)],
+                "value": [_number(_value(p, a.name)) for a in axes],
+                "shown": [sweep_phrasing.value(_value(p, a.name), a.unit) for a in axes],
+            }
+            for p in sweep_svg.drawn_points(result)
+        ],
+        "why": {str(e.row): _why(result, e) for e in result.explanations},
+    }
+
+
+def _why(result: SweepResult, e: PointExplanation) -> dict[str, Any]:
+    shares = sorted(e.time_shares.items(), key=lambda item: -item[1])
+    energy = sorted(e.energy_j.items(), key=lambda item: (item[0] == "total", -item[1]))
+    dots = [
+        [layer.macs_per_byte, layer.macs_per_s, f"{layer.name}: {layer.limit}", layer.share]
+        for layer in e.layers
+        if layer.macs_per_byte and layer.macs_per_s
+    ]
+    unit_of = {a.name: a.unit for a in result.parameters}
+    return {
+        "time": [[name, share] for name, share in shares if share >= 0.0005],
+        "layers": [{"name": x.name, "limit": x.limit, "share": x.share} for x in e.layers],
+        "roofline": {"peak": e.macs_per_s_peak, "bandwidth": e.bytes_per_s, "points": dots}
+        if dots and e.macs_per_s_peak and e.bytes_per_s
+        else None,
+        "energy": [[part, units.joules(joule)] for part, joule in energy],
+        "neighbours": [
+            [
+                f"{n.parameter} {sweep_phrasing.value(n.value, unit_of.get(n.parameter, ''))}",
+                *(
+                    (sweep_phrasing.value(n.objectives[o.name], o.unit) for o in result.objectives)
+                    if not n.failed
+                    else (n.failed, *("" for _ in result.objectives[1:]))
+                ),
+            ]
+            for n in e.neighbours
+        ],
+    }
 
 
 def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:

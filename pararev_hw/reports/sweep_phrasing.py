@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ _PHRASES: Mapping[str, tuple[str, str]] = {  # one, several
     "lanes": ("{} core", "{} cores"),
     "sram_bytes_per_lane": ("{} of SRAM each", "{} of SRAM each"),
     "memory_bandwidth_bytes_per_s": ("a main memory of {}", "a main memory of {}"),
+    "noc_bandwidth_bytes_per_s": ("a network on chip of {}", "a network on chip of {}"),
+    "sram_bandwidth_bytes_per_s": ("an SRAM of {}", "an SRAM of {}"),
     "pe_rows": ("{} PE row", "{} PE rows"),
     "pe_columns": ("{} PE column", "{} PE columns"),
     "clock_hz": ("a clock of {}", "a clock of {}"),
@@ -71,10 +74,10 @@ def short(axis: SweepAxis) -> str:
 def configuration(result: SweepResult, point: SweepPoint, named: tuple[SweepAxis, ...] | None = None) -> str:
     """A configuration by the parameters that matter: "8 cores with 256 KiB of SRAM each and 16 PE rows"."""
     axes = named if named is not None else telling(result)
-    parts = []
+    parts: list[str] = []
     for axis in axes:
         shown = value(point.parameters[axis.name], axis.unit)
-        one, several = _PHRASES.get(axis.name, (f"{axis.name} {{}}", f"{axis.name} {{}}"))
+        one, several = _PHRASES.get(axis.name, (f"{short(axis)} {{}}", f"{short(axis)} {{}}"))
         parts.append((one if shown == "1" else several).format(shown))
     if not parts:
         return "the only configuration"
@@ -107,32 +110,48 @@ def recommended(result: SweepResult) -> SweepPoint:
     return result.pareto[0] if result.recommended is None else result.recommended
 
 
+ALIKE = 0.01  # relative: what is as good as the best in the first objective
+
+
+def best(result: SweepResult) -> SweepPoint:
+    """The best in the first objective; of those within 1 % of it, the one that costs least in the other objectives."""
+    first, *others = result.objectives
+    leader = result.pareto[0].objectives[first.name]
+    alike = [p for p in result.pareto if share_of_best(first, leader, p.objectives[first.name]) >= 1 - ALIKE]
+
+    def cost(p: SweepPoint) -> float:
+        logs = [(-1 if o.maximise else 1) * math.log(max(p.objectives[o.name], 1e-300)) for o in others]
+        return round(sum(logs), 9)
+
+    return min(alike, key=lambda p: (cost(p), p.row)) if others else result.pareto[0]
+
+
 def answer(result: SweepResult) -> str:
     """The sweep in a sentence or two: which configuration to take, what it costs, and what the best would take."""
     if not result.pareto:
         return f"None of {result.evaluated:,} configurations is possible."
-    best, chosen = result.pareto[0], recommended(result)
+    leader, chosen = best(result), recommended(result)
     first = result.objectives[0]
-    shown = value(best.objectives[first.name], first.unit)
-    named = named_axes(result, best, chosen)
+    shown = value(leader.objectives[first.name], first.unit)
+    named = named_axes(result, leader, chosen)
     others = result.objectives[1:]
-    if chosen.row == best.row or not others:
-        sentence = f"{_capital(configuration(result, best, named))}: the best {objective(first)}, {shown}"
+    if chosen.row == leader.row or not others:
+        sentence = f"{_capital(configuration(result, leader, named))}: the best {objective(first)}, {shown}"
         if others:
             sentence += f"; it is also the best compromise with {_listed([objective(o) for o in others])}"
         return f"{sentence}.".replace("%", " %")
-    share = share_of_best(first, best.objectives[first.name], chosen.objectives[first.name])
+    share = min(1.0, share_of_best(first, leader.objectives[first.name], chosen.objectives[first.name]))
     subject = configuration(result, chosen, named)
     verb = "reach" if subject[0].isdigit() and not subject.startswith("1 ") else "reaches"
     compared = []
     for o in others:
-        at_best = best.objectives[o.name]
+        at_best = leader.objectives[o.name]
         part = f"{chosen.objectives[o.name] / at_best:.0%} of its {objective(o)}" if at_best else objective(o)
         compared.append(part)
     values = ", ".join(value(chosen.objectives[o.name], o.unit) for o in result.objectives)
     return (
         f"{_capital(subject)} {verb} {share:.0%} of the best {objective(first)} at {_listed(compared)} ({values}); "
-        f"the best {objective(first)}, {shown}, takes {configuration(result, best, named)}."
+        f"the best {objective(first)}, {shown}, takes {configuration(result, leader, named)}."
     ).replace("%", " %")
 
 

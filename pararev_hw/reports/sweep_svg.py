@@ -66,7 +66,9 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
     def dot(p: SweepPoint, radius: float, colour: str, opacity: float) -> str:
         place = {"cx": left + across.share(_of(p, x)) * width, "cy": bottom - up.share(_of(p, y)) * PANEL}
         style = f"fill:{colour};fill-opacity:{opacity:g}"
-        return svg.element("circle", svg.title(tooltip(result, p)), r=radius, style=style, **place)
+        return svg.element(
+            "circle", svg.title(tooltip(result, p)), r=radius, style=style, data_task=f"row-{p.row}", **place
+        )
 
     parts += [dot(p, 2.2, _OTHER, 0.45) for p in others]
     parts += [dot(p, 3.6, _ACCENT, 0.9) for p in front]
@@ -77,7 +79,8 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: 
         cy = bottom - up.share(_of(result.base, y)) * PANEL
         style = f"fill:none;stroke:{_BASE};stroke-width:2"
         title = svg.title(tooltip(result, result.base))
-        parts.append(svg.element("rect", title, x=cx - 6, y=cy - 6, width=12, height=12, style=style))
+        square = {"x": cx - 6, "y": cy - 6, "width": 12.0, "height": 12.0}
+        parts.append(svg.element("rect", title, style=style, data_task="row--1", **square))
     return "".join(parts)
 
 
@@ -113,13 +116,36 @@ def _thinned(points: Sequence[SweepPoint], most: int) -> list[SweepPoint]:
     return list(points[::step])
 
 
+def _lines(result: SweepResult) -> tuple[list[SweepPoint], list[SweepPoint]]:
+    """Configurations of the front, and others, that the parallel coordinates show."""
+    return _thinned(result.pareto, MOST_FRONT_LINES), _thinned(result.sample, MOST_LINES)
+
+
+def parallel_axes(result: SweepResult) -> tuple[list[SweepAxis], list[Axis]]:
+    """The axes of the parallel coordinates, and the scale of each."""
+    axes = [*result.parameters, *result.objectives]
+    drawn = drawn_points(result)
+    return axes, [Axis.of([_of(p, a) for p in drawn], a.unit, 0.02) for a in axes]
+
+
+def drawn_points(result: SweepResult) -> list[SweepPoint]:
+    """Every configuration that a picture or the page's table shows, each once."""
+    front, others = _thinned(result.pareto, MOST_FRONT), _thinned(result.sample, MOST_POINTS)
+    lines = _lines(result)
+    chosen = [sweep_phrasing.recommended(result)] if result.pareto else []
+    points = (*front, *lines[0], *lines[1], *others, *chosen, *_base(result))
+    return list({p.row: p for p in points}.values())
+
+
+def place_on(point: SweepPoint, axis: SweepAxis, scale: Axis) -> float:
+    """Where a configuration lies on an axis, a share of its length from below."""
+    return scale.share(_of(point, axis))
+
+
 def parallel_svg(result: SweepResult) -> str:
     """Parallel coordinates: a line per configuration through all parameters and objectives."""
-    axes = [*result.parameters, *result.objectives]
-    front = _thinned(result.pareto, MOST_FRONT_LINES)
-    others = _thinned(result.sample, MOST_LINES)
-    drawn = (*result.pareto, *others, sweep_phrasing.recommended(result), *_base(result)) if result.pareto else others
-    scales = [Axis.of([_of(p, a) for p in drawn], a.unit, 0.02) for a in axes]
+    axes, scales = parallel_axes(result)
+    front, others = _lines(result)
     top, height, left = 64.0, 300.0, 60.0
     step = (svg.WIDTH - left - 80.0) / max(1, len(axes) - 1)
 
@@ -129,7 +155,8 @@ def parallel_svg(result: SweepResult) -> str:
             for k, (a, s) in enumerate(zip(axes, scales, strict=True))
         )
         style = f"fill:none;stroke:{colour};stroke-width:{width:g};stroke-opacity:{opacity:g}"
-        return svg.element("polyline", svg.title(tooltip(result, p)), points=" ".join(places), style=style)
+        title = svg.title(tooltip(result, p))
+        return svg.element("polyline", title, points=" ".join(places), style=style, data_task=f"row-{p.row}")
 
     parts = [line(p, _OTHER, 0.7, 0.25) for p in others]
     parts += [line(p, _ACCENT, 1.2, 0.55) for p in front]
@@ -146,6 +173,10 @@ def parallel_svg(result: SweepResult) -> str:
         parts.append(
             f"<g>{svg.title(axis.name)}{svg.text(end, top - 14 - 16 * (k % 2), name, f'strong {place}'.strip())}</g>"
         )
+        keys = f"range of {axis.name}: arrow keys move the upper end, with Shift the lower one, Escape clears"
+        zone = {"class_": "zone", "data_axis": str(k), "tabindex": "0", "aria_label": keys}
+        parts.append(svg.element("rect", x=at - 10, y=top, width=20, height=height, **zone))
+        parts.append(svg.element("rect", class_="range", x=at, y=top, width=0, height=0))
         for share, label in scale.ticks():
             shown = svg.shorten(label, max(34.0, step - 10), 11)
             parts.append(svg.text(at + 5, top + height * (1 - share) + 4, shown, "small halo"))

@@ -152,7 +152,7 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
     order = {p.row for p in every}
     recommended = _recommended(store, front, columns) if front else None
     computed = sweep.rows - resumed
-    return SweepResult(
+    result = SweepResult(
         name=sweep.name,
         device=sweep.device.title,
         scheduler=sweep.scheduler,
@@ -173,9 +173,11 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
         interactions={o.column: analysis.fit.interactions(o.column) for o in sweep.objectives},
         recommended=recommended,
         base=store.base(),
-        warnings=_edges(sweep, analysis.fit, (front[0], recommended)) if recommended is not None else (),
         combinations=sweep.space.combinations,
     )
+    if recommended is None:
+        return result
+    return replace(result, warnings=_edges(sweep, analysis.fit, (sweep_phrasing.best(result), recommended)))
 
 
 def _values(points: Sequence[SweepPoint], sweep: Sweep) -> list[NDArray[np.float64]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
+from pararev_hw.sweeps.explain import explained, read_explanations, write_explanations
 from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
 from pararev_hw.sweeps.sources import digests, users_files
 from pararev_hw.sweeps.spec import Sweep
@@ -53,6 +55,7 @@ def run(
         resumed = sum(b - a for a, b in map(sweep.span, store.finished))
         wanted = missing(store)
         seconds = 0.0
+        problem: Problem | None = None
         if wanted:
             problem = prepare(sweep, progress)
             networks = tuple(located(str(n), sweep.folder) for n in sweep.space.parameters[0].values)
@@ -68,6 +71,12 @@ def run(
         if wanted or not (folder / "results.csv").exists():
             store.write_csv()
         result = analyse(store, resumed, seconds)
+        if problem is not None and result.pareto:
+            progress("explaining the points that matter")
+            result = replace(result, explanations=explained(problem, result))
+            write_explanations(folder, sweep.fingerprint, result.explanations)
+        else:
+            result = replace(result, explanations=read_explanations(folder, sweep.fingerprint))
         write_chips(sweep, result, folder)
     if not result.pareto:
         raise Infeasible(f"{sweep.name}: none of {result.evaluated:,} configurations is possible: {_reasons(result)}")

@@ -367,6 +367,9 @@ def _ranged(name: str, entry: dict[object, object], at: str) -> Parameter:
     return Parameter(name, values, low, high, "log" if scale == "log" else "linear")
 
 
+_UNIT_OF_ENDING = {"_mm2": "mm2", "_s": "s", "_j": "J", "_bytes": "B"}  # of derived quantities
+
+
 def _objective(
     text: str, device: Device, varied: list[Parameter], derived: Mapping[str, Expression], k: int
 ) -> Objective:
@@ -374,7 +377,9 @@ def _objective(
     maximise = len(words) == 2 and words[0] in ("maximise", "maximize")
     name = words[1] if maximise else text
     if name in derived and not derived[name].truth:
-        return Objective(name, name, "", name.replace("_", " "), derived[name].text, maximise)
+        ending = next((e for e in _UNIT_OF_ENDING if name.endswith(e) and name != e), "")
+        label = name.removesuffix(ending).replace("_", " ")
+        return Objective(name, name, _UNIT_OF_ENDING.get(ending, ""), label, derived[name].text, maximise)
     if name not in OBJECTIVES:
         raise BadInput(f"objectives[{k}]: {unknown_name('objective', name, (*OBJECTIVES, *derived))}")
     objective = OBJECTIVES[name]

@@ -62,7 +62,10 @@ from pararev_hw.types.profile import Profile as Profile
 from pararev_hw.types.profile import StepSample as StepSample
 from pararev_hw.types.schedule import Placement as Placement
 from pararev_hw.types.schedule import Schedule as Schedule
+from pararev_hw.types.sweep import LayerLimit as LayerLimit
+from pararev_hw.types.sweep import PointExplanation as PointExplanation
 from pararev_hw.types.sweep import SweepAxis as SweepAxis
+from pararev_hw.types.sweep import SweepNeighbour as SweepNeighbour
 from pararev_hw.types.sweep import SweepPoint as SweepPoint
 from pararev_hw.types.sweep import SweepResult as SweepResult
 from pararev_hw.types.table import Table as Table

@@ -33,6 +33,45 @@ class SweepPoint:
     alike: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class LayerLimit:
+    """A layer of a configuration: what sets its pace, its share of the busy time, where it lies on the roofline."""
+
+    name: str
+    limit: str
+    share: float
+    macs_per_byte: float | None  # of main memory; None: it moves none
+    macs_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SweepNeighbour:
+    """A configuration that differs in one parameter by one step; no objectives where it is not possible."""
+
+    parameter: str
+    value: Any
+    objectives: Mapping[str, float]
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PointExplanation:
+    """Why a configuration costs what it costs.
+
+    `time_shares` are shares of the time of all cores: what limits them while they are busy, and "waiting" (for another
+    core, or at the end of the step). `macs_per_s_peak` and `bytes_per_s` are the roofs of one core, None where the
+    device does not describe its cores.
+    """
+
+    row: int
+    time_shares: Mapping[str, float]
+    layers: tuple[LayerLimit, ...]
+    energy_j: Mapping[str, float]
+    neighbours: tuple[SweepNeighbour, ...]
+    macs_per_s_peak: float | None = None
+    bytes_per_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class SweepResult:
     """A finished sweep.
@@ -66,6 +105,7 @@ class SweepResult:
     base: SweepPoint | None = None
     warnings: tuple[str, ...] = ()
     interactions: Mapping[str, float | None] = field(default_factory=dict)
+    explanations: tuple[PointExplanation, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

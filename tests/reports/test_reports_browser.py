@@ -14,8 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from pararev_hw.reports import write_comparison, write_report
-from pararev_hw.types import Comparison
+from pararev_hw.reports import write_comparison, write_report, write_sweep
+from pararev_hw.types import (
+    Comparison,
+    LayerLimit,
+    PointExplanation,
+    SweepAxis,
+    SweepNeighbour,
+    SweepPoint,
+    SweepResult,
+)
 from tests.helpers import hand_built_study
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -103,11 +111,11 @@ def _chromium(page: Path, profile: Path, *extra: str) -> subprocess.CompletedPro
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _probed(html: str) -> str:
+def _probed(html: str, probe: str = PROBE) -> str:
     """A copy of the page that lets the probe run: the page's own policy would refuse a foreign script."""
     copy, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
     assert policies == 1
-    return copy.replace("</body>", PROBE)
+    return copy.replace("</body>", probe)
 
 
 def _console(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -221,6 +229,92 @@ def _corner(png: Path) -> tuple[int, int, int]:
     # The first pixel of the first row has no neighbour to be predicted from: it stands as it is.
     first = zlib.decompress(stream)[1 : 1 + channels]
     return first[0], first[1], first[2]
+
+
+SWEEP_PROBE = """
+<script>
+addEventListener("load", () => {
+  const seen = {}, panel = document.getElementById("pinned");
+  const heads = () => [...panel.querySelectorAll("table")[0].tHead.rows[0].cells].map((c) => c.textContent);
+  seen.first = heads();
+  seen.why = panel.querySelectorAll(".why").length;
+  seen.roof = panel.querySelectorAll(".roof circle").length;
+  const rows = [...document.querySelectorAll("tr[data-task^='row-']")];
+  const enter = new KeyboardEvent("keydown", { key: "Enter", bubbles: true });
+  rows.find((r) => r.dataset.task === "row-3").dispatchEvent(enter);
+  seen.keyboard = heads();
+  const third = document.querySelector("svg.pareto circle[data-task='row-2']");
+  third.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+  seen.clicked = heads();
+  seen.pins = new Set([...document.querySelectorAll(".pin")].map((e) => e.dataset.task)).size;
+  const line = document.querySelector("svg.parallel polyline[data-task='row-2']");
+  line.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+  seen.hot = [...document.querySelectorAll(".hot")].map((e) => e.tagName + e.dataset.task);
+  const zone = document.querySelector("[data-axis='0']"), box = zone.getBoundingClientRect();
+  const at = (share, type) => zone.dispatchEvent(new PointerEvent(type, {
+    bubbles: true, pointerId: 1, clientX: box.left + box.width / 2, clientY: box.bottom - share * box.height }));
+  at(0.5, "pointerdown"); at(1, "pointermove"); at(1, "pointerup");
+  seen.brushed = [...document.querySelectorAll("svg.parallel polyline.dim")].map((e) => e.dataset.task).sort();
+  seen.left = rows.filter((r) => !r.classList.contains("out")).map((r) => r.dataset.task).sort();
+  seen.status = document.getElementById("range-status").textContent;
+  zone.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
+  seen.cleared = document.querySelectorAll(".dim, tr.out").length;
+  zone.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
+  seen.arrow = document.querySelectorAll("svg.parallel polyline.dim").length;
+  seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  const wide = document.documentElement.clientWidth;
+  const all = [...document.querySelectorAll("table, svg")];
+  seen.cut = all.filter((e) => e.getBoundingClientRect().right > wide + 1).length;
+  const out = document.createElement("pre");
+  out.id = "probe";
+  out.textContent = JSON.stringify(seen);
+  document.body.append(out);
+});
+</script>
+</body>"""
+
+
+def _sweep() -> SweepResult:
+    """Four configurations of 1, 2, 4 and 8 cores, all on the front; the second is recommended."""
+    points = tuple(
+        SweepPoint(k, {"lanes": 2.0**k, "network": "<b>net"}, {"latency_s": 8.0 / 2**k, "energy_j": 1.0 + k})
+        for k in range(4)
+    )
+    layers = (LayerLimit("conv1", "SRAM", 0.6, 10.0, 1e9), LayerLimit("conv2", "PE array", 0.4, 100.0, 5e9))
+    step = (SweepNeighbour("lanes", 4.0, {"latency_s": 2.0, "energy_j": 3.0}),)
+    shares = {"SRAM": 0.5, "PE array": 0.3, "waiting": 0.2}
+    return SweepResult(
+        name="<script>sweep", device="a chip", scheduler="heft", method="grid",
+        parameters=(SweepAxis("lanes", "", log=True),), fixed={"network": "<b>net"},
+        objectives=(SweepAxis("latency_s", "s", label="latency"), SweepAxis("energy_j", "J", label="energy")),
+        evaluated=4, failed=0, reasons={}, resumed=0, configs_per_s=10.0, pareto=points[::-1], sample=(),
+        sensitivity={"latency_s": {"lanes": 1.0}, "energy_j": {"lanes": 1.0}}, combinations=4, recommended=points[1],
+        explanations=(PointExplanation(1, shares, layers, {"mac": 1.0, "total": 1.0}, step, 1e10, 1e9),),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("window", ["1280,900", "400,900"])
+def test_the_sweep_page_pins_compares_brushes_and_explains(window: str, tmp_path: Path) -> None:
+    page = write_sweep(_sweep(), tmp_path)[0]
+    done = _chromium(page, tmp_path / "profile0", "--dump-dom", f"--window-size={window}")
+    assert done.returncode == 0 and _console(done) == [], done.stderr[-2000:]
+    probe = tmp_path / "probe.html"
+    probe.write_text(_probed(page.read_text(encoding="utf-8"), SWEEP_PROBE), encoding="utf-8")
+    done = _chromium(probe, tmp_path / "profile", "--dump-dom", f"--window-size={window}")
+    assert done.returncode == 0 and _console(done) == [], done.stderr[-2000:]
+    seen = _seen(done.stdout)
+    # the recommended configuration and the fastest one stand there at first, the first with its reasons
+    assert seen["first"] == ["", "row 1 (recommended)", "row 3", "second / first"]
+    assert seen["why"] == 2 and seen["roof"] == 2
+    assert seen["keyboard"] == ["", "row 1 (recommended)"], "Enter on a pinned row lets it go"
+    assert seen["clicked"] == ["", "row 1 (recommended)", "row 2", "second / first"] and seen["pins"] == 2
+    assert {"polylinerow-2", "circlerow-2", "TRrow-2"} <= set(seen["hot"])  # type: ignore[call-overload]
+    # from the middle of the axis of 1 to 8 cores upwards: 4 and 8 are left
+    assert set(seen["brushed"]) == {"row-0", "row-1"}  # type: ignore[call-overload]
+    assert seen["left"] == ["row-2", "row-3"]
+    assert seen["status"] == "2 of the 4 configurations drawn are within the ranges"
+    assert seen["cleared"] == 0 and seen["arrow"] == 1  # 8 cores stand at the upper end
+    assert seen["overflow"] == 0 and seen["cut"] == 0
 
 
 def test_the_report_is_whole_without_script(tmp_path: Path) -> None:

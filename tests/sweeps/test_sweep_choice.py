@@ -91,6 +91,33 @@ def test_a_recommended_configuration_is_never_equalled_by_less_hardware(tmp_path
     assert "base device" not in reports.sweep_svg.pareto_svg(replace(result, base=None))
 
 
+def test_points_that_matter_are_explained(tmp_path: Path) -> None:
+    sweep = small_grid(tmp_path)
+    result = sweeps.run(sweep, tmp_path / "out", processes=1)
+    why = {e.row: e for e in result.explanations}
+    assert result.recommended is not None and result.recommended.row in why and -1 in why
+    table = sweeps.store.pq.read_table(tmp_path / "out" / "results.parquet").to_pylist()
+    by_row = {r["row"]: r for r in table}
+    names = [a.name for a in result.parameters]
+    for row, e in why.items():
+        assert sum(e.time_shares.values()) == pytest.approx(1.0, abs=1e-6)
+        assert e.layers and all(0 < layer.share <= 1 for layer in e.layers)
+        parts = sum(joule for part, joule in e.energy_j.items() if part != "total")
+        assert parts == pytest.approx(e.energy_j["total"])
+        if row < 0:
+            continue
+        assert e.macs_per_s_peak == 16 * by_row[row]["pe_rows"] * sweep.device.value("clock_hz")  # 16 columns
+        assert all(layer.macs_per_s <= e.macs_per_s_peak * (1 + 1e-9) for layer in e.layers)
+        for n in e.neighbours:  # one parameter differs, and the row is the sweep's own
+            wanted = {p: by_row[row][p] for p in names} | {n.parameter: n.value}
+            (there,) = (r for r in table if all(r[p] == wanted[p] for p in names))
+            assert n.objectives["latency_s"] == pytest.approx(there["latency_s"])
+    again = sweeps.run(sweep, tmp_path / "out", processes=1)
+    assert again.explanations == result.explanations
+    (tmp_path / "out" / "points.json").write_text("{")
+    assert sweeps.run(sweep, tmp_path / "out", processes=1).explanations == ()
+
+
 def test_a_row_is_reported_in_full(tmp_path: Path) -> None:
     result = sweeps.run(small_grid(tmp_path), tmp_path / "out", processes=1)
     reports.write_sweep(result, tmp_path / "out")

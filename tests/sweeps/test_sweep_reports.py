@@ -53,6 +53,12 @@ def test_the_answer_weighs_the_first_objective_against_the_second() -> None:
     )
 
 
+def test_of_those_that_are_all_but_the_best_the_cheapest_is_named() -> None:
+    found = result((16.0, 94e-3, 2.0), (8.0, 94.5e-3, 0.9), (2.0, 200e-3, 0.1), chosen=2)
+    assert sweep_phrasing.best(found).row == 1
+    assert "the best latency, 94.5 ms, takes 8 cores" in sweep_phrasing.answer(found)
+
+
 def test_one_core_reaches_it_and_the_best_may_be_best_in_both() -> None:
     assert sweep_phrasing.answer(result((4.0, 1.0, 3.0), (1.0, 1.05, 1.0), chosen=1)).startswith(
         "1 core with 256 KiB of SRAM each reaches"
