@@ -57,8 +57,10 @@ def _first(graph: BlockGraph, forward: Sequence[Op], *, inputs: bool) -> tuple[i
         return None
     if not inputs:
         return moving[-1].output_shapes[0]
-    shapes = moving[0].input_shapes
-    at = 1 if "addmm" in moving[0].name and len(shapes) > 1 else 0  # whose first operand is the bias
+    # what counts batches in a BatchNorm comes first and says nothing of the layer's input
+    first = next((t for t in moving if t.input_shapes and t.input_shapes[0]), moving[0])
+    shapes = first.input_shapes
+    at = 1 if "addmm" in first.name and len(shapes) > 1 else 0  # whose first operand is the bias
     return shapes[at] if shapes else None
 
 

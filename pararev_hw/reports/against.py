@@ -183,11 +183,11 @@ def _energies(a: OtherReport, b: OtherReport) -> list[Line]:
 
 
 def _layers(a: OtherReport, b: OtherReport) -> list[Line]:
-    """Layers by module, the largest difference of times first; those that do not differ are left out."""
+    """Layers that both have, the largest difference of times first; those that do not differ are left out."""
     first, second = ({layer.module: layer.time_s for layer in r.layers} for r in (a, b))
     differences = []
-    for module in dict.fromkeys((*first, *second)):
-        x, y = first.get(module), second.get(module)
+    for module in (m for m in first if m in second):
+        x, y = first[module], second[module]
         difference = abs((x or 0.0) - (y or 0.0))
         if difference > SAME * max(x or 0.0, y or 0.0):
             differences.append((-difference, module, x, y))

@@ -70,3 +70,9 @@ def test_the_csv_file_holds_every_row() -> None:
     assert [r["module"] for r in read] == [row.module for row in rows]
     assert next(r for r in read if r["module"] == "conv")["output_shape"] == "2x8x4x4"
     assert all(r["time_s"] == "" for r in read)
+
+
+def test_a_batchnorm_reads_the_image_and_not_its_counter_of_batches() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    rows = {layer.module: layer for layer in layers(trace_step(net, torch.rand(2, 3, 8, 8)).graph)}
+    assert rows["1"].type == "BatchNorm2d" and rows["1"].input_shape == rows["1"].output_shape == (2, 4, 6, 6)

@@ -82,6 +82,9 @@ def test_a_report_beside_another(tmp_path: Path) -> None:
     assert by_name["latency, recommended"].ratio == pytest.approx(2)
     assert by_name["memory, recommended"].ratio == 1
     assert [(line.name, line.ratio) for line in both.layers] == [("stem", 0.5)]
+    elsewhere = tuple(replace(x, module=f"other.{x.module}") for x in halved)
+    write_report(replace(other, layers=elsewhere), tmp_path / "elsewhere")
+    assert side_by_side(study, read_report(tmp_path / "elsewhere")).layers == (), "layers that only one has say nothing"
     page = report_html(study, against=both)
     assert "Side by side" in page and "Side by side" not in report_html(study)
 
