@@ -20,6 +20,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw.devices.board_power import has_board_power, share_of_draw
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.liveness import lives_throughout, own_at_peak, owned_by
 from pararev_hw.simulate import energy_by_group
@@ -64,7 +65,9 @@ def predict(
     for task, p in zip(graph.tasks, placed, strict=True):
         time_by_phase[task.phase] += p.end_s - p.start_s
         lane_busy[p.lane] += p.end_s - p.start_s
-    energy_by_phase = _energy_by_phase(graph, problem, placed, schedule.makespan_s, time_by_phase)
+    energy_by_phase = _within_board_power(
+        device, _energy_by_phase(graph, problem, placed, schedule.makespan_s, time_by_phase), schedule.makespan_s
+    )
     energy = _summed(energy_by_phase.values())
     return Prediction(
         device=device.name,
@@ -214,6 +217,22 @@ def _energy_by_phase(
         into["static"] = static_j * share
         into["total"] = sum(into.values())
     return dict(by_phase)
+
+
+def _within_board_power(
+    device: Device, by_phase: Mapping[str, EnergyParts], makespan_s: float
+) -> Mapping[str, EnergyParts]:
+    """The energies as a GPU's board lets them be: what its kernels would draw beyond the limit, it does not give."""
+    if not has_board_power(device):
+        return by_phase
+    share = share_of_draw(device, _summed(by_phase.values()), makespan_s)
+    held = {
+        phase: {
+            part: joules * (1.0 if part == "static" else share) for part, joules in parts.items() if part != "total"
+        }
+        for phase, parts in by_phase.items()
+    }
+    return {phase: {**parts, "total": sum(parts.values())} for phase, parts in held.items()}
 
 
 def _summed(phases: Iterable[EnergyParts]) -> EnergyParts:

@@ -46,7 +46,10 @@ def expected_error(graph: BlockGraph, hardware: Hardware, seconds: tuple[float, 
         return ExpectedError(latency, peak, FITTED_ENERGY if hardware.kind == "gpu" and fitted else None, unmeasured)
     published = _published(hardware, f"expected_error.{graph.mode}")
     energy = _published(hardware, "expected_error.energy")
-    return ExpectedError(QUICK_LOOK if _quick_look(hardware) else published, peak, energy, None)
+    power = _published(hardware, "expected_error.power")
+    if energy is None and published is not None and power is not None:
+        energy = math.hypot(published, power)  # joules are watts x seconds
+    return ExpectedError(QUICK_LOOK if _quick_look(hardware) else published, peak, energy, None, power)
 
 
 def _published(device: Device, name: str) -> float | None:

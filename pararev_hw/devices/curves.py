@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pararev_hw.devices.gpu_law import CARD
+from pararev_hw.devices.gpu_law import CARD, POWER
 from pararev_hw.types import DeviceParameter, Provenance
 
 _MEASURED = (
@@ -24,9 +24,15 @@ _PRIOR = "no published time depends on it: where the fit of benchmarks/fit_publi
 _TRANSFERRED = "median of the cards that benchmarks/fit_published_gpus.py was fitted to: this one was not measured"
 
 
+_POWERS = (
+    "measured by others, fitted by benchmarks/published_power.py to the board powers of four cards at several power "
+    "limits (ml-energy/zeus, Apache-2.0)"
+)
+
+
 @cache
-def _fitted() -> Mapping[str, Any]:
-    text = resources.files("pararev_hw.devices.fitted").joinpath("gpu.yaml").read_text(encoding="utf-8")
+def _fitted(file: str = "gpu.yaml") -> Mapping[str, Any]:
+    text = resources.files("pararev_hw.devices.fitted").joinpath(file).read_text(encoding="utf-8")
     fitted: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return fitted
 
@@ -42,6 +48,11 @@ def fitted_parameters(card: str, given_names: Collection[str]) -> dict[str, Devi
             if share in measured
             else DeviceParameter(fitted["other_cards"][share], _TRANSFERRED, "assumed")
         )
+    power = _fitted("gpu_power.yaml")
+    parameters |= {name: DeviceParameter(power[name], _POWERS, "published") for name in POWER}
+    parameters["expected_error.power"] = DeviceParameter(
+        power["expected_error"], f"{_POWERS}: errors on networks held out", "published"
+    )
     errors = fitted["expected_error"]
     for quantity, value in errors.get(card, errors["other_cards"]).items():
         source = "errors on families held out" if card in errors else "errors on cards held out"

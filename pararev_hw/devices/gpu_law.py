@@ -90,3 +90,15 @@ HOST: Mapping[str, tuple[str, str]] = {
         ("view", "an op that launches nothing"),
     )
 }
+
+# What a board draws: idle power + share x filled time x (limit - idle power), and no more than its limit lets it.
+POWER: Mapping[str, tuple[str, str]] = {
+    "filled_power_share": (
+        "factor",
+        "draw of kernels at their sustained rates, over what the board's limit allows above idle power",
+    ),
+    "power_limit_exponent": (
+        "factor",
+        "how sharply a draw is held below the board's limit: large, only at the limit itself",
+    ),
+}

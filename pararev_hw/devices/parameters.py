@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pararev_hw.devices.gpu_law import CARD, HOST, LAW
+from pararev_hw.devices.gpu_law import CARD, HOST, LAW, POWER
 from pararev_hw.devices.instruction_sets import InstructionSet
 
 _CHIPS = ("gpu", "cpu", "accelerator")  # devices that compute densely and have a main memory
@@ -293,14 +293,22 @@ _FIRST: Mapping[str, FigureInfo] = {
     "hop_energy_j.vertical": FigureInfo("J", "the same north or south, where it differs"),
     "hops_per_message": FigureInfo("1", "links that a message crosses on average, where no mesh is given"),
     "static_power_w": FigureInfo("W", "idle power and leakage, drawn as long as the step lasts", _CHIPS),
+    "board_power_w": FigureInfo("W", "the power limit of a GPU's board"),
 }
 
 PARAMETERS: Mapping[str, FigureInfo] = {
     **_FIRST,
-    **{name: FigureInfo(unit, meaning) for table in (LAW, CARD, HOST) for name, (unit, meaning) in table.items()},
+    **{
+        name: FigureInfo(unit, meaning) for table in (LAW, CARD, HOST, POWER) for name, (unit, meaning) in table.items()
+    },
     **{
         f"expected_error.{quantity}": FigureInfo("1", f"half of the 90 % interval of a predicted {text}, relative")
-        for quantity, text in (("train", "training step"), ("infer", "inference"), ("energy", "energy"))
+        for quantity, text in (
+            ("train", "training step"),
+            ("infer", "inference"),
+            ("energy", "energy"),
+            ("power", "power"),
+        )
     },
     "second_kind_lanes": FigureInfo("cores", "how many of the lanes, the last ones, are cores of a second kind"),
     **{

@@ -60,6 +60,7 @@ def report_document(study: Study) -> dict[str, Any]:
         "memory": asdict(graph.memory),
         "spikes": None if graph.spikes is None else asdict(graph.spikes),
         "eager_s": _eager_s(study),
+        "power": _power(study),
         "memory_limit_bytes": study.memory_limit_bytes,
         "recommendations": [_recommendation(r) for r in study.recommendations],
         "front": [{"latency_s": p.latency_s, "peak_bytes": p.peak_bytes} for p in study.front],
@@ -99,6 +100,21 @@ def layer_document(layer: Layer) -> dict[str, Any]:
     """A layer as JSON-ready data."""
     shapes = {k: None if (v := getattr(layer, k)) is None else list(v) for k in ("input_shape", "output_shape")}
     return asdict(layer) | shapes
+
+
+def _power(study: Study) -> dict[str, float | None] | None:
+    """Watts of the board and joules of the recommended step, and how far they may be off; None for other devices."""
+    error = study.chosen.expected_error
+    total = study.chosen.energy_j.get("total")
+    if study.device.kind != "gpu" or total is None:
+        return None
+    return {
+        "watts": study.chosen.power_w,
+        "joules_per_step": total,
+        "joules_per_sample": total / study.graph.batch,
+        "expected_error_of_watts": None if error is None else error.power,
+        "expected_error_of_joules": None if error is None else error.energy,
+    }
 
 
 def _eager_s(study: Study) -> float | None:
@@ -146,6 +162,7 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "peak_bytes": prediction.peak_bytes,
         "eager_peak_bytes": prediction.eager_peak_bytes,
         "energy_j": dict(prediction.energy_j),
+        "power_w": prediction.power_w,
         "energy_by_phase_j": {phase: dict(parts) for phase, parts in prediction.energy_by_phase_j.items()},
         "time_by_phase_s": dict(prediction.time_by_phase_s),
         "standing": prediction.provenance,

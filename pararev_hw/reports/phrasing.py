@@ -181,7 +181,7 @@ def answer_lines(study: Study) -> tuple[str, ...]:
         from_chip = chip_lines(study.chip, after.energy_j.get("total"), study.graph.model, study.device.title)
         return (*(f"Assumed: {line}." for line in first), *warnings, *from_chip)
     if study.recommendations:
-        return (*warnings, _opening(study), *_recommendation_lines(study), _parallel(study))
+        return (*warnings, _opening(study), *_recommendation_lines(study), *board_power(study), _parallel(study))
     tried = len(study.predictions) - 1
     gain = ratio(before.latency_s, after.latency_s)
     if study.best == 0 or gain is None or gain < 1 + SAME:
@@ -197,7 +197,22 @@ def answer_lines(study: Study) -> tuple[str, ...]:
             f"Recommended: {units.seconds(after.latency_s)} ({_gain(study, after)}), {units.size(after.peak_bytes)}, "
             f"{units.joules(after.energy_j.get('total'))}: {after.scheduler} {way(after, study.device)}."
         )
-    return (*warnings, _opening(study), verdict, _parallel(study))
+    return (*warnings, _opening(study), verdict, *board_power(study), _parallel(study))
+
+
+def board_power(study: Study) -> tuple[str, ...]:
+    """What a GPU's board draws in the recommended step: "Its board draws 212 W (+/- 15 %): 3.1 J per step, ..."."""
+    p = study.chosen
+    total = p.energy_j.get("total")
+    if study.device.kind != "gpu" or total is None or p.power_w is None:
+        return ()
+    error = p.expected_error
+    watts = "" if error is None or error.power is None else f" (+/- {100 * error.power:.0f} %)"
+    joules = "" if error is None or error.energy is None else f" (+/- {100 * error.energy:.0f} %)"
+    return (
+        f"The board draws {p.power_w:.0f} W{watts} in that step: {units.joules(total)} per step, "
+        f"{units.joules(total / study.graph.batch)} per sample{joules}.",
+    )
 
 
 def uncertainty(prediction: Prediction) -> str:

@@ -52,6 +52,7 @@ class ExpectedError:
     peak: float | None
     energy: float | None
     unmeasured_share: float | None
+    power: float | None = None
 
     @property
     def poor(self) -> bool:
@@ -84,6 +85,12 @@ class Prediction:
     expected_error: ExpectedError | None = None
     choices: tuple[str, ...] = ()  # rewrites of the step that it was made for, in words; none: the step as traced
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def power_w(self) -> float | None:
+        """Average power over the step; None where no energy is known."""
+        total = self.energy_j.get("total")
+        return None if total is None or self.latency_s <= 0 else total / self.latency_s
 
     def __repr__(self) -> str:
         return (

@@ -59,6 +59,7 @@ class _Products:
     n: Floats
     k: Floats
     groups: Floats
+    flops: Floats
     bytes: Floats
     peak: Floats
     aligned: NDArray[np.bool_]
@@ -127,6 +128,22 @@ class KernelTimes:
         traffic = q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
         out[q.at] = _overlapped(compute, traffic, value["overlap_exponent.cuda"])
         return out
+
+    def filled_seconds(self, value: Values) -> tuple[Floats, Floats]:
+        """How much of each kernel's time it would take if what binds it ran at the sustained rate of its class: of
+        kernels bound by arithmetic, and of those bound by traffic. Latency, operand loads, and multiprocessors that a
+        last wave leaves idle are no part of it."""
+        arithmetic, traffic = np.zeros(self.count), np.zeros(self.count)
+        bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
+        for p in self._products:
+            rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
+            arithmetic[p.at] = p.flops / rate
+            traffic[p.at] = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
+        q = self._plain
+        arithmetic[q.at] = q.flops / (q.peak * _looked_up(value, q.sustained) * _looked_up(value, q.compute_share))
+        traffic[q.at] = q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
+        filled = np.minimum(np.maximum(arithmetic, traffic), self.seconds(value))
+        return np.where(arithmetic > traffic, filled, 0.0), np.where(arithmetic > traffic, 0.0, filled)
 
     def uses(self, unit: str) -> bool:
         """Whether a matrix product runs on cores of that kind."""
@@ -198,6 +215,7 @@ def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
         n=_column(own, "n"),
         k=_column(own, "k"),
         groups=_column(own, "groups"),
+        flops=_column(own, "flops"),
         bytes=_column(own, "bytes"),
         peak=np.array(peaks, np.float64),
         aligned=_column(own, "aligned") > 0,

@@ -2,6 +2,7 @@
 
     device seconds(op) = sum over its kernels (seconds(kernel) + launch overhead)
     host seconds(op)   = host overhead x factor of its role        eager steps alone
+    joules(op)         = power above idle x filled seconds of its kernels, see `pararev_hw.devices.board_power`
 
 A CUDA graph replays without a host, and with a shorter gap between kernels.
 """
@@ -18,6 +19,7 @@ from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.devices.board_power import has_board_power, kernel_watts
 from pararev_hw.devices.gpu_law import HOST_ROLES
 from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device
@@ -48,13 +50,14 @@ def values_of(device: Device) -> Mapping[str, float]:
 
 
 def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts) -> OpCosts:
-    """What each op costs; `plain` is what the roofline says, from which energy and occupancy are taken."""
+    """What each op costs; `plain` is what the roofline says, from which occupancy is taken, and energy where the
+    device's file gives no board power."""
     if "bfloat16" in {t.dtype for t in graph.op_types if t.true_flops} and not _gives(device, "bfloat16"):
         others = ", ".join(sorted(d for d in ("float16", "float32", "float64") if _gives(device, d)))
         raise BadInput(f"device {device.name!r} has no bfloat16: its matrix rates are for {others}")
     value = values_of(device)
     type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
-    busy, launches = _type_seconds(graph, device, value)
+    busy, arithmetic, traffic, launches = _type_seconds(graph, device, value)
     gap = value["launch_overhead_s"]
     if launch == "graph":
         gap = value.get("graph_launch_overhead_s", gap)
@@ -63,21 +66,29 @@ def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts)
     if launch == "eager":
         factors = {role: value.get(f"host_factor.{role}", 1.0) for role in HOST_ROLES}
         host = host_seconds(host_roles(graph), device.get("host_overhead_s", 0.0), factors)
-    return replace(plain, seconds=busy[type_of] + overhead, overhead_s=overhead, host_s=host)
+    energy = plain.energy_j
+    if has_board_power(device):
+        watts = kernel_watts(device)
+        energy = {"mac": arithmetic[type_of] * watts, "dram": traffic[type_of] * watts}
+    return replace(plain, seconds=busy[type_of] + overhead, overhead_s=overhead, host_s=host, energy_j=energy)
 
 
 def _gives(device: Device, dtype: str) -> bool:
     return f"{_RATE}{dtype}" in device.parameters
 
 
-def _type_seconds(graph: BlockGraph, device: Device, value: Mapping[str, float]) -> tuple[Floats, Floats]:
-    """Seconds of each op type without launches, and how many kernels it launches."""
+def _type_seconds(graph: BlockGraph, device: Device, value: Mapping[str, float]) -> tuple[Floats, ...]:
+    """Seconds of each op type without launches, those filled with arithmetic and those filled with traffic, and how
+    many kernels it launches."""
     index: dict[Kernel, int] = {}
     pairs = [(k, index.setdefault(kernel, len(index))) for k, t in enumerate(graph.op_types) for kernel in kernels(t)]
     n = len(graph.op_types)
     if not pairs:
-        return np.zeros(n), np.zeros(n)
+        return (np.zeros(n),) * 4
     types, which = np.array(pairs, np.int64).T
-    seconds = KernelTimes(tuple(index), card_of(device)).seconds(value)
-    busy: Floats = np.bincount(types, seconds[which], n).astype(np.float64)
-    return busy, np.bincount(types, minlength=n).astype(np.float64)
+    times = KernelTimes(tuple(index), card_of(device))
+    busy, arithmetic, traffic = (
+        np.bincount(types, seconds[which], n).astype(np.float64)
+        for seconds in (times.seconds(value), *times.filled_seconds(value))
+    )
+    return busy, arithmetic, traffic, np.bincount(types, minlength=n).astype(np.float64)

@@ -1,0 +1,153 @@
+"""Board powers that others measured, beside what the cost model's kernels draw.
+
+    python benchmarks/published_power.py --data ../shared/gpu --traces TRACES [--write]
+
+    draw  = idle + share x (filled time over the step's time) x (limit - idle)
+    watts = draw held below the limit: (draw^-e + limit^-e)^(-1/e)
+
+A kernel's filled time is that of its arithmetic or traffic at the sustained rate; launches, latencies and idle
+multiprocessors draw nothing beyond idle power. Two numbers are fitted for all cards, `share` and the exponent `e`, to
+the published averages at every power limit, and judged on each network by a fit to the three others, and on each card
+by a fit to the three others. An epoch's time, which holds data loading too, is the published one at the card's highest
+limit. The networks are traced as their authors publish them (published_power_networks.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from published_networks import cached, prepare
+from published_power_networks import NETWORKS, power_step, recurrent_kernels
+from published_tables import rows_of
+from scipy.optimize import least_squares
+
+from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
+from pararev_hw.costmodels.gpu.model import card_of, values_of
+from pararev_hw.devices import load_device
+from pararev_hw.devices.board_power import held_below
+
+FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu_power.yaml"
+LEFT_OUT = ("sentiment140",)  # how long its sentences are is not known
+_START = (0.9, 8.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A published average, and what the cost model says of the step behind it."""
+
+    card: str
+    network: str
+    batch: int
+    limit_w: float
+    watts: float
+    idle_w: float
+    board_w: float  # the card's highest limit
+    filled: float  # share of the step's time
+
+
+def published_runs(data: Path, traces: Path) -> tuple[Run, ...]:
+    rows = [r for r in rows_of(data / "zeus-power.csv") if r["dataset"] not in LEFT_OUT]
+    board = {card: max(float(r["power_limit"]) for r in rows if r["gpu"] == card) for card in {r["gpu"] for r in rows}}
+    epochs: dict[tuple[str, str, int], list[float]] = {}
+    for r in rows:
+        if float(r["power_limit"]) == board[r["gpu"]]:
+            key = r["gpu"], r["network"], int(r["batch_size"])
+            epochs.setdefault(key, []).append(float(r["time_per_epoch"]))
+    filled = {key: _filled_share(*key, float(np.median(seconds)), traces) for key, seconds in epochs.items()}
+    return tuple(
+        Run(
+            card=r["gpu"],
+            network=r["network"],
+            batch=int(r["batch_size"]),
+            limit_w=float(r["power_limit"]),
+            watts=float(r["average_power"]),
+            idle_w=load_device(r["gpu"]).value("static_power_w"),
+            board_w=board[r["gpu"]],
+            filled=filled[r["gpu"], r["network"], int(r["batch_size"])],
+        )
+        for r in rows
+        if (r["gpu"], r["network"], int(r["batch_size"])) in filled
+    )
+
+
+def _filled_share(card: str, network: str, batch: int, epoch_s: float, traces: Path) -> float:
+    work = cached(traces / "power", f"{network}-{batch}", lambda: power_step(network, batch))
+    kernels, counts = list(work.kernels), list(work.counts)
+    if network == "deepspeech2":
+        for kernel, count in recurrent_kernels(batch):
+            kernels.append(kernel)
+            counts.append(count)
+    device = load_device(card)
+    times, value = KernelTimes(kernels, card_of(device)), values_of(device)
+    busy = float((times.seconds(value) + value["launch_overhead_s"]) @ np.array(counts))
+    step = epoch_s * batch / NETWORKS[network].epoch
+    # a step that took less time than predicted was as busy as could be
+    return float(sum(times.filled_seconds(value)) @ np.array(counts)) / max(busy, step)
+
+
+def predicted(runs: Sequence[Run], share: float, exponent: float) -> np.ndarray:
+    return np.array(
+        [held_below(r.idle_w + share * r.filled * (r.board_w - r.idle_w), r.limit_w, exponent) for r in runs]
+    )
+
+
+def fit(runs: Sequence[Run]) -> tuple[float, float]:
+    """The share and the exponent, least squares on the relative error."""
+    watts = np.array([r.watts for r in runs])
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        return predicted(runs, *np.exp(x)) / watts - 1
+
+    share, exponent = np.exp(least_squares(residuals, np.log(_START), loss="soft_l1", f_scale=0.1).x)
+    return float(share), float(exponent)
+
+
+def unseen_errors(runs: Sequence[Run], group: Callable[[Run], str]) -> Mapping[str, np.ndarray]:
+    """Relative errors of each group by a fit to the others."""
+    found = {}
+    for name in sorted({group(r) for r in runs}):
+        share, exponent = fit([r for r in runs if group(r) != name])
+        own = [r for r in runs if group(r) == name]
+        found[name] = predicted(own, share, exponent) / np.array([r.watts for r in own]) - 1
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the published tables")
+    parser.add_argument("--traces", type=Path, default=Path("published-traces"), help="where traces are kept")
+    parser.add_argument("--write", action="store_true", help=f"write {FITTED.name}")
+    options = parser.parse_args()
+    if not (options.data / "zeus-power.csv").is_file():
+        sys.exit(f"error: {options.data}: has no zeus-power.csv: give the folder of the published tables")
+    prepare()
+    runs = published_runs(options.data, options.traces)
+    share, exponent = fit(runs)
+    print(f"{len(runs)} runs: share {share:.3f}, exponent {exponent:.1f}")
+    for what, group in (("network", lambda r: r.network), ("card", lambda r: r.card)):
+        errors = unseen_errors(runs, group)
+        for name, e in [*errors.items(), (f"all, each {what} unseen", np.concatenate(list(errors.values())))]:
+            size = np.abs(e)
+            print(
+                f"  {name:26s} n {len(e):4d}  MAPE {100 * size.mean():5.1f} %  median {100 * np.median(size):5.1f} %  "
+                f"90 % within {100 * np.quantile(size, 0.9):3.0f} %  bias {100 * e.mean():+.0f} %"
+            )
+    if options.write:
+        whole = np.abs(np.concatenate(list(unseen_errors(runs, lambda r: r.network).values())))
+        document = {
+            "filled_power_share": float(f"{share:.4g}"),
+            "power_limit_exponent": float(f"{exponent:.4g}"),
+            "expected_error": float(f"{np.quantile(whole, 0.9):.2g}"),
+        }
+        FITTED.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        print(f"wrote {FITTED}")
+
+
+if __name__ == "__main__":
+    main()
