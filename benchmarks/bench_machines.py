@@ -40,7 +40,7 @@ MACHINES: Mapping[str, Mapping[str, str]] = {
     "busy": {},  # and a neighbour that multiplies matrices
 }
 PIECES = {"measure": None, "profile-60": 1.0, "profile-180": 3.0}
-ZOO = ("pararev37", "pararev21_infer", "rev37", "rev21_wide", "ms34", "events24")
+ZOO = ("pararev37", "pararev21", "rev37", "rev21_wide", "ms34", "events24")
 _BUSY = "import torch\ntorch.set_num_threads(1)\na = torch.rand(1200, 1200)\nwhile True:\n    a @ a\n"
 
 
@@ -50,31 +50,31 @@ def _zoo(name: str, width: float, timesteps: int) -> nn.Module:
     return create(name, width=width, timesteps=timesteps)
 
 
-def pararev37(batch: int = 3) -> Any:
-    return _with_images(_zoo("pararevsnn37", 0.25, 3), batch)
+def pararev37(batch: int = 2) -> Any:
+    return _with_images(_zoo("pararevsnn37", 0.25, 2), batch)
 
 
-def pararev21_infer(batch: int = 7) -> Any:
-    return _with_images(_zoo("pararevsnn21", 0.375, 4), batch)
+def pararev21(batch: int = 5) -> Any:
+    return _with_images(_zoo("pararevsnn21", 0.25, 3), batch)
 
 
-def rev37(batch: int = 5) -> Any:
+def rev37(batch: int = 3) -> Any:
     return _with_images(_zoo("revsresnet37", 0.1875, 2), batch)
 
 
 def rev21_wide(batch: int = 3) -> Any:
-    return _with_images(_zoo("revsresnet21", 0.5, 3), batch)
+    return _with_images(_zoo("revsresnet21", 0.375, 2), batch)
 
 
 def ms34(batch: int = 3) -> Any:
-    return _with_images(_zoo("msresnet34", 0.25, 3), batch)
+    return _with_images(_zoo("msresnet34", 0.1875, 2), batch)
 
 
 def events24(batch: int = 2) -> Any:
     import torch
 
-    net = _zoo("pararevsnn24_dvs", 0.5, 4)
-    return net, (torch.rand(4, batch, 2, 128, 128) < 0.1).float()
+    net = _zoo("pararevsnn24_dvs", 0.375, 3)
+    return net, (torch.rand(3, batch, 2, 128, 128) < 0.1).float()
 
 
 def _with_images(net: nn.Module, batch: int) -> Any:

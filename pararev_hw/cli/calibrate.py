@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from pararev_hw.cli.console import columns, out, print_json, progress, say
+from pararev_hw.cli.console import columns, out, print_json, progress, say, terminated_as_interrupted
 from pararev_hw.cli.options import JsonOpt
 from pararev_hw.cli.outputs import check_output, is_stream, write_text
 
@@ -33,7 +33,7 @@ def calibrate(
 
     check_output(output)
     calibration.check_device(device)
-    with locked(None if is_stream(output) else output), progress() as tell:
+    with locked(None if is_stream(output) else output), progress() as tell, terminated_as_interrupted():
         profile, interrupted = calibration.calibrate(device, minutes, progress=tell)
         write_text(output, profile_to_json(profile))
     if plots is not None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pararev_hw import limits
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import cache_folder, hardware_named
+from pararev_hw.cli.inputs import cache_folder, hardware_named, measured_for
 from pararev_hw.cli.options import (
     BatchOpt,
     BlocksOpt,
@@ -22,6 +22,7 @@ from pararev_hw.cli.options import (
     GranularityOpt,
     JsonOpt,
     LaunchOpt,
+    MeasureOpt,
     ModeOpt,
     OptimizerOpt,
     SeedOpt,
@@ -69,6 +70,7 @@ def execute(
     optimizer: OptimizerOpt = None,
     launch: LaunchOpt = None,
     choices: ChoicesOpt = "none",
+    measure: MeasureOpt = False,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write torch's profiler's trace of one more step of the lanes here.")
     ] = None,
@@ -112,6 +114,8 @@ def execute(
             blocks=tuple(blocks or ()),
             device=torch_device,
         )
+        if measure:
+            hardware = measured_for(job.graph, hardware, tell)
         rewrite = select.rewrite(choices, hardware, scheduler=scheduler, lanes=count, progress=tell)
         document = execution.document(
             execution.execute(

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pararev_hw.cli.console import out, print_json, progress, say
+from pararev_hw.cli.console import out, print_json, progress, say, terminated_as_interrupted
 from pararev_hw.cli.inputs import hardware_named, measured_for
 from pararev_hw.cli.options import (
     BatchOpt,
@@ -29,7 +26,7 @@ from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
-    from pararev_hw.types import Profile
+    from pararev_hw.types import Profile, Validation
 
 
 _OF_TRAINING = ("profile", "suite", "tolerance", "minutes", "seed")
@@ -96,7 +93,7 @@ def _against_training(
 
     _check_tolerance(tolerance)
     fitted = _profile(profile)
-    with progress() as tell, _terminated_as_interrupted():
+    with progress() as tell, terminated_as_interrupted():
         result = validation.validate(
             fitted,
             suite,
@@ -114,6 +111,7 @@ def _against_training(
         out.print(reports.cases_table(result))
         out.print(reports.accuracy_table(result))
         out.print(reports.validation_answer(result), soft_wrap=True)
+        _print_coverage(result)
     for reason, count in Counter(line.partition(": ")[2] for line in result.left_out).items():
         say(f"not run: {count} of the suite's cases: {reason}")
     if written:
@@ -138,7 +136,7 @@ def _targets(
     from pararev_hw import reports, validation
 
     _check_tolerance(tolerance)
-    with progress() as tell, _terminated_as_interrupted():
+    with progress() as tell, terminated_as_interrupted():
         result = validation.validate_targets(
             targets,
             hardware_named(device, tell),
@@ -159,8 +157,7 @@ def _targets(
         out.print(reports.cases_table(result))
         out.print(reports.worst_ops_table(result))
         out.print(reports.accuracy_table(result))
-        if result.coverage is not None:
-            out.print(f"{result.coverage:.0%} of the cases lie within their expected error")
+        _print_coverage(result)
     for line in result.left_out:
         say(f"not run: {line}")
     if written:
@@ -171,23 +168,14 @@ def _targets(
         raise typer.Exit(1)
 
 
+def _print_coverage(result: Validation) -> None:
+    if result.coverage is not None:
+        out.print(f"{result.coverage:.0%} of the cases lie within their expected error; 90 % should")
+
+
 def _check_tolerance(tolerance: float | None) -> None:
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise BadInput(f"tolerance is {tolerance}: it is a share of one, such as 0.1")
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the measuring as Ctrl-C does: what is done so far is kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _check_choice(context: typer.Context, paper: bool, targets: bool) -> None:

@@ -27,6 +27,7 @@ NEVER_MEASURED = 1.0  # of an operation of a kind that was not measured
 STAND_IN = 0.6  # of an operation that the fit of its kind stands in for
 NO_HELD_OUT = 0.3  # of a fit that was checked on no held-out shape
 REPLAYED = 0.04  # of a replayed step as a whole, beside PyTorch's own loop
+NOISE = 2.44  # 1.645 / 0.6745: half of a 90 % interval over half of the interquartile range of normal samples
 BESIDE_OPS = 0.35  # of what PyTorch's loop spends beside its operations
 COMPOSED = 0.06  # of a sum of fitted operations that was checked on whole steps
 COMPOSED_UNCHECKED = 0.3  # where no whole step was measured
@@ -70,7 +71,7 @@ def _of_measured(
     beside = float(host_seconds(graph, device)[is_timed].sum()) / total
     spreads = np.array([device.ops[k].spread if k in device.ops else 0.0 for k in op_keys(graph)])
     noise = float((spreads * seconds).sum()) / total
-    return math.hypot(REPLAYED, BESIDE_OPS * beside, QUICK_LOOK * unmeasured, 0.5 * noise), unmeasured
+    return math.hypot(REPLAYED, BESIDE_OPS * beside, QUICK_LOOK * unmeasured, NOISE * noise), unmeasured
 
 
 def _of_profile(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +11,11 @@ from rich.text import Text
 
 from pararev_hw.reports import units
 from pararev_hw.reports.text import columns_of, plain_table
-from pararev_hw.types import Accuracy, StepCost, Validation, ValidationCase
+from pararev_hw.types import Accuracy, OpError, StepCost, Validation, ValidationCase
 
 HELD_OUT: Mapping[str, str] = {"network": "another network", "shape": "another shape"}
 _SHORT: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
+_FURTHEST = 5
 BASELINES: Mapping[str, str] = {
     "roofline": "roofline of the device's figures, nothing fitted",
     "flops x constant": "flops x one constant, from the calibration's own steps",
@@ -67,6 +68,7 @@ def _case(c: ValidationCase) -> dict[str, Any]:
         "expected_error": c.expected_error,
         "by_kind": [asdict(e) for e in c.by_kind],
         "worst_ops": [asdict(e) for e in c.worst_ops],
+        "by_module": [asdict(e) for e in c.by_module],
     }
 
 
@@ -161,14 +163,22 @@ def cases_table(validation: Validation) -> Table:
 
 
 def worst_ops_table(validation: Validation) -> Table:
-    """Of each of the user's networks, the ops whose predicted times differ most from the profiler's."""
-    table = plain_table("Where the error comes from: the five ops furthest off")
-    columns_of(table, ("network", "op"), ("predicted", "measured"))
+    """Of each of the user's networks, the kinds of operations, the operations and the modules whose predicted times
+    differ most from the profiler's."""
+    table = plain_table("Where the error comes from: what is furthest off")
+    columns_of(table, ("network", "by", "what"), ("predicted", "measured"))
     for c in validation.cases:
-        for k, e in enumerate(c.worst_ops):
-            cells = (c.network if k == 0 else "", e.name, units.seconds(e.predicted_s), units.seconds(e.measured_s))
-            table.add_row(*map(Text, cells), end_section=k == len(c.worst_ops) - 1)
+        parts = (("kind", _furthest(c.by_kind)), ("operation", c.worst_ops), ("module", _furthest(c.by_module)))
+        rows = [(by if k == 0 else "", e) for by, errors in parts for k, e in enumerate(errors)]
+        for k, (by, e) in enumerate(rows):
+            seconds = (units.seconds(e.predicted_s), units.seconds(e.measured_s))
+            cells = (c.network if k == 0 else "", by, e.name, *seconds)
+            table.add_row(*map(Text, cells), end_section=k == len(rows) - 1)
     return table
+
+
+def _furthest(errors: Sequence[OpError]) -> Sequence[OpError]:
+    return sorted(errors, key=lambda e: -abs(e.predicted_s - e.measured_s))[:_FURTHEST]
 
 
 def accuracy_table(validation: Validation) -> Table:

@@ -56,6 +56,7 @@ class ValidationCase:
     expected_error: float | None = None  # of the time, as it was predicted: half of the 90 % interval
     by_kind: tuple[OpError, ...] = ()  # of the user's own targets: where the error comes from
     worst_ops: tuple[OpError, ...] = ()
+    by_module: tuple[OpError, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.measured is None) != (self.failed is not None):

@@ -45,6 +45,7 @@ Progress = Callable[[str], None]
 _MOST_S, _LEAST_S = 7.0, 0.5  # of measuring one network's steps
 _MIN_STEPS = 7
 _WORST = 5
+_MODULE_DEPTH = 2  # of the paths by which ops are summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,15 +144,23 @@ def _case(
         expected_error=None if prediction.expected_error is None else prediction.expected_error.latency,
     )
     try:
-        measured, samples, by_op = _measured(job, limit_s)
+        measured, samples, calls_s = _measured(job, limit_s)
     except Infeasible:
         raise
     except Exception as error:
         # whatever a network raises while it really runs is this case's result, and no other's
         first = (str(error).strip().splitlines() or [""])[0][:200]
         return replace(case, failed=first or type(error).__name__)
-    by_kind, worst = op_errors(graph, cost(graph, at).op_seconds, by_op, measured.latency_s)
-    return replace(case, measured=measured, samples_s=samples, failed=None, by_kind=by_kind, worst_ops=worst)
+    parts = breakdown(graph, cost(graph, at).op_seconds, calls_s, measured.latency_s)
+    return replace(
+        case,
+        measured=measured,
+        samples_s=samples,
+        failed=None,
+        by_kind=parts.by_kind,
+        worst_ops=parts.worst_ops,
+        by_module=parts.by_module,
+    )
 
 
 def _quick_look_s(graph: BlockGraph, hardware: Hardware) -> float:
@@ -167,17 +176,17 @@ def _check_room(graph: BlockGraph) -> None:
         )
 
 
-def _measured(job: Job, limit_s: float) -> tuple[StepCost, tuple[float, ...], Mapping[str, float]]:
-    """Median time and peak memory of the real step, every sample, and seconds by op name in one profiled step."""
+def _measured(job: Job, limit_s: float) -> tuple[StepCost, tuple[float, ...], Mapping[str, Sequence[float]]]:
+    """Median time and peak memory of the real step, every sample, and seconds of each call in one profiled step."""
     with computing_threads(1):
         step = _real_step(job, next(execution.batches(job)))
         check_finite(step.run(), 1)
         step.run()
         peak = peak_bytes(step, "cpu")
         timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS)
-        by_op = _profiled(step, {t.name for t in job.graph.op_types})
+        calls_s = _profiled(step, {t.name for t in job.graph.op_types})
     gc.collect()
-    return StepCost(timing.median_s, peak), timing.seconds, by_op
+    return StepCost(timing.median_s, peak), timing.seconds, calls_s
 
 
 def _real_step(job: Job, batch: Batch) -> RealStep:
@@ -211,8 +220,8 @@ def _attributes(model: nn.Module) -> list[tuple[str, int, int]]:
     ]
 
 
-def _profiled(step: RealStep, names: set[str]) -> Mapping[str, float]:
-    """Seconds of one step by op name: of each outermost call of an op that the trace has."""
+def _profiled(step: RealStep, names: set[str]) -> Mapping[str, Sequence[float]]:
+    """Seconds of each outermost call of an op that the trace has, in one step, by op name in the order of the calls."""
     with _quiet(), profile(activities=[ProfilerActivity.CPU]) as profiled:
         step.run()
     of_event = {"::".join(name.split(".")[:2]): name for name in sorted(names)}
@@ -221,11 +230,11 @@ def _profiled(step: RealStep, names: set[str]) -> Mapping[str, float]:
         for e in profiled.profiler.kineto_results.events()
         if e.name() in of_event
     ]
-    seconds: dict[str, float] = defaultdict(float)
+    seconds: dict[str, list[float]] = defaultdict(list)
     end = 0
     for begin, over, name in sorted(events, key=lambda e: (e[0], -e[1])):
         if begin >= end:  # not inside another one
-            seconds[name] += (over - begin) / 1e9
+            seconds[name].append((over - begin) / 1e9)
             end = over
     return seconds
 
@@ -241,30 +250,53 @@ def _quiet() -> Iterator[None]:
             gc.enable()
 
 
-def op_errors(
-    graph: BlockGraph, predicted_s: Sequence[float], measured_by_name: Mapping[str, float], step_s: float
-) -> tuple[tuple[OpError, ...], tuple[OpError, ...]]:
-    """Predicted beside measured seconds by kind of op, and the ops whose times differ most.
+@dataclass(frozen=True, slots=True)
+class Breakdown:
+    """Predicted beside measured seconds by kind of op and by module, and the ops whose times differ most."""
 
-    Names stand for all overloads of an op. The profiler slows small ops: its times are scaled to the step's.
+    by_kind: tuple[OpError, ...]
+    by_module: tuple[OpError, ...]
+    worst_ops: tuple[OpError, ...]
+
+
+def breakdown(
+    graph: BlockGraph, predicted_s: Sequence[float], calls_s: Mapping[str, Sequence[float]], step_s: float
+) -> Breakdown:
+    """Where the difference lies, of predicted seconds per op and seconds of measured calls by op name.
+
+    Names stand for all overloads of an op. The profiler slows small ops: its times are scaled to the step's. The n-th
+    call of a name is the n-th op of that name in the trace; where their numbers differ, the ops share what was measured
+    as they share what was predicted.
     """
-    short = {t.name: ".".join(t.name.split(".")[:2]) for t in graph.op_types}
-    predicted: dict[str, float] = defaultdict(float)
-    kind_of: dict[str, str] = {}
-    for op, s in zip(graph.ops, predicted_s, strict=True):
-        t = graph.op_types[op.type]
-        predicted[short[t.name]] += s
-        kind_of.setdefault(short[t.name], "elementwise" if t.kind == "neuron" else t.kind)
-    measured: dict[str, float] = defaultdict(float)
-    for name, s in measured_by_name.items():
-        measured[short[name]] += s
-    total = sum(measured.values())
+    short = [".".join(graph.op_types[op.type].name.split(".")[:2]) for op in graph.ops]
+    calls: dict[str, list[float]] = defaultdict(list)
+    for name, seconds in calls_s.items():
+        calls[".".join(name.split(".")[:2])] += seconds
+    total = sum(sum(seconds) for seconds in calls.values())
     scale = min(1.0, step_s / total) if total > 0 else 1.0
-    by_kind: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for name, s in predicted.items():
-        by_kind[kind_of[name]][0] += s
-        by_kind[kind_of[name]][1] += scale * measured.get(name, 0.0)
-    ops = [OpError(name, s, scale * measured.get(name, 0.0)) for name, s in predicted.items()]
-    worst = sorted(ops, key=lambda e: (-abs(e.predicted_s - e.measured_s), e.name))[:_WORST]
-    kinds = sorted(by_kind.items(), key=lambda item: -max(item[1]))
-    return tuple(OpError(kind, p, m) for kind, (p, m) in kinds), tuple(worst)
+    ops_of: dict[str, list[int]] = defaultdict(list)
+    for k, name in enumerate(short):
+        ops_of[name].append(k)
+    measured_s = [0.0] * len(short)
+    for name, ops in ops_of.items():
+        whole, weight = scale * sum(calls[name]), sum(predicted_s[k] for k in ops)
+        for n, k in enumerate(ops):
+            if len(calls[name]) == len(ops):
+                measured_s[k] = scale * calls[name][n]
+            else:
+                measured_s[k] = whole * predicted_s[k] / weight if weight > 0 else whole / len(ops)
+    kinds = [graph.op_types[op.type].kind.replace("neuron", "elementwise") for op in graph.ops]
+    modules = [".".join(op.module.split(".")[:_MODULE_DEPTH]) or "the network itself" for op in graph.ops]
+    by_op = _summed(short, predicted_s, measured_s)
+    worst = sorted(by_op, key=lambda e: (-abs(e.predicted_s - e.measured_s), e.name))[:_WORST]
+    return Breakdown(_summed(kinds, predicted_s, measured_s), _summed(modules, predicted_s, measured_s), tuple(worst))
+
+
+def _summed(names: Sequence[str], predicted_s: Sequence[float], measured_s: Sequence[float]) -> tuple[OpError, ...]:
+    """Sums by name, the largest first."""
+    sums: dict[str, list[float]] = {}
+    for name, p, m in zip(names, predicted_s, measured_s, strict=True):
+        pair = sums.setdefault(name, [0.0, 0.0])
+        pair[0] += p
+        pair[1] += m
+    return tuple(OpError(name, p, m) for name, (p, m) in sorted(sums.items(), key=lambda item: -max(item[1])))

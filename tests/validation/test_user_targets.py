@@ -12,7 +12,7 @@ from torch import nn
 
 import pararev_hw as ph
 from pararev_hw.validation import StepOptions, validate_targets
-from pararev_hw.validation.user_targets import op_errors
+from pararev_hw.validation.user_targets import breakdown
 from tests.execution.test_running import cpu
 from tests.helpers.command_line import run
 
@@ -81,22 +81,30 @@ def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
     assert sum(e.measured_s for e in small.by_kind) <= small.measured.latency_s * 1.001
 
 
-def test_errors_by_kind_add_up_and_the_worst_come_first() -> None:
-    graph = ph.trace(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), torch.rand(2, 6), mode="infer", spikes="none")
+def test_errors_by_kind_and_module_add_up_and_the_worst_come_first() -> None:
+    net = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.Linear(6, 6))
+    graph = ph.trace(net, torch.rand(2, 6), mode="infer", spikes="none")
     names = [graph.op_types[op.type].name for op in graph.ops]
     predicted = [1e-6 * (k + 1) for k in range(len(names))]
-    measured = {"aten.addmm.default": 4e-6, "aten.relu.default": 1e-6}
-    kinds, worst = op_errors(graph, predicted, measured, step_s=1.0)
-    assert sum(e.predicted_s for e in kinds) == pytest.approx(sum(predicted))
-    assert sum(e.measured_s for e in kinds) == pytest.approx(5e-6)
-    by_name = {e.name: e for e in worst}
-    product = names.index("aten.addmm.default")
-    assert by_name["aten.addmm"].predicted_s == pytest.approx(predicted[product])
-    assert by_name["aten.addmm"].measured_s == pytest.approx(4e-6)
-    gaps = [abs(e.predicted_s - e.measured_s) for e in worst]
+    first, second = (k for k, name in enumerate(names) if name == "aten.addmm.default")
+    measured = {"aten.addmm.default": [4e-6, 7e-6], "aten.relu.default": [1e-6]}
+    parts = breakdown(graph, predicted, measured, step_s=1.0)
+    for errors in (parts.by_kind, parts.by_module):
+        assert sum(e.predicted_s for e in errors) == pytest.approx(sum(predicted))
+        assert sum(e.measured_s for e in errors) == pytest.approx(12e-6)
+    module = {e.name: e for e in parts.by_module}
+    assert module["0.0"].measured_s == pytest.approx(4e-6)  # the first call of addmm is the first layer's
+    assert module["1"].measured_s == pytest.approx(7e-6)
+    assert module["0.1"].measured_s == pytest.approx(1e-6)
+    op = {e.name: e for e in parts.worst_ops}["aten.addmm"]
+    assert op.predicted_s == pytest.approx(predicted[first] + predicted[second])
+    gaps = [abs(e.predicted_s - e.measured_s) for e in parts.worst_ops]
     assert gaps == sorted(gaps, reverse=True)
-    _, scaled = op_errors(graph, predicted, measured, step_s=2.5e-6)  # the profiler took twice the step's time
-    assert {e.name: e.measured_s for e in scaled}["aten.addmm"] == pytest.approx(2e-6)
+    scaled = breakdown(graph, predicted, measured, step_s=6e-6)  # the profiler took twice the step's time
+    assert {e.name: e.measured_s for e in scaled.worst_ops}["aten.addmm"] == pytest.approx(5.5e-6)
+    uneven = breakdown(graph, predicted, {"aten.addmm.default": [6e-6]}, step_s=1.0)  # one call fewer than in the trace
+    share = predicted[first] / (predicted[first] + predicted[second])
+    assert {e.name: e.measured_s for e in uneven.by_module}["0.0"] == pytest.approx(6e-6 * share)
 
 
 @pytest.mark.parametrize(
@@ -123,5 +131,6 @@ def test_the_document_says_what_was_expected(networks: str, tmp_path: Path) -> N
     assert ran.status == 0, ran.err
     document = json.loads(ran.out)
     assert document["cases"][0]["worst_ops"]
+    assert document["cases"][0]["by_module"]
     assert document["cases"][0]["expected_error"] is None  # nothing of that device was measured
     assert document["coverage"] is None
