@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -122,7 +123,11 @@ def _case(
     )
     graph = job.graph
     _check_room(graph)
-    at = hardware if measure is None else measure(graph, hardware, limit_s)
+    at, before_s = hardware, ()
+    if measure is not None:
+        limit_s /= 2
+        before_s = _steps_before(job, limit_s)
+        at = measure(graph, hardware, limit_s)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
@@ -144,7 +149,7 @@ def _case(
         expected_error=None if prediction.expected_error is None else prediction.expected_error.latency,
     )
     try:
-        measured, samples, calls_s = _measured(job, limit_s)
+        measured, samples, calls_s = _measured(job, limit_s, before_s)
     except Infeasible:
         raise
     except Exception as error:
@@ -176,8 +181,25 @@ def _check_room(graph: BlockGraph) -> None:
         )
 
 
-def _measured(job: Job, limit_s: float) -> tuple[StepCost, tuple[float, ...], Mapping[str, Sequence[float]]]:
-    """Median time and peak memory of the real step, every sample, and seconds of each call in one profiled step."""
+def _steps_before(job: Job, limit_s: float) -> tuple[float, ...]:
+    """Seconds of real steps ahead of the ops' own measurement: a machine whose speed drifts is then seen from both
+    sides. None where the step raises, which the steps after it tell."""
+    try:
+        with computing_threads(1):
+            step = _real_step(job, next(execution.batches(job)))
+            return measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS).seconds
+    except Infeasible:
+        raise
+    except Exception:
+        # a network may raise anything
+        return ()
+
+
+def _measured(
+    job: Job, limit_s: float, before_s: tuple[float, ...]
+) -> tuple[StepCost, tuple[float, ...], Mapping[str, Sequence[float]]]:
+    """Median time and peak memory of the real step, every sample, those before among them, and seconds of each call in
+    one profiled step."""
     with computing_threads(1):
         step = _real_step(job, next(execution.batches(job)))
         check_finite(step.run(), 1)
@@ -186,7 +208,10 @@ def _measured(job: Job, limit_s: float) -> tuple[StepCost, tuple[float, ...], Ma
         timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS)
         calls_s = _profiled(step, {t.name for t in job.graph.op_types})
     gc.collect()
-    return StepCost(timing.median_s, peak), timing.seconds, calls_s
+    # as many of each side, so that neither outweighs the other
+    count = min(len(before_s), len(timing.seconds)) or len(timing.seconds)
+    samples = (*before_s[:count], *timing.seconds[:count])
+    return StepCost(statistics.median(samples), peak), samples, calls_s
 
 
 def _real_step(job: Job, batch: Batch) -> RealStep:

@@ -81,6 +81,23 @@ def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
     assert sum(e.measured_s for e in small.by_kind) <= small.measured.latency_s * 1.001
 
 
+def test_steps_are_measured_before_and_after_the_ops(networks: str) -> None:
+    seen: list[int] = []
+
+    def measure(graph: ph.BlockGraph, hardware: Any, seconds: float) -> Any:
+        seen.append(len(graph.ops))
+        return hardware
+
+    result = validate_targets(
+        [f"{networks}:small", f"{networks}:raises"], cpu(1), StepOptions(), measure=measure, minutes=0.2
+    )
+    small, raises = result.cases
+    assert len(seen) == 2
+    assert len(small.samples_s) >= 10  # seven on each side, less what another process disturbed
+    assert len(small.samples_s) % 2 == 0
+    assert raises.failed is not None
+
+
 def test_errors_by_kind_and_module_add_up_and_the_worst_come_first() -> None:
     net = nn.Sequential(nn.Sequential(nn.Linear(6, 6), nn.ReLU()), nn.Linear(6, 6))
     graph = ph.trace(net, torch.rand(2, 6), mode="infer", spikes="none")
