@@ -117,7 +117,7 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
         if key in slowest:
             at = np.flatnonzero(type_of == n)
             work = work_of(t)
-            most, least = _SMALL_S + _BEYOND * slowest[key] * work, fastest[key] * work / _BEYOND
+            most, least = _SMALL_S + _BEYOND * slowest[key] * work, fastest.get(key, 0.0) * work / _BEYOND
             seconds[at] = np.clip(seconds[at], least, most)  # NaN stays NaN
     return seconds
 
@@ -128,15 +128,23 @@ def work_of(t: OpType) -> float:
 
 
 def measured_rates(profile: Profile) -> tuple[Mapping[Key, float], Mapping[Key, float]]:
-    """Most and fewest seconds per unit of work that any op of a kind and datatype was measured to take."""
+    """Most and fewest seconds per unit of work that any op of a kind and datatype was measured to take.
+
+    Of a kind that was measured in ops alone that end at once, the largest one's whole time bounds the rate from above,
+    and nothing does from below.
+    """
     slowest: dict[Key, float] = {}
     fastest: dict[Key, float] = {}
+    for s in sorted(profile.samples, key=lambda s: work_of(s.op)):
+        if work_of(s.op) > 0:
+            slowest[family(s.op), s.op.dtype] = s.low_s / work_of(s.op)
+    small = dict.fromkeys(slowest, True)
     for s in profile.samples:
         work = work_of(s.op)
         if work > 0 and s.low_s > _SMALL_S:  # below it the time is the overhead, not the work
             key = (family(s.op), s.op.dtype)
             rate = (s.low_s - _SMALL_S) / work
-            slowest[key] = max(slowest.get(key, 0.0), rate)
+            slowest[key] = rate if small.pop(key, False) else max(slowest[key], rate)
             fastest[key] = min(fastest.get(key, np.inf), s.low_s / work)
     return slowest, fastest
 
