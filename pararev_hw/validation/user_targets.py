@@ -123,7 +123,8 @@ def _case(
     )
     graph = job.graph
     _check_room(graph)
-    at, before_s = hardware, ()
+    at = hardware
+    before_s: tuple[float, ...] = ()
     if measure is not None:
         limit_s /= 2
         before_s = _steps_before(job, limit_s)
