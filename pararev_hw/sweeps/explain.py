@@ -37,7 +37,8 @@ LIMITS = ("PE array", "vector unit", "SRAM", "main memory")
 def explained(problem: Problem, result: SweepResult) -> tuple[PointExplanation, ...]:
     """Explanations of the points that a reader asks about first: the recommended one, the best in each objective, some
     of the front, and the base device."""
-    wanted = _asked_for(result)
+    many = all(n.engine is None or n.engine.vectorised for n in problem.networks.values())
+    wanted = _asked_for(result, MOST_POINTS if many else 0)
     return tuple(e for p in wanted if (e := _explained(problem, p)) is not None)
 
 
@@ -68,13 +69,14 @@ def _from_document(p: Mapping[str, Any]) -> PointExplanation:
     )
 
 
-def _asked_for(result: SweepResult) -> list[SweepPoint]:
+def _asked_for(result: SweepResult, most: int) -> list[SweepPoint]:
+    """At most so many of the front, beside those that stand out."""
     front = result.pareto
     best = [
         (max if o.maximise else min)(front, key=lambda p, name=o.name: p.objectives[name])  # type: ignore[misc]
         for o in result.objectives
     ]
-    some = front[:: max(1, -(-len(front) // MOST_POINTS))]
+    some = front[:: max(1, -(-len(front) // most))] if most else ()
     points = [
         *([result.recommended] if result.recommended else []),
         *best,
@@ -108,7 +110,7 @@ def _explained(problem: Problem, point: SweepPoint) -> PointExplanation | None:
         time_shares=time | {"waiting": max(0.0, 1.0 - busy)},
         layers=layers,
         energy_j={part: joule for part, joule in chosen.energy_j.items() if joule > 0},
-        neighbours=_neighbours(problem, values),
+        neighbours=_neighbours(problem, values) if network.engine.vectorised else (),
         macs_per_s_peak=_peak(study.device) if layers else None,
         bytes_per_s=study.device.get("memory_bandwidth_bytes_per_s", 0.0) or None if layers else None,
     )
