@@ -56,9 +56,9 @@ METHODS: list[tuple[str, int, int, float, float]] = [
     ("sltt_vgg11", 3, 12, 0.0, 3.0),
     ("dsr_preactresnet18", 5, 20, 1.0, 3.0),
     ("lru_scifar", 64, 256, 1.0, 3.0),
-    ("dsf_gru", 32, 128, 1.0, 3.2),  # forward runs its recurrence twice
-    ("dsf_gru_bptt", 32, 128, 1.0, 3.0),
-    ("neverreset_gru", 32, 128, 1.0, 2.45),  # nobody asks for the gradient of what the first layer reads
+    ("dsf_gru", 16, 64, 1.0, 3.2),  # forward runs its recurrence twice
+    ("dsf_gru_bptt", 16, 64, 1.0, 3.0),
+    ("neverreset_gru", 16, 64, 1.0, 2.45),  # nobody asks for the gradient of what the first layer reads
     ("video_crnn", 17, 65, 0.0, 2.65),
 ]
 
