@@ -259,7 +259,7 @@ def _chip_study(
     """A network on a neuromorphic chip: its mapping decides who works when, so there is one way to run it."""
     progress(f"mapping {graph.model} to {device.name}")
     costed = cost(graph, device, launch or "eager", lanes)
-    plan = plan_costed(costed, scheduler or "heft", lanes=lanes)
+    plan = plan_costed(costed, scheduler or "asap", lanes=lanes)
     prediction = predict(plan)
     path = graphs.critical_path(costed.graph, [c.best_s for c in plan.costs.tasks])
     recommended = tuple(Recommendation(name, prediction) for name in ("fastest", "within_memory", "least_memory"))

@@ -200,6 +200,8 @@ def test_a_report_shows_the_mapping() -> None:
     graph = conv()
     study = recommendation.study(graph, loihi())
     lines = reports.answer_lines(study)
+    assert study.chip is not None
+    assert study.chosen.latency_s == pytest.approx(study.chip.time_step_s * STEPS * BATCH)
     assert "3 of 128 cores" in lines[1] and f"{STEPS} time steps" in lines[0]
     document = reports.report_document(study)
     assert [layer["name"] for layer in document["mapping"]["layers"]] == ["layers.0", "layers.1", "layers.2"]
