@@ -96,6 +96,9 @@ def compare(
             tried = result.predictions
             fastest = _fastest(tried)
             result = replace(result, best=next(k for k, p in enumerate(tried) if p is fastest))
+            problem = cost(result.chosen_graph, measured, launch).problem(search.lanes)
+            path = graphs.critical_path(result.chosen_graph, [c.best_s for c in problem.tasks])
+            result = replace(result, critical_path=path)
         studies.append(result)
     return Comparison(bare_device(device), tuple(studies))
 
