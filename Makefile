@@ -50,11 +50,17 @@ test-browser: $(VENV)/.installed-test
 	command -v chromium >/dev/null || apt-get install -y chromium
 	$(BIN)/python -m pytest -m browser
 
-# Pages and figures of docs/ that come from the code.
-docs: $(VENV)/.installed
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
+# Pages and figures of docs/ that come from the code, then the site: out/site/index.html. Broken links fail.
+docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_texts.py
 	$(BIN)/python docs/make_folders.py
 	$(BIN)/python docs/make_figures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/bench_trace.py

@@ -1,7 +1,7 @@
 """Write the README.md of each folder beside the package: `python docs/make_folders.py`.
 
-`models/`, `schedulers/`, `costmodels/` and `reports/` say what there is, with a link to the code of each, and how to add
-one. tests/project/test_folders.py makes them again and compares, so none can go stale.
+`models/`, `schedulers/`, `costmodels/` and `reports/` say what there is, with a link to the code of each, and how to
+add one. tests/project/test_folders.py makes them again and compares, so none can go stale.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def _costmodels_page() -> str:
         "[reference](../docs/reference/devices.md). `pararev-hw devices` lists them.",
         _table(("name", "kind", "what it is"), rows),
         "## Add a device or a cost term",
-        "A device is a YAML file, beside the others or anywhere: [describe your own device](../docs/how-to/own-device.md). "
+        "A device is a YAML file, beside the others or anywhere: "
+        "[describe your own device](../docs/how-to/own-device.md). "
         "A parameter is a line in [`parameters.py`](../pararev_hw/devices/parameters.py) with its unit and meaning. A "
         "cost term is a pure function, called from the cost model that needs it, with a test that shows its sum.",
     )

@@ -1,8 +1,8 @@
 """Write the pages of docs/reference that come from the code: `python docs/make_reference.py`.
 
 `cli.md` from the commands of the command line, `devices.md` from the schema of device figures and the device files,
-`json.md` from the JSON Schemas in `schemas/`, which the tests hold real output to. tests/project/test_docs.py makes all three
-again and compares, so none can go stale.
+`json.md` from the JSON Schemas in `schemas/`, which the tests hold real output to. tests/project/test_docs.py makes all
+three again and compares, so none can go stale.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typer.models import ArgumentInfo, CommandInfo
 
 from pararev_hw import devices
 from pararev_hw.cli.entry import app
+from pararev_hw.devices import PARAMETERS, FigureInfo
 from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.gpu_law import HOST, LAW
-from pararev_hw.devices import PARAMETERS, FigureInfo
 from pararev_hw.types import Device
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -157,8 +157,8 @@ def devices_page() -> str:
             ("figure", "value", "standing"), [(f"`{n}`", f"{p.value:.4g}", p.provenance) for n, p in shared.items()]
         ),
         "### Hosts",
-        "What launches the kernels of an eager step, for `--host`; a file of your own is YAML with `name` and `figures` "
-        "(`host_overhead_s`, and `host_factor.*` where they are known).",
+        "What launches the kernels of an eager step, for `--host`; a file of your own is YAML with `name` and "
+        "`figures` (`host_overhead_s`, and `host_factor.*` where they are known).",
         _table(
             ("name", "what it is", "`host_overhead_s`", "standing"),
             [

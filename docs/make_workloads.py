@@ -32,8 +32,8 @@ from pararev_hw.models.systems import (
 )
 from pararev_hw.overview import overview
 from pararev_hw.pipeline import find_device, study
-from pararev_hw.target_graph import build_graph
 from pararev_hw.reports import units
+from pararev_hw.target_graph import build_graph
 from pararev_hw.types import BlockGraph, Comparison
 
 FOLDER = Path(__file__).parent / "workloads"

@@ -66,18 +66,18 @@ def first_line(error: BaseException, most: int = 300) -> str:
     return lines[0][:most] if lines else ""
 
 
-def unknown_name(what: str, name: str, known: "list[str] | tuple[str, ...]") -> UnknownName:
+def unknown_name(kind: str, name: str, choices: "list[str] | tuple[str, ...]") -> UnknownName:
     """An `UnknownName` that suggests the nearest of `known`: in spelling, then in the number that it holds."""
     from difflib import SequenceMatcher, get_close_matches
 
-    likeness = {other: SequenceMatcher(None, other, name).ratio() for other in known}  # as get_close_matches has it
-    close = get_close_matches(name, sorted(known), n=len(known) or 1, cutoff=0.5)
+    likeness = {other: SequenceMatcher(None, other, name).ratio() for other in choices}  # as get_close_matches has it
+    close = get_close_matches(name, sorted(choices), n=len(choices) or 1, cutoff=0.5)
     near = sorted(
         (other for other in close if likeness[other] > likeness[close[0]] - _AS_LIKELY),
         key=lambda other: (-likeness[other], abs(_number_in(other) - _number_in(name)), other),
     )[:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(known))}"
-    return UnknownName(f"no {what} is called {name!r}: {hint}")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(choices))}"
+    return UnknownName(f"no {kind} is called {name!r}: {hint}")
 
 
 def _number_in(name: str) -> int:

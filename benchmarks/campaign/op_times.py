@@ -41,9 +41,9 @@ def time_new_ops(
     """
     keys = op_keys(job.graph)
     before = measured(path, machine).ops
-    found = _timed(job, keys, before, clock, limit_s, until)
+    timed = _timed(job, keys, before, clock, limit_s, until)
     counts = Counter(keys)
-    new = {key: OpTime(seconds, counts[key], spread, 0.0) for key, (seconds, spread) in found.items()}
+    new = {key: OpTime(seconds, counts[key], spread, 0.0) for key, (seconds, spread) in timed.items()}
     stored, trouble = add_to_store(path, machine, Measurements(ops=new))
     path.with_suffix(".lock").unlink(missing_ok=True)  # nobody else writes here
     by_kind: dict[str, float] = defaultdict(float)
@@ -73,16 +73,16 @@ def _timed(
     slots: dict[int, Any] = dict(program.constants)
     # a parameter's own gradient rules are no part of the program, whose ops hold the backward
     slots |= {slot: state[name].detach() for slot, name in program.externals.items()}
-    found: dict[str, tuple[float, float]] = {}
+    times: dict[str, tuple[float, float]] = {}
     for k, instruction in enumerate(program.instructions):
         call = program.calls[instruction.call]
         tensors = [slots[s] for s in instruction.inputs]
         args, kwargs = filled(call.args, tensors), {n: filled(v, tensors) for n, v in call.kwargs.items()}
-        if keys[k] not in stored and keys[k] not in found and not until():
+        if keys[k] not in stored and keys[k] not in times and not until():
             timing = measure(lambda c=call, a=args, w=kwargs: c.function(*a, **w), clock, limit_s=limit_s)
             ordered = sorted(timing.seconds)
             spread = (ordered[(3 * len(ordered)) // 4] - ordered[len(ordered) // 4]) / 2
-            found[keys[k]] = timing.median_s, spread / max(timing.median_s, 1e-12)
+            times[keys[k]] = timing.median_s, spread / max(timing.median_s, 1e-12)
         out = call.function(*args, **kwargs)
         results = out if isinstance(out, list | tuple) else (out,)
         slots.update((s, value) for s, value in zip(instruction.outputs, results, strict=True) if s is not None)
@@ -92,7 +92,7 @@ def _timed(
                 slots.pop(slot, None)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return found
+    return times
 
 
 def _last_uses(program: Program) -> dict[int, int]:

@@ -372,10 +372,10 @@ def _op_times(c: Campaign, family: str, depth: int, batch: int, mode: Literal["t
     job = _job(c, networks.target(family, depth, neuron), options, mode=mode)
     path, machine = device_store(c.folder, environment(c.device, 1).device)
     clock = cpu_clock if c.device == "cpu" else cuda_clock
-    found = time_new_ops(
+    new_times = time_new_ops(
         job, path, machine, clock, c.size(0.02, 0.002), lambda: time.monotonic() > c.deadline_s - c.size(30, 0)
     )
-    return {"family": family, "depth": depth, "batch": batch, "mode": mode, "neuron": neuron, **found}
+    return {"family": family, "depth": depth, "batch": batch, "mode": mode, "neuron": neuron, **new_times}
 
 
 def _profile(c: Campaign) -> Record:

@@ -121,7 +121,7 @@ def calibrate(
 
     Args:
         device: What is measured: "cpu" or "cuda".
-        minutes: Stop measuring after that long. An interruption (Ctrl-C) keeps what there is.
+        minutes: Minutes to measure for at most. An interruption (Ctrl-C) keeps what there is.
         output: The profile's file; `ph.load_device` reads it.
         progress: Called with a line for each thing that is measured.
 
@@ -162,7 +162,7 @@ def validate(
     Args:
         profile: A profile, or the file of one. It must be of this machine.
         suite: "quick" (3 minutes on a CPU) or "full".
-        minutes: Start no case after this long.
+        minutes: Start no new case after so many minutes.
         seed: Of weights and data.
         progress: Called with a line for each case.
 

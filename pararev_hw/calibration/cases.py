@@ -92,7 +92,7 @@ class Case:
     def call(self, device: str, generator: torch.Generator | None) -> Callable[[], Any]:
         """The op on tensors of its own, ready to be called again and again.
 
-        What branches on a mask sees others in turn, so that the processor cannot learn them by heart.
+        An op that branches on a mask gets different masks in turn, so that the branch predictor cannot learn them.
         """
         sets = 1
         if device == "cpu" and self.density is not None:

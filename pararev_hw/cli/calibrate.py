@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def calibrate(
-    device: Annotated[str, typer.Option("--device", "-d", help="cpu or cuda: what is measured, on this machine.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The profile's file, as in profile.json.")],
-    minutes: Annotated[float, typer.Option("--minutes", help="Stop measuring after that long.")] = 5.0,
+    device: Annotated[str, typer.Option("--device", "-d", help="Device of this machine to measure: cpu or cuda.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write the profile to, such as profile.json.")],
+    minutes: Annotated[float, typer.Option("--minutes", help="Minutes to measure for at most.")] = 5.0,
     plots: Annotated[
-        Path | None, typer.Option("--plots", help="A folder for pictures of residuals and curves (SVG).")
+        Path | None, typer.Option("--plots", help="Folder for plots of residuals and curves (SVG).")
     ] = None,
     json_: JsonOpt = False,
 ) -> None:
@@ -49,7 +49,7 @@ def calibrate(
         say(line)
     say(f"wrote {output}")
     if interrupted:
-        say(f"interrupted: {output} keeps {len(profile.samples)} measurements and is a valid profile")
+        say(f"interrupted: {output} holds {len(profile.samples)} measurements and is a valid profile")
         raise typer.Exit(130)
 
 
@@ -57,7 +57,7 @@ def _print(profile: Profile) -> None:
     from pararev_hw.calibration.residuals import kind_residuals, step_residuals
 
     table = columns("kind", "datatype", "shapes", "held out", "median error", "90 %", "bias")
-    table.title = f"{profile.device.title}: error on shapes that no fit saw"
+    table.title = f"{profile.device.title}: error on held-out shapes"
     for row in kind_residuals(profile):
         numbers = (f"{row.median:.1%}", f"{row.p90:.1%}", f"{row.bias:+.1%}")
         table.add_row(row.kind, row.dtype, str(row.shapes), str(row.held_out), *numbers)

@@ -71,7 +71,7 @@ def capacity(
         raise unknown_name("size", of, _SIZES)
     options: dict[str, Any] = step_options(context)
     if options.get(of) is not None:
-        raise BadInput(f"--{of} is what is looked for: leave it out")
+        raise BadInput(f"--{of} is what capacity searches for: leave it out")
     limit = parsed_limit(memory_limit)
     with progress() as tell:
         hardware = hardware_named(device, tell)

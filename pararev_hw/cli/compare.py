@@ -57,7 +57,7 @@ def compare(
     ] = False,
     device: DeviceOpt = "h200",
     host: HostOpt = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for compare.html.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write compare.html to.")] = None,
     memory_limit: MemoryLimitOpt = None,
     lanes: LanesOpt = None,
     chips: ChipsOpt = None,

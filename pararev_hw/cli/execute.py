@@ -45,7 +45,10 @@ def execute(
         str, typer.Option("--device", "-d", help="cpu, cuda, or the file of a profile or device of one of them.")
     ] = "cpu",
     profile: Annotated[
-        str | None, typer.Option("--profile", help="Predict from this profile or device instead of a quick look.")
+        str | None,
+        typer.Option(
+            "--profile", help="Profile or device to predict from (default: a quick measurement of this machine)."
+        ),
     ] = None,
     lanes: Annotated[
         int | None,
@@ -72,10 +75,11 @@ def execute(
     choices: ChoicesOpt = "none",
     measure: MeasureOpt = False,
     trace: Annotated[
-        Path | None, typer.Option("--trace", help="Write torch's profiler's trace of one more step of the lanes here.")
+        Path | None,
+        typer.Option("--trace", help="Write a torch.profiler trace of one more parallel step to this file."),
     ] = None,
     keep_memory: Annotated[
-        bool, typer.Option(help="Keep freed memory in the process: on a CPU it is costly to map in anew every step.")
+        bool, typer.Option(help="Keep freed memory in the process: mapping it in again every step is slow on a CPU.")
     ] = True,
     json_: JsonOpt = False,
 ) -> None:
@@ -170,12 +174,17 @@ def _print(document: dict[str, Any]) -> None:
     if predicted["threads_s"] is not None:
         threads = units.seconds(predicted["threads_s"])
         row(f"one lane, {lanes} threads in each op", threads, measured["threads_s"], units.seconds)
-    row("PyTorch's own loop, 1 thread", "", measured["loop_s"], units.seconds)
-    row("speed-up of lanes over one lane", units.times(predicted["speedup"]), measured["speedup"], units.times)
+    row("eager PyTorch loop, 1 thread", "", measured["loop_s"], units.seconds)
+    row("speed-up over sequential", units.times(predicted["speedup"]), measured["speedup"], units.times)
     if document["choice"] is not None:
         choice = document["choice"]
-        row("lanes over threads in ops", units.times(choice["predicted_ratio"]), choice["measured_ratio"], units.times)
-    row("one lane over PyTorch's loop", "", measured["sequential_over_loop"], units.times)
+        row(
+            "speed-up over threads in each op",
+            units.times(choice["predicted_ratio"]),
+            choice["measured_ratio"],
+            units.times,
+        )
+    row("sequential / eager loop", "", measured["sequential_over_loop"], units.times)
     if measured["overlap"] is not None:
         row("time with 2 or more lanes busy", f"{predicted['overlap']:.0%}", measured["overlap"], lambda v: f"{v:.0%}")
     if measured["profiled_overlap"] is not None:

@@ -33,7 +33,7 @@ def measurements(
     table = columns("this machine", "")
     for name, value in machine.items():
         table.add_row(name, value)
-    table.add_row("file", "none: there is no home folder" if path is None else str(path))
+    table.add_row("file", "none: there is no home directory" if path is None else str(path))
     table.add_row("networks measured", "0" if stored is None else str(len(stored.graphs)))
     table.add_row("operations timed", str(count))
     for name, estimate in ({} if stored is None else stored.host).items():

@@ -21,13 +21,14 @@ ForOpt = Annotated[
 ]
 DeviceOpt = Annotated[str, typer.Option("--device", "-d", help="A device name or a device file (.yaml, .json).")]
 HostOpt = Annotated[
-    str | None, typer.Option("--host", help="What launches a GPU's kernels: a name or a file (default the device's).")
+    str | None,
+    typer.Option("--host", help="Host CPU that launches the GPU's kernels: a name or a file (default: the device's)."),
 ]
 BatchOpt = Annotated[int | None, typer.Option("--batch", "-b", help="Samples per step (default 32).")]
 StepsOpt = Annotated[int | None, typer.Option("--timesteps", "-T", help="Time steps T.")]
 ModeOpt = Annotated[str, typer.Option("--mode", help="train or infer.")]
 DtypeOpt = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16 (autocast), float64.")]
-ShapeOpt = Annotated[str | None, typer.Option("--input-shape", help="One sample's shape, as in 3,32,32.")]
+ShapeOpt = Annotated[str | None, typer.Option("--input-shape", help="Shape of one sample, such as 3,32,32.")]
 ClassesOpt = Annotated[int | None, typer.Option("--num-classes", help="Classes of the zoo network.")]
 WidthOpt = Annotated[float | None, typer.Option("--width", help="Scales the zoo network's channels.")]
 FormOpt = Annotated[str | None, typer.Option("--form", help="ParaRevSNN only: unfused, fused or merged.")]
@@ -49,7 +50,7 @@ AccumulateOpt = Annotated[
     int, typer.Option("--accumulate", help="Micro-batches, each of --batch samples, per step of the optimizer.")
 ]
 ZeroGradOpt = Annotated[
-    str, typer.Option("--zero-grad", help="none: gradients are let go between steps; zero: kept and filled with zeros.")
+    str, typer.Option("--zero-grad", help="none: gradients are freed between steps; zero: set to zero and kept.")
 ]
 ChannelsLastOpt = Annotated[
     bool, typer.Option("--channels-last", help="Images and their weights lie in memory as [B, H, W, C].")
@@ -83,7 +84,7 @@ SearchChoicesOpt = Annotated[
 ]
 MemoryLimitOpt = Annotated[
     str | None,
-    typer.Option("--memory-limit", metavar="SIZE", help="Memory that may be alive at once, as in 800MiB or 1.5GB."),
+    typer.Option("--memory-limit", metavar="SIZE", help="Memory limit, such as 800MiB or 1.5GB."),
 ]
 MeasureOpt = Annotated[
     bool,

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 OrdersOpt = Annotated[
     str | None,
-    typer.Option("--orders-of", help="Decide who runs where on this device, and play it on --device, as sweeps do."),
+    typer.Option("--orders-of", help="Make the schedule for this device, then evaluate it on --device, as sweeps do."),
 ]
 
 AgainstOpt = Annotated[
@@ -65,7 +65,7 @@ AgainstOpt = Annotated[
 
 def report(
     context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The report's folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the report to.")],
     target: Annotated[str | None, typer.Argument(metavar="TARGET", help="A target, or a graph.json.")] = None,
     device: DeviceOpt = "h200",
     host: HostOpt = None,
@@ -113,7 +113,7 @@ def report(
         _report_row(context, sweep, row, output, other, json_)
         return
     if target is None:
-        raise BadInput("report what? Give a TARGET, or --sweep DIR and --row N")
+        raise BadInput("nothing to report: give a TARGET, or --sweep DIR and --row N")
     if row is not None:
         raise BadInput("--row is a row of a sweep: give --sweep DIR too")
     limit = parsed_limit(memory_limit)

@@ -65,7 +65,8 @@ def schedule(
     learning_rule: RuleOpt = None,
     launch: LaunchOpt = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="json, stg or jsp, for bare task graphs without a telling ending.")
+        str | None,
+        typer.Option("--format", help="Format of a bare task graph whose name does not end in it: json, stg or jsp."),
     ] = None,
     memory_limit: MemoryLimitOpt = None,
     seconds: Annotated[
@@ -77,7 +78,7 @@ def schedule(
     ] = None,
     points: Annotated[int | None, typer.Option("--points", help="Memory limits that pareto tries.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the schedule to this file, as in schedule.json.")
+        Path | None, typer.Option("--output", "-o", help="File to write the schedule to, such as schedule.json.")
     ] = None,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,

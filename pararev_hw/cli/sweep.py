@@ -15,11 +15,14 @@ from pararev_hw.cli.outputs import writable
 
 def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE.yaml", help="What is swept: see docs/how-to/sweep.md.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sweep's folder. It goes on where it stopped.")],
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin again, whatever the folder holds.")] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write to; an interrupted sweep continues there.")
+    ],
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, whatever the folder holds.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", help="Processes (default: one per core).")] = None,
     cluster: Annotated[
-        str | None, typer.Option("--cluster", metavar="ADDRESS", help="A Dask scheduler, as in tcp://host:8786.")
+        str | None,
+        typer.Option("--cluster", metavar="ADDRESS", help="Address of a Dask scheduler, such as tcp://host:8786."),
     ] = None,
     memory_limit: MemoryLimitOpt = None,
     json_: JsonOpt = False,

@@ -47,10 +47,10 @@ def trace(
     context: typer.Context,
     target: TargetArg,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The graph's file (default graph.json).")
+        Path | None, typer.Option("--output", "-o", help="File to write the graph to (default graph.json).")
     ] = None,
     layers: Annotated[
-        Path | None, typer.Option("--layers", help="Write the table of layers to this file, as in layers.csv.")
+        Path | None, typer.Option("--layers", help="File to write the table of layers to, such as layers.csv.")
     ] = None,
     device: ForOpt = "h200",
     batch: BatchOpt = None,

@@ -41,15 +41,16 @@ def validate(
         typer.Argument(metavar="[TARGET]...", help="Your own networks, instead of the suite: with --device cpu or -p."),
     ] = None,
     profile: Annotated[Path | None, typer.Option("--profile", "-p", help="A profile that `calibrate` wrote.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A folder for validation.html.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write validation.html to.")] = None,
     suite: Annotated[str, typer.Option("--suite", help="quick (3 minutes on a CPU) or full.")] = "quick",
     tolerance: Annotated[
         float | None,
-        typer.Option("--tolerance", help="Largest mean error that is good, as in 0.1: above it, status 1."),
+        typer.Option("--tolerance", help="Largest acceptable mean error, such as 0.1; above it the exit status is 1."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Start no case after this long.")] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Start no new case after so many minutes.")] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Instead: the ParaRevSNN paper's ratios beside predicted ones.")
+        bool,
+        typer.Option("--paper", help="Compare the ParaRevSNN paper's published ratios with predicted ones instead."),
     ] = False,
     device: Annotated[
         str, typer.Option("--device", "-d", help="With --paper: a device or a profile; with targets: cpu or a profile.")
@@ -62,7 +63,7 @@ def validate(
     seed: SeedOpt = 0,
     json_: JsonOpt = False,
 ) -> None:
-    """Hold a profile's predictions against real steps of networks that it was not fitted on."""
+    """Compare a profile's predictions with measured steps of held-out networks."""
     _check_choice(context, paper, bool(targets))
     if output is not None:
         writable(output)

@@ -96,7 +96,9 @@ def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Devic
     name = str(name_or_path)
     if name == "cpu":
         if cpu is None:
-            raise BadInput("device 'cpu' is this machine and has to be measured: pass cpu=measure.quick_cpu_device()")
+            raise BadInput(
+                "device 'cpu' is this machine and has to be measured: pass cpu=measurement.quick_cpu_device()"
+            )
         return cpu
     if Path(name).suffix in {".yaml", ".yml"}:
         return device_from_yaml(_read(Path(name)), name)

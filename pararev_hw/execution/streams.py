@@ -46,9 +46,13 @@ class LaneStreams:
         if len(streams) != len(step.slots):
             raise BadInput(f"{len(streams)} streams for {len(step.slots)} lanes: one each")
         if launch == "graph" and step.draws_again:
-            raise BadInput("the step draws the same random numbers twice, which a CUDA graph cannot: launch it eagerly")
+            raise BadInput(
+                "the step draws the same random numbers twice, which a CUDA graph cannot repeat: launch it eagerly"
+            )
         if launch == "graph" and step.scalars_vary:
-            raise BadInput("the optimizer's scalars change from step to step, which a CUDA graph cannot: take sgd")
+            raise BadInput(
+                "the optimizer's scalars change from step to step, which a CUDA graph cannot follow: use sgd"
+            )
         self._step, self._streams, self._launch, self._cuda = step, list(streams), launch, cuda
         self._order = issue_order(step.slots)
         waited = {w for _, slot in self._order for w in slot.waits}

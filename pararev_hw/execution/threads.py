@@ -73,7 +73,7 @@ class LaneThreads:
     def run(self, step_seed: int | None = None, scalars_now: Sequence[Any] | None = None) -> StepRun:
         """One step. Raises StepFailed where an op raised; then, as after an interrupt, no further step can run."""
         if self._stop:
-            raise BadInput("these lanes have stopped: make new ones")
+            raise BadInput("the lanes of this step have stopped: start new ones")
         self._step.begin(step_seed, scalars_now)
         before = torch.get_num_threads()
         torch.set_num_threads(self._intra_op)

@@ -301,7 +301,7 @@ def _optional(read: Callable[[object], T], value: object) -> T | None:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{_shown(value)} stands where a text belongs")
+        raise TypeError(f"{_shown(value)} is given where text is expected")
     if CONTROL.search(value):
         raise ValueError(f"{_shown(value)} holds a control character: a terminal would obey it")
     return value
@@ -309,37 +309,37 @@ def _text(value: object) -> str:
 
 def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not -limits.COUNT <= value <= limits.COUNT:
-        raise ValueError(f"{_shown(value)} stands where an integer of 64 bits belongs")
+        raise ValueError(f"{_shown(value)} is given where a 64-bit integer is expected")
     return value
 
 
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limits.COUNT:
-        raise ValueError(f"{_shown(value)} stands where a count >= 0 of 64 bits belongs")
+        raise ValueError(f"{_shown(value)} is given where a count >= 0 (64 bits) is expected")
     return value
 
 
 def _at_least_one(value: object) -> int:
     if _count(value) == 0:
-        raise ValueError("0 stands where a batch or a number of time steps belongs: at least 1")
+        raise ValueError("0 is given where a batch or a number of time steps is expected: at least 1")
     return _count(value)
 
 
 def _truth(value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{_shown(value)} stands where true or false belongs")
+        raise TypeError(f"{_shown(value)} is given where true or false is expected")
     return value
 
 
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < limits.NUMBER:
-        raise ValueError(f"{_shown(value)} stands where a number >= 0 and below {limits.NUMBER:g} belongs")
+        raise ValueError(f"{_shown(value)} is given where a number >= 0 and below {limits.NUMBER:g} is expected")
     return float(value)
 
 
 def _share(value: object) -> float:
     if _number(value) > 1:
-        raise ValueError(f"{_shown(value)} stands where a share between 0 and 1 belongs")
+        raise ValueError(f"{_shown(value)} is given where a share between 0 and 1 is expected")
     return _number(value)
 
 

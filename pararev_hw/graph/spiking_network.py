@@ -175,15 +175,15 @@ def spiking_network(graph: BlockGraph) -> SpikingNetwork:
     populations = []
     for k, place in enumerate(keys):
         if isinstance(place, str):
-            own: tuple[int, ...] = (layers.index(place),)
-            populations.append(Population(names[k], place, projections[own[0]].outputs, own, (), fires=False))
+            places: tuple[int, ...] = (layers.index(place),)
+            populations.append(Population(names[k], place, projections[places[0]].outputs, places, (), fires=False))
             continue
         key = place
         calls = reader.thresholds[key]
-        own = tuple(sorted(layers.index(name) for name in key[1]))
+        places = tuple(sorted(layers.index(name) for name in key[1]))
         direct = tuple(sorted({index[s] for s in calls.contents.spikes} - {k}))
-        populations.append(Population(names[k], key[0], _neurons(graph, calls, steps), own, direct, fires=True))
-    of_op = {op: names[index[made]] for made, calls in reader.thresholds.items() for op in calls.ops}
+        populations.append(Population(names[k], key[0], _neurons(graph, calls, steps), places, direct, fires=True))
+    of_op = {op: names[index[threshold]] for threshold, calls in reader.thresholds.items() for op in calls.ops}
     return SpikingNetwork(steps, projections, tuple(populations), of_op)
 
 

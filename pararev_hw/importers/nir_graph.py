@@ -476,7 +476,7 @@ class NirGraph(nn.Module):
         earlier: dict[Edge, Tensor] = {
             e: before[e] if e in before else like.new_zeros((1, batch, *self._zero_sizes[e])) for e in group.delayed
         }
-        made: dict[str, list[Tensor]] = {n: [] for n in group.nodes if n in self._read_later}
+        outputs: dict[str, list[Tensor]] = {n: [] for n in group.nodes if n in self._read_later}
         for t in range(length):
             now: dict[str, Tensor] = {}
             for n in group.nodes:
@@ -488,9 +488,9 @@ class NirGraph(nn.Module):
                 )
                 now[n], states[n] = self._play(n, x, states[n], keep_state or t + 1 < length)
             earlier = {e: now[e[0]] for e in earlier}
-            for n, parts in made.items():
+            for n, parts in outputs.items():
                 parts.append(now[n])
-        values.update({n: torch.cat(parts) for n, parts in made.items()})
+        values.update({n: torch.cat(parts) for n, parts in outputs.items()})
         if keep_state:
             after.update(states)
             after.update(earlier)

@@ -184,47 +184,47 @@ def _bind(
     weights = {t.name for t in model.graph.initializer}
     entries = [v for v in model.graph.input if v.name not in weights]
     if not entries:
-        raise BadInput(f"{file}: takes no input: there is nothing to trace")
+        raise BadInput(f"{file}: takes no input: it cannot be traced")
     shapes = {v.name: _sizes(file, v) for v in entries}
     first_name, first = next(iter(shapes.items()))
     if not first:
         raise BadInput(f"{file}: input {first_name!r} is a single number: a batch is needed")
     batch_at = next((d for d, n in enumerate(first) if _speaks_of(n, "batch", ("b", "n", "bs"))), 0)
     time_at = next((d for d, n in enumerate(first) if _speaks_of(n, "time", ("t", "steps"))), None)
-    known: dict[str, int] = {}
+    size_by_name: dict[str, int] = {}
     size = first[batch_at]
     if isinstance(size, int) and batch not in (None, size):
         raise BadInput(f"{file}: its batch is fixed at {size}: leave --batch out, or export it with a named batch size")
     count = size if isinstance(size, int) else default_batch if batch is None else batch
     if isinstance(size, str):
-        known[size] = count
+        size_by_name[size] = count
     if timesteps is not None and time_at is None:
         raise BadInput(f"{file}: input {first_name!r} has no size named after time: leave --timesteps out")
     if time_at is not None and timesteps is not None:
-        known[str(first[time_at])] = timesteps
+        size_by_name[str(first[time_at])] = timesteps
     free = [d for d in range(len(first)) if d != batch_at and (d != time_at or timesteps is None)]
     given: dict[int, int] = {batch_at: count}
     if input_shape is not None:
         if len(input_shape) != len(free):
             raise BadInput(
                 f"{file}: input shape {tuple(input_shape)} has {len(input_shape)} sizes: "
-                f"a sample of {first_name!r} has {len(free)} ({', '.join(_said(first[d]) for d in free)})"
+                f"a sample of {first_name!r} has {len(free)} ({', '.join(_size_text(first[d]) for d in free)})"
             )
         given |= dict(zip(free, input_shape, strict=True))
         for d, n in given.items():
             if isinstance(first[d], int) and first[d] != n:
                 raise BadInput(f"{file}: input {first_name!r} has size {first[d]} in dimension {d}, not {n}")
-            if isinstance(first[d], str) and known.setdefault(str(first[d]), n) != n:
-                raise BadInput(f"{file}: size {first[d]!r} cannot be {known[str(first[d])]} and {n}")
+            if isinstance(first[d], str) and size_by_name.setdefault(str(first[d]), n) != n:
+                raise BadInput(f"{file}: size {first[d]!r} cannot be {size_by_name[str(first[d])]} and {n}")
     inputs = {}
     for value in entries:
         sizes: list[int | None] = [
-            n if isinstance(n, int) else known.get(n or "", given.get(d) if value.name == first_name else None)
+            n if isinstance(n, int) else size_by_name.get(n or "", given.get(d) if value.name == first_name else None)
             for d, n in enumerate(shapes[value.name])
         ]
         if None in sizes:
             d = sizes.index(None)
-            named = _said(shapes[value.name][d])
+            named = _size_text(shapes[value.name][d])
             raise BadInput(f"{file}: input {value.name!r} has no size for {named} (dimension {d}): {_remedy(named)}")
         whole = tuple(n for n in sizes if n is not None)
         inputs[value.name] = torch.empty(whole, dtype=_dtype(value.type.tensor_type.elem_type), device="meta")
@@ -252,7 +252,7 @@ def _speaks_of(size: int | str | None, word: str, letters: Sequence[str]) -> boo
     return isinstance(size, str) and (word in size.lower() or size.lower() in letters)
 
 
-def _said(size: int | str | None) -> str:
+def _size_text(size: int | str | None) -> str:
     return "an unnamed size" if size is None else repr(size)
 
 
@@ -260,7 +260,7 @@ def _dtype(kind: int) -> torch.dtype:
     import onnx
 
     name = onnx.TensorProto.DataType.Name(kind)
-    known = {
+    dtypes = {
         "FLOAT": torch.float32,
         "DOUBLE": torch.float64,
         "FLOAT16": torch.float16,
@@ -272,9 +272,9 @@ def _dtype(kind: int) -> torch.dtype:
         "UINT8": torch.uint8,
         "BOOL": torch.bool,
     }
-    if name not in known:
+    if name not in dtypes:
         raise BadInput(f"numbers of type {name} cannot be imported")
-    return known[name]
+    return dtypes[name]
 
 
 def _tensor(proto: Any) -> Tensor:
@@ -309,8 +309,8 @@ class _Step:
     release: tuple[str, ...]  # values that nothing reads afterwards
 
     def __call__(self, values: dict[str, Any], training: bool) -> None:
-        got = [_fetch(s, values) for s in self.sources]
-        out = self.run(training, *got) if self.modal else self.run(*got)
+        inputs = [_fetch(s, values) for s in self.sources]
+        out = self.run(training, *inputs) if self.modal else self.run(*inputs)
         values.update(zip(self.outputs, out if isinstance(out, tuple | list) else (out,), strict=False))
         for name in self.release:
             values.pop(name, None)
@@ -354,8 +354,8 @@ class OnnxNetwork(Scope):
                 super().forward(steps, values)
             else:
                 scope(steps, values)
-        found = tuple(_fetch(o, values) for o in self._outputs)
-        return found[0] if len(found) == 1 else found
+        outputs = tuple(_fetch(o, values) for o in self._outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
 
 
 @dataclass(slots=True)
@@ -395,16 +395,16 @@ class _Site:
     def given(self, i: int) -> bool:
         return i < len(self.node.input) and bool(self.node.input[i])
 
-    def known(self, i: int) -> bool:
+    def is_constant(self, i: int) -> bool:
         return self.given(i) and self.node.input[i] in self.graph.constants
 
     def constant(self, i: int) -> Tensor:
         name = self.node.input[i]
-        found = self.graph.constants.get(name, self.graph.weights.get(name))
-        if found is None:
+        constant = self.graph.constants.get(name, self.graph.weights.get(name))
+        if constant is None:
             raise BadInput(f"needs input {i} ({name!r}) as a constant: it depends on the network's data")
         self.taken.add(i)
-        return found
+        return constant
 
     def source(self, i: int) -> str | None:
         return self.node.input[i] if self.given(i) else None
@@ -529,15 +529,15 @@ class _Import:
     def _attributes(self, node: Any) -> dict[str, Any]:
         import onnx
 
-        found: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         for a in node.attribute:
             value = onnx.helper.get_attribute_value(a)
             if isinstance(value, onnx.TensorProto):
                 value = _tensor(value)
             elif isinstance(value, bytes):
                 value = value.decode("utf-8", "replace")
-            found[a.name] = _dtype(value) if a.name == "to" or (a.name == "output_dtype" and value) else value
-        return found
+            attributes[a.name] = _dtype(value) if a.name == "to" or (a.name == "output_dtype" and value) else value
+        return attributes
 
     def _fold(self, node: Any, run: Callable[..., Any], names: Sequence[str]) -> None:
         tensors = [self.constants.get(n) for n in node.input] if len(names) < 1 or names[0] in self.constants else []
@@ -590,10 +590,10 @@ class _Import:
         states: frozenset[int] = frozenset(),
     ) -> None:
         with torch.no_grad():
-            got = [self.like(s).to("meta") if isinstance(s, str) else s for s in sources]
-            out = run(False, *got) if node.op_type in MODAL else run(*got)
-        made = out if isinstance(out, tuple | list) else (out,)
-        self.metas.update(zip(outputs, made, strict=False))
+            inputs = [self.like(s).to("meta") if isinstance(s, str) else s for s in sources]
+            out = run(False, *inputs) if node.op_type in MODAL else run(*inputs)
+        results = out if isinstance(out, tuple | list) else (out,)
+        self.metas.update(zip(outputs, results, strict=False))
         self.drafts.append(_Draft(_path(node, len(self.drafts)), node.op_type, run, sources, outputs, states))
 
     def network(self) -> OnnxNetwork:
@@ -704,18 +704,18 @@ class _Tree:
         self._grow("", self.root, frozenset(paths), children)
 
     def _grow(
-        self, path: str, module: nn.Module, own: frozenset[str], children: Mapping[str, Mapping[str, None]]
+        self, path: str, module: nn.Module, callable_paths: frozenset[str], children: Mapping[str, Mapping[str, None]]
     ) -> None:
         for name in children.get(path, ()):
             below = f"{path}.{name}" if path else name
             kinds = children.get(below, {})
             child: nn.Module
-            if below not in own and kinds and all(n.isdigit() for n in kinds):
+            if below not in callable_paths and kinds and all(n.isdigit() for n in kinds):
                 child = nn.ModuleList()
             else:
                 child = self.modules[below] = Scope()
             module.add_module(name, child)
-            self._grow(below, child, own, children)
+            self._grow(below, child, callable_paths, children)
 
 
 def _path(node: Any, index: int) -> str:
@@ -741,10 +741,10 @@ def _listed(scopes: str | None) -> list[str] | None:
     if scopes is None or len(scopes) > 10_000:
         return None
     try:
-        found = ast.literal_eval(scopes)
+        names = ast.literal_eval(scopes)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-    return found if isinstance(found, list) and found and all(isinstance(s, str) for s in found) else None
+    return names if isinstance(names, list) and names and all(isinstance(s, str) for s in names) else None
 
 
 def _joined(parts: Sequence[str]) -> str:

@@ -335,13 +335,13 @@ def _interpolated(x: Tensor, *_: Any, **how: Any) -> Tensor:
 
 def _shape(site: Site) -> Run:
     shape = site.shape(0)
-    found = torch.tensor(shape[slice(site.attribute("start", 0), site.attribute("end"))], dtype=torch.int64)
-    return lambda *_: found
+    sizes = torch.tensor(shape[slice(site.attribute("start", 0), site.attribute("end"))], dtype=torch.int64)
+    return lambda *_: sizes
 
 
 def _size(site: Site) -> Run:
-    found = torch.tensor(math.prod(site.shape(0)))
-    return lambda *_: found
+    count = torch.tensor(math.prod(site.shape(0)))
+    return lambda *_: count
 
 
 def _reshape(site: Site) -> Run:
@@ -445,7 +445,7 @@ def _cut(x: Tensor, cut: tuple[int, range]) -> Tensor:
 def _gather(site: Site) -> Run:
     shape = site.shape(0)
     axis = site.attribute("axis", 0) % len(shape)
-    if not site.known(1):
+    if not site.is_constant(1):
         where = site.shape(1)
         if axis == 0:
             return lambda x, index: F.embedding(index, x) if x.dim() == 2 else x[index]
@@ -600,8 +600,8 @@ def _constant(site: Site) -> Run:
     ):
         value = site.attribute(name)
         if value is not None:
-            found = value if kind is None else torch.tensor(value, dtype=kind)
-            return lambda: found
+            constant = value if kind is None else torch.tensor(value, dtype=kind)
+            return lambda: constant
     raise BadInput("has no numeric value: strings and sparse tensors cannot be imported")
 
 

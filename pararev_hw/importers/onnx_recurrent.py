@@ -59,7 +59,7 @@ def _layer(site: Site, function: Callable[..., Any], order: Sequence[int], state
         raise BadInput("clips its gates: torch has no such layer")
     batch_first = bool(site.attribute("layout", 0))
     time, batch = site.shape(0)[1 if batch_first else 0], site.shape(0)[0 if batch_first else 1]
-    if site.given(4) and not (site.known(4) and (site.constant(4) == time).all()):
+    if site.given(4) and not (site.is_constant(4) and (site.constant(4) == time).all()):
         raise BadInput(f"takes sequences of different lengths: only whole ones, of {time} steps, can be imported")
     directions, _, hidden = site.shape(2)
     reverse = site.attribute("direction", "forward") == "reverse"

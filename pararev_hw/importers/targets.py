@@ -92,7 +92,7 @@ def resolve(target: str, options: Options) -> Target:
     if ":" in target and not target.endswith((".onnx", ".nir")):
         return _from_factory(target, options)
     if target.endswith((".onnx", ".nir")):
-        return _settled(_from_file(target, options), options)
+        return _with_checked_layout(_from_file(target, options), options)
     if target.endswith(".py"):
         raise BadInput(f"{target}: say which factory in it makes the network, as in {target}:make_net")
     if target.endswith(".json"):
@@ -104,10 +104,10 @@ def resolve(target: str, options: Options) -> Target:
         )
     if target not in models.names():
         raise unknown_name("network", target, models.names())
-    return _settled(_from_zoo(target, options), options)
+    return _with_checked_layout(_from_zoo(target, options), options)
 
 
-def _settled(target: Target, options: Options) -> Target:
+def _with_checked_layout(target: Target, options: Options) -> Target:
     """The target, where a layout that was asked for is the one it has."""
     layout = "TB" if target.event else "B"
     if options.layout not in (None, layout):
@@ -136,11 +136,11 @@ def _from_zoo(name: str, options: Options) -> Target:
         with torch.device("meta"):
             network = make()
     except RuntimeError as error:  # torch's word for sizes that no memory could ever hold
-        raise BadInput(f"{name} cannot be this large: {_said(error)}") from error
+        raise BadInput(f"{name} cannot be this large: {_one_line(error)}") from error
     batch = DEFAULT_BATCH if options.batch is None else options.batch
     timesteps = spec.timesteps if options.timesteps is None else options.timesteps
     inputs, targets = models.batch_shapes(spec.layout, batch, timesteps, sample)
-    own = getattr(network, "training_step", None) is not None
+    brings_step = getattr(network, "training_step", None) is not None
     return Target(
         name=name,
         network=network,
@@ -151,8 +151,8 @@ def _from_zoo(name: str, options: Options) -> Target:
         event=spec.event,
         realise=make,
         assumptions=(*_built(spec), *spec.assumptions),
-        targets=tuple(_shaped(*y) for y in targets) if own else (),
-        step=_own_step if own else None,
+        targets=tuple(_shaped(*y) for y in targets) if brings_step else (),
+        step=_own_step if brings_step else None,
     )
 
 
@@ -170,23 +170,23 @@ def _from_file(target: str, options: Options) -> Target:
         if getattr(options, name) is not None:
             raise BadInput(f"{target}: the file fixes the network: leave --{name.replace('_', '-')} out")
     try:
-        found = _read_network(target, options)
+        imported = _read_network(target, options)
     except (PararevError, *INTERRUPTS):
         raise
     except Exception as error:  # of a damaged file: its readers raise what they meet
         raise BadFile(f"{target}: is damaged: {type(error).__name__}: {first_line(error)}") from error
-    for x in found.inputs:
+    for x in imported.inputs:
         _shaped(tuple(x.shape))
     return Target(
         name=Path(target).name,
-        network=found.network,
-        inputs=found.inputs,
+        network=imported.network,
+        inputs=imported.inputs,
         real_inputs=False,
-        batch=found.batch,
-        timesteps=found.timesteps,
-        event=found.event,
-        realise=lambda: found.network,
-        assumptions=found.assumptions,
+        batch=imported.batch,
+        timesteps=imported.timesteps,
+        event=imported.event,
+        realise=lambda: imported.network,
+        assumptions=imported.assumptions,
         any_batch=target.endswith(".nir"),
     )
 
@@ -218,8 +218,10 @@ def _from_factory(target: str, options: Options) -> Target:
             torch.manual_seed(options.seed)
             return _called(factory, _accepted(factory, given, target), target)
 
-        made = make()
-    network, inputs = (made[0], made[1] if len(made) == 2 else made[1:]) if _with_inputs(made) else (made, None)
+        product = make()
+    network, inputs = (
+        (product[0], product[1] if len(product) == 2 else product[1:]) if _with_inputs(product) else (product, None)
+    )
     if not isinstance(network, nn.Module):
         raise BadInput(f"{target}: gave {_a(network)}: it must give an nn.Module, or an nn.Module and its inputs")
     lazy = next((n for n, p in network.named_parameters() if is_lazy(p)), None)
@@ -360,20 +362,20 @@ def _load(place: str) -> ModuleType:
             raise UnknownName(
                 f"no module is called {place!r}: give a file (net.py:make) or an importable name"
             ) from error
-        raise BadInput(f"{place}: {_said(error)}") from error
+        raise BadInput(f"{place}: {_one_line(error)}") from error
     except BaseException as error:
         # a user's module may raise anything while it is imported
-        raise BadInput(f"{place}: {_said(error)}") from error
+        raise BadInput(f"{place}: {_one_line(error)}") from error
 
 
 def _forget_namesakes(folder: Path) -> None:
     """Drop modules of other folders whose names this one has too: `old/net.py:f` and `new/net.py:f` may both import
     a `blocks` of their own."""
-    own = {p.stem for p in folder.iterdir() if p.suffix == ".py" or p.is_dir()} - {"pararev_hw", "__main__"}
+    names_here = {p.stem for p in folder.iterdir() if p.suffix == ".py" or p.is_dir()} - {"pararev_hw", "__main__"}
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
         top = name.partition(".")[0]
-        if file is None or top not in own or top in sys.stdlib_module_names or "site-packages" in file:
+        if file is None or top not in names_here or top in sys.stdlib_module_names or "site-packages" in file:
             continue
         if folder not in Path(file).resolve().parents:
             del sys.modules[name]
@@ -384,7 +386,7 @@ def _a(value: object) -> str:
     return "nothing (None)" if value is None else f"an {name}" if name[0] in "aeiouAEIOU" else f"a {name}"
 
 
-def _said(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     """The error in one line, with the user's line that raised it."""
     where = ""
     trace = error.__traceback__
@@ -398,18 +400,18 @@ def _said(error: BaseException) -> str:
 
 def _attribute(module: ModuleType, name: str, target: str) -> Any:
     if not hasattr(module, name):
-        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise unknown_name(f"factory in {target.rpartition(':')[0]}", name, known)
+        factories = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise unknown_name(f"factory in {target.rpartition(':')[0]}", name, factories)
     return getattr(module, name)
 
 
 def _takes(factory: Any, name: str) -> bool:
     """Whether the factory has a parameter of that name, or takes any."""
     try:
-        known = inspect.signature(factory).parameters
+        parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):  # built-in callables may have no signature
         return False
-    return name in known or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values())
+    return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
 def _takes_any(factory: Any, names: Sequence[str]) -> bool:
@@ -444,4 +446,4 @@ def _called(factory: Any, arguments: Mapping[str, Any], target: str) -> Any:
         raise
     except BaseException as error:
         # a user's factory may raise anything
-        raise BadInput(f"{target}: {_said(error)}") from error
+        raise BadInput(f"{target}: {_one_line(error)}") from error

@@ -55,7 +55,7 @@ def surrogate_code(surrogate: Surrogate) -> tuple[int, float]:
     for number, kind in enumerate(_SURROGATES):
         if type(surrogate) is kind:
             return number, surrogate.alpha  # type: ignore[attr-defined]
-    raise BadInput(f"the fused neuron knows no surrogate {surrogate!r}: take ATan, Sigmoid or Triangle")
+    raise BadInput(f"the fused neuron has no surrogate {surrogate!r}: use ATan, Sigmoid or Triangle")
 
 
 class _Spiking(torch.autograd.Function):

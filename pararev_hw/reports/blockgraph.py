@@ -82,27 +82,27 @@ def _legend(study: Study) -> str:
         x += 20 + svg.text_width("sum that joins branches") + 22
     if study.critical_path.tasks:
         length = study.critical_path.length
-        said = "critical path" + (f", {units.seconds(length)}" if study.critical_path.weight == "time_s" else "")
+        label = "critical path" + (f", {units.seconds(length)}" if study.critical_path.weight == "time_s" else "")
         parts.append(svg.element("path", d=f"M{svg.number(x)} 16h14", class_="critical", stroke_width=3))
-        parts.append(svg.text(x + 20, 20, said))
+        parts.append(svg.text(x + 20, 20, label))
     return "".join(parts)
 
 
 def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str, y: float) -> tuple[str, float]:
     """One panel of the tasks of these indices from `y` down. Gives its bottom too."""
     nodes, edges = _nodes(study, inside)
-    said = heading
+    title = heading
     if len(nodes) < len(inside):
-        said = f"{heading.split(':')[0]}: {len(inside)} tasks, chains folded into {len(nodes)} boxes"
+        title = f"{heading.split(':')[0]}: {len(inside)} tasks, chains folded into {len(nodes)} boxes"
     most = MOST_NODES if style.named else 5 * MOST_NODES
     if len(nodes) > most:
-        said += f", of which the first {most} are drawn (all are in report.json)"
+        title += f", of which the first {most} are drawn (all are in report.json)"
         nodes = nodes[:most]
         edges = [(i, j) for i, j in edges if j < most]
     path = [k for k, node in enumerate(nodes) if node.critical]
-    kept = reduced(len(nodes), edges, frozenset(pairwise(path)))
-    drawn, bottom = _bands(nodes, layout(len(nodes), kept, path, style.most_rows), style, y + 22)
-    return svg.text(LEFT, y + 12, svg.shorten(said, RIGHT - LEFT), "strong") + drawn, bottom + 16
+    drawn_edges = reduced(len(nodes), edges, frozenset(pairwise(path)))
+    drawn, bottom = _bands(nodes, layout(len(nodes), drawn_edges, path, style.most_rows), style, y + 22)
+    return svg.text(LEFT, y + 12, svg.shorten(title, RIGHT - LEFT), "strong") + drawn, bottom + 16
 
 
 def _nodes(study: Study, inside: Sequence[int]) -> tuple[list[_Node], list[tuple[int, int]]]:

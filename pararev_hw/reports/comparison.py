@@ -96,9 +96,9 @@ def compare_svg(comparison: Comparison) -> str:
                 width = (COLUMN_PX - VALUE_PX) * value / most if value and most > 0 else 0.0
                 if value is not None:
                     kind = ("r-optimizer", "p-forward")[j]
-                    said = f"{comparison.studies[row].graph.model}, {('sequential', 'parallel')[j]}: {show(value)}"
+                    tooltip = f"{comparison.studies[row].graph.model}, {('sequential', 'parallel')[j]}: {show(value)}"
                     box = {"x": left, "y": y, "width": max(width, 1.0), "height": BAR}
-                    parts.append(svg.element("rect", svg.title(said), class_=kind, **box))
+                    parts.append(svg.element("rect", svg.title(tooltip), class_=kind, **box))
                 parts.append(svg.text(left + width + 6, y + BAR - 4, show(value), "small"))
     for row, study in enumerate(comparison.studies):
         name = svg.shorten(study.graph.model, NAME_PX - 36)
@@ -110,10 +110,10 @@ def compare_svg(comparison: Comparison) -> str:
 
 def _legend() -> str:
     parts, x = [], NAME_PX
-    for kind, said in (("r-optimizer", "sequential"), ("p-forward", "parallel, as recommended")):
+    for kind, label in (("r-optimizer", "sequential"), ("p-forward", "parallel, as recommended")):
         parts.append(svg.element("rect", x=x, y=10, width=14, height=12, rx=2, class_=kind))
-        parts.append(svg.text(x + 20, 20, said))
-        x += 20 + svg.text_width(said) + 22
+        parts.append(svg.text(x + 20, 20, label))
+        x += 20 + svg.text_width(label) + 22
     return "".join(parts)
 
 

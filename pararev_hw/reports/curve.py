@@ -46,11 +46,11 @@ def thin(curve: Steps, most: int) -> Steps:
         return curve
     total = curve.total
     stretches = (most - 2) // 2
-    kept = {0, count - 1}
+    extremes = {0, count - 1}
     for k in range(stretches):
         inside = range(k * count // stretches, (k + 1) * count // stretches)
-        kept |= {min(inside, key=total.__getitem__), max(inside, key=total.__getitem__)}
-    chosen = sorted(kept)
+        extremes |= {min(inside, key=total.__getitem__), max(inside, key=total.__getitem__)}
+    chosen = sorted(extremes)
     return Steps(
         tuple(curve.starts_s[k] for k in chosen),
         curve.end_s,

@@ -18,8 +18,8 @@ COMPUTE_ONLY_J_PER_SOP = 0.9e-12
 
 def total_sops(graph: BlockGraph) -> int | None:
     """Synaptic operations of the step, None where no task's are known."""
-    known = [t.sops for t in graph.tasks if t.sops is not None]
-    return sum(known) if known else None
+    counts = [t.sops for t in graph.tasks if t.sops is not None]
+    return sum(counts) if counts else None
 
 
 def report_document(study: Study) -> dict[str, Any]:

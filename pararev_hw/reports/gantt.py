@@ -153,15 +153,15 @@ def _panel(
 def _host_row(prediction: Prediction, axis: TimeAxis, y: float) -> str:
     """How long the host is busy, as one bar: a prediction holds the host's total, not its single launches."""
     share = prediction.host_s / prediction.latency_s if prediction.latency_s > 0 else 0.0
-    said = f"launching for {units.seconds(prediction.host_s)} in all"
+    launching = f"launching for {units.seconds(prediction.host_s)} in all"
     tooltip = f"The host is busy for {units.seconds(prediction.host_s)} in all ({units.percent(share)} of the step)"
     width = axis.x(prediction.host_s) - LEFT
     bar = svg.element(
         "rect", svg.title(tooltip), x=LEFT, y=y + 3, width=max(1.0, width), height=16, rx=2,
         fill="var(--paper)", stroke="var(--quiet)", stroke_dasharray="3 2",
     )  # fmt: skip
-    inside = svg.text_width(said, 11) + 12 <= width
-    label = svg.text(LEFT + 6 if inside else LEFT + width + 6, y + 15, said, "small quiet")
+    inside = svg.text_width(launching, 11) + 12 <= width
+    label = svg.text(LEFT + 6 if inside else LEFT + width + 6, y + 15, launching, "small quiet")
     return svg.text(LEFT - 8, y + 15, "host", "end quiet") + bar + label
 
 

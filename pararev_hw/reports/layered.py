@@ -60,13 +60,13 @@ def reduced(
     for i in reversed(range(count)):
         for j in out[i]:
             reach[i] |= reach[j] | 1 << j
-    kept = []
+    direct = []
     for i in range(count):
         beyond = 0
         for j in out[i]:
             beyond |= reach[j]
-        kept += [(i, j) for j in out[i] if not beyond >> j & 1 or (i, j) in keep]
-    return kept
+        direct += [(i, j) for j in out[i] if not beyond >> j & 1 or (i, j) in keep]
+    return direct
 
 
 def layout(count: int, edges: Sequence[tuple[int, int]], critical: Sequence[int], most_rows: int) -> Layout:

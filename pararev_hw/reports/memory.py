@@ -18,8 +18,8 @@ def memory_svg(study: Study) -> str:
     """Live memory over time as one SVG document."""
     chosen = steps(study.chosen.memory, study.chosen.latency_s)
     if chosen is None:
-        said = "No memory curve: the prediction holds none."
-        return svg.figure(60, said, [svg.text(LEFT, 34, said, "quiet")], "memory")
+        tooltip = "No memory curve: the prediction holds none."
+        return svg.figure(60, tooltip, [svg.text(LEFT, 34, tooltip, "quiet")], "memory")
     before = steps(study.sequential.memory, study.sequential.latency_s) if study.best != 0 else None
     chosen = thin(chosen, MOST_POINTS)
     before = thin(before, MOST_POINTS) if before else None
@@ -36,8 +36,8 @@ def memory_svg(study: Study) -> str:
     parts.append(_peak(chosen, axis, per_byte, bottom))
     if before:
         line = _outline(before.starts_s, before.total, before.end_s, axis, per_byte, bottom)
-        said = f"{phrasing.sequential_way(study)}: peak {units.size(max(before.total))}"
-        parts.append(svg.element("path", svg.title(said), d=line, class_="critical", stroke_width=1.2))
+        tooltip = f"{phrasing.sequential_way(study)}: peak {units.size(max(before.total))}"
+        parts.append(svg.element("path", svg.title(tooltip), d=line, class_="critical", stroke_width=1.2))
     if axis.end_s > 0:  # where a task under the pointer is shown
         parts.append(
             svg.element(
@@ -92,13 +92,13 @@ def _areas(curve: Steps, axis: TimeAxis, per_byte: float, bottom: float) -> list
     stack = [0] * len(curve.starts_s)
     areas = []
     for role, live in curve.bytes.items():
-        stack = [below + own for below, own in zip(stack, live, strict=True)]
+        stack = [below + live_bytes for below, live_bytes in zip(stack, live, strict=True)]
         if max(live) > 0:
             outline = _outline(curve.starts_s, stack, curve.end_s, axis, per_byte, bottom)
             first = svg.number(axis.x(curve.starts_s[0]))
             d = f"{outline}V{svg.number(bottom)}H{first}Z"
-            said = f"{role}: at most {units.size(max(live))}, {units.size(live[curve.peak])} at the peak"
-            areas.append(svg.element("path", svg.title(said), d=d, class_=_class(role)))
+            tooltip = f"{role}: at most {units.size(max(live))}, {units.size(live[curve.peak])} at the peak"
+            areas.append(svg.element("path", svg.title(tooltip), d=d, class_=_class(role)))
     return areas[::-1]
 
 
@@ -106,12 +106,12 @@ def _peak(curve: Steps, axis: TimeAxis, per_byte: float, bottom: float) -> str:
     """A mark on the peak and its label, above it and inside the plot's sides."""
     at_s, live = curve.starts_s[curve.peak], curve.total[curve.peak]
     x, y = axis.x(at_s), bottom - live * per_byte
-    said = f"peak {units.size(live)} at {units.seconds(at_s)}"
-    half = svg.text_width(said) / 2
+    label = f"peak {units.size(live)} at {units.seconds(at_s)}"
+    half = svg.text_width(label) / 2
     middle = min(max(x, LEFT + half), RIGHT - half)
     d = f"M{svg.number(x)} {svg.number(y - 1)}l-5 -9h10z"
     mark = svg.element("path", d=d, fill="var(--ink)", stroke="var(--paper)")
-    return mark + svg.text(middle, y - 15, said, "mid strong halo")
+    return mark + svg.text(middle, y - 15, label, "mid strong halo")
 
 
 def _outline(

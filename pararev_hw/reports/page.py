@@ -38,9 +38,9 @@ class Row:
     task: str = ""  # the task that the row is about
 
 
-def words_cell(said: str) -> Cell:
+def words_cell(text: str) -> Cell:
     """A cell that is sorted by its words."""
-    return (said, None)
+    return (text, None)
 
 
 def report_html(study: Study, script: str | None = None, against: SideBySide | None = None) -> str:
@@ -305,7 +305,7 @@ def _energy(study: Study) -> Mapping[str, Any]:
         for phase in sorted(by_phase, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
     ]
     sops = total_sops(study.graph)
-    said = (
+    comparison = (
         "Synaptic operations are not known, so the popular figure of 0.9 pJ for each cannot be given."
         if sops is None
         else f"For comparison, the popular figure of 0.9 pJ for each of {units.count(sops)} synaptic operations: "
@@ -317,7 +317,7 @@ def _energy(study: Study) -> Mapping[str, Any]:
         "rows": rows,
         "phase_heads": [("phase", False), *((part, True) for part in parts)],
         "phase_rows": phase_rows,
-        "compute_only": said,
+        "compute_only": comparison,
     }
 
 
@@ -360,10 +360,10 @@ def _figures(study: Study) -> Mapping[str, Any]:
     figures = study.device.parameters
     counts = {s: sum(f.provenance == s for f in figures.values()) for s in ("measured", "published", "assumed")}
     named = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
-    said = ", ".join(f"{counts[standing]} {name}" for standing, name in named)
+    standings = ", ".join(f"{counts[standing]} {name}" for standing, name in named)
     summary = (
         f"The prediction rests on {phrasing.standing(study.chosen, study.device)}. "
-        f"Of the device's {len(figures)} figures: {said}."
+        f"Of the device's {len(figures)} figures: {standings}."
     )
     rows = [
         Row((words_cell(name), (f"{f.value:.4g}", f.value), words_cell(f.provenance), words_cell(f.source)))

@@ -29,12 +29,12 @@ def launches(check: PaperCheck) -> tuple[str, ...]:
 
 def differences(check: PaperCheck) -> dict[str, dict[str, float]]:
     """Mean of |predicted / published - 1|: quantity -> form and way to launch -> share of one."""
-    found: dict[str, dict[str, list[float]]] = {}
+    by_quantity: dict[str, dict[str, list[float]]] = {}
     for row in check.rows:
         for launch, value in row.predicted.items():
             way = ", ".join(filter(None, (row.form or "one form", launch)))
-            found.setdefault(row.quantity, {}).setdefault(way, []).append(abs(value / row.published - 1))
-    return {q: {way: math.fsum(off) / len(off) for way, off in sorted(ways.items())} for q, ways in found.items()}
+            by_quantity.setdefault(row.quantity, {}).setdefault(way, []).append(abs(value / row.published - 1))
+    return {q: {way: math.fsum(off) / len(off) for way, off in sorted(ways.items())} for q, ways in by_quantity.items()}
 
 
 def paper_document(check: PaperCheck) -> dict[str, Any]:
@@ -53,13 +53,13 @@ def paper_document(check: PaperCheck) -> dict[str, Any]:
 
 def paper_answer(check: PaperCheck) -> str:
     """How far the predicted ratios are from the published ones."""
-    said = []
+    ranges = []
     for quantity, ways in differences(check).items():
         best, worst = (pick(ways, key=lambda way: (ways[way], way)) for pick in (min, max))
-        said.append(f"{quantity} {units.percent(ways[best])} ({best}) to {units.percent(ways[worst])} ({worst})")
+        ranges.append(f"{quantity} {units.percent(ways[best])} ({best}) to {units.percent(ways[worst])} ({worst})")
     return (
         f"{len(check.rows)} ratios of {check.paper} beside those predicted for {check.device}: "
-        f"they differ, on average, by {'; '.join(said)}. "
+        f"they differ, on average, by {'; '.join(ranges)}. "
         "Nothing was fitted to them, and the paper's own GPU is unknown."
     )
 
@@ -83,7 +83,7 @@ def _shown(row: PaperRow, launch: str) -> str:
     return f"{row.predicted[launch]:.3f}" if launch in row.predicted else ""
 
 
-def _said(row: PaperRow) -> str:
+def _row_name(row: PaperRow) -> str:
     return f"{row.quantity}, {row.ratio}" + (f", {row.form}" if row.form else "")
 
 
@@ -105,14 +105,14 @@ def paper_svg(check: PaperCheck) -> str:
     ]
     for k, row in enumerate(check.rows):
         y = TOP + ROW * (k + 0.5)
-        name = svg.shorten(_said(row), NAME_PX - 24)
-        parts.append(f"<g>{svg.title(_said(row))}{svg.text(NAME_PX - 12, y + 4, name, 'end')}</g>")
-        said = svg.title(f"{_said(row)}: {row.published:.3f} in the paper")
+        name = svg.shorten(_row_name(row), NAME_PX - 24)
+        parts.append(f"<g>{svg.title(_row_name(row))}{svg.text(NAME_PX - 12, y + 4, name, 'end')}</g>")
+        published = svg.title(f"{_row_name(row)}: {row.published:.3f} in the paper")
         bar = {"x": px(row.published) - 2, "y": y - 9, "width": 4, "height": 18}
-        parts.append(svg.element("rect", said, style="fill:var(--ink)", **bar))
+        parts.append(svg.element("rect", published, style="fill:var(--ink)", **bar))
         for way, value in row.predicted.items():
-            told = svg.title(f"{_said(row)}: {value:.3f} predicted, {way or 'peak'}")
-            parts.append(_point(px(value), y, _colour(launches(check), way), told))
+            tooltip = svg.title(f"{_row_name(row)}: {value:.3f} predicted, {way or 'peak'}")
+            parts.append(_point(px(value), y, _colour(launches(check), way), tooltip))
     label = f"Published and predicted ratios of {check.paper}"
     return svg.figure(bottom + 32, label, parts, "paper")
 
@@ -156,10 +156,10 @@ def paper_html(check: PaperCheck) -> str:
 
 
 def _row(row: PaperRow, ways: Sequence[str]) -> Row:
-    found: list[Cell] = [(_shown(row, way), row.predicted.get(way)) for way in ways]
+    predicted: list[Cell] = [(_shown(row, way), row.predicted.get(way)) for way in ways]
     published: Cell = (f"{row.published:.3f}", row.published)
     named = [words_cell(w) for w in (row.quantity, row.ratio, row.form or "-")]
-    return Row((*named, published, *found, words_cell(row.source)))
+    return Row((*named, published, *predicted, words_cell(row.source)))
 
 
 def write_paper(check: PaperCheck, folder: Path) -> tuple[Path, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pararev_hw.reports import svg, units
-from pararev_hw.reports.logaxis import LogAxis
+from pararev_hw.reports.axis import LogAxis
 from pararev_hw.types import Validation, ValidationCase
 
 Quantity = Literal["latency_s", "peak_bytes", "energy_j"]
@@ -34,7 +34,7 @@ class _Mark:
     colour: str
     square: bool
     hollow: bool
-    said: str
+    tooltip: str
 
 
 def scatter_svg(validation: Validation, quantity: Quantity) -> str:
@@ -57,8 +57,8 @@ def scatter_svg(validation: Validation, quantity: Quantity) -> str:
 
 def _family(c: ValidationCase) -> str:
     """The network's name up to its depth."""
-    found = re.match(r"[^\d]+", c.network)
-    return found[0].rstrip("_- ") if found else c.network
+    prefix = re.match(r"[^\d]+", c.network)
+    return prefix[0].rstrip("_- ") if prefix else c.network
 
 
 def _colours(cases: Sequence[ValidationCase]) -> dict[str, str]:
@@ -73,22 +73,22 @@ def _mark(c: ValidationCase, quantity: Quantity, colour: str, show: Callable[[fl
     predicted, measured = (float(getattr(side, quantity)) for side in (c.predicted, c.measured))
     if not (predicted > 0 and measured > 0):
         return None
-    said = f"{c.name}: predicted {show(predicted)}, measured {show(measured)}"
-    return _Mark(predicted, measured, colour, c.mode == "infer", c.dtype != "float32", said)
+    tooltip = f"{c.name}: predicted {show(predicted)}, measured {show(measured)}"
+    return _Mark(predicted, measured, colour, c.mode == "infer", c.dtype != "float32", tooltip)
 
 
 def _simpler(validation: Validation) -> list[_Mark]:
     """The simpler predictions of latency, a colour for each."""
-    found = []
+    marks = []
     for k, name in enumerate(validation.baselines):
         for c in validation.cases:
             if c.measured is None or not c.baselines.get(name, 0.0) > 0:
                 continue
-            said = (
+            tooltip = (
                 f"{c.name}, {name}: {units.seconds(c.baselines[name])}, measured {units.seconds(c.measured.latency_s)}"
             )
-            found.append(_Mark(c.baselines[name], c.measured.latency_s, _simple_colour(k), k % 2 == 1, False, said))
-    return found
+            marks.append(_Mark(c.baselines[name], c.measured.latency_s, _simple_colour(k), k % 2 == 1, False, tooltip))
+    return marks
 
 
 def _simple_colour(k: int) -> str:
@@ -131,14 +131,14 @@ def _grid(x: LogAxis, y: LogAxis, left: float) -> str:
 
 def _apart(x: LogAxis) -> list[tuple[float, str]]:
     """The ticks whose labels do not touch."""
-    found: list[tuple[float, str]] = []
+    readable: list[tuple[float, str]] = []
     until = -math.inf
     for v, words in x.ticks():
         half = svg.text_width(words) / 2 + 2
         if x.px(v) - half >= until:
-            found.append((v, words))
+            readable.append((v, words))
             until = x.px(v) + half
-    return found
+    return readable
 
 
 def _frame(left: float) -> str:
@@ -168,7 +168,7 @@ def _errors(marks: Sequence[_Mark], kind: str, left: float) -> str:
 
 
 def _drawn(m: _Mark, x: float, y: float) -> str:
-    return _symbol(x, y, m.colour, m.square, m.hollow, svg.title(m.said))
+    return _symbol(x, y, m.colour, m.square, m.hollow, svg.title(m.tooltip))
 
 
 def _symbol(x: float, y: float, colour: str, square: bool, hollow: bool, inner: str = "") -> str:
@@ -187,10 +187,10 @@ def _legend(colours: Mapping[str, str], cases: Sequence[ValidationCase]) -> str:
     if any(c.dtype != "float32" for c in cases):
         rows.append(("other", False, True, "half precision"))
     parts, x = [], LEFT
-    for colour, square, hollow, said in rows:
+    for colour, square, hollow, label in rows:
         parts.append(_symbol(x + RADIUS, 20, colour, square, hollow))
-        parts.append(svg.text(x + 2 * RADIUS + 6, 24, said))
-        x += 2 * RADIUS + 6 + svg.text_width(said) + 16
+        parts.append(svg.text(x + 2 * RADIUS + 6, 24, label))
+        x += 2 * RADIUS + 6 + svg.text_width(label) + 16
     return "".join(parts)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pararev_hw.reports import svg, sweep_phrasing
-from pararev_hw.reports.sweep_axis import Axis
+from pararev_hw.reports.axis import Axis
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
 TOP, PANEL, LEFT, GAP = 44.0, 380.0, 84.0, 96.0

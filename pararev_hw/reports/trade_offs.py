@@ -36,15 +36,15 @@ def trade_offs(comparison: Comparison) -> TradeOffs | None:
     if not comparison.studies:
         return None
     ways = [_ways(s) for s in comparison.studies]
-    time_s = max(min(p.latency_s for p in own) for own in ways)
-    memory = max(min(p.peak_bytes for p in own) for own in ways)
+    time_s = max(min(p.latency_s for p in network_ways) for network_ways in ways)
+    memory = max(min(p.peak_bytes for p in network_ways) for network_ways in ways)
     networks = tuple(
         TradeOff(
-            min((p.peak_bytes for p in own if p.latency_s <= time_s), default=None),
-            min((p.latency_s for p in own if p.peak_bytes <= memory), default=None),
+            min((p.peak_bytes for p in network_ways if p.latency_s <= time_s), default=None),
+            min((p.latency_s for p in network_ways if p.peak_bytes <= memory), default=None),
             largest_batch(study),
         )
-        for study, own in zip(comparison.studies, ways, strict=True)
+        for study, network_ways in zip(comparison.studies, ways, strict=True)
     )
     return TradeOffs(time_s, memory, networks)
 

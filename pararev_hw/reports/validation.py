@@ -86,20 +86,20 @@ def validation_answer(validation: Validation) -> str:
     rest = f" {failed} of {len(validation.cases)} cases failed." if failed else ""
     if validation.latency is None:
         return f"On {validation.title}, nothing was measured.{rest}"
-    found = [
+    clauses = [
         f"On {validation.title}, the time of {validation.latency.cases} steps of networks that the fit never saw is "
         f"predicted within {units.percent(validation.latency.mape)} on average "
         f"({units.percent(validation.latency.within_10pct)} of them within 10 %, at most "
         f"{units.percent(validation.latency.max)} off{_ranking(validation.latency)})"
     ]
     if validation.memory is not None:
-        found.append(f"their peak memory within {units.percent(validation.memory.mape)}")
+        clauses.append(f"their peak memory within {units.percent(validation.memory.mape)}")
     if validation.energy is not None:
-        found.append(f"their energy within {units.percent(validation.energy.mape)}")
-    said = ", ".join(found[:-1]) + (" and " if len(found) > 1 else "") + found[-1]
+        clauses.append(f"their energy within {units.percent(validation.energy.mape)}")
+    sentence = ", ".join(clauses[:-1]) + (" and " if len(clauses) > 1 else "") + clauses[-1]
     others = [f"{name} is {units.percent(a.mape)} off" for name, a in validation.baselines.items()]
     compared = f" On the same steps {' and '.join(others)}." if others else ""
-    return f"{said}.{compared}{rest}"
+    return f"{sentence}.{compared}{rest}"
 
 
 def _ranking(accuracy: Accuracy) -> str:
@@ -203,8 +203,8 @@ def accuracy_table(validation: Validation) -> Table:
 def accuracy_rows(validation: Validation) -> list[tuple[bool, list[tuple[str, Accuracy]]]]:
     """Sections of (name, accuracy), each with whether a line ends it."""
     whole = [("latency", validation.latency), ("peak memory", validation.memory), ("energy", validation.energy)]
-    known = [(name, a) for name, a in whole if a is not None]
+    present = [(name, a) for name, a in whole if a is not None]
     held = [(f"latency, {HELD_OUT.get(name, name)}", a) for name, a in validation.by_held_out.items()]
     groups = [(f"latency, {name}", a) for name, a in validation.by_group.items()]
     simple = [(BASELINES.get(name, name), a) for name, a in validation.baselines.items()]
-    return [(True, known), (True, held), (True, groups), (False, simple)]
+    return [(True, present), (True, held), (True, groups), (False, simple)]

@@ -81,18 +81,18 @@ def validation_html(validation: Validation) -> str:
 
 def _tiles(validation: Validation) -> list[tuple[str, str, str]]:
     """Name, value, and a note beneath."""
-    found = []
+    tiles = []
     for name, a in (("Latency", validation.latency), ("Memory", validation.memory), ("Energy", validation.energy)):
         if a is not None:
-            found.append((f"{name}, mean error", units.percent(a.mape), f"at most {units.percent(a.max)}"))
+            tiles.append((f"{name}, mean error", units.percent(a.mape), f"at most {units.percent(a.max)}"))
     if validation.latency is not None:
-        found.append(
+        tiles.append(
             ("Within 10 %", units.percent(validation.latency.within_10pct), f"of {validation.latency.cases} cases")
         )
         if validation.latency.kendall_tau is not None:
-            found.append(("Ranking", f"{validation.latency.kendall_tau:.2f}", "Kendall's τ, 1 is perfect"))
-    found += [(name, units.percent(a.mape), "mean error, same cases") for name, a in validation.baselines.items()]
-    return found
+            tiles.append(("Ranking", f"{validation.latency.kendall_tau:.2f}", "Kendall's τ, 1 is perfect"))
+    tiles += [(name, units.percent(a.mape), "mean error, same cases") for name, a in validation.baselines.items()]
+    return tiles
 
 
 def _accuracy_row(name: str, a: Accuracy, strong: bool) -> Row:

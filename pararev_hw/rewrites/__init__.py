@@ -31,10 +31,10 @@ class Rewrite:
 # In the order in which they are applied.
 REWRITES: Mapping[Kind, Rewrite] = MappingProxyType(
     {
-        "store": Rewrite(store.find, store.apply, "what forward made is kept instead of made again"),
-        "share": Rewrite(share.find, share.apply, "common work on one input is done once"),
-        "fuse": Rewrite(fuse.find, fuse.apply, "convolutions on one input are stacked into one, tasks into one task"),
-        "split": Rewrite(split.find, split.apply, "the gradient of the weights leaves the chain of gradients"),
+        "store": Rewrite(store.find, store.apply, "activations are stored instead of recomputed"),
+        "share": Rewrite(share.find, share.apply, "common work on one input is computed once"),
+        "fuse": Rewrite(fuse.find, fuse.apply, "convolutions on the same input are stacked into one"),
+        "split": Rewrite(split.find, split.apply, "weight gradients leave the chain of input gradients"),
         "wait": Rewrite(wait.find, wait.apply, "a recomputation waits until its gradient could start"),
     }
 )

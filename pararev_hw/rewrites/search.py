@@ -60,7 +60,7 @@ def choose(
             if makespan(other) < makespan(best) * (1 - GAIN) or (a in best and makespan(other) <= makespan(best)):
                 best, improved = other, True
     if makespan(best) == math.inf:
-        raise Infeasible("no combination of choices fits the memory: give more of it, or a smaller batch")
+        raise Infeasible("no combination of rewrites fits the memory: raise the limit or lower the batch")
     return tuple(alternatives[a].name for a in sorted(best))
 
 

@@ -36,7 +36,9 @@ def parsed(choices: str) -> tuple[Kind, ...] | None:
         if kind not in (AHEAD, *REWRITES):
             raise unknown_name("choice", kind, ("auto", "none", AHEAD, *REWRITES))
     if AHEAD in asked and "wait" in asked:
-        raise BadInput("choices ahead and wait: recomputation either runs ahead or waits for its gradient")
+        raise BadInput(
+            "rewrites ahead and wait exclude each other: recomputation either runs ahead or waits for its gradient"
+        )
     return tuple(kind for kind in REWRITES if kind in asked)
 
 

@@ -50,28 +50,26 @@ class Scheduler:
 
 SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
     {
-        "sequential": Scheduler(sequential.schedule, "one task at a time on the fastest lane: the baseline"),
+        "sequential": Scheduler(sequential.schedule, "one task at a time on the fastest lane (the baseline)"),
         "asap": Scheduler(asap.schedule, "in program order, each task on the lane where it can start first"),
-        "heft": Scheduler(heft.schedule, "longest way to the end first, each task where it ends first, in gaps too"),
+        "heft": Scheduler(
+            heft.schedule, "HEFT: tasks by longest path to the end, each where it ends first, gaps included"
+        ),
         "forward-backward": Scheduler(
-            forward_backward.schedule, "list scheduling, improved by passes backward from the end and forward again"
+            forward_backward.schedule, "list scheduling, improved by backward and forward passes"
         ),
         "memory-list": Scheduler(
             memory_list.schedule,
-            "list scheduling within a memory limit: what starts early never blocks the rest",
+            "list scheduling within a memory limit, without dead ends",
             uses_memory=True,
         ),
-        "local-search": Scheduler(
-            local_search.schedule, "the best list schedule, disturbed and listed again while the budget lasts (seeded)"
-        ),
+        "local-search": Scheduler(local_search.schedule, "iterated local search from the best list schedule (seeded)"),
         "exact": Scheduler(
-            exact.schedule, "constraint programming: proves the best schedule, or bounds how far it is", proves=True
+            exact.schedule, "constraint programming (CP-SAT): proves the optimum or bounds the gap", proves=True
         ),
-        "memory-min": Scheduler(
-            memory_min.schedule, "the least peak memory that was found under a latency bound", uses_memory=True
-        ),
+        "memory-min": Scheduler(memory_min.schedule, "least peak memory within a latency bound", uses_memory=True),
         "pareto": Scheduler(
-            pareto.schedule, "the front of latency against memory, each point a schedule", uses_memory=True
+            pareto.schedule, "Pareto front of latency and memory, one schedule per point", uses_memory=True
         ),
     }
 )

@@ -42,7 +42,10 @@ def evaluate_orders(
     times = sequential if lanes is None else timeline(problem, lanes, waits)
     peak_bytes, fits = _peak(problem, times)
     if not fits and lanes is not None:
-        notes += (f"side by side the tasks would need {peak_bytes} bytes: one at a time instead (see memory-list)",)
+        notes += (
+            f"in parallel the tasks would need {peak_bytes} bytes, more than there is: "
+            "they run one at a time (see memory-list)",
+        )
     if times is not sequential and (not fits or sequential.makespan_s < times.makespan_s):
         sequential_peak, sequential_fits = _peak(problem, sequential)
         if sequential_fits:

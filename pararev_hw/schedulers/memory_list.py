@@ -1,6 +1,6 @@
 """List scheduling within a memory limit that never deadlocks: `safe_dispatch`, in several ways, the best kept.
 
-Ways: the program's order or the one of least peak up the sleeve, tasks by longest way to the end or by that order; then
+Ways: the program's order or the one of least peak as a fallback, tasks by longest way to the end or by that order; then
 passes backward and forward, each with the starts of the last as its ranks and as its safe order.
 """
 

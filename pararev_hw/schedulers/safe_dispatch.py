@@ -1,6 +1,6 @@
 """Event-driven list scheduling within a memory limit that cannot deadlock: the banker's algorithm for buffers.
 
-A sequential order that fits the limit is kept up the sleeve. When a lane is free, the ready task of highest priority
+A sequential order that fits the limit is kept as a fallback. When a lane is free, the ready task of highest priority
 starts if (1) its new buffers fit beside what is alive now and (2) once all that has started is done, the rest of the
 order, one task at a time, still fits. The first task of the rest always passes both when nothing else runs, so there is
 always a next step. (E. W. Dijkstra, EWD 623; for task graphs: "memory-aware list scheduling", M. Sergent et al., 2016.)

@@ -57,7 +57,9 @@ def run(recorder: Recorder, func: Any, args: Sequence[Any], kwargs: Mapping[str,
     """What `func` gives, which makes a sparse tensor or is given one, its work recorded."""
     if func is MAKE:
         sparse_dim, dense_dim, size, indices, values = args[:5]
-        return _made(recorder, sparse_dim, dense_dim, size, indices, values, kwargs.get("dtype"), kwargs.get("device"))
+        return _new_sparse(
+            recorder, sparse_dim, dense_dim, size, indices, values, kwargs.get("dtype"), kwargs.get("device")
+        )
     if func is _BAG:
         return _of_bags(recorder, *args)
     parts = [a.pararev_parts for a in args if is_sparse(a)]
@@ -73,13 +75,13 @@ def run(recorder: Recorder, func: Any, args: Sequence[Any], kwargs: Mapping[str,
         return func(*args)
     # autograd's copy of a gradient that nobody else has is the gradient itself: torch steals its parts
     if func is _aten.detach.default or (func is _aten.clone.default and graph_task_id() != -1):
-        return _remade(recorder, parts[0], parts[0].indices, parts[0].values)
+        return _with_parts(recorder, parts[0], parts[0].indices, parts[0].values)
     if func is _aten.clone.default:
-        return _remade(recorder, parts[0], _copy(recorder, parts[0].indices), _copy(recorder, parts[0].values))
+        return _with_parts(recorder, parts[0], _copy(recorder, parts[0].indices), _copy(recorder, parts[0].values))
     if func is _aten.add.Tensor and len(parts) == 2:  # gradients of two uses: one after the other
         indices = recorder.__torch_dispatch__(_aten.cat.default, (), ([p.indices for p in parts], 1))
         values = recorder.__torch_dispatch__(_aten.cat.default, (), ([p.values for p in parts], 0))
-        return _remade(recorder, parts[0], indices, values)
+        return _with_parts(recorder, parts[0], indices, values)
     if func in _ADDED and not is_sparse(args[0]) and is_sparse(args[1]):
         return _added(recorder, func, args, kwargs)
     raise TraceError(
@@ -96,11 +98,11 @@ def _copy(recorder: Recorder, tensor: Any) -> Any:
     return recorder.__torch_dispatch__(_aten.clone.default, (), (tensor,))
 
 
-def _remade(recorder: Recorder, parts: Parts, indices: Any, values: Any) -> Any:
-    return _made(recorder, parts.sparse_dim, parts.dense_dim, parts.size, indices, values)
+def _with_parts(recorder: Recorder, parts: Parts, indices: Any, values: Any) -> Any:
+    return _new_sparse(recorder, parts.sparse_dim, parts.dense_dim, parts.size, indices, values)
 
 
-def _made(
+def _new_sparse(
     recorder: Recorder,
     sparse_dim: int,
     dense_dim: int,
@@ -164,7 +166,7 @@ def _of_bags(
         sizes = call(_aten.index_select.default, (), (bag_size, 0, bag_of))
         values = call(_aten.div.Tensor, (), (values, call(_aten.unsqueeze.default, (), (sizes, 1))))
     places = call(_aten.view.default, (), (indices, [1, -1]))
-    return _made(recorder, 1, 1, (rows, values.shape[1]), places, values)
+    return _new_sparse(recorder, 1, 1, (rows, values.shape[1]), places, values)
 
 
 def _added(recorder: Recorder, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

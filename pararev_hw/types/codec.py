@@ -47,7 +47,7 @@ Noun = TypeVar("Noun")
 def to_json(noun: Any) -> str:
     """The noun as one line of JSON. Raises TypeError for what is no noun."""
     if type(noun) not in NOUNS:
-        raise TypeError(f"{type(noun).__name__} is no noun of the toolkit: {', '.join(_BY_NAME)} are")
+        raise TypeError(f"{type(noun).__name__} is not a document of the toolkit: {', '.join(_BY_NAME)} are")
     fields = _with_infinity_as_text(_adapter(type(noun).__name__).dump_python(noun))
     document = {"noun": type(noun).__name__, "schema_version": SCHEMA_VERSION, "fields": fields}
     return json.dumps(document, separators=(",", ":"), allow_nan=False)

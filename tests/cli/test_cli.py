@@ -463,7 +463,7 @@ def put(*path: Any) -> Callable[[Any], None]:
         (put("schema_version", "1"), "schema_version"),
         (lambda d: d.pop("model"), "'model'"),
         (put("ops", "type", 0, 10**6), "type 1000000"),
-        (put("ops", "type", 0, -1), "-1 stands where a count"),
+        (put("ops", "type", 0, -1), "-1 is given where a count"),
         (put("ops", "phase", 0, 9), "not a valid graph"),
         (put("ops", "reads", 0, [10**9]), "storage"),
         (put("ops", "after", 0, [5]), "op 0"),

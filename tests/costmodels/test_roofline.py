@@ -256,6 +256,7 @@ def test_popular_figure_is_0_9_picojoule_per_synaptic_operation() -> None:
 
 def test_spiking_forward_work_becomes_accumulates_where_zeros_are_skipped() -> None:
     graph, device = chain(3, 0.2), plain_accelerator()
+    assert {task.phase for task in graph.tasks} >= {"forward", "backward"}
     for task, cost in zip(graph.tasks, costs(graph, device).tasks, strict=True):
         if task.phase == "forward":
             assert task.sops is not None

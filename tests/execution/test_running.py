@@ -388,7 +388,7 @@ def test_the_verb_prints_predicted_beside_measured(measured: None, network: str)
     assert ran.status == 0, ran.err
     assert "predicted" in ran.out
     assert "equal bit for bit" in ran.out
-    assert "lanes over threads in ops" in ran.out
+    assert "speed-up over threads in each op" in ran.out
     ran = run("execute", f"{network}:net", "--steps", 2, "--lanes", 1, "--scheduler", "asap", "--json")
     document = json.loads(ran.out)
     assert (document["lanes"], document["scheduler"], document["choice"]) == (1, "asap", None)

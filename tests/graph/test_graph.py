@@ -231,7 +231,7 @@ def test_a_spike_rate_or_density_that_is_no_share_is_refused(path: tuple[Any, ..
     for step in path[:-1]:
         at = at[step]
     at[path[-1]] = value
-    with pytest.raises(BadFile, match="stands where a"):
+    with pytest.raises(BadFile, match="is given where a"):
         from_document(document, "graph.json")
 
 

@@ -198,7 +198,7 @@ def test_a_surrogate_without_a_kernel_is_refused() -> None:
         def vjp(self, u: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
             return g
 
-    with pytest.raises(BadInput, match=r"knows no surrogate .*: take ATan, Sigmoid or Triangle"):
+    with pytest.raises(BadInput, match=r"has no surrogate .*: use ATan, Sigmoid or Triangle"):
         fused.use_fused(nn.Sequential(IF(surrogate=Flat())))
 
 

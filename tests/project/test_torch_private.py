@@ -85,3 +85,20 @@ def test_calls_into_python_are_told() -> None:
     assert len(calls) == 6
     assert x.grad is not None
     assert x.grad.tolist() == [34.0] * 3  # 16 x^2 and 2 x, derived at 1
+
+
+def test_the_gpu_is_kept_busy_and_compiling_is_noticed_by_names_that_exist() -> None:
+    assert callable(torch.cuda._sleep)
+    assert isinstance(private.ever_compiled(), bool)
+    assert private.autocasts_on_cpu(torch.ops.aten.mm.default)
+    with torch.autocast("cpu", dtype=torch.bfloat16), private.without_cpu_autocast():
+        assert torch.ops.aten.mm.default(torch.ones(2, 2), torch.ones(2, 2)).dtype is torch.float32
+
+
+def test_tables_of_a_module_are_its_own() -> None:
+    layer = torch.nn.BatchNorm1d(2)
+    private.buffers_of(layer)["running_mean"] = torch.ones(2)
+    assert torch.equal(layer.running_mean, torch.ones(2))
+    assert private.parameters_of(layer)["weight"] is layer.weight
+    assert isinstance(layer, private.AnyBatchNorm)
+    assert isinstance(torch.nn.Dropout(), private.AnyDropout)

@@ -142,7 +142,7 @@ def test_memory_list_gains_most_of_what_lanes_can_give(share: float, options: di
 def test_tasks_that_the_memory_keeps_apart_bound_the_makespan() -> None:
     tasks = tuple(TaskCost(f"t{i}", (1.5,) * 3, memory_bytes=6) for i in range(4))
     costs = SchedulingProblem("toy", 3, tasks, (), memory_limit_bytes=11)
-    assert lower_bound(costs) == (pytest.approx(6.0), "tasks that the memory keeps apart")
+    assert lower_bound(costs) == (pytest.approx(6.0), "tasks that do not fit the memory together")
     assert run(costs, "memory-list").optimal
 
 
@@ -151,7 +151,7 @@ def test_bytes_times_time_bound_the_makespan() -> None:
     costs = SchedulingProblem(
         "toy", 8, tasks, (), memory_limit_bytes=5
     )  # two at once: 12 x 1.5 s x 2 bytes over 5, at least 7.2 s
-    assert lower_bound(costs) == (pytest.approx(7.2), "bytes times time over the memory")
+    assert lower_bound(costs) == (pytest.approx(7.2), "bytes x time that the memory offers")
     assert run(costs, "memory-list").makespan_s == 9.0
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pararev_hw.reports import sweep_phrasing, write_sweep
-from pararev_hw.reports.sweep_axis import APART, MOST_TICKS, Axis
+from pararev_hw.reports.axis import APART, MOST_TICKS, Axis
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
 

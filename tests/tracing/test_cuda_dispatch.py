@@ -103,10 +103,11 @@ def test_channels_last_reaches_every_convolution() -> None:
     x = torch.empty(2, 8, 8, 8, device="meta")
     for last in (False, True):
         graph = trace_step(model, x, rules=DispatchRules(cuda=True, channels_last=last)).graph
-        for t in graph.op_types:
-            if t.kind in ("conv", "norm"):
-                layout = dict(t.attributes).get("layout", (0,) * len(t.input_shapes))
-                assert (layout[0] == 1) == last, t
+        laid_out = [t for t in graph.op_types if t.kind in ("conv", "norm")]
+        assert len(laid_out) == 3
+        for t in laid_out:
+            layout = dict(t.attributes).get("layout", (0,) * len(t.input_shapes))
+            assert (layout[0] == 1) == last, t
 
 
 def test_memory_layouts() -> None:

@@ -20,7 +20,7 @@ from pararev_hw.reports import (
     write_paper,
     write_validation,
 )
-from pararev_hw.reports.logaxis import MOST_TICKS, LogAxis
+from pararev_hw.reports.axis import MOST_LOG_TICKS, LogAxis
 from pararev_hw.reports.paper import differences, paper_html, paper_svg
 from pararev_hw.reports.scatter import scatter_svg
 from pararev_hw.types import PaperCheck, PaperRow
@@ -116,7 +116,7 @@ def test_files_are_those_of_what_was_measured(tmp_path: Path) -> None:
 def test_ticks_are_few_and_on_the_axis(low: float, ratio: float, kind: str) -> None:
     axis = LogAxis.around((low, low * ratio), 0.0, 100.0, kind)
     found = [v for v, _ in axis.ticks()]
-    assert len(found) <= MOST_TICKS
+    assert len(found) <= MOST_LOG_TICKS
     assert found == sorted(found)
     assert all(axis.low <= v <= axis.high for v in found)
     places = [axis.px(v) for v in (axis.low, *found, axis.high)]

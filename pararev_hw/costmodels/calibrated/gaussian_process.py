@@ -7,8 +7,8 @@ measured over priced time is taken as smooth in the coordinates, in each over a 
     k(a, b) = s^2 exp(-sum_d (a_d - b_d)^2 / (2 l_d^2))
     correction(a) = k(a, X) (k(X, X) + v^2 I)^-1 log(measured / priced)
 
-Far from every measured shape the correction goes to none. s, l and v are those under which the measurements are
-likeliest, drawn towards what is usual by log-normal priors.
+Far from every measured shape the correction goes to none. s, l and v are those of maximum
+posterior, with log-normal priors.
 """
 
 from __future__ import annotations

@@ -205,22 +205,22 @@ def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
         for i, kernel in enumerate(kernels)
         if kernel.kind in MATRIX_CLASSES and (tensor_rate(kernel, card) is not None) == (unit == "tensor")
     ]
-    own = [kernels[i] for i in at]
-    peaks = [tensor_rate(kernel, card) or _cuda_rate(kernel.dtype, card) for kernel in own]
+    members = [kernels[i] for i in at]
+    peaks = [tensor_rate(kernel, card) or _cuda_rate(kernel.dtype, card) for kernel in members]
     return _Products(
         unit=unit,
         at=np.array(at, np.int64),
-        share=tuple(f"{unit}_share.{kernel.kind}" for kernel in own),
-        m=_column(own, "m"),
-        n=_column(own, "n"),
-        k=_column(own, "k"),
-        groups=_column(own, "groups"),
-        flops=_column(own, "flops"),
-        bytes=_column(own, "bytes"),
+        share=tuple(f"{unit}_share.{kernel.kind}" for kernel in members),
+        m=_column(members, "m"),
+        n=_column(members, "n"),
+        k=_column(members, "k"),
+        groups=_column(members, "groups"),
+        flops=_column(members, "flops"),
+        bytes=_column(members, "bytes"),
         peak=np.array(peaks, np.float64),
-        aligned=_column(own, "aligned") > 0,
-        winograd=tuple(f"winograd_gain.{k.kind.rpartition('_')[2]}" if k.winograd else "" for k in own),
-        layout_bytes=np.array([0.0 if k.channels_last else float(k.layout_bytes) for k in own], np.float64),
+        aligned=_column(members, "aligned") > 0,
+        winograd=tuple(f"winograd_gain.{k.kind.rpartition('_')[2]}" if k.winograd else "" for k in members),
+        layout_bytes=np.array([0.0 if k.channels_last else float(k.layout_bytes) for k in members], np.float64),
     )
 
 
@@ -230,22 +230,24 @@ def _cuda_rate(dtype: str, card: Card) -> float:
 
 def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
     at = [i for i, kernel in enumerate(kernels) if kernel.kind not in MATRIX_CLASSES]
-    own = [kernels[i] for i in at]
-    units = ["tensor" if k.kind in ATTENTION and tensor_rate(k, card) is not None else "cuda" for k in own]
-    computes = [kernel.kind in ATTENTION or kernel.kind in DEPTHWISE for kernel in own]
+    members = [kernels[i] for i in at]
+    units = ["tensor" if k.kind in ATTENTION and tensor_rate(k, card) is not None else "cuda" for k in members]
+    computes = [kernel.kind in ATTENTION or kernel.kind in DEPTHWISE for kernel in members]
     peaks = [
         (tensor_rate(k, card) if unit == "tensor" else None) or _cuda_rate(k.dtype, card)
-        for k, unit in zip(own, units, strict=True)
+        for k, unit in zip(members, units, strict=True)
     ]
     return _Plain(
         at=np.array(at, np.int64),
-        compute_share=tuple(f"{u}_share.{k.kind}" if c else "" for k, u, c in zip(own, units, computes, strict=True)),
+        compute_share=tuple(
+            f"{u}_share.{k.kind}" if c else "" for k, u, c in zip(members, units, computes, strict=True)
+        ),
         bandwidth_share=tuple(
             f"matrix_bandwidth_share.{u}" if k.kind in ATTENTION else f"bandwidth_share.{k.kind}"
-            for k, u in zip(own, units, strict=True)
+            for k, u in zip(members, units, strict=True)
         ),
-        flops=np.array([k.flops if c else 0.0 for k, c in zip(own, computes, strict=True)], np.float64),
+        flops=np.array([k.flops if c else 0.0 for k, c in zip(members, computes, strict=True)], np.float64),
         peak=np.array(peaks, np.float64),
-        bytes=_column(own, "bytes"),
+        bytes=_column(members, "bytes"),
         sustained=tuple(f"{unit}_sustained_share" for unit in units),
     )

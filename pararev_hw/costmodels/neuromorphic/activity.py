@@ -37,11 +37,11 @@ def activity(graph: BlockGraph, network: SpikingNetwork) -> Activity:
     spikes = []
     for k, population in enumerate(network.populations):
         most = network.steps * population.neurons
-        own = neurons.get(population.name)
+        record = neurons.get(population.name)
         if not population.fires:
             spikes.append(0.0)
-        elif own is not None:
-            spikes.append(own.rate * most)
+        elif record is not None:
+            spikes.append(record.rate * most)
         elif graph.spikes is not None and not graph.spikes.measured:
             spikes.append(graph.spikes.rate * most)
         else:

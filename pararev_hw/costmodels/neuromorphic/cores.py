@@ -60,27 +60,27 @@ def parts_of(network: SpikingNetwork, splits: Sequence[Split], splitter: Splitte
     updates, spikes = np.zeros(count), np.zeros(count)
     shares = [splitter.shares(k, split) for k, split in enumerate(splits)]
     for k, (population, split) in enumerate(zip(network.populations, splits, strict=True)):
-        own, share = slice(int(first[k]), int(first[k + 1])), shares[k]
-        updates[own] = population.neurons * share
-        spikes[own] = active.spikes[k] / steps * share
+        span, share = slice(int(first[k]), int(first[k + 1])), shares[k]
+        updates[span] = population.neurons * share
+        spikes[span] = active.spikes[k] / steps * share
         for j in splitter.owned[k]:
             p = network.projections[j]
             each = active.events[j] / steps * share
-            events[own] += each
-            event_time[own] += each * event_s(device, p.convolution)
-            event_energy[own] += each * event_j(device, p.convolution)
+            events[span] += each
+            event_time[span] += each * event_s(device, p.convolution)
+            event_energy[span] += each * event_j(device, p.convolution)
             messages = active.active[j] / steps * reach(p, split.groups, split.tiles)
             for q, part in _shares(network, active, p.sources, p.inputs).items():
                 if q == INPUT:
-                    traffic[count, own] += messages * part
+                    traffic[count, span] += messages * part
                 else:
-                    traffic[int(first[q]) : int(first[q + 1]), own] += np.outer(shares[q], messages * part)
+                    traffic[int(first[q]) : int(first[q + 1]), span] += np.outer(shares[q], messages * part)
         for q in (q for q in population.direct if q != INPUT):
             each = active.spikes[q] / steps * share
-            traffic[int(first[q]) : int(first[q + 1]), own] += np.outer(shares[q], each)
-            events[own] += each
-            event_time[own] += each * event_s(device, False)
-            event_energy[own] += each * event_j(device, False)
+            traffic[int(first[q]) : int(first[q + 1]), span] += np.outer(shares[q], each)
+            events[span] += each
+            event_time[span] += each * event_s(device, False)
+            event_energy[span] += each * event_j(device, False)
     received = traffic.sum(axis=0)
     sent = traffic.sum(axis=1)[:count]
     learns = device.get("learning_rule", 0.0) > 0

@@ -227,7 +227,7 @@ def _layers(
 ) -> tuple[MappedLayer, ...]:
     rows = []
     for k, (population, split) in enumerate(zip(network.populations, splits, strict=True)):
-        own = parts.population == k
+        of_population = parts.population == k
         rows.append(
             MappedLayer(
                 name=_name(network, k),
@@ -235,11 +235,11 @@ def _layers(
                 neurons=population.neurons,
                 channel_groups=split.groups,
                 tiles=split.tiles,
-                cores=tuple(sorted(set(place[own].tolist()))),
-                spikes=float(parts.spikes[own].sum()) * network.steps,
-                messages=float(parts.received[own].sum()) * network.steps,
-                events=float(parts.events[own].sum()) * network.steps,
-                energy_j={part: float(values[own].sum()) * network.steps for part, values in energy.items()},
+                cores=tuple(sorted(set(place[of_population].tolist()))),
+                spikes=float(parts.spikes[of_population].sum()) * network.steps,
+                messages=float(parts.received[of_population].sum()) * network.steps,
+                events=float(parts.events[of_population].sum()) * network.steps,
+                energy_j={part: float(values[of_population].sum()) * network.steps for part, values in energy.items()},
             )
         )
     return tuple(rows)

@@ -103,9 +103,9 @@ class Splitter:
                     high = middle
                 else:
                     low = middle + 1
-            found = Split(low, tiles, self._need(k, low, tiles, readers))
-            if best is None or found.parts < best.parts:
-                best = found
+            split = Split(low, tiles, self._need(k, low, tiles, readers))
+            if best is None or split.parts < best.parts:
+                best = split
         if best is None:
             assert smallest is not None
             raise Infeasible(self._refusal(self.network.populations[k], smallest))
@@ -142,7 +142,7 @@ class Splitter:
 
     def _cores_reached(self, projection: int, splits: Mapping[int, Split]) -> float:
         """How many parts of the reading population one spike goes to, on average."""
-        owner = next((k for k, own in enumerate(self.owned) if projection in own), None)
+        owner = next((k for k, projections in enumerate(self.owned) if projection in projections), None)
         if owner is None or owner not in splits:
             return 1.0
         split = splits[owner]
@@ -170,9 +170,9 @@ def owned_projections(network: SpikingNetwork) -> tuple[tuple[int, ...], ...]:
     taken: set[int] = set()
     owned = []
     for population in network.populations:
-        own = tuple(j for j in population.projections if j not in taken)
-        taken.update(own)
-        owned.append(own)
+        remaining = tuple(j for j in population.projections if j not in taken)
+        taken.update(remaining)
+        owned.append(remaining)
     return tuple(owned)
 
 

@@ -120,9 +120,9 @@ def _memory_bounds(
 ) -> Iterable[tuple[float, str]]:
     """What the memory limit adds; see `bounds.memory`."""
     if problem.memory_limit_bytes is not None and holding(problem).matters:
-        yield area_bound(problem, works.tolist(), tails.tolist()), "bytes times time over the memory"
+        yield area_bound(problem, works.tolist(), tails.tolist()), "bytes x time that the memory offers"
         for members in excluding_sets(problem, works.tolist()):
-            yield _machine(np.array(members), heads, works, tails), "tasks that the memory keeps apart"
+            yield _machine(np.array(members), heads, works, tails), "tasks that do not fit the memory together"
 
 
 def _pairing_bound(problem: SchedulingProblem) -> Iterable[tuple[float, str]]:
@@ -130,7 +130,7 @@ def _pairing_bound(problem: SchedulingProblem) -> Iterable[tuple[float, str]]:
     shared = problem.arrays.compute_demand.any() or problem.arrays.bandwidth_demand.any()
     limited = problem.memory_limit_bytes is not None
     if problem.lanes == 2 and (shared or (limited and holding(problem).matters)):
-        yield pairing_bound(problem), "what may run side by side"
+        yield pairing_bound(problem), "overlap of two lanes"
 
 
 def _machine(members: Ints, heads: Floats, works: Floats, tails: Floats) -> float:
