@@ -92,7 +92,7 @@ def test_outputs_and_gradients_equal_plain_autograd_of_the_equations(
     y, found = gradients(seq, seq, x)
     y_expected, expected = gradients(lambda x: textbook(seq, x), seq, x)
     assert torch.equal(y, y_expected)
-    assert worst(found, expected) <= 1e-12
+    assert worst(found, expected) <= 1e-11  # each pair that is reconstructed rounds once more; a wrong term is 1e-2
     seq.reversible = False
     assert worst(gradients(seq, seq, x)[1], expected) <= 1e-12
 
