@@ -113,6 +113,8 @@ def _run() -> int:
 def _terminable() -> Iterator[None]:
     """SIGTERM as an exception, so that locks and half-written files go as they do on Ctrl-C; neither is ever lost."""
 
+    pending: list[threading.Timer] = []
+
     def terminate(number: int, frame: object) -> None:
         raise Terminated
 
@@ -122,6 +124,7 @@ def _terminable() -> Iterator[None]:
             number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
             again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
             again.daemon = True
+            pending.append(again)
             again.start()
         else:
             hook_before(lost)
@@ -135,6 +138,8 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     finally:
+        for again in pending:
+            again.cancel()
         sys.unraisablehook = hook_before
         signal.signal(signal.SIGTERM, before)
 

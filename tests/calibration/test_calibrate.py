@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_pat
     path = tmp_path / "p.json"
     found = run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1")
     assert found.status == 130
-    assert "keeps 60 measurements" in found.err
+    assert "holds 60 measurements" in found.err
     profile = load_hardware(path)
     assert isinstance(profile, Profile)
     assert len(profile.samples) == 60 and profile.steps == () and profile.fits

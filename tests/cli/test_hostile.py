@@ -148,6 +148,10 @@ def test_a_signal_that_falls_where_python_drops_exceptions_still_ends_the_run(
             time.sleep(0.01)
         assert reference() is None
 
-    with mock.patch.object(entry, "app", side_effect=verb):
-        ran = run("models")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever programs in this process left
+    try:
+        with mock.patch.object(entry, "app", side_effect=verb):
+            ran = run("models")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (ran.status, ran.err) == (status, f"{says}\n")

@@ -430,7 +430,7 @@ def test_an_interrupt_ends_all_lanes() -> None:
     with LaneThreads(step) as lanes:
         with pytest.raises(KeyboardInterrupt):
             lanes.run()
-        with pytest.raises(BadInput, match="these lanes have stopped"):
+        with pytest.raises(BadInput, match="the lanes of this step have stopped"):
             lanes.run()
     assert threading.active_count() == before
 

@@ -131,5 +131,5 @@ def test_a_changed_document_is_refused_in_one_line(change: dict[str, Any], fault
 
 
 def test_what_is_no_noun_is_refused() -> None:
-    with pytest.raises(TypeError, match="int is no noun"):
+    with pytest.raises(TypeError, match="int is not a document of the toolkit"):
         to_json(3)
