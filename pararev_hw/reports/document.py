@@ -56,6 +56,7 @@ def report_document(study: Study) -> dict[str, Any]:
             "peak_bytes": study.chosen.peak_bytes,
             "energy_j": study.chosen.energy_j.get("total"),
             "compute_only_energy_j": None if sops is None else sops * COMPUTE_ONLY_J_PER_SOP,
+            "forward_j_by_model": dict(study.forward_j_by_model),
         },
         "memory": asdict(graph.memory),
         "spikes": None if graph.spikes is None else asdict(graph.spikes),

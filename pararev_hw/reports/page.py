@@ -14,7 +14,7 @@ from pararev_hw.reports import chip as chip_tables
 from pararev_hw.reports import phrasing, units
 from pararev_hw.reports.against import Line, SideBySide
 from pararev_hw.reports.blockgraph import graph_svg
-from pararev_hw.reports.document import COMPUTE_ONLY_J_PER_SOP, assumptions, not_modelled, total_sops
+from pararev_hw.reports.document import assumptions, not_modelled, total_sops
 from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
 from pararev_hw.reports.insights import insights
@@ -285,6 +285,22 @@ def _critical(study: Study) -> Mapping[str, Any]:
     return {"summary": summary, "heads": heads, "rows": rows, "tasks": ordered}
 
 
+def _models_of_the_literature(study: Study) -> str:
+    """The forward pass by energy models of papers, for comparison."""
+    unknown = " (synaptic operations are not known)" if total_sops(study.graph) is None else ""
+    others = dict(study.forward_j_by_model)
+    papers = others.pop("papers", None)
+    if papers is None:
+        return "Energy models of the literature were not asked."
+    rest = ", ".join(f"{name} {units.joules(joules)}" for name, joules in others.items())
+    return (
+        f"For comparison, the forward pass by energy models of papers{unknown}: {units.joules(papers)} by their "
+        "usual figure, 4.6 pJ for each MAC of a layer with analog input and 0.9 pJ for each synaptic operation. That "
+        "is compute only, in 45 nm (Horowitz, ISSCC 2014): no memory traffic, no neuron updates, no leakage."
+        + (f" By other models: {rest}." if rest else "")
+    )
+
+
 def _energy(study: Study) -> Mapping[str, Any]:
     before, after = study.sequential.energy_j, study.chosen.energy_j
     total = after.get("total", 0.0)
@@ -304,14 +320,7 @@ def _energy(study: Study) -> Mapping[str, Any]:
         Row((words_cell(phase), *(words_cell(units.joules(by_phase[phase].get(part))) for part in parts)))
         for phase in sorted(by_phase, key=lambda p: (PHASES.index(p) if p in PHASES else len(PHASES), p))
     ]
-    sops = total_sops(study.graph)
-    comparison = (
-        "Synaptic operations are not known, so the popular figure of 0.9 pJ for each cannot be given."
-        if sops is None
-        else f"For comparison, the popular figure of 0.9 pJ for each of {units.count(sops)} synaptic operations: "
-        f"{units.joules(sops * COMPUTE_ONLY_J_PER_SOP)}. That is compute only, in 45 nm (Horowitz, ISSCC 2014): "
-        "no memory traffic, no neuron updates, no leakage."
-    )
+    comparison = _models_of_the_literature(study)
     return {
         "heads": [("part", False), ("sequential", True), ("recommended", True), ("share of recommended", True)],
         "rows": rows,

@@ -167,6 +167,7 @@ class Study:
     not_searched: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()  # of the step as traced, each op alone on one lane
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
+    forward_j_by_model: Mapping[str, float] = field(default_factory=dict)  # energy models of the literature
 
     def __post_init__(self) -> None:
         if not 0 <= self.best < len(self.predictions):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pararev_hw.costmodels.energy_models import MODELS, model_energy
+from pararev_hw.costmodels.energy_models import MODELS, forward_j_by_model, model_energy
 from pararev_hw.costmodels.energy_models.lemaire2022 import joules_per_word
 from pararev_hw.errors import UnknownName
 from pararev_hw.graph import attach
@@ -47,6 +47,11 @@ def test_the_papers_figure_is_macs_of_analog_layers_and_synaptic_operations(grap
     assert energy.total_j == pytest.approx(31.8402e-9)
     assert energy.by_phase == {"forward": pytest.approx(31.8402e-9)}
     assert "memory" in energy.not_modelled
+
+
+def test_a_study_is_given_the_forward_pass_of_every_model(graph: BlockGraph) -> None:
+    assert forward_j_by_model(graph) == {name: pytest.approx(model_energy(graph, name).total_j) for name in MODELS}
+    assert forward_j_by_model(graph)["papers"] == pytest.approx(31.8402e-9)
 
 
 def test_lemaires_model_adds_memory_and_addressing(graph: BlockGraph) -> None:

@@ -176,7 +176,13 @@ def test_compute_only_energy_is_nine_tenths_of_a_picojoule_for_each_synaptic_ope
     study = hand_built_study.study()
     sops = sum(t.sops or 0 for t in study.graph.tasks)
     assert reports.report_document(study)["totals"]["compute_only_energy_j"] == pytest.approx(sops * 0.9e-12)
-    assert "compute only" in page.report_html(study)
+
+
+def test_the_page_gives_the_papers_figure_with_its_analog_layers() -> None:
+    study = replace(hand_built_study.study(), forward_j_by_model={"papers": 3.5e-3, "lemaire2022": 4e-3})
+    text = page.report_html(study)
+    assert "compute only" in text and "3.50 mJ by their usual figure" in text and "lemaire2022 4.00 mJ" in text
+    assert reports.report_document(study)["totals"]["forward_j_by_model"] == {"papers": 3.5e-3, "lemaire2022": 4e-3}
 
 
 def test_ops_without_a_formula_are_named_as_not_modelled() -> None:

@@ -86,3 +86,8 @@ def model_energy(graph: BlockGraph, model: str) -> ModelEnergy:
     chosen = MODELS[model]
     layers = tuple(LayerEnergy(w.module, w.phase, chosen.energy(w)) for w in layer_works(graph))
     return ModelEnergy(model, chosen.SOURCE, layers, chosen.NOT_MODELLED)
+
+
+def forward_j_by_model(graph: BlockGraph) -> Mapping[str, float]:
+    """Joules of the layers' forward pass, all samples, by every model's name."""
+    return {name: model_energy(graph, name).by_phase.get("forward", 0.0) for name in MODELS}

@@ -36,8 +36,9 @@ def layer_works(graph: BlockGraph) -> tuple[LayerWork, ...]:
     spikes = {s.module: s for s in graph.spikes.layers} if graph.spikes is not None else {}
     calls: dict[tuple[str, Phase], list[OpType]] = {}
     for name, op in zip(layer_of_op(graph), graph.ops, strict=True):
-        if name is not None:
-            calls.setdefault((name, op.phase), []).append(graph.op_types[op.type])
+        op_type = graph.op_types[op.type]
+        if name is not None and len(op_type.input_shapes) > 1 and op_type.output_shapes:
+            calls.setdefault((name, op.phase), []).append(op_type)
     works = []
     for (name, phase), types in calls.items():
         layer = spikes.get(name)
