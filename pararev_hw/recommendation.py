@@ -20,7 +20,7 @@ from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, select
 from pararev_hw.target_graph import build_graph
 from pararev_hw.tracing import Traced
-from pararev_hw.types import BlockGraph, Comparison, Hardware, Prediction, Recommendation, Study
+from pararev_hw.types import BlockGraph, Comparison, CriticalPath, Hardware, Prediction, Recommendation, Study
 
 MOST_TASKS_FRONT = 6_000  # beyond it the front of one launch takes more than half a minute of one core
 MOST_OPS_REWRITES = 12_000  # each rewritten step is built anew: about 0.1 ms an op
@@ -95,10 +95,11 @@ def compare(
         if search.memory_limit is None:
             tried = result.predictions
             fastest = _fastest(tried)
-            result = replace(result, best=next(k for k, p in enumerate(tried) if p is fastest))
-            problem = cost(result.chosen_graph, measured, launch).problem(search.lanes)
-            path = graphs.critical_path(result.chosen_graph, [c.best_s for c in problem.tasks])
-            result = replace(result, critical_path=path)
+            path = result.critical_path
+            if fastest.choices != result.chosen.choices:
+                path = _critical_path(result.graph_of(fastest), measured, launch, search.lanes)
+            best = next(k for k, p in enumerate(tried) if p is fastest)
+            result = replace(result, best=best, critical_path=path)
         studies.append(result)
     return Comparison(bare_device(device), tuple(studies))
 
@@ -295,8 +296,7 @@ def _decided(
     best = next(k for k, p in enumerate(predictions) if p is chosen)
     path = base.critical_path
     if chosen.choices:
-        problem = cost(graph, hardware, chosen.launch or "eager").problem(search.lanes)
-        path = graphs.critical_path(graph, [c.best_s for c in problem.tasks])
+        path = _critical_path(graph, hardware, chosen.launch or "eager", search.lanes)
     used = {p.choices for p in predictions if p.choices}
     return replace(
         base,
@@ -311,6 +311,12 @@ def _decided(
         rewrites={v.choices: v.names for v in variants if v.choices in used},
         not_searched=not_searched,
     )
+
+
+def _critical_path(graph: BlockGraph, hardware: Hardware, launch: str, lanes: int | None) -> CriticalPath:
+    """By the time of each task on the device."""
+    problem = cost(graph, hardware, launch).problem(lanes)
+    return graphs.critical_path(graph, [c.best_s for c in problem.tasks])
 
 
 def recommended(tried: Sequence[Prediction], limit: int) -> tuple[Recommendation, ...]:

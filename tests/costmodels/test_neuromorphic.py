@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.spiking_network import INPUT, spiking_network
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
+from tests.helpers import command_line
 from tests.helpers.spiking_layers import BATCH, STEPS, Net, conv, events, mlp
 
 
@@ -211,3 +213,11 @@ def test_a_report_shows_the_mapping() -> None:
     page = reports.report_html(study)
     assert "Mapping to cores" in page and "busy in a time step" in page
     assert load_device("loihi1-like") == load_device("loihi1")
+
+
+def test_networks_on_a_chip_are_compared() -> None:
+    options = ("--timesteps", 2, "--mode", "infer", "-d", "loihi1", "--spikes", "0.2", "--json")
+    both = command_line.run("compare", "pararevsnn21", "revsresnet21", *command_line.SMALL, *options)
+    assert both.status == 0, both.err
+    rows = json.loads(both.out)["networks"]
+    assert [row["model"] for row in rows] == ["pararevsnn21", "revsresnet21"]
