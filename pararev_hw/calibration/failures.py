@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pararev_hw.errors import first_line
+
 
 class DeviceLost(Exception):
     """The device no longer answers: nothing more can be measured on it."""
@@ -13,7 +15,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 def failure(error: Exception) -> str | None:
     """Why a case was missed, in a few words; None where the device itself is gone."""
-    first = (str(error).strip().splitlines() or [""])[0][:160]
+    first = first_line(error, 160)
     text = first.lower()
     if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
         return "out of memory"

@@ -11,7 +11,7 @@ import torch
 
 from pararev_hw.check.replay import filled
 from pararev_hw.cuda_calls import CUDA, Stream
-from pararev_hw.errors import BadInput, Infeasible, StepFailed
+from pararev_hw.errors import BadInput, Infeasible, StepFailed, first_line
 from pararev_hw.execution.lane_order import Slot, lane_slots
 from pararev_hw.execution.program import scalars_of, task_name, write_source
 from pararev_hw.execution.random_numbers import Draws
@@ -88,7 +88,7 @@ class BoundStep:
             if trace.tb_frame.f_code.co_filename == _FILE:
                 line = trace.tb_lineno
             trace = trace.tb_next
-        message = (str(error).strip().splitlines() or [""])[0][:300]
+        message = first_line(error)
         where = ""
         if line in self._op_of_line:
             k = self._op_of_line[line]

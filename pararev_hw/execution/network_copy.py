@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from pararev_hw.errors import BadInput
+from pararev_hw.errors import BadInput, first_line
 
 
 def copied_network(model: nn.Module, name: str) -> nn.Module:
@@ -25,10 +25,8 @@ def copied_network(model: nn.Module, name: str) -> nn.Module:
             twin = copy.deepcopy(model)
     except Exception as error:
         # an attribute may be anything: an open file, a lock, a generator
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        raise BadInput(
-            f"{name} cannot be copied, and each way to run it needs a copy: {type(error).__name__}: {first}"
-        ) from error
+        reason = f"{type(error).__name__}: {first_line(error, 200)}"
+        raise BadInput(f"{name} cannot be copied, and each way to run it needs a copy: {reason}") from error
     for module in twin.modules():
         for key, parameter in list(module.named_parameters(recurse=False)):
             if not parameter.is_leaf:

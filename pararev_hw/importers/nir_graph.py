@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pararev_hw import limits
-from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError
+from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError, first_line
 from pararev_hw.importers.imported import Imported, next_float
 from pararev_hw.models.neurons import fire, integrate, leak, reset
 from pararev_hw.models.surrogates import ATan, Surrogate
@@ -115,8 +115,8 @@ def _read(file: Path) -> Any:
     except PararevError:
         raise
     except Exception as error:  # h5py and nir raise what they meet: OSError, KeyError, AssertionError, ValueError
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise BadFile(f"{file}: cannot be read as NIR: {lines[0][:300]}") from error
+        reason = first_line(error) or type(error).__name__
+        raise BadFile(f"{file}: cannot be read as NIR: {reason}") from error
     if not _is_graph(graph):
         raise BadFile(f"{file}: holds a single {type(graph).__name__}: it must hold a NIRGraph")
     return graph

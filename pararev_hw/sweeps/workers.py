@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import Any
 
-from pararev_hw.errors import BadInput, MissingDependency, PararevError
+from pararev_hw.errors import BadInput, MissingDependency, PararevError, first_line
 from pararev_hw.sweeps.problem import Problem
 from pararev_hw.sweeps.store import encode
 
@@ -175,4 +175,4 @@ def _on_cluster(
 
 
 def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return first_line(error, 160) or type(error).__name__

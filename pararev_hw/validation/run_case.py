@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from pararev_hw import models, pipeline
-from pararev_hw.errors import Infeasible
+from pararev_hw.errors import Infeasible, first_line
 from pararev_hw.importers.targets import Options, resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
 from pararev_hw.measurement.energy import Counter, energy_j
@@ -112,5 +112,5 @@ def _check_room(peak: int, profile: Profile) -> None:
 
 
 def _reason(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0][:200]
+    first = first_line(error, 200)
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

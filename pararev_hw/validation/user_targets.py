@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
-from pararev_hw.errors import BadInput, Infeasible, PararevError
+from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
 from pararev_hw.importers.targets import Options
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
@@ -155,8 +155,7 @@ def _case(
         raise
     except Exception as error:
         # whatever a network raises while it really runs is this case's result, and no other's
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        return replace(case, failed=first or type(error).__name__)
+        return replace(case, failed=first_line(error, 200) or type(error).__name__)
     parts = breakdown(graph, cost(graph, at).op_seconds, calls_s, measured.latency_s)
     return replace(
         case,
