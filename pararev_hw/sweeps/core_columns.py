@@ -60,18 +60,18 @@ class CoreColumns:
 
     graph: BlockGraph
     device: Device
-    _table: LayerTable = field(init=False, repr=False)
+    table: LayerTable = field(init=False, repr=False)
     _preparations: accelerator.Preparations = field(init=False, repr=False)
-    _times: Floats = field(init=False, repr=False)  # how often a layer occurs in the step
+    times: Floats = field(init=False, repr=False)  # how often a layer occurs in the step
     _tables: dict[tuple[int | str, ...], _CoreTables] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(accelerator.core_kinds(self.device)) > 1:
             raise BadInput(f"device {self.device.name!r} has two kinds of core: a sweep takes chips of one kind")
-        self._table = accelerator.layer_table(self.graph, traffic(self.graph))
-        self._preparations = accelerator.Preparations(self._table)
-        tasks = np.bincount(self._table.class_of_task, minlength=len(self._table.classes))
-        self._times = np.repeat(tasks, np.diff(self._table.starts)).astype(np.float64)
+        self.table = accelerator.layer_table(self.graph, traffic(self.graph))
+        self._preparations = accelerator.Preparations(self.table)
+        tasks = np.bincount(self.table.class_of_task, minlength=len(self.table.classes))
+        self.times = np.repeat(tasks, np.diff(self.table.starts)).astype(np.float64)
 
     def __call__(self, columns: Columns, lanes: int, count: int) -> TaskColumns:
         """What every task costs under `count` configurations with that many cores."""
@@ -80,11 +80,11 @@ class CoreColumns:
         cores, which = self._of_cores(columns, lanes, count)
         bandwidth = configs.value("memory_bandwidth_bytes_per_s")
         reach = np.minimum(bandwidth, configs.get("lane_bandwidth_bytes_per_s", np.inf))
-        seconds, demand = _tasks(self._table, cores, which, reach, bandwidth)
+        seconds, demand = _tasks(self.table, cores, which, reach, bandwidth)
         return TaskColumns(
             seconds=seconds,
             bandwidth_demand=demand,
-            row_of_task=np.asarray(self._table.class_of_task),
+            row_of_task=np.asarray(self.table.class_of_task),
             energy_j={part: joules[which] for part, joules in cores.energy_j.items()},
             delay_s=accelerator.message_delay_s(configs),
             delay_s_per_byte=1.0 / configs.get("noc_bandwidth_bytes_per_s", np.inf),
@@ -123,8 +123,8 @@ class CoreColumns:
         # the fastest memory that a device may have: whatever else limits a layer, it is not this one
         given["memory_bandwidth_bytes_per_s"] = np.full(len(values), PARAMETERS["memory_bandwidth_bytes_per_s"].span[1])
         given["lanes"] = np.full(len(values), float(lanes))
-        costs = accelerator.layer_costs(self._table, accelerator.config_table(device, given), self._preparations)
-        energy_j = {part: np.asarray(j) for part, j in costs.total_energy_j(self._times).items()}
+        costs = accelerator.layer_costs(self.table, accelerator.config_table(device, given), self._preparations)
+        energy_j = {part: np.asarray(j) for part, j in costs.total_energy_j(self.times).items()}
         return _Cores(costs.seconds, np.ascontiguousarray(costs.overhead_s), costs.dram_bytes, energy_j)
 
 

@@ -83,6 +83,11 @@ class Engine:
         """Whether many configurations are evaluated at once; other kinds of device go one by one."""
         return self._costs is not None
 
+    @property
+    def core_columns(self) -> CoreColumns | None:
+        """The layers of the network on the device's cores, where it has any."""
+        return self._costs if isinstance(self._costs, CoreColumns) else None
+
     def prepare(self, lanes: int) -> None:
         """Decide the lane orders of the class with that many lanes, where that is not done yet."""
         if not self.vectorised or lanes in self._classes:

@@ -13,11 +13,9 @@ import numpy as np
 
 from pararev_hw.atomic import write_files
 from pararev_hw.costmodels import accelerator
-from pararev_hw.costmodels.traffic import traffic
 from pararev_hw.errors import Infeasible
-from pararev_hw.sweeps.engine import Engine
-from pararev_hw.sweeps.problem import Problem, as_figure, variant_of
-from pararev_hw.sweeps.spec import NETWORK
+from pararev_hw.sweeps.core_columns import CoreColumns
+from pararev_hw.sweeps.problem import Problem, study_of, variant_of
 from pararev_hw.types import (
     BlockGraph,
     Device,
@@ -91,26 +89,23 @@ def _explained(problem: Problem, point: SweepPoint) -> PointExplanation | None:
     values = dict(point.parameters) | {
         p.name: p.values[0] for p in sweep.space.parameters if p.name not in point.parameters and p.values
     }
-    network = problem.networks[variant_of({n: values[n] for n in values if n in ("network", "mode", *NETWORK)})]
-    if network.engine is None:
+    engine = problem.networks[variant_of(values)].engine
+    if engine is None:
         return None
-    changed = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
-    figures = {n: float(as_figure(n, np.array([values[n]]))[0]) for n in changed}
-    lanes = int(values.get("lanes", sweep.device.lanes))
     try:
-        study = network.engine.study(figures, lanes)
+        study = study_of(engine, sweep, values)
     except Infeasible:
         return None
-    chosen = study.chosen
+    chosen, lanes = study.chosen, int(values.get("lanes", sweep.device.lanes))
     busy = sum(chosen.lane_busy_s) / (lanes * chosen.latency_s) if chosen.latency_s > 0 else 1.0
-    shares, layers = _limits(network.engine, study.device) if accelerator.has_cores(study.device) else ({}, ())
+    shares, layers = ({}, ()) if engine.core_columns is None else _limits(engine.core_columns, study.device)
     time = {name: share * busy for name, share in shares.items()} or {"busy": busy}
     return PointExplanation(
         row=point.row,
         time_shares=time | {"waiting": max(0.0, 1.0 - busy)},
         layers=layers,
         energy_j={part: joule for part, joule in chosen.energy_j.items() if joule > 0},
-        neighbours=_neighbours(problem, values) if network.engine.vectorised else (),
+        neighbours=_neighbours(problem, values) if engine.vectorised else (),
         macs_per_s_peak=_peak(study.device) if layers else None,
         bytes_per_s=study.device.get("memory_bandwidth_bytes_per_s", 0.0) or None if layers else None,
     )
@@ -120,22 +115,18 @@ def _peak(device: Device) -> float:
     return device.value("pe_rows") * device.value("pe_columns") * device.value("clock_hz")
 
 
-def _limits(engine: Engine, device: Device) -> tuple[dict[str, float], tuple[LayerLimit, ...]]:
+def _limits(columns: CoreColumns, device: Device) -> tuple[dict[str, float], tuple[LayerLimit, ...]]:
     """Shares of the busy time by what sets the pace, and the layers that take most of it."""
-    graph = engine.graph
-    table = accelerator.layer_table(graph, traffic(graph))
-    costs = accelerator.layer_costs(table, accelerator.config_table(device))
-    occurs = np.bincount(table.class_of_task, minlength=len(table.classes))
-    times = np.repeat(occurs, np.diff(table.starts)).astype(np.float64)
+    costs = accelerator.layer_costs(columns.table, accelerator.config_table(device))
     parts = np.stack([costs.array_s[:, 0], costs.vector_s[:, 0], costs.sram_s[:, 0], costs.dram_s[:, 0]])
     pace = parts.argmax(0)
-    seconds, overhead = costs.seconds[:, 0] * times, costs.overhead_s[:, 0] * times
+    seconds, overhead = costs.seconds[:, 0] * columns.times, costs.overhead_s[:, 0] * columns.times
     total = float(seconds.sum())
     if not total > 0:
         return {}, ()
     shares = {name: float((seconds - overhead)[pace == k].sum()) / total for k, name in enumerate(LIMITS)}
     shares["overhead"] = float(overhead.sum()) / total
-    names, macs = _rows(graph, table)
+    names, macs = _rows(columns.graph, columns.table)
     order = np.argsort(-seconds)[:MOST_LAYERS]
     layers = tuple(
         LayerLimit(

@@ -18,7 +18,7 @@ from pararev_hw.sweeps.objectives import NetworkSize, objective_values
 from pararev_hw.sweeps.sources import files_read
 from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
 from pararev_hw.sweeps.variants import Variant, graph_of, with_rate
-from pararev_hw.types import BlockGraph
+from pararev_hw.types import BlockGraph, Study
 
 Table = dict[str, NDArray[Any]]  # column -> values; "failed" holds the reason, "" where there is none
 
@@ -125,10 +125,19 @@ def as_figure(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(values, np.float64)
 
 
+def study_of(engine: Engine, sweep: Sweep, values: Mapping[str, Any]) -> Study:
+    """The full study of one row. Raises Infeasible."""
+    varied = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
+    figures = {name: float(as_figure(name, np.array([values[name]]))[0]) for name in varied}
+    return engine.study(figures, int(values.get("lanes", sweep.device.lanes)))
+
+
 def variant_of(values: Mapping[str, Any]) -> Variant:
-    """The variant of one row's network parameters."""
+    """The variant of one row, by its network parameters."""
     options: dict[str, Any] = {}
     for name, value in values.items():
+        if name not in ("network", "mode", *NETWORK):
+            continue
         key = name.removeprefix("network.")
         options[key] = int(value) if name in DISCRETE else float(value) if key in ("width", "rate") else str(value)
     return Variant(**options)
