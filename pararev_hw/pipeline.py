@@ -14,7 +14,6 @@ from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.costmodels.buffers import buffers
 from pararev_hw.costmodels.cost import without_limit
-from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware
@@ -244,17 +243,8 @@ def study(
     best = next(k for k, p in enumerate(predictions) if p.latency_s <= least * (1 + TIE))
     problem = costed[predictions[best].launch or "eager"].problem(lanes)
     path = graphs.critical_path(graph, [c.best_s for c in problem.tasks])
-    first = costed[launches[0]]
-    rows = graphs.layers(graph, first.op_seconds, first.op_joules)
-    return Study(
-        graph,
-        bare_device(device),
-        tuple(predictions),
-        best,
-        path,
-        layers=rows,
-        forward_j_by_model=forward_j_by_model(graph),
-    )
+    rows = layer_rows(graph, costed[launches[0]])
+    return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows)
 
 
 def _chip_study(
@@ -284,7 +274,6 @@ def _chip_study(
         variants={(): costed.graph},
         layers=layer_rows(graph, costed),
         chip=plan.chip,
-        forward_j_by_model=forward_j_by_model(graph),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pararev_hw import graph as graphs
 from pararev_hw import pipeline
 from pararev_hw.costmodels import CostedGraph, cost
+from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.pipeline import TIE, Plan
@@ -57,6 +58,7 @@ def study(
         graph, device, scheduler=search.scheduler, lanes=search.lanes, launch=search.launch, orders=search.orders,
         progress=progress,
     )  # fmt: skip
+    base = replace(base, forward_j_by_model=forward_j_by_model(graph))
     if base.chip is not None:
         return base
     tried = list(base.predictions)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from pararev_hw.costmodels.energy_models.papers import AC_J
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.graph import layer_of_op
 from pararev_hw.types import BlockGraph
 
-POPULAR_AC_J = 0.9e-12  # Horowitz, ISSCC 2014: FP32 add in 45 nm, the convention of SNN papers
-
 
 def sop_energy_popular_j(sops: float) -> float:
     """The SNN papers' energy figure, 0.9 pJ x SOPs: accumulates alone, no memory, no leakage, no other layer."""
-    return POPULAR_AC_J * sops
+    return AC_J * sops
 
 
 def spiking_share(graph: BlockGraph) -> Floats:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pararev_hw import limits
+from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.sweeps.engine import Engine
-from pararev_hw.sweeps.problem import as_figure, variant_of
-from pararev_hw.sweeps.spec import NETWORK, Sweep, from_yaml
+from pararev_hw.sweeps.problem import study_of, variant_of
+from pararev_hw.sweeps.spec import Sweep, from_yaml
 from pararev_hw.sweeps.store import RESULTS, read_manifest
 from pararev_hw.sweeps.variants import graph_of, with_rate
 from pararev_hw.types import Study
@@ -25,19 +27,15 @@ def row_study(folder: Path, row: int, progress: Callable[[str], None] = lambda _
     Raises BadFile where the folder holds no finished sweep, BadInput for a row that it does not have, Infeasible for
     one that failed.
     """
-    import numpy as np
-
     sweep = sweep_in(folder)
     values = _row(sweep, folder, row)
     if values["failed"]:
         raise Infeasible(f"row {row} of {folder} is not possible: {values['failed']}")
-    variant = variant_of({n: values[n] for n in values if n in ("network", "mode", *NETWORK)})
+    variant = variant_of(values)
     graph = with_rate(graph_of(variant, sweep, progress), variant.rate)
     engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes)
-    changed = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
-    figures = {n: float(as_figure(n, np.array([values[n]]))[0]) for n in changed}
     progress(f"evaluating row {row}")
-    return engine.study(figures, int(values.get("lanes", sweep.device.lanes)))
+    return replace(study_of(engine, sweep, values), forward_j_by_model=forward_j_by_model(graph))
 
 
 def recommended_row(folder: Path) -> int:

@@ -6,13 +6,13 @@ They see layers, not hardware: the work of a layer's forward pass and its spikes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from pararev_hw.costmodels.energy_models import compute_in_memory, lemaire2022, papers
-from pararev_hw.costmodels.energy_models.layer_work import layer_works
+from pararev_hw.costmodels.energy_models.layer_work import LayerWork, layer_works
 from pararev_hw.errors import unknown_name
 from pararev_hw.types import BlockGraph, Phase
 
@@ -83,11 +83,16 @@ def check_name(model: str) -> None:
 def model_energy(graph: BlockGraph, model: str) -> ModelEnergy:
     """The energy of a step's layers by the model of that name. Raises UnknownName."""
     check_name(model)
+    return _energy_of(layer_works(graph), model)
+
+
+def _energy_of(works: Sequence[LayerWork], model: str) -> ModelEnergy:
     chosen = MODELS[model]
-    layers = tuple(LayerEnergy(w.module, w.phase, chosen.energy(w)) for w in layer_works(graph))
+    layers = tuple(LayerEnergy(w.module, w.phase, chosen.energy(w)) for w in works)
     return ModelEnergy(model, chosen.SOURCE, layers, chosen.NOT_MODELLED)
 
 
 def forward_j_by_model(graph: BlockGraph) -> Mapping[str, float]:
     """Joules of the layers' forward pass, all samples, by every model's name."""
-    return {name: model_energy(graph, name).by_phase.get("forward", 0.0) for name in MODELS}
+    works = layer_works(graph)
+    return {name: _energy_of(works, name).by_phase.get("forward", 0.0) for name in MODELS}
