@@ -7,10 +7,14 @@ from typing import Any
 
 import yaml
 
-if yaml.__with_libyaml__:
-    from yaml import CSafeLoader as SafeLoader  # seven times as fast
+if yaml.__with_libyaml__:  # seven times as fast
+    from yaml import CSafeDumper as SafeDumper
+    from yaml import CSafeLoader as SafeLoader
 else:
-    from yaml import SafeLoader  # type: ignore[assignment]
+    from yaml import SafeDumper as SafeDumper  # type: ignore[assignment]
+    from yaml import SafeLoader as SafeLoader  # type: ignore[assignment]
+
+__all__ = ("SafeDumper", "SafeLoader", "StrictLoader", "TooLarge")
 
 _MERGE = "tag:yaml.org,2002:merge"
 

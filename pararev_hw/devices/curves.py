@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from pararev_hw.devices.gpu_law import CARD, POWER
+from pararev_hw.strict_yaml import SafeLoader
 from pararev_hw.types import DeviceParameter, Provenance
 
 _MEASURED = (
@@ -33,7 +34,7 @@ _POWERS = (
 @cache
 def _fitted(file: str = "gpu.yaml") -> Mapping[str, Any]:
     text = resources.files("pararev_hw.devices.fitted").joinpath(file).read_text(encoding="utf-8")
-    fitted: Mapping[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    fitted: Mapping[str, Any] = yaml.load(text, Loader=SafeLoader)
     return fitted
 
 

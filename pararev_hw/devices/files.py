@@ -28,6 +28,7 @@ from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile, BadInput, unknown_name
+from pararev_hw.strict_yaml import SafeDumper
 from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance
 
 # YAML 1.1 reads 67e12 as text (it wants 6.7e+13); YAML 1.2 and every reader take it for the number it is.
@@ -208,12 +209,9 @@ def device_to_dict(device: Device) -> dict[str, Any]:
     }
 
 
-_SAFE_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times as fast, where PyYAML was built with libyaml
-
-
 def device_to_yaml(device: Device) -> str:
     """The device as YAML that `device_from_yaml` reads back to an equal device."""
-    text: str = yaml.dump(device_to_dict(device), Dumper=_SAFE_DUMPER, sort_keys=False, allow_unicode=True, width=120)
+    text: str = yaml.dump(device_to_dict(device), Dumper=SafeDumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
