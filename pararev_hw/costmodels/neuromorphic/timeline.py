@@ -33,7 +33,6 @@ _MOST_TASKS = 3_000
 _BARRIER = "barrier"
 _NOT_MODELLED = (
     "activity that differs from one time step to the next",
-    "messages that wait for a busy link, beyond the time that the busiest link needs",
     "loading the network and its inputs onto the chip",
 )
 
