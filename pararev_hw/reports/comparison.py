@@ -55,7 +55,7 @@ def _network(study: Study) -> dict[str, Any]:
         "answer": phrasing.answer(study),
         "sequential": _cost(study.sequential),
         "parallel": _cost(study.chosen),
-        "within_memory": None if (within := _within_memory(study)) is None else _cost(within),
+        "within_memory": None if (within := study.recommended("within_memory")) is None else _cost(within),
         "speedup": phrasing.ratio(study.sequential.latency_s, study.chosen.latency_s),
         "parallel_limit": phrasing.parallel_limit(study),
         "assumptions": assumptions(study),
@@ -75,11 +75,6 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
         "energy_j": dict(prediction.energy_j),
         "standing": prediction.provenance,
     }
-
-
-def _within_memory(study: Study) -> Prediction | None:
-    """The fastest way that needs no more memory than the limit, or than the sequential step."""
-    return next((r.prediction for r in study.recommendations if r.name == "within_memory"), None)
 
 
 def compare_svg(comparison: Comparison) -> str:

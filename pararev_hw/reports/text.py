@@ -50,7 +50,7 @@ def comparison_table(comparison: Comparison) -> Table:
     columns_of(table, ("network", "schedule"), ("latency", "gain", "memory", "energy"))
     for s in comparison.studies:
         named = f"{s.graph.model} (batch {s.graph.batch})"
-        within = next((r.prediction for r in s.recommendations if r.name == "within_memory"), s.chosen)
+        within = s.recommended("within_memory") or s.chosen
         between = (within,) if within is not s.chosen and within is not s.sequential else ()
         for p in (s.sequential, *between, s.chosen):
             gain = phrasing.ratio(s.sequential.latency_s, p.latency_s)

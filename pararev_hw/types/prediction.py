@@ -177,6 +177,10 @@ class Study:
         """The step that a prediction was made for: as traced, or rewritten."""
         return self.variants.get(prediction.choices, self.graph)
 
+    def recommended(self, name: str) -> Prediction | None:
+        """The prediction of the recommendation of that name."""
+        return next((r.prediction for r in self.recommendations if r.name == name), None)
+
     @property
     def chosen_graph(self) -> BlockGraph:
         return self.graph_of(self.chosen)
