@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import socketserver
 import struct
-import subprocess
 import threading
 import zlib
 from collections.abc import Iterator
@@ -25,26 +23,15 @@ from pararev_hw.types import (
     SweepResult,
 )
 from tests.helpers import hand_built_study
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+from tests.helpers.browser import CHROMIUM, chromium, console, seen_in, with_probe
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium"),
 ]
 
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-default-apps --disable-extensions --hide-scrollbars "
-    "--enable-logging=stderr --virtual-time-budget=4000"
-).split()
-
 # Runs inside a copy of the page, after the page's own script: presses heads, and writes down what it sees.
-PROBE = """
-<script>
-addEventListener("load", () => {
-  const seen = {};
-  const table = document.getElementById("task-table");
+PROBE = """  const table = document.getElementById("task-table");
   const heads = [...table.tHead.rows[0].cells];
   const column = (k) => [...table.tBodies[0].rows].map((r) => r.cells[k].dataset.value ?? r.cells[k].textContent);
   const press = (k) => { heads[k].querySelector("button").click(); return heads[k].getAttribute("aria-sort"); };
@@ -97,29 +84,7 @@ addEventListener("load", () => {
   field.dispatchEvent(new Event("input"));
   seen.filtered = [...table.tBodies[0].rows].filter((r) => r.getBoundingClientRect().height > 0).length;
   seen.dimmed = document.querySelectorAll("svg.gantt .dim").length;
-  const out = document.createElement("pre");
-  out.id = "probe";
-  out.textContent = JSON.stringify(seen);
-  document.body.append(out);
-});
-</script>
-</body>"""
-
-
-def _chromium(page: Path, profile: Path, *extra: str) -> subprocess.CompletedProcess[str]:
-    command = [str(CHROMIUM), *QUIET, f"--user-data-dir={profile}", *extra, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def _probed(html: str, probe: str = PROBE) -> str:
-    """A copy of the page that lets the probe run: the page's own policy would refuse a foreign script."""
-    copy, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", html)
-    assert policies == 1
-    return copy.replace("</body>", probe)
-
-
-def _console(done: subprocess.CompletedProcess[str]) -> list[str]:
-    return [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+"""
 
 
 class _Recorder(socketserver.StreamRequestHandler):
@@ -140,16 +105,6 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-def _seen(dom: str) -> dict[str, object]:
-    import html
-    import json
-
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)
-    assert found, "the page's script did not run to its end"
-    seen: dict[str, object] = json.loads(html.unescape(found[1]))
-    return seen
-
-
 @pytest.mark.parametrize(("stages", "lanes", "window"), [((2,) * 4, 2, "1280,900"), ((10,) * 4, 16, "400,900")])
 def test_the_report_renders_sorts_and_asks_for_nothing(
     stages: tuple[int, ...], lanes: int, window: str, tmp_path: Path, proxy: tuple[str, list[str]]
@@ -157,13 +112,13 @@ def test_the_report_renders_sorts_and_asks_for_nothing(
     study = hand_built_study.study(stages, lanes, model="<script>document.title='broken'</script>")
     report = write_report(study, tmp_path / "out")[0]
     probe = tmp_path / "probe.html"
-    probe.write_text(_probed(report.read_text(encoding="utf-8")), encoding="utf-8")
+    probe.write_text(with_probe(report.read_text(encoding="utf-8"), PROBE), encoding="utf-8")
     address, asked = proxy
-    done = _chromium(probe, tmp_path / "profile", "--dump-dom", f"--proxy-server={address}", f"--window-size={window}")
+    done = chromium(probe, tmp_path / "profile", "--dump-dom", f"--proxy-server={address}", f"--window-size={window}")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert _console(done) == []
+    assert console(done) == []
     assert "<title>broken</title>" not in done.stdout
-    seen = _seen(done.stdout)
+    seen = seen_in(done.stdout)
     assert seen["requests"] == []
     assert [line for line in asked if "google" not in line and "gvt1" not in line] == []  # the browser's own errands
 
@@ -195,8 +150,8 @@ def test_the_instruments_of_these_tests_see_what_they_look_for(tmp_path: Path, p
     page = tmp_path / "bad.html"
     page.write_text("<script>console.error('seen')</script><img src='http://figures.example/a.png'>", encoding="utf-8")
     address, asked = proxy
-    done = _chromium(page, tmp_path / "profile", "--dump-dom", f"--proxy-server={address}")
-    assert any("seen" in line for line in _console(done))
+    done = chromium(page, tmp_path / "profile", "--dump-dom", f"--proxy-server={address}")
+    assert any("seen" in line for line in console(done))
     assert any("figures.example/a.png" in line for line in asked)
 
 
@@ -208,8 +163,8 @@ def test_the_untouched_report_and_the_comparison_raise_no_console_error(scheme: 
     for k, page in enumerate((report, compare)):
         shot = tmp_path / f"{k}.png"
         flags = (f"--screenshot={shot}", "--window-size=800,600", f"--blink-settings=preferredColorScheme={scheme}")
-        done = _chromium(page, tmp_path / f"profile{k}", *flags)
-        assert done.returncode == 0 and _console(done) == []
+        done = chromium(page, tmp_path / f"profile{k}", *flags)
+        assert done.returncode == 0 and console(done) == []
         red, green, blue = _corner(shot)
         assert (red + green + blue < 200) == (scheme == 0), "dark paper for those who ask for it, white for the rest"
 
@@ -232,9 +187,7 @@ def _corner(png: Path) -> tuple[int, int, int]:
 
 
 SWEEP_PROBE = """
-<script>
-addEventListener("load", () => {
-  const seen = {}, panel = document.getElementById("pinned");
+  const panel = document.getElementById("pinned");
   const heads = () => [...panel.querySelectorAll("table")[0].tHead.rows[0].cells].map((c) => c.textContent);
   seen.first = heads();
   seen.why = panel.querySelectorAll(".why").length;
@@ -265,13 +218,7 @@ addEventListener("load", () => {
   const wide = document.documentElement.clientWidth;
   const all = [...document.querySelectorAll("table, svg")];
   seen.cut = all.filter((e) => e.getBoundingClientRect().right > wide + 1).length;
-  const out = document.createElement("pre");
-  out.id = "probe";
-  out.textContent = JSON.stringify(seen);
-  document.body.append(out);
-});
-</script>
-</body>"""
+"""
 
 
 def _sweep() -> SweepResult:
@@ -296,13 +243,13 @@ def _sweep() -> SweepResult:
 @pytest.mark.parametrize("window", ["1280,900", "400,900"])
 def test_the_sweep_page_pins_compares_brushes_and_explains(window: str, tmp_path: Path) -> None:
     page = write_sweep(_sweep(), tmp_path)[0]
-    done = _chromium(page, tmp_path / "profile0", "--dump-dom", f"--window-size={window}")
-    assert done.returncode == 0 and _console(done) == [], done.stderr[-2000:]
+    done = chromium(page, tmp_path / "profile0", "--dump-dom", f"--window-size={window}")
+    assert done.returncode == 0 and console(done) == [], done.stderr[-2000:]
     probe = tmp_path / "probe.html"
-    probe.write_text(_probed(page.read_text(encoding="utf-8"), SWEEP_PROBE), encoding="utf-8")
-    done = _chromium(probe, tmp_path / "profile", "--dump-dom", f"--window-size={window}")
-    assert done.returncode == 0 and _console(done) == [], done.stderr[-2000:]
-    seen = _seen(done.stdout)
+    probe.write_text(with_probe(page.read_text(encoding="utf-8"), SWEEP_PROBE), encoding="utf-8")
+    done = chromium(probe, tmp_path / "profile", "--dump-dom", f"--window-size={window}")
+    assert done.returncode == 0 and console(done) == [], done.stderr[-2000:]
+    seen = seen_in(done.stdout)
     # the recommended configuration and the fastest one stand there at first, the first with its reasons
     assert seen["first"] == ["", "row 1 (recommended)", "row 3", "second / first"]
     assert seen["why"] == 2 and seen["roof"] == 2
@@ -323,7 +270,7 @@ def test_the_report_is_whole_without_script(tmp_path: Path) -> None:
     text = re.sub(r"<script>.*?</script>", "", report.read_text(encoding="utf-8"), flags=re.S)
     bare = tmp_path / "bare.html"
     bare.write_text(text, encoding="utf-8")
-    done = _chromium(bare, tmp_path / "profile", "--dump-dom")
-    assert done.returncode == 0 and _console(done) == []
+    done = chromium(bare, tmp_path / "profile", "--dump-dom")
+    assert done.returncode == 0 and console(done) == []
     assert all(t.id in done.stdout for t in study.graph.tasks)
     assert done.stdout.count("<svg") == 4

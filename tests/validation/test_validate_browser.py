@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
 from pararev_hw.reports import write_paper, write_validation
+from tests.helpers.browser import CHROMIUM, chromium, console, seen_in, with_probe
 from tests.helpers.validation_helpers import case, validation
-from tests.reports.test_reports_browser import CHROMIUM, _chromium, _console, _seen
 from tests.validation.test_validate_reports import CASES, ROWS, WITH_ENERGY, check
 
 pytestmark = [
@@ -18,9 +17,6 @@ pytestmark = [
 ]
 
 PROBE = """
-<script>
-addEventListener("load", () => {
-  const seen = {};
   const figures = [...document.querySelectorAll("svg")];
   seen.requests = performance.getEntriesByType("resource").map((e) => e.name);
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
@@ -43,13 +39,7 @@ addEventListener("load", () => {
     }
     return bad;
   });
-  const out = document.createElement("pre");
-  out.id = "probe";
-  out.textContent = JSON.stringify(seen);
-  document.body.append(out);
-});
-</script>
-</body>"""
+"""
 
 MANY = [
     case(0.02 * 1.3**k, 0.02 * 1.3**k * (1 + 0.05 * (-1) ** k), name=f"{family}{k + 9}")
@@ -79,12 +69,10 @@ def seen_files(page: Path) -> list[Path]:
 
 
 def probed(page: Path, window: str) -> dict[str, object]:
-    """What the probe sees in a copy of the page without its policy, which would refuse a foreign script."""
+    """What the probe sees in a copy of the page."""
     copy = page.parent / "probe.html"
-    text, policies = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text(encoding="utf-8"))
-    assert policies == 1
-    copy.write_text(text.replace("</body>", PROBE), encoding="utf-8")
-    done = _chromium(copy, page.parent / "profile", "--dump-dom", f"--window-size={window}")
+    copy.write_text(with_probe(page.read_text(encoding="utf-8"), PROBE), encoding="utf-8")
+    done = chromium(copy, page.parent / "profile", "--dump-dom", f"--window-size={window}")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert _console(done) == []
-    return _seen(done.stdout)
+    assert console(done) == []
+    return seen_in(done.stdout)
