@@ -42,12 +42,21 @@ def hardware_named(name: str, tell: Callable[[str], None], host: str | None = No
     return find_device(name, cache=cache_folder(), progress=tell)
 
 
-def measured_for(graph: BlockGraph, hardware: Hardware, tell: Callable[[str], None], seconds: float = 10.0) -> Hardware:
-    """The device with the times of the graph's own operations, measured on this machine for about so many seconds."""
+def measured_for(
+    graph: BlockGraph,
+    hardware: Hardware,
+    tell: Callable[[str], None],
+    seconds: float = 10.0,
+    in_turns: Callable[[], None] = lambda: None,
+) -> Hardware:
+    """The device with the times of the graph's own operations, measured on this machine for about so many seconds;
+    `in_turns` runs before each replay of the step."""
     from pararev_hw.cli.console import say
     from pararev_hw.execution.measured_device import measured_device
 
-    return measured_device(graph, hardware, folder=cache_folder(), seconds=seconds, progress=tell, warn=say)
+    return measured_device(
+        graph, hardware, folder=cache_folder(), seconds=seconds, progress=tell, warn=say, in_turns=in_turns
+    )
 
 
 def format_of(source: str, format_: str | None) -> str | None:

@@ -142,7 +142,7 @@ def _targets(
             targets,
             hardware_named(device, tell),
             validation.StepOptions(*step),
-            measure=(lambda graph, hardware, seconds: measured_for(graph, hardware, tell, seconds))
+            measure=(lambda graph, hardware, seconds, in_turns: measured_for(graph, hardware, tell, seconds, in_turns))
             if measure
             else None,
             minutes=minutes,

@@ -26,9 +26,10 @@ QUICK_LOOK = 0.6  # of the time: few probes stand for every kind of operation (b
 NEVER_MEASURED = 1.0  # of an operation of a kind that was not measured
 STAND_IN = 0.6  # of an operation that the fit of its kind stands in for
 NO_HELD_OUT = 0.3  # of a fit that was checked on no held-out shape
-REPLAYED = 0.04  # of a replayed step as a whole, beside PyTorch's own loop
+REPLAYED = 0.03  # of a replayed step as a whole, beside PyTorch's own loop (benchmarks/bench_machines.py)
+BESIDE_OPS = 0.2  # of what PyTorch's loop spends beside its operations: networks told from one measurement to the next
 NOISE = 2.44  # 1.645 / 0.6745: half of a 90 % interval over half of the interquartile range of normal samples
-BESIDE_OPS = 0.35  # of what PyTorch's loop spends beside its operations
+MEDIANS = 1.77  # 1.2533 x sqrt(2): standard error of the difference of two medians of n samples, x sqrt(n) / deviation
 COMPOSED = 0.06  # of a sum of fitted operations that was checked on whole steps
 COMPOSED_UNCHECKED = 0.3  # where no whole step was measured
 PEAK = 0.01  # of the peak memory of an eager step, beside torch's own count
@@ -69,9 +70,12 @@ def _of_measured(
     is_timed = is_measured(graph, device)
     unmeasured = float(seconds[~is_timed].sum()) / total
     beside = float(host_seconds(graph, device)[is_timed].sum()) / total
-    spreads = np.array([device.ops[k].spread if k in device.ops else 0.0 for k in op_keys(graph)])
-    noise = float((spreads * seconds).sum()) / total
-    return math.hypot(REPLAYED, BESIDE_OPS * beside, QUICK_LOOK * unmeasured, NOISE * noise), unmeasured
+    if device.step is None:
+        spreads = np.array([device.ops[k].spread if k in device.ops else 0.0 for k in op_keys(graph)])
+        noise = NOISE * float((spreads * seconds).sum()) / total
+    else:
+        noise = NOISE * device.step.spread * MEDIANS / math.sqrt(device.step.replays)
+    return math.hypot(REPLAYED, BESIDE_OPS * beside, QUICK_LOOK * unmeasured, noise), unmeasured
 
 
 def _of_profile(

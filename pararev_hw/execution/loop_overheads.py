@@ -9,13 +9,17 @@ what stands beside the ops. Each network has much of one thing, so that together
     checkpointed layers   a hook that packs a saved tensor
     reversible layers     an op that is computed again
     a single layer        what remains: a step
+
+Both ways run in alternation. Of each the better half of the runs counts, by how fast a fixed piece of Python ran just
+before and after: that is the machine at its own speed, undisturbed by who shares the core. The speed is kept as well.
 """
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,7 +30,8 @@ from torch.utils.checkpoint import checkpoint
 from pararev_hw import models
 from pararev_hw.costmodels.measured_ops import python_calls
 from pararev_hw.execution.replay_timing import in_program_order
-from pararev_hw.measurement import computing_threads
+from pararev_hw.measurement import collector_at_rest, computing_threads
+from pararev_hw.measurement.pace import pace_s
 from pararev_hw.tracing import optimizer_named, trace_step
 from pararev_hw.training.step import Loop, eager_step
 from pararev_hw.types import PHASES, BlockGraph, Estimate
@@ -35,8 +40,8 @@ _ZOO = ("msresnet18", "revsresnet21")
 _LITTLE_S = 100e-6  # of a phase: what it tells is lost in the clock's noise
 _WIDTH, _TIMESTEPS, _CLASSES = 0.0625, 1, 10
 _LAYERS, _ROUNDS = 12, 80
-_RUNS = 15
-_LOW = 0.3  # the quantile of runs that is taken: disturbances add more often than not
+_RUNS = 24
+PACE = "pace_s"  # seconds of the fixed piece of Python at that speed
 
 
 class _Functions(nn.Module):
@@ -69,16 +74,18 @@ class _Layers(nn.Module):
 
 
 def loop_overheads() -> Mapping[str, Estimate]:
-    """Seconds per op by phase, per call into Python and per step, as `MeasuredDevice.host` names them."""
-    with computing_threads(1):
+    """Seconds per op by phase, per call into Python and per step, as `MeasuredDevice.host` names them, and the pace."""
+    with computing_threads(1), collector_at_rest():
         image, larger = torch.rand(2, 3, 8, 8), torch.rand(1, 3, 32, 32)
         networks = (_Functions(), _Layers(False), _Layers(True))
         seen = [_beside(net, image) for net in networks] + [_beside(_zoo(name), larger) for name in _ZOO]
         small = _beside(nn.Linear(4, 4), torch.rand(2, 4))
+    pace = min(b.pace_s for b in seen)
+    seen = [b.at(pace) for b in seen]
     seconds = _explained(seen)
     steps = {"train": ("forward", "backward", "update"), "infer": ("infer",)}
-    rest = {f"{mode}_step_s": max(0.0, sum(small.rest(p, seconds) for p in ps)) for mode, ps in steps.items()}
-    return {name: Estimate(value) for name, value in {**seconds, **rest}.items()}
+    rest = {f"{mode}_step_s": max(0.0, sum(small.at(pace).rest(p, seconds) for p in ps)) for mode, ps in steps.items()}
+    return {name: Estimate(value) for name, value in {**seconds, **rest, PACE: pace}.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,11 @@ class _Beside:
 
     seconds: Mapping[str, float]  # "backward" holds recomputation too
     counts: Mapping[str, Mapping[str, int]]
+    pace_s: float
+
+    def at(self, pace_s: float) -> _Beside:
+        """What it would have taken where Python is that fast."""
+        return replace(self, seconds={p: s * pace_s / self.pace_s for p, s in self.seconds.items()}, pace_s=pace_s)
 
     def rest(self, phase: str, s: Mapping[str, float]) -> float:
         """Seconds of a phase that those per op and per call do not explain."""
@@ -127,8 +139,8 @@ def _beside(model: nn.Module, x: torch.Tensor) -> _Beside:
     model.eval()
     inference = trace_step(model, x, mode="infer", timesteps=_TIMESTEPS).graph
     infer = eager_step(model, None, "float32", "cpu")
-    eager, replayed = _interleaved(lambda: _timed(lambda: infer((x,), y)), in_program_order(inference))
-    seconds = {"infer": eager["whole"] - replayed["whole"]}
+    beside, infer_pace_s = _interleaved(lambda: _timed(lambda: infer((x,), y)), in_program_order(inference))
+    seconds = {"infer": beside["whole"]}
     model.train()
     training = trace_step(model, x, mode="train", timesteps=_TIMESTEPS, optimizer=make).graph
     optimizer = eager_step(model, Loop(make), "float32", "cpu").optimizer
@@ -146,12 +158,13 @@ def _beside(model: nn.Module, x: torch.Tensor) -> _Beside:
         forward, backward, update = np.diff(marks).tolist()
         return {"forward": forward, "backward": backward, "update": update}
 
-    eager, replayed = _interleaved(phases, in_program_order(training))
-    seconds |= {p: eager[p] - replayed[p] for p in ("forward", "update")}
-    seconds["backward"] = eager["backward"] - replayed["backward"] - replayed.get("recompute", 0.0)
+    beside, pace = _interleaved(phases, in_program_order(training))
+    seconds["infer"] *= pace / infer_pace_s
+    seconds |= {p: beside[p] for p in ("forward", "update")}
+    seconds["backward"] = beside["backward"] + beside.get("recompute", 0.0)
     forward = {f"{what}_s": n for (_, what), n in python_calls(inference).items()}
     counts = _counts(training, python_calls(training)) | {"infer": {"infer_s": len(inference.ops), **forward}}
-    return _Beside(seconds, counts)
+    return _Beside(seconds, counts, pace)
 
 
 def _timed(run: Callable[[], object]) -> dict[str, float]:
@@ -162,12 +175,20 @@ def _timed(run: Callable[[], object]) -> dict[str, float]:
 
 def _interleaved(
     eager: Callable[[], dict[str, float]], replay: Callable[[], dict[str, float]]
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Low quantiles of the seconds of both, run in alternation."""
+) -> tuple[dict[str, float], float]:
+    """By how many seconds one takes longer than the other, by phase, run in alternation while Python is at its
+    fastest; and its pace then."""
     eager(), replay()
-    pairs = [(eager(), replay()) for _ in range(_RUNS)]
-    low = [
-        {name: float(np.quantile([run[name] for run in runs], _LOW)) for name in runs[0]}
-        for runs in zip(*pairs, strict=True)
-    ]
-    return low[0], low[1]
+    runs = []
+    for _ in range(_RUNS):
+        before = pace_s()
+        taken, replayed = eager(), replay()
+        names = taken.keys() | replayed.keys()
+        difference = {name: taken.get(name, 0.0) - replayed.get(name, 0.0) for name in names}
+        runs.append((max(before, pace_s()), difference))
+    runs.sort(key=lambda run: run[0])
+    best = runs[: _RUNS // 2]
+    return (
+        {name: statistics.median(difference[name] for _, difference in best) for name in best[0][1]},
+        statistics.median(pace for pace, _ in best),
+    )

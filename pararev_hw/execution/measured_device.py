@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2s
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import numpy as np
 from pararev_hw.costmodels.measured_ops import op_keys, type_key
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.errors import BadInput
-from pararev_hw.execution.loop_overheads import loop_overheads
-from pararev_hw.execution.replay_timing import replay_times
+from pararev_hw.execution.loop_overheads import PACE, loop_overheads
+from pararev_hw.execution.replay_timing import ReplayTimes, replay_times
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.op_store import (
     Measurements,
@@ -21,7 +22,7 @@ from pararev_hw.measurement.op_store import (
     read_store,
     store_path,
 )
-from pararev_hw.types import BlockGraph, Device, MeasuredDevice, OpTime, Profile
+from pararev_hw.types import BlockGraph, Device, Estimate, MeasuredDevice, OpTime, Profile, ReplayedStep
 
 Progress = Callable[[str], None]
 _BETWEEN_S = 1e-6  # at most, between two ops
@@ -36,11 +37,13 @@ def measured_device(
     anew: bool = False,
     progress: Progress = lambda _: None,
     warn: Progress = lambda _: None,
+    in_turns: Callable[[], None] = lambda: None,
 ) -> MeasuredDevice:
     """`base`, a CPU that is this machine, with the times of the graph's ops as they run here.
 
     They are read from the store in `folder` where this graph was measured before (unless `anew`), else replayed for
-    about `seconds` and stored. `warn` hears why a store was ignored or could not be written. Raises BadInput for a
+    about `seconds` and stored; `in_turns` runs before each replay. `warn` hears why a store was ignored or could not be
+    written. Raises BadInput for a
     device that is not this machine's CPU or a graph that cannot be run, Infeasible where memory does not hold it.
     """
     if isinstance(base, MeasuredDevice):
@@ -61,13 +64,34 @@ def measured_device(
     digest = graph_digest(graph)
     complete = set(op_keys(graph)) <= stored.ops.keys()
     if anew or not complete or (graph.program is not None and digest not in stored.graphs):
-        new = Measurements(_op_times(graph, seconds, progress), host, (digest,))
-        stored = Measurements({**stored.ops, **new.ops}, host, (digest,))
+        times = replay_times(graph, seconds, progress, in_turns)
+        new = Measurements(_op_times(graph, times), host, {digest: times.whole})
+        stored = Measurements({**stored.ops, **new.ops}, host, new.graphs)
         if path is not None:
             _, unstored = add_to_store(path, machine, new)
             if unstored is not None:
                 warn(unstored)
-    return MeasuredDevice(base, environment("cpu", 1), stored.ops, host)
+    step = stored.graphs.get(digest)
+    ops = dict(stored.ops)
+    if step is not None:
+        for keys in (op_keys(graph), _type_keys(graph)):
+            ops |= _adding_up_to(step, keys, ops)
+    return MeasuredDevice(base, environment("cpu", 1), ops, _at_pace(host, step), step)
+
+
+def _adding_up_to(step: ReplayedStep, keys: Sequence[str], ops: Mapping[str, OpTime]) -> Mapping[str, OpTime]:
+    """The times of a graph's ops, of those keys, as they were in its own replayed step, whatever was measured since."""
+    factor = step.seconds / sum(ops[key].seconds for key in keys)
+    return {key: replace(ops[key], seconds=factor * ops[key].seconds) for key in set(keys)}
+
+
+def _at_pace(host: Mapping[str, Estimate], step: ReplayedStep | None) -> Mapping[str, Estimate]:
+    """What stands beside ops, at the speed that the machine had while the step was replayed."""
+    pace = host.get(PACE)
+    if pace is None or step is None:
+        return host
+    slowdown = step.pace_s / pace.value
+    return {name: Estimate(e.value * slowdown, e.sigma) for name, e in host.items()}
 
 
 def graph_digest(graph: BlockGraph) -> str:
@@ -75,22 +99,26 @@ def graph_digest(graph: BlockGraph) -> str:
     return blake2s("".join(op_keys(graph)).encode(), digest_size=12).hexdigest()
 
 
-def _op_times(graph: BlockGraph, seconds: float, progress: Progress) -> Mapping[str, OpTime]:
+def _op_times(graph: BlockGraph, times: ReplayTimes) -> Mapping[str, OpTime]:
     """The graph's op times by signature and by type, which add up to the step: a line of Python between two ops is
     shared evenly, all else by which the median step is slower than its undisturbed ops in proportion."""
-    times = replay_times(graph, seconds, progress)
-    between = min(times.whole_s - float(times.op_s.sum()), _BETWEEN_S * len(graph.ops))
+    whole_s = times.whole.seconds
+    between = min(whole_s - float(times.op_s.sum()), _BETWEEN_S * len(graph.ops))
     op_s = np.maximum(times.op_s + between / len(graph.ops), 0.0)
-    op_s *= times.whole_s / max(float(op_s.sum()), 1e-12)
+    op_s *= whole_s / max(float(op_s.sum()), 1e-12)
     reordered = np.abs(times.other_order_s - times.op_s)
-    types = [type_key(graph.op_types[op.type]) for op in graph.ops]
     return {
         **_grouped(op_keys(graph), op_s, times.spread, reordered),
-        **_grouped(types, op_s, times.spread, reordered),
+        **_grouped(_type_keys(graph), op_s, times.spread, reordered),
     }
 
 
-def _grouped(keys: tuple[str, ...] | list[str], op_s: Floats, spread: Floats, reordered: Floats) -> dict[str, OpTime]:
+def _type_keys(graph: BlockGraph) -> tuple[str, ...]:
+    of_type = tuple(map(type_key, graph.op_types))
+    return tuple(of_type[op.type] for op in graph.ops)
+
+
+def _grouped(keys: tuple[str, ...], op_s: Floats, spread: Floats, reordered: Floats) -> dict[str, OpTime]:
     names, index, count = np.unique(np.array(keys), return_inverse=True, return_counts=True)
     mean = np.bincount(index, op_s) / count
     wide = np.bincount(index, spread) / count

@@ -2,7 +2,8 @@
 
 In place an op finds its inputs where the op before left them: in a cache or not, in fresh memory or in memory that was
 used before. Values are drawn as a new network's would be. The step is replayed in the order in which PyTorch runs it,
-with and without timestamps, and in the order of its tasks, another that its dependencies allow.
+with and without timestamps, and in the order of its tasks, another that its dependencies allow. Whatever it is to be
+compared with may run in turns with the replays: then a machine whose speed drifts is as slow for one as for the other.
 
 Time is the time during which this thread held the core: a neighbour that takes the core away is not counted. What a
 neighbour does to shared caches is, so an op's part of the step is a low quantile of its samples. The whole step is the
@@ -22,12 +23,14 @@ import torch
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution.bound_step import BoundStep, bind
-from pararev_hw.measurement import computing_threads
+from pararev_hw.measurement import collector_at_rest, computing_threads, settle_allocator
 from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.measurement.pace import pace_s
 from pararev_hw.reports import units
-from pararev_hw.types import BlockGraph, Program
+from pararev_hw.types import BlockGraph, Program, ReplayedStep
 
 LEAST_REPLAYS, MOST_REPLAYS = 5, 40
+_OTHER_ORDER_REPLAYS = 3
 QUANTILE = 0.25  # of the samples of an op: disturbances only add
 _MEMORY_SHARE = 0.9  # of what is free
 _DRAW_SEED = 0
@@ -38,20 +41,22 @@ class ReplayTimes:
     """Seconds of one core, per op and of the whole step.
 
     `op_s[k]` is op k in PyTorch's order, `other_order_s[k]` in the order of the tasks, both without the clock's own
-    time. `whole_s` is the step without timestamps. `spread[k]` is half the interquartile range of op k over its time.
+    time. `whole` is the step without timestamps. `spread[k]` is half the interquartile range of op k over its time.
     """
 
     op_s: Floats
     other_order_s: Floats
-    whole_s: float
+    whole: ReplayedStep
     spread: Floats
-    replays: int
 
 
 def replay_times(
-    graph: BlockGraph, seconds: float = 10.0, progress: Callable[[str], None] = lambda _: None
+    graph: BlockGraph,
+    seconds: float = 10.0,
+    progress: Callable[[str], None] = lambda _: None,
+    in_turns: Callable[[], None] = lambda: None,
 ) -> ReplayTimes:
-    """Replay the step for about `seconds`, at least five times in PyTorch's order.
+    """Replay the step for about `seconds`, at least five times in PyTorch's order; `in_turns` runs before each time.
 
     Raises BadInput for a graph that has no program (one from a file), or one that was traced for another device, and
     Infeasible where the free memory does not hold it.
@@ -61,8 +66,9 @@ def replay_times(
     state = drawn_state(program)
     in_order = _one_task(graph)
     tasks = tuple(range(len(graph.tasks)))
-    with computing_threads(1):
+    with computing_threads(1), collector_at_rest():
         progress(f"replaying {graph.model} to time its {len(graph.ops)} operations")
+        settle_allocator()
         stamps = _Stamps(len(graph.ops))
         plain = bind(in_order, program, state, ((0,),))
         stamped = bind(in_order, program, state, ((0,),), stamp=stamps)
@@ -71,19 +77,28 @@ def replay_times(
         deadline = time.perf_counter() + seconds
         _run(plain)  # the first step fills the allocator and the libraries' plans
         wholes: list[float] = []
+        paces: list[float] = []
         rows: list[Floats] = []
         other_rows: list[Floats] = []
         while len(wholes) < LEAST_REPLAYS or (time.perf_counter() < deadline and len(wholes) < MOST_REPLAYS):
+            in_turns()
+            paces.append(pace_s())
             wholes.append(_run(plain))
             rows.append(stamps.of(lambda: _run(stamped)))
-            if len(other_rows) < LEAST_REPLAYS:
+            if len(other_rows) < _OTHER_ORDER_REPLAYS:
                 other_rows.append(other_stamps.of(lambda: _run(other)))
     samples = np.array(rows)
-    low, mid, high = np.quantile(samples, (0.25, 0.5, 0.75), axis=0)
-    op_s = np.quantile(samples, QUANTILE, axis=0)
-    spread = np.divide(high - low, 2 * mid, out=np.zeros_like(mid), where=mid > 0)
     other_s = np.quantile(np.array(other_rows), QUANTILE, axis=0)
-    return ReplayTimes(op_s, other_s, float(np.median(wholes)), spread, len(wholes))
+    spread = float(_spread(np.array(wholes)))
+    step = ReplayedStep(float(np.median(wholes)), len(wholes), spread, float(np.median(paces)))
+    return ReplayTimes(np.quantile(samples, QUANTILE, axis=0), other_s, step, _spread(samples))
+
+
+def _spread(samples: Floats) -> Floats:
+    """Half the interquartile range of the samples (rows) over their median."""
+    low, mid, high = np.quantile(samples, (0.25, 0.5, 0.75), axis=0)
+    spread: Floats = np.divide(high - low, 2 * mid, out=np.zeros_like(mid), where=mid > 0)
+    return spread
 
 
 def _program(graph: BlockGraph) -> Program:

@@ -21,11 +21,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pararev_hw.measurement.quick import cpu_name
-from pararev_hw.types import OpTime
+from pararev_hw.types import OpTime, ReplayedStep
 from pararev_hw.types.profile import Estimate
 from pararev_hw.versions import installed_version
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 MAX_BYTES = 256 << 20
 _LOCK_S = 20.0
 _SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX")
@@ -33,11 +33,11 @@ _SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "LD_
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Times of ops by key, seconds beside an op by phase, and the digests of the graphs that were replayed."""
+    """Times of ops by key, seconds beside an op by phase, and the steps that were replayed by the graph's digest."""
 
     ops: Mapping[str, OpTime] = field(default_factory=dict)
     host: Mapping[str, Estimate] = field(default_factory=dict)
-    graphs: tuple[str, ...] = ()
+    graphs: Mapping[str, ReplayedStep] = field(default_factory=dict)
 
 
 def machine_description() -> dict[str, str]:
@@ -78,7 +78,8 @@ def read_store(path: Path, machine: Mapping[str, str]) -> tuple[Measurements, st
             return Measurements(), f"{path}: was written by another machine or version: ignored"
         ops = {str(k): _op_time(v) for k, v in document["ops"].items()}
         host = {str(k): Estimate(float(v[0]), v[1]) for k, v in document["host"].items()}
-        return Measurements(ops, host, tuple(map(str, document["graphs"]))), None
+        graphs = {str(k): _replayed_step(v) for k, v in document["graphs"].items()}
+        return Measurements(ops, host, graphs), None
     except Exception:
         # whatever else a file may hold, it is none of ours
         return Measurements(), f"{path}: is no store of measurements: measured anew"
@@ -91,6 +92,13 @@ def _op_time(values: Any) -> OpTime:
     return OpTime(float(seconds), int(count), float(spread), float(reordered))
 
 
+def _replayed_step(values: Any) -> ReplayedStep:
+    seconds, replays, spread, pace_s = values
+    if not (0 < seconds < math.inf and replays >= 1 and 0 <= spread < math.inf and 0 < pace_s < math.inf):
+        raise ValueError(values)
+    return ReplayedStep(float(seconds), int(replays), float(spread), float(pace_s))
+
+
 def add_to_store(path: Path, machine: Mapping[str, str], new: Measurements) -> tuple[Measurements, str | None]:
     """Adds `new` to the file, whatever others wrote meanwhile; and why that could not be, if it could not.
 
@@ -100,8 +108,7 @@ def add_to_store(path: Path, machine: Mapping[str, str], new: Measurements) -> t
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock"), timeout=_LOCK_S):
             old, _ = read_store(path, machine)
-            graphs = tuple(dict.fromkeys((*old.graphs, *new.graphs)))
-            merged = Measurements({**old.ops, **new.ops}, {**old.host, **new.host}, graphs)
+            merged = Measurements({**old.ops, **new.ops}, {**old.host, **new.host}, {**old.graphs, **new.graphs})
             _write(path, machine, merged)
             return merged, None
     except Timeout:
@@ -116,7 +123,7 @@ def _write(path: Path, machine: Mapping[str, str], measurements: Measurements) -
         "machine": dict(machine),
         "ops": {k: list(asdict(t).values()) for k, t in sorted(measurements.ops.items())},
         "host": {k: [e.value, e.sigma] for k, e in sorted(measurements.host.items())},
-        "graphs": list(measurements.graphs),
+        "graphs": {k: list(asdict(s).values()) for k, s in sorted(measurements.graphs.items())},
     }
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
     try:

@@ -27,26 +27,32 @@ def measure_step(
     """The time of one step: `run` is the whole step, called again and again in the state that it leaves.
 
     After `warm_up` untimed steps at least `min_steps` are timed, more until the median is known or `limit_s` seconds
-    are over. Python's garbage collector runs before and rests meanwhile, so that no step pays for another's garbage.
-    The C library's allocator is brought into the state that it keeps from then on. Use it inside `computing_threads`.
-    Raises what `run` raises.
+    are over, while the garbage collector rests. The C library's allocator is brought into the state that it keeps from
+    then on. Use it inside `computing_threads`. Raises what `run` raises.
     """
-    _settle_allocator()
+    settle_allocator()
     begun = time.perf_counter()
     for _ in range(warm_up):
         run()
+    with collector_at_rest():
+        left_s = max(limit_s - (time.perf_counter() - begun), 0.0)
+        return measure(run, clock, limit_s=left_s, batch_s=0.0, min_samples=min_steps)
+
+
+@contextmanager
+def collector_at_rest() -> Iterator[None]:
+    """Python's garbage collector runs before and rests meanwhile, so that no step pays for another's garbage."""
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
     try:
-        left_s = max(limit_s - (time.perf_counter() - begun), 0.0)
-        return measure(run, clock, limit_s=left_s, batch_s=0.0, min_samples=min_steps)
+        yield
     finally:
         if enabled:
             gc.enable()
 
 
-def _settle_allocator() -> None:
+def settle_allocator() -> None:
     """Lets a large block go.
 
     Until a process has done that once, glibc gives memory back to the operating system after nearly every step and

@@ -40,6 +40,7 @@ from pararev_hw.types.graph import Totals as Totals
 from pararev_hw.types.measured import Hardware as Hardware
 from pararev_hw.types.measured import MeasuredDevice as MeasuredDevice
 from pararev_hw.types.measured import OpTime as OpTime
+from pararev_hw.types.measured import ReplayedStep as ReplayedStep
 from pararev_hw.types.prediction import Comparison as Comparison
 from pararev_hw.types.prediction import ExpectedError as ExpectedError
 from pararev_hw.types.prediction import MemoryCurve as MemoryCurve

@@ -21,18 +21,31 @@ class OpTime:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayedStep:
+    """A whole step as it was replayed: median seconds of so many replays, half their interquartile range over it, and
+    seconds of a fixed piece of Python meanwhile (`measurement.pace`), which tell how fast the machine then was."""
+
+    seconds: float
+    replays: int
+    spread: float
+    pace_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredDevice:
     """This machine with times of ops by signature (`Program.signatures`), and by type for graphs without a program.
 
     `base` gives the time of ops that were not measured. `host` are seconds per op that PyTorch's own loop spends beside
     a replay of the same ops, by phase: "forward_s", "recompute_s", "backward_s", "update_s", "infer_s"; per call into
-    Python: "modules_s", "functions_s", "backwards_s", "packs_s"; and per step: "train_step_s", "infer_step_s".
+    Python: "modules_s", "functions_s", "backwards_s", "packs_s"; and per step: "train_step_s", "infer_step_s". They
+    hold at the machine's speed while `step` was replayed, the step of the graph that the device was measured for.
     """
 
     base: Device | Profile
     environment: Environment
     ops: Mapping[str, OpTime]
     host: Mapping[str, Estimate]
+    step: ReplayedStep | None = None
 
     @property
     def device(self) -> Device:

@@ -7,20 +7,22 @@ import gc
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
 from pararev_hw.importers.targets import Options
-from pararev_hw.measurement import computing_threads, measure_step, step_clock
+from pararev_hw.measurement import WARM_UP_STEPS, collector_at_rest, computing_threads, measure_step, step_clock
 from pararev_hw.measurement.environment import available_bytes, environment
 from pararev_hw.reports import units
 from pararev_hw.torch_private import buffers_of
@@ -41,9 +43,10 @@ from pararev_hw.validation.predicting import flops_of
 from pararev_hw.validation.stepping import RealStep, check_finite
 from pararev_hw.validation.validation import summary
 
-Measure = Callable[[BlockGraph, Hardware, float], Hardware]  # the last: about how many seconds it may take
+Measure = Callable[[BlockGraph, Hardware, float, Callable[[], None]], Hardware]
+"""What times a graph's ops on the device, in about so many seconds; the last runs in turns with what it runs."""
 Progress = Callable[[str], None]
-_MOST_S, _LEAST_S = 7.0, 0.5  # of measuring one network's steps
+_MOST_S, _LEAST_S = 8.0, 0.5  # of measuring one network's steps
 _MIN_STEPS = 7
 _WORST = 5
 _MODULE_DEPTH = 2  # of the paths by which ops are summed
@@ -124,11 +127,9 @@ def _case(
     graph = job.graph
     _check_room(graph)
     at = hardware
-    before_s: tuple[float, ...] = ()
+    steps = _RealSteps(job)
     if measure is not None:
-        limit_s /= 2
-        before_s = _steps_before(job, limit_s)
-        at = measure(graph, hardware, limit_s)
+        at = measure(graph, hardware, limit_s, steps.take_one)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
@@ -150,17 +151,19 @@ def _case(
         expected_error=None if prediction.expected_error is None else prediction.expected_error.latency,
     )
     try:
-        measured, samples, calls_s = _measured(job, limit_s, before_s)
+        measured, calls_s = steps.measured(limit_s)
     except Infeasible:
         raise
     except Exception as error:
         # whatever a network raises while it really runs is this case's result, and no other's
         return replace(case, failed=first_line(error, 200) or type(error).__name__)
-    parts = breakdown(graph, cost(graph, at).op_seconds, calls_s, measured.latency_s)
+    predicted_s = np.array(cost(graph, at).op_seconds)
+    beside_s = host_seconds(graph, at) if isinstance(at, MeasuredDevice) else np.zeros(len(predicted_s))
+    parts = breakdown(graph, (predicted_s - beside_s).tolist(), calls_s, measured.latency_s, float(beside_s.sum()))
     return replace(
         case,
         measured=measured,
-        samples_s=samples,
+        samples_s=tuple(steps.seconds),
         failed=None,
         by_kind=parts.by_kind,
         worst_ops=parts.worst_ops,
@@ -181,37 +184,56 @@ def _check_room(graph: BlockGraph) -> None:
         )
 
 
-def _steps_before(job: Job, limit_s: float) -> tuple[float, ...]:
-    """Seconds of real steps ahead of the ops' own measurement: a machine whose speed drifts is then seen from both
-    sides. None where the step raises, which the steps after it tell."""
-    try:
+class _RealSteps:
+    """A job's real steps on one thread, as they are taken; `seconds` of each."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._step: RealStep | None = None
+        self._raises = False
+        self.seconds: list[float] = []
+
+    def take_one(self) -> None:
+        """Times one more step, in turns with what else is measured. A step that raises is not taken again: `measured`
+        tells of it."""
+        if self._raises:
+            return
+        try:
+            step = self._warm()
+            self.seconds.append(_step_s(step))
+        except Infeasible:
+            raise
+        except Exception:
+            # a network may raise anything
+            self._raises = True
+
+    def measured(self, limit_s: float) -> tuple[StepCost, Mapping[str, Sequence[float]]]:
+        """Median time and peak memory, and seconds of each call in one profiled step. Times steps for about `limit_s`
+        unless enough were taken in turns."""
         with computing_threads(1):
-            step = _real_step(job, next(execution.batches(job)))
-            return measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS).seconds
-    except Infeasible:
-        raise
-    except Exception:
-        # a network may raise anything
-        return ()
+            step = self._warm()
+            peak = peak_bytes(step, "cpu")
+            if len(self.seconds) < _MIN_STEPS:
+                timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS)
+                self.seconds = [*timing.seconds]
+            calls_s = _profiled(step, {t.name for t in self._job.graph.op_types})
+        gc.collect()
+        return StepCost(statistics.median(self.seconds), peak), calls_s
+
+    def _warm(self) -> RealStep:
+        if self._step is None:
+            step = _real_step(self._job, next(execution.batches(self._job)))
+            check_finite(step.run(), 1)
+            for _ in range(WARM_UP_STEPS - 1):
+                step.run()
+            self._step = step
+        return self._step
 
 
-def _measured(
-    job: Job, limit_s: float, before_s: tuple[float, ...]
-) -> tuple[StepCost, tuple[float, ...], Mapping[str, Sequence[float]]]:
-    """Median time and peak memory of the real step, every sample, those before among them, and seconds of each call in
-    one profiled step."""
-    with computing_threads(1):
-        step = _real_step(job, next(execution.batches(job)))
-        check_finite(step.run(), 1)
-        step.run()
-        peak = peak_bytes(step, "cpu")
-        timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS)
-        calls_s = _profiled(step, {t.name for t in job.graph.op_types})
-    gc.collect()
-    # as many of each side, so that neither outweighs the other
-    count = min(len(before_s), len(timing.seconds)) or len(timing.seconds)
-    samples = (*before_s[:count], *timing.seconds[:count])
-    return StepCost(statistics.median(samples), peak), samples, calls_s
+def _step_s(step: RealStep) -> float:
+    """Seconds of this thread for one step."""
+    _, busy_s = step_clock("cpu")(step.run, 1)
+    return busy_s
 
 
 def _real_step(job: Job, batch: Batch) -> RealStep:
@@ -247,7 +269,7 @@ def _attributes(model: nn.Module) -> list[tuple[str, int, int]]:
 
 def _profiled(step: RealStep, names: set[str]) -> Mapping[str, Sequence[float]]:
     """Seconds of each outermost call of an op that the trace has, in one step, by op name in the order of the calls."""
-    with _quiet(), profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with collector_at_rest(), profile(activities=[ProfilerActivity.CPU]) as profiled:
         step.run()
     of_event = {"::".join(name.split(".")[:2]): name for name in sorted(names)}
     events = [
@@ -264,17 +286,6 @@ def _profiled(step: RealStep, names: set[str]) -> Mapping[str, Sequence[float]]:
     return seconds
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
 @dataclass(frozen=True, slots=True)
 class Breakdown:
     """Predicted beside measured seconds by kind of op and by module, and the ops whose times differ most."""
@@ -285,9 +296,16 @@ class Breakdown:
 
 
 def breakdown(
-    graph: BlockGraph, predicted_s: Sequence[float], calls_s: Mapping[str, Sequence[float]], step_s: float
+    graph: BlockGraph,
+    predicted_s: Sequence[float],
+    calls_s: Mapping[str, Sequence[float]],
+    step_s: float,
+    beside_s: float = 0.0,
 ) -> Breakdown:
     """Where the difference lies, of predicted seconds per op and seconds of measured calls by op name.
+
+    `beside_s` are predicted seconds of Python and autograd beside the ops, where a prediction tells them from the ops:
+    their measured side is what the calls leave of the step.
 
     Names stand for all overloads of an op. The profiler slows small ops: its times are scaled to the step's. The n-th
     call of a name is the n-th op of that name in the trace; where their numbers differ, the ops share what was measured
@@ -312,9 +330,13 @@ def breakdown(
                 measured_s[k] = whole * predicted_s[k] / weight if weight > 0 else whole / len(ops)
     kinds = [graph.op_types[op.type].kind.replace("neuron", "elementwise") for op in graph.ops]
     modules = [".".join(op.module.split(".")[:_MODULE_DEPTH]) or "the network itself" for op in graph.ops]
+    by_kind = _summed(kinds, predicted_s, measured_s)
+    if beside_s > 0:
+        rest = OpError("Python and autograd", beside_s, max(0.0, step_s - sum(measured_s)))
+        by_kind = tuple(sorted((*by_kind, rest), key=_size))
     by_op = _summed(short, predicted_s, measured_s)
     worst = sorted(by_op, key=lambda e: (-abs(e.predicted_s - e.measured_s), e.name))[:_WORST]
-    return Breakdown(_summed(kinds, predicted_s, measured_s), _summed(modules, predicted_s, measured_s), tuple(worst))
+    return Breakdown(by_kind, _summed(modules, predicted_s, measured_s), tuple(worst))
 
 
 def _summed(names: Sequence[str], predicted_s: Sequence[float], measured_s: Sequence[float]) -> tuple[OpError, ...]:
@@ -324,4 +346,9 @@ def _summed(names: Sequence[str], predicted_s: Sequence[float], measured_s: Sequ
         pair = sums.setdefault(name, [0.0, 0.0])
         pair[0] += p
         pair[1] += m
-    return tuple(OpError(name, p, m) for name, (p, m) in sorted(sums.items(), key=lambda item: -max(item[1])))
+    return tuple(sorted((OpError(name, p, m) for name, (p, m) in sums.items()), key=_size))
+
+
+def _size(e: OpError) -> float:
+    """Sorts the largest first."""
+    return -max(e.predicted_s, e.measured_s)

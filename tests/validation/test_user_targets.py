@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import nn
 
 import pararev_hw as ph
+from pararev_hw.measurement.environment import environment
+from pararev_hw.types import Estimate, Hardware, MeasuredDevice
 from pararev_hw.validation import StepOptions, validate_targets
 from pararev_hw.validation.user_targets import breakdown
 from tests.execution.test_running import cpu
@@ -78,24 +81,29 @@ def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
     assert len(result.left_out) == 1 and "nothing" in result.left_out[0]
     assert {e.name for e in small.by_kind} >= {"gemm", "optimizer"} or {e.name for e in small.by_kind} >= {"gemm"}
     assert 1 <= len(small.worst_ops) <= 5
+
+
+def test_steps_are_taken_in_turns_with_the_replays(networks: str) -> None:
+    """Nine turns are nine steps; a network that raises is asked once, and its case tells why."""
+    taken: list[int] = []
+
+    def measured(graph: ph.BlockGraph, hardware: Hardware, seconds: float, in_turns: Callable[[], None]) -> Hardware:
+        for _ in range(9):
+            in_turns()
+        taken.append(9)
+        return MeasuredDevice(cpu(1), environment("cpu", 1), {}, {"forward_s": Estimate(1e-3)})
+
+    targets = [f"{networks}:{name}" for name in ("small", "raises")]
+    small, raises = validate_targets(targets, cpu(1), StepOptions(), measure=measured).cases
+    assert len(taken) == 2
+    assert len(small.samples_s) == 9
+    assert small.measured is not None
+    beside = {e.name: e for e in small.by_kind}["Python and autograd"]
+    forward = sum(op.phase == "forward" for op in ph.trace(nn.Linear(6, 3), torch.rand(4, 6)).ops)
+    assert beside.predicted_s == pytest.approx(1e-3 * forward)
+    assert 0 <= beside.measured_s < small.measured.latency_s
+    assert raises.failed is not None and "only on real tensors" in raises.failed
     assert sum(e.measured_s for e in small.by_kind) <= small.measured.latency_s * 1.001
-
-
-def test_steps_are_measured_before_and_after_the_ops(networks: str) -> None:
-    seen: list[int] = []
-
-    def measure(graph: ph.BlockGraph, hardware: Any, seconds: float) -> Any:
-        seen.append(len(graph.ops))
-        return hardware
-
-    result = validate_targets(
-        [f"{networks}:small", f"{networks}:raises"], cpu(1), StepOptions(), measure=measure, minutes=0.2
-    )
-    small, raises = result.cases
-    assert len(seen) == 2
-    assert len(small.samples_s) >= 10  # seven on each side, less what another process disturbed
-    assert len(small.samples_s) % 2 == 0
-    assert raises.failed is not None
 
 
 def test_errors_by_kind_and_module_add_up_and_the_worst_come_first() -> None:
