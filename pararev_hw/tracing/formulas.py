@@ -1,8 +1,9 @@
 """What kind of work an aten operation is, and how much: the one table of kinds and flop formulas.
 
 Convolutions and matrix products are counted by torch's own registry (`torch.utils.flop_counter`), so totals equal
-`FlopCounterMode`'s. Everything else has a formula of its own here, in operations per element, and an operation that is
-in neither table is of kind "unknown" with `None` operations: listed, never counted as free.
+`FlopCounterMode`'s; the products of ops that it does not know (a CPU's fused attention, encoder layer and LSTM,
+products with vectors) are counted by `product_flops`. Everything else has a formula of its own here, in operations per
+element, and an operation without one is of kind "unknown" with `None` operations: listed, never counted as free.
 
 The names are those of aten overload packets without "aten.", and in-place variants (`add_`) share their entry (`add`).
 """
@@ -185,12 +186,21 @@ _NO_WORK: Mapping[str, str] = {
 OVERWRITES = frozenset("copy zero fill bernoulli normal uniform random exponential _foreach_copy _foreach_zero".split())
 READS_SELECTED = frozenset({"index", "index_select", "gather", "take", "embedding", "_unsafe_index"})
 
-# Fused attention that torch's counter does not know, so that its products stand here and not under `flops`:
-# how many products of queries with keys it does, and where queries and keys stand among its tensors.
+# Fused attention that torch's counter does not know: how many products of queries with keys it does, and where queries
+# and keys stand among its tensors.
 _ATTENTION: Mapping[str, tuple[str, int, int, int]] = {
     "_scaled_dot_product_flash_attention_for_cpu": ("attention", 2, 0, 1),
     "_scaled_dot_product_flash_attention_for_cpu_backward": ("attention_backward", 5, 1, 2),
 }
+
+# Fast paths: where their weights begin among their tensors (behind the one input, or queries, keys and values), and how
+# many tensors of weights there are before the mask.
+_ENCODERS: Mapping[str, int] = {"_transformer_encoder_layer_fwd": 1, "_native_multi_head_attention": 3}
+_ENCODER_TENSORS: Mapping[str, int] = {"_transformer_encoder_layer_fwd": 12, "_native_multi_head_attention": 4}
+_RNN_LAYERS = frozenset({"mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"})
+_VECTOR_PRODUCTS = frozenset({"mv", "addmv", "addbmm"})
+_SOFTMAX = 5  # per score, as `_softmax` above
+_GATE = 5  # per gate: its activation 4, its part in the new state 1
 
 _FOREACH: Mapping[str, int] = {"addcmul": 3, "addcdiv": 3, "lerp": 3}
 _FUSED_UPDATES: Mapping[str, int] = {"_fused_sgd": 6, "_fused_adam": 14, "_fused_adamw": 15, "_fused_adagrad": 7}
@@ -242,20 +252,61 @@ def describe(
     if base == "xnor_conv2d":
         return "xnor", out * 3 * math.ceil(math.prod(inputs[1][1:]) / _WORD_BITS)
     if base in _ATTENTION:
-        kind, products, q, k = _ATTENTION[base]
-        scores = numel(inputs[q][:-1]) * inputs[k][-2]
-        return kind, scores * (2 * products * inputs[q][-1] + 5)  # 5: the softmax
-    if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
-        # [T, B, features], and of each gate the weights of inputs and of states; backward: of both operands
-        products = 2 * numel(inputs[0][:2]) * (numel(inputs[1]) + numel(inputs[2]))
-        return "scan", products * (2 if base.endswith("backward") else 1)
-    if base in ("mv", "dot", "vdot", "addmv"):
+        kind, _, q, k = _ATTENTION[base]
+        return kind, _SOFTMAX * numel(inputs[q][:-1]) * inputs[k][-2]
+    if base in _ENCODERS:
+        return "attention", _encoder_vector_flops(base, inputs, attributes)
+    if base in _RNN_LAYERS:
+        return "scan", _GATE * numel(inputs[0][:2]) * inputs[1][0]
+    if base in _VECTOR_PRODUCTS:
+        return "gemm", 0
+    if base in ("dot", "vdot"):
         return "reduction", 2 * max(map(numel, inputs))
     if base in _ELEMENTWISE:
         return "elementwise", _ELEMENTWISE[base] * out
     if pointwise or base in _POINTWISE_UNTAGGED:
         return "elementwise", out
     return "unknown", None
+
+
+def product_flops(name: str, inputs: Sequence[Shape]) -> int:
+    """Flops of the matrix products in an op that torch's counter does not know; 0 where it has none."""
+    base = base_name(name)
+    if base in _ATTENTION:
+        _, products, q, k = _ATTENTION[base]
+        return 2 * products * numel(inputs[q]) * inputs[k][-2]
+    if base in _RNN_LAYERS:
+        # [T, B, features], and of all gates the weights of inputs and of states; backward: gradients of both operands
+        forward = 2 * numel(inputs[0][:2]) * (numel(inputs[1]) + numel(inputs[2]))
+        return forward * (2 if base.endswith("backward") else 1)
+    if base in _ENCODERS:
+        return _encoder_flops(base, inputs)
+    if base in _VECTOR_PRODUCTS:
+        left, right = inputs[-2:]
+        return 2 * numel(left) * (right[-1] if len(right) > 1 else 1)
+    return 0
+
+
+def _encoder_flops(base: str, inputs: Sequence[Shape]) -> int:
+    """Of the fast path of an encoder layer or of multi-head attention: projections, feed-forward part, two products of
+    the queries."""
+    first = _ENCODERS[base]
+    queries, keys = inputs[0], inputs[1 if first > 1 else 0]
+    weights = [s for s in inputs[first : first + _ENCODER_TENSORS[base]] if len(s) == 2]
+    rows = numel(queries[:-1])
+    return 2 * rows * sum(map(numel, weights)) + 2 * 2 * rows * keys[-2] * queries[-1]
+
+
+def _encoder_vector_flops(base: str, inputs: Sequence[Shape], attributes: Mapping[str, Any]) -> int:
+    """The softmax, and in an encoder layer two normalisations, two sums and the feed-forward part's activation."""
+    queries, keys = inputs[0], inputs[1 if _ENCODERS[base] > 1 else 0]
+    rows, heads = numel(queries[:-1]), attributes.get("num_heads", attributes.get("num_head", 1))
+    softmax = _SOFTMAX * rows * keys[-2] * heads
+    if base == "_native_multi_head_attention":
+        return softmax
+    hidden = inputs[9][0]  # rows of the first weight of the feed-forward part
+    activation = _ELEMENTWISE["gelu"] if attributes.get("use_gelu") else 1
+    return softmax + rows * (queries[-1] * 2 * (_PER_INPUT["native_layer_norm"][1] + 1) + hidden * activation)
 
 
 def _lists(inputs: Sequence[Shape]) -> int:
@@ -274,13 +325,13 @@ def _window(attributes: Mapping[str, Any], dims: int) -> int:
 
 
 def matrix_kind(name: str) -> str | None:
-    """The kind of an op whose flops torch's registry counts, None for every other op."""
+    """The kind of a convolution, a matrix product or an attention, None for every other op."""
     base = base_name(name)
     if base in ("convolution", "_convolution", "cudnn_convolution", "convolution_overrideable", "_slow_conv2d_forward"):
         return "conv"
     if base == "convolution_backward":
         return "conv_backward"
-    if base in ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm"):
+    if base in ("mm", "addmm", "bmm", "baddbmm", "_scaled_mm") or base in _VECTOR_PRODUCTS:
         return "gemm"
     if "attention" in base:
         return "attention_backward" if base.endswith("backward") else "attention"

@@ -563,6 +563,7 @@ class Recorder(TorchDispatchMode):
         else:
             pointwise = torch.Tag.pointwise in func.tags
             kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, named)
+            flops = formulas.product_flops(str(func), inputs)
         fresh = [o for o in tensors_out if not any(o is t for t in tensors)]
         read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
         write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written)]))

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 class OpType:
     """What an op is and what it moves, apart from where it stands: many ops of a step share one.
 
-    `flops` counts convolutions and matrix products as torch's `FlopCounterMode` does (a MAC is two flops) and is 0 for
-    every other kind; `vector_flops` counts the elementwise, normalisation, pooling and reduction work by
-    `pararev_hw.tracing.formulas`, and is None for an op that has no formula. A view moves no bytes.
+    `flops` counts convolutions and matrix products as torch's `FlopCounterMode` does (a MAC is two flops), also those
+    inside of fused ops that it does not know, and is 0 for every other kind; `vector_flops` counts the elementwise,
+    normalisation, pooling and reduction work by `pararev_hw.tracing.formulas`, and is None for an op that has no
+    formula. A view moves no bytes.
     """
 
     name: str  # "aten.convolution.default"

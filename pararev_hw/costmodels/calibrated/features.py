@@ -101,7 +101,7 @@ def work_terms(t: OpType) -> tuple[float, ...]:
         case "gemm":
             return (*common, float(t.flops), float(_rows(t)))
         case "attention" | "attention_backward":
-            return (*common, float(t.flops or t.vector_flops or 0))
+            return (*common, float(t.flops + (t.vector_flops or 0)))
         case "norm" | "norm_backward":
             channels = t.input_shapes[0][1] if t.input_shapes and len(t.input_shapes[0]) > 1 else 1
             return (*common, float(_rows(t)), float(channels))
