@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from pararev_hw.cli.options import (
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
+    EnergyModelOpt,
     HostOpt,
     JsonOpt,
     LanesOpt,
@@ -79,10 +81,12 @@ def compare(
     spikes: SpikesOpt = "auto",
     choices: SearchChoicesOpt = None,
     measure: MeasureOpt = False,
+    energy_model: EnergyModelOpt = "device",
     json_: JsonOpt = False,
 ) -> None:
     """Compare networks on one device: latency, memory and energy per step, sequential and parallel."""
     from pararev_hw import recommendation, reports
+    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
     from pararev_hw.overview import overview
     from pararev_hw.rewrites import select
 
@@ -95,6 +99,7 @@ def compare(
         raise BadInput("give one TARGET or more, or --all: `pararev-hw models` lists the networks")
     if output is not None:
         writable(output)
+    check_name(energy_model)
     limit = parsed_limit(memory_limit)
     select.parsed(choices or "auto")
     with progress() as tell:
@@ -111,6 +116,8 @@ def compare(
                 **step_options(context),
             )
         )
+        studies = tuple(with_energy_model(study, energy_model) for study in comparison.studies)
+        comparison = replace(comparison, studies=studies)
         written = () if output is None else reports.write_comparison(comparison, output)
     if json_:
         print_json(reports.comparison_document(comparison))

@@ -82,6 +82,14 @@ SearchChoicesOpt = Annotated[
         "none, or kinds to take wherever they apply: share,fuse,split,store, and ahead or wait.",
     ),
 ]
+EnergyModelOpt = Annotated[
+    str,
+    typer.Option(
+        "--energy-model",
+        help="device (its own figures), or a model of the literature beside it: papers, lemaire2022, "
+        "compute-in-memory.",
+    ),
+]
 MemoryLimitOpt = Annotated[
     str | None,
     typer.Option("--memory-limit", metavar="SIZE", help="Memory limit, such as 800MiB or 1.5GB."),

@@ -22,6 +22,7 @@ from pararev_hw.cli.options import (
     ClassesOpt,
     DeviceOpt,
     DtypeOpt,
+    EnergyModelOpt,
     FormOpt,
     GranularityOpt,
     HostOpt,
@@ -93,6 +94,7 @@ def report(
     spikes: SpikesOpt = "auto",
     choices: SearchChoicesOpt = None,
     measure: MeasureOpt = False,
+    energy_model: EnergyModelOpt = "device",
     orders_of: OrdersOpt = None,
     against: AgainstOpt = None,
     sweep: Annotated[
@@ -105,9 +107,11 @@ def report(
 ) -> None:
     """Trace TARGET, schedule it on a device, and write a report: report.html and its figures."""
     from pararev_hw import pipeline, recommendation, reports
+    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
     from pararev_hw.rewrites import select
 
     writable(output)
+    check_name(energy_model)
     other = None if against is None else reports.read_report(against)
     if sweep is not None:
         _report_row(context, sweep, row, output, other, json_)
@@ -143,7 +147,7 @@ def report(
             plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
             orders = pipeline.lane_orders(step, plan.schedule)
         search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders)
-        study = recommendation.study(step, hardware, search, tell)
+        study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
         tell("drawing the report")
         script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
         both = None if other is None else reports.side_by_side(study, other)
@@ -156,6 +160,7 @@ def _report_row(
 ) -> None:
     """The full report of one configuration of a finished sweep."""
     from pararev_hw import reports, sweeps
+    from pararev_hw.costmodels.energy_models import with_energy_model
 
     others = (*STEP_OPTIONS, "device", "host", "scheduler", "lanes", "memory_limit", "choices", "measure", "orders_of")
     unheard = "TARGET" if context.params["target"] is not None else option_given(context, others)
@@ -163,6 +168,7 @@ def _report_row(
         raise BadInput(f"--sweep {folder} says what is reported: leave {unheard} out")
     with progress() as tell:
         study = sweeps.row_study(folder, sweeps.recommended_row(folder) if row is None else row, tell)
+        study = with_energy_model(study, context.params["energy_model"])
         tell("drawing the report")
         both = None if other is None else reports.side_by_side(study, other)
         written = reports.write_report(study, output, against=both)

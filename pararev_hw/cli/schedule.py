@@ -22,6 +22,7 @@ from pararev_hw.cli.options import (
     ChoicesOpt,
     ClassesOpt,
     DtypeOpt,
+    EnergyModelOpt,
     FormOpt,
     HostOpt,
     JsonOpt,
@@ -46,7 +47,7 @@ from pararev_hw.cli.outputs import check_output, write_text
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
-    from pararev_hw.types import BlockGraph
+    from pararev_hw.types import BlockGraph, ModelEnergy
 
 
 def schedule(
@@ -99,6 +100,7 @@ def schedule(
     spikes: SpikesOpt = "auto",
     choices: ChoicesOpt = "none",
     measure: MeasureOpt = False,
+    energy_model: EnergyModelOpt = "device",
     json_: JsonOpt = False,
 ) -> None:
     """Schedule a graph or a target on a device, or a bare task graph on --lanes N."""
@@ -112,13 +114,14 @@ def schedule(
     )
     document: dict[str, Any]
     graph: BlockGraph | None = None
+    energy: ModelEnergy | None = None
     with progress() as tell:
         kind = format_of(source, format_)
         tell(f"reading {source}")
         if kind is not None:
             graph = graph_in(source, kind)
             about_step = [o for o in STEP_OPTIONS if o != "seed"]  # which is a scheduler's too
-            about_device = ("device", "host", "launch", "chips", "learning_rule")
+            about_device = ("device", "host", "launch", "chips", "learning_rule", "energy_model")
             unheard = option_given(
                 context,
                 about_step if graph is not None else (*about_device, *about_step),
@@ -138,7 +141,10 @@ def schedule(
         else:
             # imported late: a bare task graph needs none of it, and torch takes two seconds to load
             from pararev_hw import pipeline
+            from pararev_hw.costmodels import energy_models as models
             from pararev_hw.rewrites import select
+
+            models.check_name(energy_model)
 
             if device is None:
                 raise BadInput(
@@ -167,12 +173,16 @@ def schedule(
                 graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
             )
             document = pipeline.schedule_document(plan, pipeline.predict(plan))
+            if energy_model != models.DEVICE:
+                energy = models.model_energy(graph, energy_model)
+                document["energy_model"] = energy.document()
     text = json.dumps(document, allow_nan=False)
     if output is not None:
         write_text(output, text)
     if json_:
         print(text)
     else:
+        _print_step(graph, energy)
         _print_schedule(document)
     if output is not None:
         say(f"wrote {output}")
@@ -193,6 +203,18 @@ def _options(context: typer.Context, scheduler: str, **given: Any) -> dict[str, 
                 f"--{name.replace('_', '-')} means nothing to {scheduler}: it takes {accepted or 'no options'}"
             )
     return asked
+
+
+def _print_step(graph: BlockGraph | None, energy: ModelEnergy | None) -> None:
+    """What is unknown of a traced step, and its energy by a model of the literature."""
+    from pararev_hw.reports.energy_model import energy_model_lines
+    from pararev_hw.reports.unknown_work import unknown_work_lines
+
+    for line in (
+        *(() if graph is None else unknown_work_lines(graph)),
+        *(() if energy is None else energy_model_lines(energy)),
+    ):
+        out.print(Text(line))
 
 
 def _print_schedule(document: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pararev_hw.cli.options import (
     ChannelsLastOpt,
     ClassesOpt,
     DtypeOpt,
+    EnergyModelOpt,
     FormOpt,
     ForOpt,
     GranularityOpt,
@@ -39,7 +40,6 @@ from pararev_hw.cli.outputs import check_output, write_text
 from pararev_hw.errors import BadInput, Infeasible
 
 if TYPE_CHECKING:
-    from pararev_hw.costmodels.energy_models import ModelEnergy
     from pararev_hw.types import BlockGraph, Hardware, Layer
 
 
@@ -70,20 +70,18 @@ def trace(
     zero_grad: ZeroGradOpt = "none",
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
-    energy_model: Annotated[
-        str, typer.Option("--energy-model", help="device, papers, lemaire2022 or compute-in-memory.")
-    ] = "device",
+    energy_model: EnergyModelOpt = "device",
     json_: JsonOpt = False,
 ) -> None:
     """Trace a step of TARGET into a block-dependency graph, written to graph.json."""
     from pararev_hw import graph as graphs
     from pararev_hw.costmodels import energy_models as models
     from pararev_hw.reports.document import layer_document
+    from pararev_hw.reports.energy_model import energy_model_lines
     from pararev_hw.reports.layers import layer_table, layers_csv
     from pararev_hw.target_graph import build_graph
 
-    if energy_model != "device":
-        models.check_name(energy_model)
+    models.check_name(energy_model)
     path = output or (None if json_ else Path("graph.json"))
     for file in (path, layers):
         if file is not None:
@@ -99,7 +97,7 @@ def trace(
         tell("writing the graph")
         rows = _layers(graph, hardware)
         document = graphs.to_document(graph) | {"layers": [layer_document(row) for row in rows]}
-        energy = None if energy_model == "device" else models.model_energy(graph, energy_model)
+        energy = None if energy_model == models.DEVICE else models.model_energy(graph, energy_model)
         if energy is not None:
             document["energy_model"] = energy.document()
         text = json.dumps(document, separators=(",", ":"), allow_nan=False)
@@ -113,7 +111,8 @@ def trace(
         _print_graph(graph)
         out.print(layer_table(rows, out.width))
         if energy is not None:
-            _print_energy(energy)
+            for line in energy_model_lines(energy):
+                say(line)
     if path is not None:
         say(f"wrote {path}: next, pararev-hw schedule {path} --device {device}")
 
@@ -130,20 +129,15 @@ def _layers(graph: BlockGraph, hardware: Hardware) -> tuple[Layer, ...]:
         return graphs.layers(graph)
 
 
-def _print_energy(energy: ModelEnergy) -> None:
-    from pararev_hw.reports import units
-
-    for phase, joules in energy.by_phase.items():
-        say(f"energy by {energy.model}, {phase}: {units.joules(joules)} ({energy.source})")
-    say(f"left out by {energy.model}: {', '.join(energy.not_modelled)}")
-
-
 def _print_graph(graph: BlockGraph) -> None:
     from pararev_hw import graph as graphs
     from pararev_hw.reports import units
+    from pararev_hw.reports.unknown_work import unknown_work_lines
 
     totals, memory = graphs.totals(graph), graph.memory
     path = graphs.critical_path(graph)
+    for line in unknown_work_lines(graph):
+        out.print(Text(line))
     table = Table(
         title=Text(f"{graph.model}: {graph.mode} step, batch {graph.batch}, T {graph.timesteps or '-'}"), box=None
     )
@@ -162,5 +156,5 @@ def _print_graph(graph: BlockGraph) -> None:
     for row in rows:
         table.add_row(*map(Text, row))
     out.print(table)
-    for name, count in graph.unknown_ops.items():
-        say(f"no formula for {name} ({count} times): its bytes are counted, its work is not")
+    if graph.spikes is not None:
+        say(f"synaptic operations: {graph.spikes.source}")

@@ -41,9 +41,17 @@ def layers(
                 saved_bytes=saved.get(module, 0),
                 time_s=None if op_seconds is None else float(sum(op_seconds[k] for k in ops)),
                 energy_j=None if op_joules is None else float(sum(op_joules[k] for k in ops)),
+                energy_by_phase_j=None if op_joules is None else _by_phase(graph, ops, op_joules),
             )
         )
     return tuple(rows)
+
+
+def _by_phase(graph: BlockGraph, ops: Sequence[int], op_joules: Sequence[float]) -> dict[str, float]:
+    joules: dict[str, float] = {}
+    for k in ops:
+        joules[graph.ops[k].phase] = joules.get(graph.ops[k].phase, 0.0) + float(op_joules[k])
+    return joules
 
 
 def _type(graph: BlockGraph, op: Op) -> OpType:

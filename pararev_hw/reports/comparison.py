@@ -12,6 +12,7 @@ from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
 from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
 from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
+from pararev_hw.reports.unknown_work import unknown_work_lines
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 
 NAME_PX, GAP, VALUE_PX = 176.0, 24.0, 66.0
@@ -58,6 +59,7 @@ def _network(study: Study) -> dict[str, Any]:
         "within_memory": None if (within := study.recommended("within_memory")) is None else _cost(within),
         "speedup": phrasing.ratio(study.sequential.latency_s, study.chosen.latency_s),
         "parallel_limit": phrasing.parallel_limit(study),
+        **({} if study.energy_model is None else {"energy_model": study.energy_model.document()}),
         "assumptions": assumptions(study),
         "not_modelled": not_modelled(study),
     }
@@ -159,16 +161,33 @@ def comparison_lines(comparison: Comparison) -> tuple[str, ...]:
         f"{phrasing.way(best.chosen, comparison.device)}"
     )
     others = [f"{s.graph.model} takes {cost(s)}" for s in rest]
-    lines = [opening + (f"; {'; '.join(others)}." if others else ".")]
+    unknown = [f"{s.graph.model}: {line}" for s in comparison.studies for line in unknown_work_lines(s.graph)]
+    lines = [*unknown, opening + (f"; {'; '.join(others)}." if others else ".")]
     lines += [
         f"{a} and {b} have the same graph here (the same work and the same longest chain of it): they cannot differ by "
         "what may run in parallel. Give them more blocks."
         for a, b in same_graphs(comparison)
     ]
+    lines += _energy_model_line(comparison, per_sample)
     offs = trade_offs(comparison)
     if offs is not None and len(comparison.studies) > 1 and not per_sample:
         lines.append(_equal_line(comparison, offs))
     return tuple(lines)
+
+
+def _energy_model_line(comparison: Comparison, per_sample: bool) -> list[str]:
+    """The energy of every network by the model of the literature that was asked for."""
+    energies = [(s, s.energy_model) for s in comparison.studies if s.energy_model is not None]
+    if not energies:
+        return []
+    model = energies[0][1]
+    each = ", ".join(
+        f"{s.graph.model} {units.joules(e.total_j / (s.graph.batch if per_sample else 1))}" for s, e in energies
+    )
+    return [
+        f"By the energy model {model.model} ({model.source}), {'for each sample' if per_sample else 'per step'}: "
+        f"{each}; left out: {', '.join(model.not_modelled)}."
+    ]
 
 
 def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:

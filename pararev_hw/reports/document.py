@@ -58,6 +58,7 @@ def report_document(study: Study) -> dict[str, Any]:
             "compute_only_energy_j": None if sops is None else sops * COMPUTE_ONLY_J_PER_SOP,
             "forward_j_by_model": dict(study.forward_j_by_model),
         },
+        **({} if study.energy_model is None else {"energy_model": study.energy_model.document()}),
         "memory": asdict(graph.memory),
         "spikes": None if graph.spikes is None else asdict(graph.spikes),
         "eager_s": _eager_s(study),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.reports import units
 from pararev_hw.reports.chip import chip_lines
+from pararev_hw.reports.energy_model import energy_model_lines
+from pararev_hw.reports.unknown_work import unknown_work_lines
 from pararev_hw.types import Device, Prediction, Recommendation, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
@@ -174,14 +176,16 @@ def _recommendation_lines(study: Study) -> list[str]:
 def answer_lines(study: Study) -> tuple[str, ...]:
     """The report in a few sentences: the step as PyTorch runs it, what is recommended, what parallel lanes can give."""
     before, after = study.sequential, study.chosen
-    warnings = device_warnings(study)
+    warnings = (*unknown_work_lines(study.graph), *device_warnings(study))
+    by_model = () if study.energy_model is None else energy_model_lines(study.energy_model)
     if study.chip is not None:
         learning = study.graph.mode == "train"
         first = study.chosen.assumptions[:1] if learning else ()
         from_chip = chip_lines(study.chip, after.energy_j.get("total"), study.graph.model, study.device.title)
-        return (*(f"Assumed: {line}." for line in first), *warnings, *from_chip)
+        return (*warnings, *(f"Assumed: {line}." for line in first), *from_chip, *by_model)
     if study.recommendations:
-        return (*warnings, _opening(study), *_recommendation_lines(study), *board_power(study), _parallel(study))
+        lines = (_opening(study), *_recommendation_lines(study), *board_power(study), _parallel(study))
+        return (*warnings, *lines, *by_model)
     tried = len(study.predictions) - 1
     gain = ratio(before.latency_s, after.latency_s)
     if study.best == 0 or gain is None or gain < 1 + SAME:
@@ -197,7 +201,7 @@ def answer_lines(study: Study) -> tuple[str, ...]:
             f"Recommended: {units.seconds(after.latency_s)} ({_gain(study, after)}), {units.size(after.peak_bytes)}, "
             f"{units.joules(after.energy_j.get('total'))}: {after.scheduler} {way(after, study.device)}."
         )
-    return (*warnings, _opening(study), verdict, *board_power(study), _parallel(study))
+    return (*warnings, _opening(study), verdict, *board_power(study), _parallel(study), *by_model)
 
 
 def board_power(study: Study) -> tuple[str, ...]:

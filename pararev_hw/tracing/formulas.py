@@ -300,7 +300,7 @@ def _encoder_flops(base: str, inputs: Sequence[Shape]) -> int:
 def _encoder_vector_flops(base: str, inputs: Sequence[Shape], attributes: Mapping[str, Any]) -> int:
     """The softmax, and in an encoder layer two normalisations, two sums and the feed-forward part's activation."""
     queries, keys = inputs[0], inputs[1 if _ENCODERS[base] > 1 else 0]
-    rows, heads = numel(queries[:-1]), attributes.get("num_heads", attributes.get("num_head", 1))
+    rows, heads = numel(queries[:-1]), int(attributes.get("num_heads", attributes.get("num_head", 1)))
     softmax = _SOFTMAX * rows * keys[-2] * heads
     if base == "_native_multi_head_attention":
         return softmax

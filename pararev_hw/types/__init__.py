@@ -18,6 +18,8 @@ from pararev_hw.types.chip import MappedCore as MappedCore
 from pararev_hw.types.chip import MappedLayer as MappedLayer
 from pararev_hw.types.device import Device as Device
 from pararev_hw.types.device import DeviceParameter as DeviceParameter
+from pararev_hw.types.energy import LayerEnergy as LayerEnergy
+from pararev_hw.types.energy import ModelEnergy as ModelEnergy
 from pararev_hw.types.graph import BlockGraph as BlockGraph
 from pararev_hw.types.graph import Call as Call
 from pararev_hw.types.graph import CriticalPath as CriticalPath

@@ -237,6 +237,7 @@ class Layer:
     saved_bytes: int
     time_s: float | None = None
     energy_j: float | None = None
+    energy_by_phase_j: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -331,7 +332,8 @@ class BlockGraph:
         from pararev_hw.graph.layers import layers  # a noun that offers what stands above it: see pyproject.toml
 
         rows = layers(self)
-        columns = tuple(name for name in Layer.__slots__ if name not in ("time_s", "energy_j"))  # a device's matter
+        of_device = ("time_s", "energy_j", "energy_by_phase_j")
+        columns = tuple(name for name in Layer.__slots__ if name not in of_device)
         cells = tuple(tuple(getattr(row, name) for name in columns) for row in rows)
         return Table(f"{self.model}: {len(rows)} layers of one step", rows, columns, cells)
 

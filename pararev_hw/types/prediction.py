@@ -10,6 +10,7 @@ from pararev_hw.errors import BadInput
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table, mebibytes, milliseconds
 from pararev_hw.types.chip import ChipRun
 from pararev_hw.types.device import Device
+from pararev_hw.types.energy import ModelEnergy
 from pararev_hw.types.graph import BlockGraph, CriticalPath, Layer
 from pararev_hw.types.problem import EnergyParts
 from pararev_hw.types.schedule import Schedule
@@ -168,6 +169,7 @@ class Study:
     layers: tuple[Layer, ...] = ()  # of the step as traced, each op alone on one lane
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
     forward_j_by_model: Mapping[str, float] = field(default_factory=dict)  # energy models of the literature
+    energy_model: ModelEnergy | None = None  # the one of them that was asked for
 
     def __post_init__(self) -> None:
         if not 0 <= self.best < len(self.predictions):

@@ -262,6 +262,26 @@ def test_report_of_a_target_answers_in_words() -> None:
     assert "report.html" in ran.err
 
 
+def test_an_energy_model_of_the_literature_steers_every_verb_that_gives_energies(traced: Path) -> None:
+    asked = (traced, "--device", "edge8", "--energy-model", "papers", "--json")
+    documents = [json.loads(run("schedule", *asked).out), json.loads(run("report", *asked, "-o", "out").out)]
+    energies = [d["energy_model"] for d in documents]
+    assert energies[0] == energies[1]
+    forward = [layer for layer in energies[0]["layers"] if layer["phase"] == "forward"]
+    spiking = {s.module: s for s in (load(traced).spikes or pytest.fail("no spikes")).layers if s.spiking}
+    batch = load(traced).batch
+    for layer in forward:
+        if layer["module"] in spiking:
+            assert layer["parts_j"] == {"ac": pytest.approx(0.9e-12 * spiking[layer["module"]].sops * batch)}
+    assert energies[0]["by_phase"]["forward"] == pytest.approx(sum(layer["total_j"] for layer in forward))
+    assert energies[0]["by_phase"]["recompute"] > 0
+    for verb in ("schedule", "report", "trace", "compare"):
+        ran = run(
+            verb, NET, "--device", "edge8", "--energy-model", "popular", *(("-o", "x") if verb == "report" else ())
+        )
+        assert (ran.status, "'popular'" in ran.err, "compute-in-memory" in ran.err) == (2, True, True)
+
+
 def test_compare_sets_networks_side_by_side_in_the_users_order() -> None:
     step = (*SMALL, "--spikes", "0.2", "-d", "edge8")
     found = json.loads(run("compare", "revsresnet21", NET, *step, "--json").out)

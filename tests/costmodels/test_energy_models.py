@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.energy_models import MODELS, forward_j_by_model, model_energy
 from pararev_hw.costmodels.energy_models.lemaire2022 import joules_per_word
+from pararev_hw.devices import load_device
 from pararev_hw.errors import UnknownName
 from pararev_hw.graph import attach
+from pararev_hw.pipeline import layer_rows
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph, LayerSpikes, Spikes
 
@@ -35,7 +38,7 @@ def graph() -> BlockGraph:
 
 
 def parts(graph: BlockGraph, model: str) -> dict[str, dict[str, float]]:
-    return {layer.module: dict(layer.parts) for layer in model_energy(graph, model).layers}
+    return {layer.module: dict(layer.parts_j) for layer in model_energy(graph, model).layers}
 
 
 def test_the_papers_figure_is_macs_of_analog_layers_and_synaptic_operations(graph: BlockGraph) -> None:
@@ -99,6 +102,17 @@ def test_every_model_grows_with_the_samples_and_counts_recomputation(model: str)
         assert energies[1].total_j == pytest.approx(2 * energies[0].total_j)
     conv = [e for e in energies[0].layers if e.module == "conv"]
     assert conv[0].total_j == pytest.approx(conv[1].total_j)
+
+
+def test_the_devices_own_energy_is_given_by_layer_and_phase() -> None:
+    traced = trace_step(nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)), torch.empty(2, 8)).graph
+    rows = layer_rows(traced, cost(traced, load_device("edge8")))
+    phases = {row.module: set(row.energy_by_phase_j or ()) for row in rows}
+    assert {phase for row in phases.values() for phase in row} == {"forward", "backward", "update"}
+    assert phases["0"] == phases["1"] == phases["2"] == {"forward", "backward"}
+    for row in rows:
+        assert row.energy_by_phase_j is not None
+        assert sum(row.energy_by_phase_j.values()) == pytest.approx(row.energy_j)
 
 
 def test_an_unknown_model_is_refused(graph: BlockGraph) -> None:

@@ -25,7 +25,7 @@ from pararev_hw.atomic import write_files
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
-from pararev_hw.types import Comparison, DeviceParameter, Recommendation, Study
+from pararev_hw.types import Comparison, DeviceParameter, LayerEnergy, ModelEnergy, Recommendation, Study
 from tests.helpers import hand_built_study
 
 FILES = (
@@ -191,6 +191,33 @@ def test_ops_without_a_formula_are_named_as_not_modelled() -> None:
     assert document["totals"]["unknown_ops"] == {"aten.mystery.default": 3, "custom::op": 1}
     assert any("aten.mystery.default (3 in the step)" in line for line in document["not_modelled"])
     assert "aten.mystery.default" in page.report_html(study) and "4 without a formula" in page.report_html(study)
+    assert document["answer"].startswith("The work of 4 of ")  # before anything else
+    assert reports.comparison_lines(Comparison(study.device, (study,)))[0].startswith(f"{study.graph.model}: The work")
+
+
+def test_a_model_of_the_literature_that_was_asked_for_is_given_by_phase_and_layer() -> None:
+    layers = (LayerEnergy("a", "forward", {"mac": 3e-9}), LayerEnergy("b", "forward", {"ac": 2e-9}),
+              LayerEnergy("a", "recompute", {"mac": 5e-9}))  # fmt: skip
+    energy = ModelEnergy("papers", "45 nm", layers, ("memory", "backward"))
+    study = replace(hand_built_study.study(), energy_model=energy)
+    document = reports.report_document(study)
+    assert document["energy_model"] == {
+        "name": "papers",
+        "source": "45 nm",
+        "total_j": pytest.approx(10e-9),
+        "by_phase": {"forward": pytest.approx(5e-9), "recompute": pytest.approx(5e-9)},
+        "not_modelled": ["memory", "backward"],
+        "layers": [
+            {"module": "a", "phase": "forward", "total_j": 3e-9, "parts_j": {"mac": 3e-9}},
+            {"module": "b", "phase": "forward", "total_j": 2e-9, "parts_j": {"ac": 2e-9}},
+            {"module": "a", "phase": "recompute", "total_j": 5e-9, "parts_j": {"mac": 5e-9}},
+        ],
+    }
+    assert "forward 5.00 nJ, recompute 5.00 nJ per step. Most of it: a 80 %, b 20 %." in document["answer"]
+    both = Comparison(study.device, (study, study))
+    assert "papers (45 nm), per step: " in " ".join(reports.comparison_lines(both))
+    assert reports.comparison_document(both)["networks"][1]["energy_model"]["total_j"] == pytest.approx(10e-9)
+    assert "energy_model" not in reports.report_document(hand_built_study.study())
 
 
 # ---------------------------------------------------------------------------------------------------------------
