@@ -7,9 +7,14 @@ Held to torch 2.11 to 2.13 by `tests/project/test_torch_private.py`, which calls
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -129,9 +134,112 @@ def without_distribution_checks() -> Iterator[None]:
         torch.distributions.Distribution.set_default_validate_args(validates)
 
 
+_COMPILER = "torch._dynamo"
+
+
 def ever_compiled() -> bool:
     """Whether `torch.compile` was used in this process."""
-    return "torch._dynamo" in sys.modules
+    return not isinstance(sys.modules.get(_COMPILER), (_AbsentCompiler, type(None)))
+
+
+def _compiler_config() -> ModuleType:
+    """The compiler's settings, without the compiler; they are its own from when it is loaded."""
+    name = f"{_COMPILER}.config"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(torch.__file__).parent / "_dynamo" / "config.py")
+        assert spec is not None and spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # it looks itself up there
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+class _AbsentCompiler(ModuleType):
+    """Stands in for the module of torch's compiler, which takes longer to load than most networks to trace.
+
+    Fake tensors ask it for two settings, optimizers and checkpoints whether it is to leave them alone. Whatever else is
+    asked for loads the compiler itself, which then takes this one's place.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        super().__init__(_COMPILER)
+        self.stack = stack
+        self.config = _compiler_config()
+
+    def graph_break(self, *_: Any, **__: Any) -> None:
+        """What a compiler that does not run does about a place where it must stop."""
+
+    def disable(self, fn: Any = None, recursive: bool = True, **options: Any) -> Any:
+        """The function, for the compiler to leave alone once there is one."""
+        if fn is None or recursive is not True:
+            return self.loaded().disable(fn, recursive, **options)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not ever_compiled():
+                return fn(*args, **kwargs)
+            left_alone = sys.modules[_COMPILER].disable(fn, recursive, **options)
+            setattr(fn, "__dynamo_disable", left_alone)
+            return left_alone(*args, **kwargs)
+
+        return call
+
+    def loaded(self) -> Any:
+        """The compiler. What it compiles while a network is traced runs as it was written."""
+        if not ever_compiled():
+            _remove(self)
+            self.stack.callback(sys.meta_path.remove, _LOADED)
+            sys.meta_path.insert(0, _LOADED)
+            importlib.import_module(_COMPILER)
+            self.stack.enter_context(torch.compiler.set_stance("force_eager"))
+        return sys.modules[_COMPILER]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__path__":  # asked of every module by what looks for the source of code
+            raise AttributeError(name)
+        return getattr(self.loaded(), name)
+
+
+class _LoadedModules:
+    """Finds parts of the compiler that were loaded while the import of one of them was under way."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if not name.startswith(f"{_COMPILER}.") or name not in sys.modules:
+            return None
+        return ModuleSpec(name, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It was run when it was loaded."""
+
+
+_LOADED: Any = _LoadedModules()
+
+
+def _remove(absent: _AbsentCompiler) -> None:
+    if sys.modules.get(_COMPILER) is absent:
+        del sys.modules[_COMPILER]
+        vars(torch).pop("_dynamo", None)
+
+
+@contextlib.contextmanager
+def compiler_loaded_when_used() -> Iterator[None]:
+    """Fake tensors, optimizers and checkpoints do not load `torch.compile`, which takes some two seconds, unless
+    something asks it to compile; what it compiles then runs as it was written."""
+    if _COMPILER in sys.modules:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        absent = _AbsentCompiler(stack)
+        sys.modules[_COMPILER] = torch._dynamo = absent
+        stack.callback(_remove, absent)
+        yield
+
+
+def fake_mode(**options: Any) -> FakeTensorMode:
+    """Fake tensors, made without loading `torch.compile`."""
+    with compiler_loaded_when_used():
+        return FakeTensorMode(**options)
 
 
 def autocasts_on_cpu(op: Any) -> bool:

@@ -15,6 +15,7 @@ from pararev_hw.rewrites import fuse, share, split, store, wait
 from pararev_hw.rewrites.opportunity import Kind as Kind
 from pararev_hw.rewrites.opportunity import Opportunity as Opportunity
 from pararev_hw.rewrites.rebuilt import rebuilt
+from pararev_hw.torch_private import compiler_loaded_when_used
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.tape import Tape
 
@@ -50,6 +51,7 @@ def _with_origins(rewrite: Rewrite, traced: Traced) -> tuple[Opportunity, ...]:
     return tuple(replace(o, origins=frozenset(lines[k].origin for k in o.lines)) for o in rewrite.find(traced))
 
 
+@compiler_loaded_when_used()
 def apply(traced: Traced, chosen: Iterable[str]) -> Traced:
     """The step with the opportunities of these names taken. Each kind is found in what the kinds before it left, so a
     name may stand for something that another opportunity among them opens, and names that have nothing left to stand
@@ -62,6 +64,7 @@ def apply(traced: Traced, chosen: Iterable[str]) -> Traced:
     return traced
 
 
+@compiler_loaded_when_used()
 def apply_all(traced: Traced, kinds: Iterable[Kind]) -> tuple[Traced, tuple[Opportunity, ...]]:
     """The step with every opportunity of these kinds taken, and which those were."""
     taken: list[Opportunity] = []

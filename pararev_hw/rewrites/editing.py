@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pararev_hw.check.replay import filled
-from pararev_hw.torch_private import FakeTensorMode
+from pararev_hw.torch_private import FakeTensorMode, fake_mode
 from pararev_hw.tracing.recorder import Alias, Fresh, Info, Recorder
 from pararev_hw.tracing.tape import Scope, Tape, TapeOp
 
@@ -19,7 +19,7 @@ class Edit:
 
     def __init__(self, tape: Tape) -> None:
         self.tape = tape
-        self._fake = FakeTensorMode()
+        self._fake = fake_mode()
         self._writer = _Writer(self._fake, tape)
         self._dropped: set[int] = set()
         self._place: dict[int, tuple[int, int, int]] = {}  # of moved lines: before which line, 0, in which order

@@ -19,6 +19,8 @@ from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, TraceError, fi
 from pararev_hw.torch_private import (
     FakeTensorMode,
     buffers_of,
+    compiler_loaded_when_used,
+    fake_mode,
     graph_task_id,
     parameters_of,
     silent_fake_tensors,
@@ -108,12 +110,17 @@ def record(
     lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
     if lazy is not None:
         raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = fake_mode(allow_non_fake_inputs=True)
     recorder = Recorder(fake, layouts=rules.cuda)
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
-    with _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda), rules.applied(), silent_fake_tensors():
+    with (
+        compiler_loaded_when_used(),
+        _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda),
+        rules.applied(),
+        silent_fake_tensors(),
+    ):
         try:
             with fake:
                 batch = tuple(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from pararev_hw import torch_private as private
 
@@ -102,3 +107,59 @@ def test_tables_of_a_module_are_its_own() -> None:
     assert private.parameters_of(layer)["weight"] is layer.weight
     assert isinstance(layer, private.AnyBatchNorm)
     assert isinstance(torch.nn.Dropout(), private.AnyDropout)
+
+
+@pytest.fixture
+def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has not loaded torch's compiler, whatever other tests did."""
+    there = vars(torch).get("_dynamo")
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    yield
+    if there is not None:
+        torch._dynamo = there
+
+
+def test_fake_tensors_optimizers_and_checkpoints_do_not_load_the_compiler(no_compiler: None) -> None:
+    layer = torch.nn.Linear(3, 3)
+    with private.compiler_loaded_when_used():
+        optimizer = torch.optim.SGD(layer.parameters(), 0.1, momentum=0.9)
+        checkpoint(layer, torch.ones(2, 3), use_reentrant=False).sum().backward()
+        optimizer.step()
+        with private.fake_mode():
+            assert (torch.ones(2, 3) @ torch.ones(3, 4)).shape == (2, 4)
+        assert "torch._dynamo" in sys.modules and not private.ever_compiled()
+        with pytest.raises(AttributeError):
+            sys.modules["torch._dynamo"].__file__  # noqa: B018
+    assert "torch._dynamo" not in sys.modules and "_dynamo" not in vars(torch)
+
+
+# loads the compiler for good, so in a process of its own
+COMPILED = """
+import sys, torch
+from pararev_hw import torch_private as private
+net = torch.nn.Linear(3, 3)
+net(torch.ones(2, 3)).sum().backward()
+with private.compiler_loaded_when_used():
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    optimizer.step()
+    assert not private.ever_compiled()
+    ran = []
+    compiled = torch.compile(lambda x: x + 1, backend=lambda graph, _: ran.append(graph) or graph.forward)
+    assert compiled(torch.ones(2)).tolist() == [2, 2] and not ran  # as it was written
+    import torch._dynamo.utils
+    from torch._dynamo import convert_frame
+    assert sys.modules["torch._dynamo.utils"] is torch._dynamo.utils
+    assert convert_frame is sys.modules["torch._dynamo.convert_frame"]
+    optimizer.step()
+import torch._dynamo.config as config
+assert private.ever_compiled() and torch._dynamo is sys.modules["torch._dynamo"]
+assert config is torch._dynamo.config is sys.modules["torch._dynamo.config"]
+assert compiled(torch.ones(2)).tolist() == [2, 2] and len(ran) == 1
+optimizer.step()
+"""
+
+
+@pytest.mark.slow
+def test_a_network_that_compiles_gets_the_compiler_itself() -> None:
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

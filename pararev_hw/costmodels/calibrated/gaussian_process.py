@@ -16,8 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import minimize
 
 from pararev_hw.costmodels.traffic import Floats
 
@@ -43,6 +41,8 @@ def fit_hyperparameters(at: Floats, residual: Floats) -> Hyperparameters | None:
 
     `at` [n, d] are coordinates, `residual` [n] logarithms.
     """
+    from scipy.optimize import minimize  # late: most steps are priced without any of scipy
+
     deviation = float(np.sqrt(np.mean(residual**2))) if len(residual) else 0.0
     if len(residual) < _FEWEST or deviation < 0.01:
         return None
@@ -68,6 +68,8 @@ def fit_hyperparameters(at: Floats, residual: Floats) -> Hyperparameters | None:
 
 def neg_log_posterior(logs: Floats, squared: Floats, residual: Floats) -> tuple[float, Floats]:
     """Minus the log of likelihood times priors, and its gradient; `logs` of deviation, lengths and noise."""
+    from scipy.linalg import cho_factor, cho_solve
+
     deviation, lengths, noise = np.exp(logs[0]), np.exp(logs[1:-1]), np.exp(logs[-1])
     smooth = deviation**2 * np.exp(-0.5 * np.tensordot(1.0 / lengths**2, squared, 1))
     n = len(residual)
@@ -93,6 +95,8 @@ def neg_log_posterior(logs: Floats, squared: Floats, residual: Floats) -> tuple[
 
 def correction(sample_at: Floats, residual: Floats, how: Hyperparameters, at: Floats) -> Floats:
     """Factors by which priced times at the coordinates `at` [m, d] are to be multiplied."""
+    from scipy.linalg import cho_factor, cho_solve
+
     scale = np.array(how.lengths)
     samples, queries = sample_at / scale, at / scale
     covariance = how.deviation**2 * _kernel(samples, samples) + (how.noise**2 + 1e-8) * np.eye(len(residual))
