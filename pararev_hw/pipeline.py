@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +25,9 @@ from pararev_hw.schedulers import run as run_scheduler
 from pararev_hw.schedulers import uses_memory
 from pararev_hw.schedulers.document import bare_schedule_document, energy_document
 from pararev_hw.schedulers.evaluate import evaluate_orders
-from pararev_hw.target_graph import build_graph
 from pararev_hw.types import (
     BlockGraph,
     ChipRun,
-    Comparison,
     Device,
     ExpectedError,
     Hardware,
@@ -289,44 +287,6 @@ def layer_rows(graph: BlockGraph, costed: CostedGraph) -> tuple[Layer, ...]:
             module = name.partition(":")[0]
             energy_j[module] = energy_j.get(module, 0.0) + joules / len(mapped.layers)
     return tuple(replace(row, energy_j=energy_j.get(row.module)) for row in graphs.layers(graph))
-
-
-def compare(
-    targets: Sequence[str],
-    device: Hardware,
-    *,
-    lanes: int | None = None,
-    launch: str | None = None,
-    measure: Callable[[BlockGraph], Hardware] | None = None,
-    progress: Progress = _silent,
-    **options: Any,
-) -> Comparison:
-    """Several networks on one device, in the order given; `options` are those of `build_graph`."""
-    graphs = (build_graph(t, device=device, progress=progress, **options) for t in targets)
-    return compare_graphs(graphs, device, lanes=lanes, launch=launch, measure=measure, progress=progress)
-
-
-def compare_graphs(
-    graphs: Iterable[BlockGraph],
-    device: Hardware,
-    *,
-    lanes: int | None = None,
-    launch: str | None = None,
-    measure: Callable[[BlockGraph], Hardware] | None = None,
-    progress: Progress = _silent,
-) -> Comparison:
-    """Several traced steps on one device, in the order given.
-
-    Sequential and parallel are launched the same way, so that their ratio is the gain of running tasks side by side:
-    `launch`, or on a GPU a CUDA graph, where no host hides what the chip could do.
-    `measure` gives the device with times measured for a graph.
-    """
-    how = ("graph" if device.kind == "gpu" else "eager") if launch is None else launch
-    studies = []
-    for graph in graphs:
-        at = device if measure is None else measure(graph)
-        studies.append(study(graph, at, lanes=lanes, launch=how, progress=progress))
-    return Comparison(bare_device(device), tuple(studies))
 
 
 def find_device(name: str, *, cache: Path | None = None, progress: Progress = _silent) -> Hardware:

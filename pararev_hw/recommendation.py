@@ -87,23 +87,37 @@ def compare(
     graph. The chosen schedule is the fastest, within the limit where one is given; `measure` gives the device with the
     times of a graph's own operations.
     """
+    steps = (traced(target, device, progress, **options) for target in targets)
+    return compare_steps(steps, device, search, progress, measure)
+
+
+def compare_steps(
+    steps: Iterable[Traced | BlockGraph],
+    device: Hardware,
+    search: Search | None = None,
+    progress: Progress = _silent,
+    measure: Callable[[BlockGraph], Hardware] | None = None,
+) -> Comparison:
+    """As `compare`, of steps that are traced already; a graph that holds no program is not rewritten."""
     search = search or Search()
     launch = search.launch or ("graph" if device.kind == "gpu" else "eager")
     studies = []
-    for target in targets:
-        step = traced(target, device, progress, **options)
-        measured = device if measure is None else measure(step.graph)
+    for step in steps:
+        measured = device if measure is None else measure(step if isinstance(step, BlockGraph) else step.graph)
         result = study(step, measured, replace(search, launch=launch), progress)
         if search.memory_limit is None:
-            tried = result.predictions
-            fastest = _fastest(tried)
-            path = result.critical_path
-            if fastest.choices != result.chosen.choices:
-                path = _critical_path(result.graph_of(fastest), measured, launch, search.lanes)
-            best = next(k for k, p in enumerate(tried) if p is fastest)
-            result = replace(result, best=best, critical_path=path)
+            result = _with_fastest_chosen(result, measured, launch, search.lanes)
         studies.append(result)
     return Comparison(bare_device(device), tuple(studies))
+
+
+def _with_fastest_chosen(study: Study, hardware: Hardware, launch: str, lanes: int | None) -> Study:
+    fastest = _fastest(study.predictions)
+    path = study.critical_path
+    if fastest.choices != study.chosen.choices:
+        path = _critical_path(study.graph_of(fastest), hardware, launch, lanes)
+    best = next(k for k, p in enumerate(study.predictions) if p is fastest)
+    return replace(study, best=best, critical_path=path)
 
 
 def traced(target: str, device: Hardware, progress: Progress = _silent, **options: object) -> Traced:

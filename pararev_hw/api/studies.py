@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pararev_hw import pipeline
 from pararev_hw.api.keywords import exact, whole_number
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.options import TraceOptions
@@ -125,9 +124,11 @@ def compare(
     options: TraceOptions | None = None,
     lanes: int | None = None,
     launch: Launch | None = None,
+    memory_limit: int | str | None = None,
+    choices: str = "auto",
     progress: Progress = _silent,
 ) -> Comparison:
-    """Several networks on one device, sequential and parallel.
+    """Several networks on one device, sequential and parallel, each with its front of latency against memory.
 
     Args:
         targets: Graphs, or what `ph.trace` takes, in the order in which they are shown.
@@ -135,10 +136,14 @@ def compare(
         options: What the step is like, of the targets that are not traced yet.
         lanes: Streams, cores or threads to use.
         launch: On a GPU: "eager" or "graph". None: a CUDA graph, where no host hides what the chip could do.
+        memory_limit: What may be alive at once in the schedule that is compared: bytes, or a text such as "800MiB".
+            None: no limit.
+        choices: Which rewrites of the step are tried: "auto", "none", or kinds such as "fuse,split". A graph from a
+            file is not rewritten.
         progress: Called with a line for each thing that takes time.
 
     Returns:
-        A study for each target.
+        A study for each target, with its recommendations.
 
     Raises:
         BadInput: A name or value is wrong.
@@ -153,10 +158,15 @@ def compare(
     """
     if isinstance(targets, str | Path | BlockGraph) or not targets:
         raise BadInput("compare takes a list of networks, as in ph.compare(['revsresnet21', 'pararevsnn21'], 'h200')")
+    from pararev_hw import recommendation
+    from pararev_hw.rewrites import select
+
     check_lanes(lanes, launch)
+    select.parsed(choices)
     hardware = hardware_of(device, progress)
-    graphs = [_graph_of(t, options, hardware, progress) for t in targets]
-    return pipeline.compare_graphs(graphs, hardware, lanes=lanes, launch=launch, progress=progress)
+    search = recommendation.Search(None, lanes, launch, bytes_of(memory_limit), choices)
+    steps = (_step_of(t, options, hardware, progress) for t in targets)
+    return recommendation.compare_steps(steps, hardware, search, progress)
 
 
 def _graph_of(

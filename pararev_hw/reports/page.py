@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from typing import Any
 
 from pararev_hw.reports import chip as chip_tables
@@ -83,7 +84,7 @@ def render(template: str, *more_scripts: str, **values: Any) -> str:
     script = "".join(map(_read, ("page.js", *more_scripts)))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined)
-    environment.filters["unbroken"] = _unbroken
+    environment.filters |= {"unbroken": _unbroken, "breakable": _breakable}
     page: str = environment.get_template(template).render(
         css=markup(_read("page.css")), js=markup(script), script_hash=markup(f"sha256-{digest}"), **values
     )
@@ -100,6 +101,24 @@ _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[mµn]?s|[KMGT]i?B|B|[mµnp]?J|%)(?!\w
 def _unbroken(text: str) -> str:
     """The text with no line break between a number and its unit."""
     return _BEFORE_UNIT.sub("\u00a0", text)
+
+
+_BREAKS = re.compile(r"(?<=\w)[./](?=[A-Za-z_\d])|(?<=\d)x(?=\d)")
+_SHORT = 12  # characters that a column has room for
+
+
+def _breakable(text: str) -> str:
+    """A name or a shape in a cell, with line breaks allowed between its parts: stages.0.<wbr/>blocks.1."""
+    from markupsafe import escape  # comes with Jinja2
+
+    if len(text) <= _SHORT or " " in text:
+        return text
+    return markup("<wbr/>".join(str(escape(part)) for part in _parts_of(text)))
+
+
+def _parts_of(text: str) -> list[str]:
+    cuts = [0, *(match.end() for match in _BREAKS.finditer(text)), len(text)]
+    return [text[a:b] for a, b in pairwise(cuts) if a < b]
 
 
 def markup(text: str) -> str:
@@ -123,7 +142,7 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
         (
             "Gain",
             "-" if gain is None else units.times(gain),
-            f"{units.times(after.schedule.speedup)} of it from parallel {phrasing.lane_noun(study.device)}s",
+            f"{units.times(after.schedule.speedup)} by parallel {phrasing.lane_noun(study.device)}s",
         ),
         (
             "Limit for the network",
@@ -243,7 +262,7 @@ def _step_memory(study: Study) -> list[Row]:
         else "peak that torch.cuda.max_memory_allocated() shows, rounding and workspaces included"
     )
     lines = (
-        ("peak of live tensors", memory.peak_bytes),
+        ("peak of the tensors that Python holds", memory.peak_bytes),
         *(() if counted is None else ((what, counted),)),
         ("saved for backward or recompute", memory.saved_bytes),
         ("parameters", memory.parameter_bytes),

@@ -106,7 +106,7 @@ def _parallel(study: Study) -> str:
     if study.device.kind == "cpu" and all(p.schedule.lanes == 1 for p in study.predictions):
         most = "" if limit is None else f"; parallel lanes can give at most {units.times(limit)} ({tasks})"
         return f"One lane was used, one thread of this CPU: --lanes 2 schedules on two{most}."
-    bound = "" if limit is None else f"the limit is {units.times(limit)} for the network ({tasks})"
+    bound = "" if limit is None else f"the limit of parallel {noun}s is {units.times(limit)} for the network ({tasks})"
     here = device_limit(study)
     if here is not None:
         bound += f" and {units.times(here[0])} on this {_DEVICE.get(study.device.kind, 'device')}"
@@ -114,8 +114,31 @@ def _parallel(study: Study) -> str:
     bound += _assumed_contention(study, limit)
     if lanes_used(study.chosen) < 2 or gain < 1 + SAME:
         return f"Parallel {noun}s gain nothing in the recommended schedule" + (f"; {bound}." if bound else ".")
-    total = _gain(study, study.chosen)
-    return f"Parallel {noun}s give {units.times(gain)} of the recommended {total}" + (f"; {bound}." if bound else ".")
+    return _share_of_lanes(study, gain) + (f"; {bound}." if bound else ".")
+
+
+def _share_of_lanes(study: Study, gain: float) -> str:
+    """The recommended gain as a product: parallel lanes, and what else was changed."""
+    noun, total = lane_noun(study.device), ratio(study.sequential.latency_s, study.chosen.latency_s) or 1.0
+    rest = total / gain
+    changes = [
+        *(["the CUDA graph"] if study.chosen.launch == "graph" != study.sequential.launch else []),
+        *(["the rewrites"] if study.chosen.choices else []),
+    ]
+    if abs(rest - 1) < SAME:
+        return f"The recommended {units.times(total)} comes from parallel {noun}s"
+    if not changes:
+        return f"Parallel {noun}s give {units.times(gain)} in the recommended schedule, {units.times(total)} in all"
+    others = " and ".join(changes)
+    if rest > 1:
+        given = f"parallel {noun}s give {units.times(gain)} and {others} {units.times(rest)}"
+        return f"Of the recommended {units.times(total)}, {given}"
+    purpose = ", which save memory," if study.chosen.choices else ""
+    verb = "costs" if others == "the CUDA graph" else "cost"
+    return (
+        f"Parallel {noun}s make the recommended step {units.times(gain)} faster; {others}{purpose} {verb} "
+        f"{units.percent(1 - rest)} of that, which leaves {units.times(total)}"
+    )
 
 
 def _assumed_contention(study: Study, limit: float | None) -> str:
@@ -134,8 +157,15 @@ def _opening(study: Study) -> str:
     return (
         f"On {study.device.title} ({standing(study.chosen, study.device)}), {step} of {graph.model} "
         f"(batch {graph.batch}{steps}) takes {units.seconds(before.latency_s)}{uncertainty(before)} and "
-        f"{units.size(before.peak_bytes)} {sequential_way(study)}."
+        f"{units.size(before.peak_bytes)} of live tensors {sequential_way(study)}{_torch_shows(study)}."
     )
+
+
+def _torch_shows(study: Study) -> str:
+    """ " (torch.cuda.max_memory_allocated(): 849 MiB)"."""
+    tool = {"gpu": "torch.cuda.max_memory_allocated()", "cpu": "torch's profiler"}.get(study.device.kind)
+    counted = study.sequential.eager_peak_bytes
+    return "" if tool is None or counted is None else f" ({tool}: {units.size(counted)})"
 
 
 def recommendation_name(study: Study, recommendation: Recommendation) -> str:
@@ -267,7 +297,12 @@ def memory_note(study: Study) -> str:
     """Which of the peaks torch will show."""
     before = study.sequential
     counted = before.eager_peak_bytes
-    tensors = f"Peaks here count live tensors ({units.size(before.peak_bytes)} in the sequential step)"
+    tensors = (
+        f"Peaks here count each tensor until its last use ({units.size(before.peak_bytes)} in the sequential step)"
+    )
+    kept_bytes = study.graph.memory.peak_bytes
+    if study.device.kind in ("gpu", "cpu") and kept_bytes > before.peak_bytes * (1 + SAME):
+        tensors += f"; Python holds some longer, up to {units.size(kept_bytes)} in eager PyTorch"
     if study.device.kind == "gpu":
         return (
             f"{tensors}; torch.cuda.max_memory_allocated() will show {units.size(counted)} for eager PyTorch, rounding "

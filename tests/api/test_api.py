@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pararev_hw as ph
+from pararev_hw import reports
 from pararev_hw.errors import BadInput, PararevError
 from pararev_hw.models import IF
 from pararev_hw.types import BlockGraph, CommEdge, Layer, SchedulingProblem, Table, TaskCost
@@ -242,9 +243,20 @@ def test_a_report_says_what_the_command_says(graph: BlockGraph, tmp_path: Path) 
 
 def test_compare_takes_graphs_and_names(graph: BlockGraph) -> None:
     from_graph, from_name = (
-        ph.compare([t], "h200", options=o).studies[0] for t, o in ((graph, None), ("pararevsnn21", TINY))
+        ph.compare([t], "h200", options=o, choices="none").studies[0]
+        for t, o in ((graph, None), ("pararevsnn21", TINY))
     )
     assert from_graph == from_name
+
+
+def test_compare_gives_what_the_command_line_gives() -> None:
+    options = ("--batch", "2", "--width", "0.1", "--spikes", "0.2", "--device", "edge8", "--json")
+    ran = run("compare", "pararevsnn21", *options)
+    assert ran.status == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["networks"][0]["parallel"]["choices"], "rewrites are searched"
+    compared = ph.compare(["pararevsnn21"], "edge8", options=TINY)
+    assert json.loads(json.dumps(reports.comparison_document(compared))) == document
 
 
 def test_a_sweep_of_a_mapping_is_the_sweep_of_its_file(tmp_path: Path) -> None:
@@ -326,7 +338,8 @@ def test_every_noun_shows_itself_in_one_line_and_in_html(graph: BlockGraph) -> N
     plan = ph.schedule(graph, "h200")
     prediction = plan.predict()
     nouns: list[Any] = [graph, plan, plan.schedule, plan.costs, prediction, prediction.memory, plan.device]
-    nouns += [ph.compare([graph], "edge8"), ph.compare([graph], "edge8").studies[0]]
+    compared = ph.compare([graph], "edge8", choices="none")
+    nouns += [compared, compared.studies[0]]
     for noun in nouns:
         assert "\n" not in repr(noun)
         assert len(repr(noun)) < 250, repr(noun)
