@@ -26,6 +26,7 @@ from pararev_hw.types import BlockGraph, InMemory, ModuleInfo, Program
 
 # "auto" goes on to these where the step has at most so many tasks so far
 FINER = {"block": 1 << 62, "module": 64, "op": 16}
+ROWS_DIFFER = "no row of a table is looked up twice in a step: sparse gradients have as many rows as they can have"
 FINER_PAYS = 1.1  # times the parallelism at least, or the tasks stay as large as they are
 
 
@@ -103,7 +104,7 @@ def trace_step(
         tasks=built.tasks,
         edges=built.edges,
         memory=built.memory,
-        assumptions=tuple(assumptions),
+        assumptions=(*assumptions, *([ROWS_DIFFER] if recorded.recorder.merged_rows else [])),
         replayable=InMemory(built.program),
         modules=_modules(model),
     )

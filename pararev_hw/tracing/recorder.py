@@ -171,6 +171,7 @@ class Recorder(TorchDispatchMode):
         self._constant_infos: dict[int, tuple[Any, Info, Any]] = {}
         self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
         self._sparse = False  # whether a sparse tensor was ever made
+        self.merged_rows = False  # whether rows of one were added up where they are the same
         self._emptied: set[int] = set()  # storages that `resize_(0)` let go while tensors still look at them
 
     @classmethod
@@ -363,6 +364,27 @@ class Recorder(TorchDispatchMode):
         spec = Alias(of, 0, shape, stride, source.dtype, base.meta, base.hi - base.lo)
         call = Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()})
         self._write_down(OpSignature(call, op_type, (), (), (spec,), None, True, False, False), infos, (info,))
+
+    def record_new(self, func: Any, args: tuple[Any, ...], out: Any, holds: Any, op_type: OpType) -> None:
+        """Write down an op whose output, of a kind without memory of its own, stands for `holds` and its new memory."""
+        tensors: list[Any] = []
+        _flatten(args, tensors)
+        infos = tuple(map(self._info_of, tensors))
+        info = out.pararev_info = self._adopt(holds, self._storage_of(holds))
+        reads, call = tuple(range(len(tensors))), Call(func, _holes(args, [0]), {})
+        spec = self._spec(holds, [])
+        self._write_down(OpSignature(call, op_type, reads, (), (spec,), None, False, False, False), infos, (info,))
+
+    def record_part(self, func: Any, out: Any, part: Any) -> None:
+        """Write down an op that gives `part`, which lies in the memory that `out` stands for."""
+        whole = self._info_of(out)
+        info = self._adopt(part, whole.storage)
+        shape, stride = tuple(part.shape), part.stride()
+        spec = Alias(0, int(part.storage_offset()), shape, stride, part.dtype, info.meta, info.hi - info.lo)
+        type_ = OpType(str(func), "view", str(part.dtype).removeprefix("torch."), (shape,), (shape,), (), 0, 0, 0, 0)
+        self._write_down(
+            OpSignature(Call(func, (Hole(0),), {}), type_, (), (), (spec,), None, True, False, False), (whole,), (info,)
+        )
 
     def record_write(
         self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Any], op_type: OpType

@@ -2,8 +2,9 @@
 
 A sparse tensor has no memory of its own: it holds indices [dims, n] and values [n, ...]. It stands in the tape as a
 view of its values, and what is done with it as ops on the parts. (Fake sparse tensors cannot stand in for this: they
-lose their elements when they are copied.) The number of elements is that of the rows looked up, repeated ones included;
-what merges equal rows (`coalesce`) would make it depend on data, and is refused.
+lose their elements when they are copied.) The number of elements is that of the rows looked up, repeated ones included.
+Where equal rows are merged (`coalesce`, in optimizers that are not linear) it depends on data: the rows are taken to
+differ, which is the most that there can be.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ _BAG = torch.ops.aten._embedding_bag_backward.default
 MAKERS = frozenset({MAKE, _BAG})
 _SUM, _MEAN = 0, 1  # modes of an embedding bag
 _ADDED = (_aten.add_.Tensor, _aten.sub_.Tensor)
+_ALIGNED = 8  # bytes
+_MERGED = torch.ops.aten._coalesce.default
+_MASKED = torch.ops.aten.sparse_mask.default
+_IN_PLACE = (_aten.mul_.Tensor, _aten.div_.Tensor)
+_SCALED = (_aten.neg.default, _aten.mul.Tensor, _aten.div.Tensor, *_IN_PLACE)  # every value alike
 _OF_SHAPE = (_aten.sparse_dim.default, _aten.dense_dim.default)
 
 
@@ -39,6 +45,15 @@ class Parts:
     size: tuple[int, ...]
     indices: Any
     values: Any
+    merged: bool = False  # no row occurs twice
+
+
+def one_row(parameter: Any) -> Any:
+    """A sparse tensor of zeros like `parameter`, one row of it."""
+    indices = torch.zeros(1, 1, dtype=torch.int64, device=parameter.device)
+    values = torch.zeros(1, *parameter.shape[1:], dtype=parameter.dtype, device=parameter.device)
+    kind = {"dtype": parameter.dtype, "layout": torch.sparse_coo, "device": parameter.device}
+    return MAKE(1, parameter.dim() - 1, parameter.shape, indices, values, **kind)
 
 
 def makes_sparse(func: Any, args: Sequence[Any]) -> bool:
@@ -68,7 +83,14 @@ def run(recorder: Recorder, func: Any, args: Sequence[Any], kwargs: Mapping[str,
     if func is torch.ops.aten._values.default:
         return _view(recorder, parts[0].values)
     if func is _aten.is_coalesced.default:
-        return False
+        return parts[0].merged
+    if func in _SCALED and not any(map(is_sparse, args[1:])):
+        values = recorder.__torch_dispatch__(func, (), (parts[0].values, *args[1:]))
+        return args[0] if func in _IN_PLACE else _with_parts(recorder, parts[0], parts[0].indices, values)
+    if func is _MERGED:
+        return _like(recorder, func, args, parts[0], 2)
+    if func is _MASKED and not is_sparse(args[0]):
+        return _like(recorder, func, args, parts[0], 1)
     if func is torch.ops.aten._nnz.default:
         return int(parts[0].values.shape[0])
     if func in _OF_SHAPE:
@@ -85,8 +107,8 @@ def run(recorder: Recorder, func: Any, args: Sequence[Any], kwargs: Mapping[str,
     if func in _ADDED and not is_sparse(args[0]) and is_sparse(args[1]):
         return _added(recorder, func, args, kwargs)
     raise TraceError(
-        f"a sparse gradient goes through {func}, whose work depends on its values: "
-        "train with plain SGD (--optimizer sgd-plain), or make the embedding with sparse=False"
+        f"a sparse gradient goes through {func}, which is not modelled, if torch runs it at all: "
+        "train with plain SGD (--optimizer sgd-plain), SparseAdam or Adagrad, or make the embedding with sparse=False"
     )
 
 
@@ -131,6 +153,42 @@ def _new_sparse(
         0,
     )
     recorder.record_view(MAKE, args, kwargs, [indices, values], out, of=1, op_type=type_)
+    return out
+
+
+def _like(recorder: Recorder, func: Any, args: Sequence[Any], parts: Parts, passes: int) -> Any:
+    """What `func` gives: a sparse tensor of the same rows in new memory, its values first, written in that many passes
+    over what it reads."""
+    values, indices = parts.values, parts.indices
+    value_bytes = -(-values.numel() * values.element_size() // _ALIGNED) * _ALIGNED
+    index_bytes = indices.numel() * indices.element_size()
+    with recorder.fake:
+        memory = torch.empty(value_bytes + index_bytes, dtype=torch.uint8, device=values.device).untyped_storage()
+        new_values = torch.empty(0, dtype=values.dtype, device=values.device).set_(memory, 0, values.shape)
+        place = value_bytes // indices.element_size()
+        new_indices = torch.empty(0, dtype=indices.dtype, device=values.device).set_(memory, place, indices.shape)
+        out = MAKE(
+            parts.sparse_dim,
+            parts.dense_dim,
+            list(parts.size),
+            new_indices,
+            new_values,
+            dtype=values.dtype,
+            layout=torch.sparse_coo,
+            device=values.device,
+        )
+    shape, moved = tuple(values.shape), values.numel() * values.element_size() + index_bytes
+    count = indices.shape[1]
+    work = values.numel() + count * max(1, count.bit_length()) if func is _MERGED else 0
+    kind = "sort" if func is _MERGED else "index"
+    type_ = OpType(str(func), kind, _name(values.dtype), (shape,), (shape,), (), 0, work, passes * moved, moved)
+    recorder.record_new(func, args, out, new_values, type_)
+    parts_of_out = []
+    for part, of in ((new_indices, _aten._indices.default), (new_values, _aten._values.default)):
+        recorder.record_part(of, out, part)
+        parts_of_out.append(part)
+    out.pararev_parts = Parts(parts.sparse_dim, parts.dense_dim, parts.size, *parts_of_out, merged=True)
+    recorder.merged_rows |= func is _MERGED
     return out
 
 

@@ -26,6 +26,7 @@ from pararev_hw.torch_private import (
     silent_fake_tensors,
     watched_python_calls,
 )
+from pararev_hw.tracing import sparse_gradients
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
@@ -107,6 +108,31 @@ def record(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
+    try:
+        return _recorded(model, inputs, frozenset(), name=name, loop=loop, dtype=dtype, rules=rules)
+    except _SparseGradients as seen:  # the optimizer's state depends on it: once more, with the right state
+        return _recorded(model, inputs, seen.parameters, name=name, loop=loop, dtype=dtype, rules=rules)
+
+
+class _SparseGradients(Exception):
+    """An optimizer is about to take a step with gradients that its state was not made for."""
+
+    def __init__(self, parameters: frozenset[str]) -> None:
+        super().__init__(", ".join(sorted(parameters)))
+        self.parameters = parameters
+
+
+def _recorded(
+    model: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    sparse: frozenset[str],
+    *,
+    name: str,
+    loop: Loop | None,
+    dtype: str,
+    rules: DispatchRules,
+) -> Recorded:
+    """As `record`; `sparse` are the parameters whose gradients are sparse."""
     lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
     if lazy is not None:
         raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
@@ -133,20 +159,26 @@ def record(
             count = sum(p.numel() for p in model.parameters())
             cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
             with on_twins(swap.twins) if loop is not None and loop.step is not None else _no_optimizers() as others:
-                chosen = None if loop is None else _primed(loop.optimizer(_some(parameters)), parameters, fake)
+                chosen = None if loop is None else loop.optimizer(_some(parameters))
+                if loop is not None and chosen is not None:
+                    unused = (RuntimeError, TraceError) if loop.step is not None else ()
+                    with contextlib.suppress(*unused):  # a step of the user's own may leave it alone
+                        _prime(chosen, parameters, sparse, fake)
                 for optimizer in others:
-                    _primed(optimizer, parameters, fake)
+                    _prime(optimizer, parameters, sparse, fake)
                 in_use = [] if chosen is None else [chosen]
                 if loop is not None and chosen is not None and loop.keeps_gradients:
-                    in_use = _settle(loop, model, batch, chosen, fake, cast)
+                    with _primed_alike(parameters, sparse):
+                        in_use = _settle(loop, model, batch, chosen, fake, cast)
                 _declare(recorder, model, batch, in_use, parameters)
                 for twin in model.buffers():
                     info, original = recorder.info(twin), swap.originals.get(id(twin))
                     if info is not None and original is not None:
                         recorder.remember_value(info, original)
-                with _hooks(recorder, model, [o for o in (chosen, *others) if o is not None]):
+                hooks = _hooks(recorder, model, [o for o in (chosen, *others) if o is not None])
+                with _primed_alike(parameters, sparse), hooks:
                     results = _run(recorder, model, batch, chosen, loop, cast)
-        except (PararevError, *INTERRUPTS):
+        except (PararevError, _SparseGradients, *INTERRUPTS):
             raise
         except BaseException as error:
             # a network may raise anything; what it said, and where, is what its author needs
@@ -225,6 +257,9 @@ def _settle(
             run_training_step(loop, model, batch, optimizer, mode=fake, cast=cast, new_target=partial(_labels, fake))
     finally:
         watch.remove()
+    for p in model.parameters():
+        if p.grad is not None and p.grad.layout is not torch.strided:
+            p.grad = None  # what is added to a sparse gradient makes it larger at every step: none clears nothing
     if used and id(optimizer) not in used:
         optimizer.state.clear()
     return list(used.values()) if used else [optimizer]
@@ -241,21 +276,27 @@ def _some(parameters: Mapping[str, nn.Parameter]) -> list[nn.Parameter]:
     return list(parameters.values())
 
 
-def _primed(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], fake: FakeTensorMode
-) -> torch.optim.Optimizer:
-    """The optimizer after a step, so that its state exists."""
-    with fake:
-        for p in parameters.values():
-            p.grad = torch.zeros_like(p)
+def _prime(
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    sparse: frozenset[str],
+    fake: FakeTensorMode,
+) -> None:
+    """Take a step of the optimizer, so that its state exists."""
+    owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
     with Recorder(fake):  # what it writes down is thrown away: it is here because it is faster than fake tensors alone
-        optimizer.step()
-    for p in parameters.values():
-        p.grad = None
-        for t in (p, *optimizer.state.get(p, {}).values()):
-            if isinstance(t, torch.Tensor):
-                t.__dict__.pop("pararev_info", None)
-    return optimizer
+        for n, p in parameters.items():
+            if id(p) in owned:
+                of_rows = n in sparse or isinstance(optimizer, torch.optim.SparseAdam)
+                p.grad = sparse_gradients.one_row(p) if of_rows else torch.zeros_like(p)
+        try:
+            optimizer.step()
+        finally:
+            for p in parameters.values():
+                p.grad = None
+                for t in (p, *optimizer.state.get(p, {}).values()):
+                    if isinstance(t, torch.Tensor):
+                        t.__dict__.pop("pararev_info", None)
 
 
 def _declare(
@@ -278,7 +319,28 @@ def _declare(
         for n, p in parameters.items():
             for key, value in optimizer.state.get(p, {}).items():
                 if isinstance(value, torch.Tensor):
+                    if value.layout is not torch.strided:
+                        raise TraceError(
+                            f"with momentum the optimizer's state of {n} is sparse, and larger after every step: use "
+                            "plain SGD (--optimizer sgd-plain), SparseAdam or Adagrad, or sparse=False"
+                        )
                     recorder.declare(value, f"optimizer:{n}:{key}")
+
+
+@contextlib.contextmanager
+def _primed_alike(parameters: Mapping[str, nn.Parameter], sparse: frozenset[str]) -> Iterator[None]:
+    """Raises _SparseGradients where an optimizer meets sparse gradients other than those of `sparse`."""
+
+    def check(*_: Any) -> None:
+        met = frozenset(n for n, p in parameters.items() if p.grad is not None and p.grad.layout is not torch.strided)
+        if met - sparse:
+            raise _SparseGradients(met | sparse)
+
+    handle = register_optimizer_step_pre_hook(check)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,7 +24,8 @@ from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.random_numbers import seed_of
 from pararev_hw.models import create
-from pararev_hw.tracing import OPTIMIZERS, Traced, trace_step
+from pararev_hw.tracing import OPTIMIZERS, ROWS_DIFFER, Traced, trace_step
+from pararev_hw.training.step import MakeOptimizer
 from pararev_hw.types import BlockGraph, Edge, Placement, Schedule
 from tests.helpers.random_schedules import (
     batches,
@@ -121,9 +123,75 @@ def test_sparse_gradients_train_alike_on_random_lanes() -> None:
             torch.testing.assert_close(got[name].to_dense(), tensor, msg=name)
 
 
-def test_an_optimizer_that_cannot_take_sparse_gradients_is_one_line() -> None:
-    with pytest.raises(TraceError, match="--optimizer sgd-plain"):
-        trace_step(Words(), torch.zeros(4, 7, dtype=torch.int64), optimizer=OPTIMIZERS["sgd"])
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (OPTIMIZERS["sgd"], "--optimizer sgd-plain"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), "larger after every step"),
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True), "larger after every step"),
+        (OPTIMIZERS["adam"], "Adam does not support sparse gradients"),
+        (torch.optim.SparseAdam, "SparseAdam does not support dense gradients"),  # of the linear layer
+    ],
+)
+def test_an_optimizer_that_cannot_take_sparse_gradients_is_one_line(make: MakeOptimizer, says: str) -> None:
+    with pytest.raises(TraceError, match=says):
+        trace_step(Words(), torch.zeros(4, 7, dtype=torch.int64), optimizer=make)
+
+
+class Bags(nn.Module):
+    """Tables alone, as what the optimizer for sparse gradients takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.bag = nn.Embedding(40, 10, sparse=True), nn.EmbeddingBag(40, 10, mode="sum", sparse=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table(x).mean(1) + self.bag(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "merges"), [(torch.optim.Adagrad, 2), (partial(torch.optim.SGD, lr=0.1, maximize=True), 0)]
+)
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+def test_equal_rows_of_sparse_gradients_are_merged_where_the_optimizer_does(
+    make: MakeOptimizer, merges: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setitem(OPTIMIZERS, "of rows", make)  # type: ignore[arg-type]
+    model = Bags()
+    data = [(torch.randint(0, 40, (4, 7)), torch.randint(0, 10, (4,))) for _ in range(3)]
+    traced = trace_step(model, data[0][0], granularity="op", optimizer=make)
+    assert merged_bytes(traced.graph) == [28 * (10 * 4 + 8)] * merges  # 28 rows of 10 floats, an index each
+    assert (ROWS_DIFFER in traced.graph.assumptions) == bool(merges)
+    expected = trained_by_loop(model, data, optimizer="of rows")
+    for lanes in (1, 3):
+        orders = random_lanes(traced.graph, lanes, lanes)
+        got, _ = trained_on_lanes(model, traced, orders, data, optimizer="of rows")
+        for name, tensor in expected.items():
+            torch.testing.assert_close(got[name].to_dense(), tensor.to_dense(), msg=name)
+
+
+def merged_bytes(graph: BlockGraph) -> list[int]:
+    types = [graph.op_types[o.type] for o in graph.ops]
+    return [t.write_bytes for t in types if t.name == "aten._coalesce.default"]
+
+
+def test_a_step_with_an_optimizer_for_tables_and_one_for_the_rest() -> None:
+    model = Words()
+    of_rows = torch.optim.SparseAdam([model.table.weight, *model.bags.parameters()])
+    of_layers = torch.optim.Adam(model.fc.parameters())
+
+    def step(model: nn.Module, inputs: tuple[torch.Tensor, ...], _: torch.optim.Optimizer) -> None:
+        of_rows.zero_grad()
+        of_layers.zero_grad()
+        model(*inputs).square().mean().backward()
+        of_rows.step()
+        of_layers.step()
+
+    graph = trace_step(model, torch.zeros(4, 7, dtype=torch.int64), step=step).graph
+    assert merged_bytes(graph) == [r * (6 * 4 + 8) for r in (28 + 4, 28, 28)]  # the first table is looked up twice
+    # two moments of three tables [40, 6] and of the layer [10, 6] + [10]; Adam's counts of steps for weight and bias
+    assert graph.memory.optimizer_bytes == 4 * (2 * (3 * 240 + 60 + 10) + 2)
 
 
 class Drawn(nn.Module):
