@@ -42,6 +42,11 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> tuple[Path, ...]:
     return tuple(drafts)
 
 
+def real_path(path: Path) -> Path:
+    """The path with its links followed; a link that leads back to itself stays (there `Path.resolve` may raise)."""
+    return Path(os.path.realpath(path))
+
+
 def _remove(draft: Path) -> None:
     try:
         draft.unlink(missing_ok=True)

@@ -76,7 +76,7 @@ def unknown_name(kind: str, name: str, choices: "list[str] | tuple[str, ...]") -
         (other for other in close if likeness[other] > likeness[close[0]] - _AS_LIKELY),
         key=lambda other: (-likeness[other], abs(_number_in(other) - _number_in(name)), other),
     )[:3]
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(choices))}"
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(sorted(choices)) or 'none'}"
     return UnknownName(f"no {kind} is called {name!r}: {hint}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 # Files, in bytes
 DEVICE_FILE_BYTES = 1 << 20  # a few KiB of YAML
 SWEEP_FILE_BYTES = 1 << 20  # a few KiB of YAML
+SOURCE_BYTES = 16 << 20  # of the Python file of a network
 PROFILE_BYTES = 64 << 20  # raw samples included, a profile takes a few MiB
 GRAPH_FILE_BYTES = 1 << 30
 TASK_GRAPH_BYTES = 64 << 20  # about a million tasks

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from pararev_hw.atomic import real_path
 from pararev_hw.errors import BadInput
 
 
@@ -20,7 +21,7 @@ def locked(path: Path | None) -> Iterator[None]:
     if path is None:
         yield
         return
-    beside = path.resolve().with_name(f".{path.name}.lock")
+    beside = real_path(path).with_name(f".{path.name}.lock")
     beside.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(beside)
     try:

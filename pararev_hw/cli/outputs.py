@@ -6,6 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from pararev_hw.atomic import real_path
 from pararev_hw.errors import BadFile
 
 
@@ -35,7 +36,7 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise BadFile(f"cannot write {str(path)!r}: it is a folder: name a file in it")
     if not is_stream(path):
-        writable(path.resolve().parent)
+        writable(real_path(path).parent)
 
 
 def is_stream(path: Path) -> bool:
@@ -47,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
     from pararev_hw.atomic import write_files
 
     if not is_stream(path):
-        path = path.resolve()  # a link stays a link
+        path = real_path(path)  # a link stays a link
         write_files(path.parent, {path.name: text})
         return
     try:

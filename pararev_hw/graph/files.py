@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from pararev_hw import limits
-from pararev_hw.atomic import write_files
+from pararev_hw.atomic import real_path, write_files
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.critical import critical_path
@@ -376,7 +376,7 @@ def load(path: Path) -> BlockGraph:
 
 def save(graph: BlockGraph, path: Path) -> None:
     """Write the graph's JSON; `load` reads it. Raises BadFile where the file cannot be written."""
-    path = path.resolve()  # a link stays a link
+    path = real_path(path)  # a link stays a link
     write_files(path.parent, {path.name: dumps(graph)})
 
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pararev_hw import limits
+from pararev_hw.atomic import real_path
 from pararev_hw.errors import BadFile, BadInput, PararevError
 from pararev_hw.importers.imported import Imported, next_float
 from pararev_hw.importers.onnx_functions import inline_functions, to_supported_version
@@ -112,14 +113,14 @@ def _external(file: Path, model: Any) -> bool:
     """Whether weights lie in other files. Raises BadFile for one that is not a file in the model's own folder."""
     from onnx import TensorProto
 
-    folder = file.parent.resolve()
+    folder = real_path(file.parent)
     total = 0
     for tensor in model.graph.initializer:
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entries = {e.key: e.value for e in tensor.external_data}
         place = folder / entries.get("location", "")
-        if not entries.get("location") or not place.resolve().is_relative_to(folder) or not place.is_file():
+        if not entries.get("location") or not real_path(place).is_relative_to(folder) or not place.is_file():
             raise BadFile(
                 f"{file}: weight {tensor.name!r} is said to lie in {entries.get('location')!r}: "
                 "it must be a file in the model's own folder"

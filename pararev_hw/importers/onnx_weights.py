@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pararev_hw.atomic import real_path
 from pararev_hw.errors import BadFile
 
 # inputs of each operator that hold weights; None: all that are constant
@@ -139,5 +140,5 @@ def _empty(tensor: Any) -> bool:
 def _absent_file(tensor: Any, folder: Path) -> bool:
     """Whether the file of a tensor's values would lie in the folder, and is not there."""
     location = next((e.value for e in tensor.external_data if e.key == "location"), "")
-    place = (folder / location).resolve()
-    return bool(location) and place.is_relative_to(folder.resolve()) and not place.exists()
+    place = real_path(folder / location)
+    return bool(location) and place.is_relative_to(real_path(folder)) and not place.exists()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from pararev_hw import limits, models
+from pararev_hw.atomic import real_path
+from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, UnknownName, first_line, unknown_name
 from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
@@ -329,7 +332,7 @@ def _input_form(inputs: Any, target: str) -> InputForm:
 def _import_path(place: str) -> Iterator[None]:
     """The user's folder and the current one first on the path, as `python file.py` would have them."""
     before = list(sys.path)
-    folder = str(Path(place).resolve().parent) if place.endswith(".py") else str(Path.cwd())
+    folder = str(real_path(Path(place)).parent) if place.endswith(".py") else str(Path.cwd())
     sys.path[:0] = [folder, str(Path.cwd())]
     try:
         yield
@@ -344,9 +347,10 @@ def _load(place: str) -> ModuleType:
                 raise BadInput(f"{place!r} is no .py file and no importable name: give net.py:make or package.net:make")
             return importlib.import_module(place)
         path = Path(place)
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise BadFile(f"{place}: there is no such file")
-        _forget_namesakes(path.resolve().parent)
+        read_bytes(path, limits.SOURCE_BYTES, "a network is a few KiB of Python")
+        _forget_namesakes(real_path(path).parent)
         taken = path.stem in sys.modules or path.stem in sys.stdlib_module_names
         spec = importlib.util.spec_from_file_location(f"{path.stem}_target" if taken else path.stem, path)
         assert spec is not None

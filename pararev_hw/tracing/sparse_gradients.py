@@ -164,9 +164,8 @@ def _like(recorder: Recorder, func: Any, args: Sequence[Any], parts: Parts, pass
     index_bytes = indices.numel() * indices.element_size()
     with recorder.fake:
         memory = torch.empty(value_bytes + index_bytes, dtype=torch.uint8, device=values.device).untyped_storage()
-        new_values = torch.empty(0, dtype=values.dtype, device=values.device).set_(memory, 0, values.shape)
-        place = value_bytes // indices.element_size()
-        new_indices = torch.empty(0, dtype=indices.dtype, device=values.device).set_(memory, place, indices.shape)
+        new_values = _placed(memory, 0, values)
+        new_indices = _placed(memory, value_bytes // indices.element_size(), indices)
         out = MAKE(
             parts.sparse_dim,
             parts.dense_dim,
@@ -182,14 +181,18 @@ def _like(recorder: Recorder, func: Any, args: Sequence[Any], parts: Parts, pass
     work = values.numel() + count * max(1, count.bit_length()) if func is _MERGED else 0
     kind = "sort" if func is _MERGED else "index"
     type_ = OpType(str(func), kind, _name(values.dtype), (shape,), (shape,), (), 0, work, passes * moved, moved)
-    recorder.record_new(func, args, out, new_values, type_)
-    parts_of_out = []
-    for part, of in ((new_indices, _aten._indices.default), (new_values, _aten._values.default)):
-        recorder.record_part(of, out, part)
-        parts_of_out.append(part)
-    out.pararev_parts = Parts(parts.sparse_dim, parts.dense_dim, parts.size, *parts_of_out, merged=True)
+    recorder.record_new(func, tuple(args), out, new_values, type_)
+    recorder.record_part(_aten._indices.default, out, new_indices)
+    recorder.record_part(_aten._values.default, out, new_values)
+    out.pararev_parts = Parts(parts.sparse_dim, parts.dense_dim, parts.size, new_indices, new_values, merged=True)
     recorder.merged_rows |= func is _MERGED
     return out
+
+
+def _placed(memory: torch.UntypedStorage, at: int, like: torch.Tensor) -> torch.Tensor:
+    """A tensor of that shape, densely laid out, `at` elements into the memory."""
+    new = torch.empty(like.shape, dtype=like.dtype, device=like.device)
+    return new.set_(memory, at, new.shape, new.stride())
 
 
 def _of_bags(

@@ -1,6 +1,7 @@
 """Hostile factories, names and outputs: one line and a status, whatever a user's code does."""
 
 import json
+import os
 import signal
 import time
 import weakref
@@ -76,6 +77,39 @@ def test_a_factory_may_raise_anything(
     assert says in ran.line
     assert capfd.readouterr().err == ""  # nothing of torch's own log
     assert not (networks.parent / "graph.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("loop", "Too many levels of symbolic links"),
+        ("pipe", "is no regular file"),
+        ("folder", "is no regular file"),
+        ("huge", "larger than 16777216 bytes"),
+        ("empty", "known: none"),
+    ],
+)
+def test_a_network_file_of_any_kind_is_one_line_at_once(tmp_path: Path, kind: str, says: str) -> None:
+    file = tmp_path / "net.py"
+    match kind:
+        case "loop":
+            file.symlink_to(file)
+        case "pipe":
+            os.mkfifo(file)
+        case "folder":
+            file.mkdir()
+        case _:
+            file.touch()
+            os.truncate(file, 200 << 30 if kind == "huge" else 0)  # takes no room
+    ran = run("trace", f"{file}:make", "-o", tmp_path / "graph.json")
+    assert ran.status == 2 and says in ran.line
+
+
+def test_a_result_takes_the_place_of_a_link_to_itself(networks: Path) -> None:
+    loop = networks.parent / "graph.json"
+    loop.symlink_to(loop)
+    assert run("trace", f"{networks}:loud", "-o", loop).status == 0
+    assert json.loads(loop.read_text())["parameters"] == 16  # 3 x 4 + 4
 
 
 def test_standard_output_holds_the_result_alone(networks: Path) -> None:
