@@ -30,8 +30,11 @@ def read_bytes(path: Path, most_bytes: int, holds: str) -> bytes:
     may never end.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise BadFile(f"{path}: cannot be read: is no regular file: {holds}")
+        if status.st_size > most_bytes:
+            raise BadFile(f"{path}: larger than {most_bytes} bytes: {holds}")
         # a pipe may have taken its place meanwhile: opening one would wait for a writer
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:

@@ -120,14 +120,17 @@ def _terminable() -> Iterator[None]:
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
         # raised where Python drops exceptions, as in a weak reference's callback: sent once more, when that is over
-        if issubclass(lost.exc_type, INTERRUPTS):
-            number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
-            again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
-            again.daemon = True
-            pending.append(again)
-            again.start()
-        else:
-            hook_before(lost)
+        while issubclass(lost.exc_type, INTERRUPTS):
+            try:
+                number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
+                again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+                again.daemon = True
+                pending.append(again)
+                again.start()
+                return
+            except INTERRUPTS:  # here, too, Python drops what is raised
+                continue
+        hook_before(lost)
 
     try:
         before = signal.signal(signal.SIGTERM, terminate)

@@ -3,9 +3,12 @@
 import json
 import os
 import signal
+import sys
+import threading
 import time
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -189,3 +192,17 @@ def test_a_signal_that_falls_where_python_drops_exceptions_still_ends_the_run(
     finally:
         signal.signal(signal.SIGINT, before)
     assert (ran.status, ran.err) == (status, f"{says}\n")
+
+
+def test_a_signal_that_falls_while_a_lost_one_is_looked_after_ends_the_run_too() -> None:
+    timer = threading.Timer
+    interrupted_once = mock.Mock(side_effect=[KeyboardInterrupt, timer(0.01, signal.raise_signal, (signal.SIGTERM,))])
+
+    def verb(**_: object) -> None:
+        lost = KeyboardInterrupt()
+        sys.unraisablehook(SimpleNamespace(exc_type=type(lost), exc_value=lost))  # type: ignore[arg-type]
+        time.sleep(5)
+
+    with mock.patch.object(entry, "app", side_effect=verb), mock.patch.object(threading, "Timer", interrupted_once):
+        ran = run("models")
+    assert (ran.status, ran.err) == (143, "terminated\n") and interrupted_once.call_count == 2

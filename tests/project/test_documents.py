@@ -97,3 +97,6 @@ def test_a_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
     assert read_text(path, 10, "a text") == "x" * 10
     with pytest.raises(BadFile, match="larger than 9 bytes"):
         read_text(path, 9, "a text")
+    os.truncate(path, 1 << 40)  # takes no room; read, it would take all memory
+    with pytest.raises(BadFile, match="larger than"):
+        read_text(path, 1 << 39, "a text")
