@@ -23,23 +23,30 @@ from pararev_hw.types import Estimate, Fit, OpSample
 
 Key = tuple[str, str]
 _FEWEST = 4  # samples without which a group has no fit
+_PER_COEFFICIENT = 2  # samples of a group below which its coefficients are those of its kind, at the group's level
 _OUTLIER = 0.15  # a logarithm: residuals beyond it count less and less
 
 
 def fits(samples: Sequence[OpSample], capacities: tuple[float, float], fault_s_per_byte: float) -> tuple[Fit, ...]:
-    """A fit for each group of ops, and one for each kind, which stands in for ops that were not measured."""
+    """A fit for each group of ops, and one for each kind, which stands in for ops that were not measured.
+
+    A group of few samples cannot tell what each of its terms costs: it takes what they cost its kind, all times one
+    factor, which its samples tell well.
+    """
     by_group: dict[Key, list[OpSample]] = defaultdict(list)
     by_kind: dict[Key, list[OpSample]] = defaultdict(list)
     for s in samples:
         by_group[group(s.op), s.op.dtype].append(s)
         if not branches(s.op):
             by_kind[family(s.op), s.op.dtype].append(s)
-    fitted = [
-        _fit(name, dtype, members, capacities, fault_s_per_byte, smooth=smooth)
-        for table, smooth in ((by_group, True), (by_kind, False))
-        for (name, dtype), members in sorted(table.items())
+    of_kind = {
+        key: _fit(*key, members, capacities, fault_s_per_byte, smooth=False) for key, members in sorted(by_kind.items())
+    }
+    of_group = [
+        _fit(name, dtype, members, capacities, fault_s_per_byte, of_kind.get((family(members[0].op), dtype)))
+        for (name, dtype), members in sorted(by_group.items())
     ]
-    return tuple(f for f in fitted if f is not None)
+    return tuple(f for f in (*of_group, *of_kind.values()) if f is not None)
 
 
 def _fit(
@@ -48,15 +55,20 @@ def _fit(
     samples: Sequence[OpSample],
     capacities: tuple[float, float],
     fault_s_per_byte: float,
+    kind: Fit | None = None,
     *,
-    smooth: bool,
+    smooth: bool = True,
 ) -> Fit | None:
     held_in = [s for s in samples if not s.held_out]
     held_out = [s for s in samples if s.held_out]
     if len(held_in) < _FEWEST:
         return None
     table, taken = measured_design_matrix(held_in, capacities), seconds_without_faults(held_in, fault_s_per_byte)
-    coefficients = dict(fitted_coefficients(table, taken))
+    terms = int((table.work_terms > 0).any(0).sum())
+    if kind is not None and kind.samples > len(held_in) and len(held_in) < _PER_COEFFICIENT * terms:
+        coefficients = dict(_at_level(kind.coefficients, table, taken))
+    else:
+        coefficients = dict(fitted_coefficients(table, taken))
     residual = np.log(taken / table.seconds(coefficients))
     if smooth:
         how = fit_hyperparameters(table.at, residual)
@@ -78,6 +90,13 @@ def _fit(
         residual_p90=float(np.quantile(np.abs(error), 0.9)),
         bias=float(np.median(error)),
     )
+
+
+def _at_level(kind: Mapping[str, Estimate], table: DesignMatrix, taken_s: Floats) -> Mapping[str, Estimate]:
+    """What the terms cost the kind, times the median factor by which the group's samples take longer."""
+    predicted_s = table.seconds(kind)
+    level = float(np.exp(np.median(np.log(taken_s / np.maximum(predicted_s, 1e-9)))))
+    return {name: Estimate(level * kind[name].value) for name in table.names if name in kind}
 
 
 def fitted_coefficients(table: DesignMatrix, taken_s: Floats) -> Mapping[str, Estimate]:

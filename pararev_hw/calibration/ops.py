@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ from pararev_hw.measurement import Clock, Timing, measure
 from pararev_hw.types import OpSample
 
 FLUSH_BYTES = 64 << 20  # twice a large last cache
-WARM_LIMIT_S, COLD_LIMIT_S = 0.04, 0.06
+LIMITS_S = {False: (0.04, 0.06), True: (0.02, 0.04)}  # of an op's samples warm and cold; of a short calibration: True
+COLD_EVERY = {False: 1, True: 3}  # of so many cases of an entry one is measured cold as well
 COLD_SAMPLES = 4
 MOST_S = 0.2  # of the samples of one slow op
 _LOW_PRECISION = ("bfloat16", "float16")
@@ -34,15 +35,17 @@ class Missed:
 
 
 def measured_ops(
-    entries: Sequence[SuiteEntry], device: str, clock: Clock, until: Callable[[], bool]
+    entries: Sequence[SuiteEntry], device: str, clock: Clock, until: Callable[[], bool], short: bool = False
 ) -> Iterator[OpSample | Missed]:
-    """Samples of the suite's cases in turn, while `until` does not say that the time is over.
+    """Samples of the suite's cases in turn, while `until` does not say that the time is over. In a `short` calibration
+    each takes less time: more shapes tell more than better known ones.
 
     A case that raises is missed and the rest go on; DeviceLost is raised where the device itself is gone.
     """
     generator = torch.Generator().manual_seed(SEED)
     flush = _flush(device)
     spent: dict[str, float] = defaultdict(float)  # seconds by datatype
+    cases_of: Counter[str] = Counter()
     postponed: deque[tuple[SuiteEntry, Case, bool]] = deque()
     first_pass = in_turn(entries)
     over = False  # the first pass, in which slow datatypes wait
@@ -62,7 +65,10 @@ def measured_ops(
             continue
         begun = time.perf_counter()
         try:
-            yield from _measured(case, held_out, device, clock, generator, flush)
+            is_cold_too = cases_of[entry.name] % COLD_EVERY[short] == 0
+            cases_of[entry.name] += 1
+            run = case.call(device, generator)
+            yield from _measured(case, held_out, run, clock, flush if is_cold_too else None, *LIMITS_S[short])
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
             reason = failure(error)
@@ -73,14 +79,20 @@ def measured_ops(
 
 
 def _measured(
-    case: Case, held_out: bool, device: str, clock: Clock, generator: torch.Generator, flush: Callable[[], object]
+    case: Case,
+    held_out: bool,
+    run: Callable[[], object],
+    clock: Clock,
+    flush: Callable[[], object] | None,
+    warm_s: float,
+    cold_s: float,
 ) -> Iterator[OpSample]:
+    """Samples of an op with its data in the caches, and beyond them where `flush` empties them."""
     kind = case.op_type()
-    run = case.call(device, generator)
     with torch.no_grad():
-        timings = [(False, measure(run, clock, limit_s=WARM_LIMIT_S, most_s=MOST_S))]
-        if kind.kind not in _UNTOUCHED and timings[0][1].min_s < _SLOW_S:
-            cold = measure(run, clock, limit_s=COLD_LIMIT_S, before=flush, min_samples=COLD_SAMPLES, most_s=MOST_S)
+        timings = [(False, measure(run, clock, limit_s=warm_s, most_s=MOST_S))]
+        if flush is not None and kind.kind not in _UNTOUCHED and timings[0][1].min_s < _SLOW_S:
+            cold = measure(run, clock, limit_s=cold_s, before=flush, min_samples=COLD_SAMPLES, most_s=MOST_S)
             timings.append((True, cold))
     for cold_, timing in timings:
         yield OpSample(

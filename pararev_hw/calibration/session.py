@@ -16,15 +16,19 @@ from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import Budget, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
-from pararev_hw.calibration.steps import MeasuredStep, corrections, measured_steps
+from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, entries
 from pararev_hw.errors import BadInput
-from pararev_hw.measurement import computing_threads, cpu_clock, cuda_clock
+from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
+from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
 from pararev_hw.measurement.environment import environment
+from pararev_hw.measurement.pace import PACE, PacedClock
 from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 
 DEVICES = ("cpu", "cuda")
 LEAST_MINUTES = 0.02
+SHORT_MINUTES = 8.0  # below which not all ops of the suite could be measured at length
+_LITTLE_S = 120.0  # of which Python's own time may not take long
 _STEPS_SHARE, _PAIRS_SHARE = 0.2, 0.05  # of the time; the ops have the rest
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
 
@@ -70,7 +74,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
         measured = Measured(device, measured_device(device))
         interrupted = False
         try:
-            for activity in _measuring(measured, budget):
+            for activity in _measuring(measured, budget, short=minutes <= SHORT_MINUTES):
                 progress(activity)
         except KeyboardInterrupt:
             interrupted = True
@@ -85,10 +89,10 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
         return assembled(measured), interrupted
 
 
-def _measuring(measured: Measured, budget: Budget) -> Iterator[str]:
+def _measuring(measured: Measured, budget: Budget, short: bool) -> Iterator[str]:
     """Measure into `measured`; yields what is being measured."""
     device = measured.device
-    clock = cuda_clock if device == "cuda" else cpu_clock
+    clock: Clock = cuda_clock if device == "cuda" else cpu_clock
     with _missing_on_error(measured, "overheads"):
         measured.overheads = dict(host_overheads.overheads(device, clock))
         warm, cold = host_overheads.copy_curve(device, clock)
@@ -96,6 +100,11 @@ def _measuring(measured: Measured, budget: Budget) -> Iterator[str]:
         measured.overheads = {**measured.overheads, **host_overheads.capacities(warm, _CACHES[device])}
         if device == "cpu":
             measured.overheads = {**measured.overheads, "fault_s_per_byte": host_overheads.fault_s_per_byte()}
+    if device == "cpu":
+        with _missing_on_error(measured, "Python beside ops"):
+            beside = loop_overheads(FEW_RUNS if budget.left_s < _LITTLE_S else RUNS)
+            measured.overheads = {**measured.overheads, **beside}
+            clock = PacedClock(beside[PACE].value)
     with _missing_on_error(measured, "matmul peaks"):
         measured.curves |= host_overheads.matmul_peaks(device, clock)
 
@@ -105,7 +114,7 @@ def _measuring(measured: Measured, budget: Budget) -> Iterator[str]:
     cases = sum(e.count for e in todo)
     last: OpSample | None = None
     seen = 0
-    for sample in measured_ops(todo, device, clock, ended):
+    for sample in measured_ops(todo, device, clock, ended, short):
         if isinstance(sample, Missed):
             measured.missed.append(sample)
         else:
@@ -123,7 +132,9 @@ def _measuring(measured: Measured, budget: Budget) -> Iterator[str]:
             (measured.missed if isinstance(pair, Missed) else measured.pairs).append(pair)  # type: ignore[arg-type]
     which = held_in.CUDA if device == "cuda" else held_in.CPU
     ended = budget.share(1.0)
-    for step in measured_steps(which, device, 1, SEED, ended):
+    limit_s = min(STEP_LIMIT_S, budget.left_s / len(which))
+    pace = measured.overheads.get(PACE)
+    for step in measured_steps(which, device, SEED, ended, limit_s, None if pace is None else pace.value):
         if isinstance(step, Missed):
             measured.missed.append(step)
         else:

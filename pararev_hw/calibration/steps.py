@@ -21,7 +21,7 @@ from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
 
 STEP_LIMIT_S = 4.0
 _USUAL_S = 3e-6  # of a correction per op
-_WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and factors
+_WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and what was measured already
 _OUTLIER = 0.05
 
 
@@ -34,14 +34,22 @@ class MeasuredStep:
 
 
 def measured_steps(
-    which: Sequence[HeldIn], device: str, threads: int, seed: int, until: Callable[[], bool]
+    which: Sequence[HeldIn],
+    device: str,
+    seed: int,
+    until: Callable[[], bool],
+    limit_s: float = STEP_LIMIT_S,
+    pace_s: float | None = None,
 ) -> Iterator[MeasuredStep | Missed]:
-    """Steps in turn while the time lasts; one that raises is missed. Raises DeviceLost where the device is gone."""
+    """Steps in turn while the time lasts, each for at most `limit_s`, on a CPU at the pace of `pace_s`.
+
+    One that raises is missed. Raises DeviceLost where the device is gone.
+    """
     graphs = (held_in.traced(one, device) for one in which)
     timings = (
-        timed_in_subprocess(which, threads, seed, STEP_LIMIT_S, until)
+        timed_in_subprocess(which, seed, limit_s, until, pace_s)
         if device == "cpu"
-        else _timed_on_gpu(which, seed, until)
+        else _timed_on_gpu(which, seed, until, limit_s)
     )
     for one, graph, timed in zip(which, graphs, timings, strict=False):
         if timed.timing is None:
@@ -51,13 +59,13 @@ def measured_steps(
         yield MeasuredStep(StepSample(one.name, rounded(timed.timing), 0.0, timed.timing.faulted_bytes, flops), graph)
 
 
-def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool]) -> Iterator[Timed]:
+def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool], limit_s: float) -> Iterator[Timed]:
     """Timings in this process: a GPU's allocator keeps what it has, whoever had it before."""
     for one in which:
         if until():
             return
         try:
-            yield Timed(timed_here(one, "cuda", 1, seed, STEP_LIMIT_S))
+            yield Timed(timed_here(one, "cuda", seed, limit_s))
         except Exception as error:
             # a step may fail in as many ways as a network: the other steps still count
             reason = failure(error)
@@ -82,10 +90,15 @@ def corrections(
     samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(seen, ops_s.tolist(), strict=True))
     taken = np.array([_low(s.sample.seconds) for s in seen])
     shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in seen for op in s.graph.ops})
+    shift_weight = _FIRM if on_cpu and op_times.is_python_measured(profile) else _WEAK
     counts = np.array([[_count(s.graph, name) for name in shifts] for s in seen], np.float64)
     factors = sorted({op_times.factor_name(s.graph) for s in seen})
     modes = np.array([[op_times.factor_name(s.graph) == name for name in factors] for s in seen], np.float64)
-    host_s = np.zeros(len(seen)) if on_cpu else np.array([_host_s(s.graph, bare) for s in seen])
+    if on_cpu:
+        beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s in seen]
+        host_s, ops_s = np.array(beside_s), ops_s - beside_s
+    else:
+        host_s = np.array([_host_s(s.graph, bare) for s in seen])
     price = profile.host["fault_s_per_byte"].value if on_cpu and "fault_s_per_byte" in profile.host else 0.0
     faults_s = price * np.array([float(s.sample.faulted_bytes) for s in seen])
     n, m = len(shifts), len(factors)
@@ -95,7 +108,7 @@ def corrections(
         launched = counts @ (p[:n] * _USUAL_S) + host_s
         # a CPU does both one after the other; a GPU's host runs ahead of it
         predicted_s = device + launched if on_cpu else np.maximum(device, launched)
-        weak = np.concatenate((_WEAK * p[:n], _FIRM * p[n:]))
+        weak = np.concatenate((shift_weight * p[:n], _FIRM * p[n:]))
         misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * taken) / taken), weak))
         return misses
 

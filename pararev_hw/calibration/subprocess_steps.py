@@ -20,6 +20,7 @@ from pararev_hw.calibration import held_in
 from pararev_hw.calibration.failures import failure
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.measurement import Timing, computing_threads, measure_step, step_clock
+from pararev_hw.measurement.pace import PacedClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,15 @@ class Timed:
     failed: str = ""
 
 
-def timed_here(one: HeldIn, device: str, threads: int, seed: int, limit_s: float) -> Timing:
-    """The step's timing in this process. Raises what the step raises."""
-    with computing_threads(threads):
-        return measure_step(held_in.step(one, device, seed), step_clock(device, threads), limit_s=limit_s)
+def timed_here(one: HeldIn, device: str, seed: int, limit_s: float, pace_s: float | None = None) -> Timing:
+    """The step's timing in this process on one thread, at the pace of `pace_s`. Raises what the step raises."""
+    with computing_threads(1):
+        clock = step_clock(device) if pace_s is None else PacedClock(pace_s)
+        return measure_step(held_in.step(one, device, seed), clock, limit_s=limit_s)
 
 
 def timed_in_subprocess(
-    which: Sequence[HeldIn], threads: int, seed: int, limit_s: float, until: Callable[[], bool]
+    which: Sequence[HeldIn], seed: int, limit_s: float, until: Callable[[], bool], pace_s: float | None = None
 ) -> Iterator[Timed]:
     """Timings in turn, measured on the CPU in a process of their own, which ends with the time or with this one."""
     child = subprocess.Popen(
@@ -49,7 +51,7 @@ def timed_in_subprocess(
     )
     assert child.stdin is not None and child.stdout is not None
     try:
-        request = {"steps": [asdict(one) for one in which], "threads": threads, "seed": seed, "limit_s": limit_s}
+        request = {"steps": [asdict(one) for one in which], "seed": seed, "limit_s": limit_s, "pace_s": pace_s}
         json.dump(request, child.stdin)
         child.stdin.close()
         for line in child.stdout:
@@ -76,7 +78,7 @@ def main() -> None:
     for entry in request["steps"]:
         answer: dict[str, Any]
         try:
-            answer = asdict(timed_here(HeldIn(**entry), "cpu", request["threads"], request["seed"], request["limit_s"]))
+            answer = asdict(timed_here(HeldIn(**entry), "cpu", request["seed"], request["limit_s"], request["pace_s"]))
         except Exception as error:
             # a step may fail in as many ways as a network: the others still count
             answer = {"failed": failure(error) or str(error)}

@@ -69,7 +69,7 @@ def _of_measured(
     total = float(seconds.sum()) or 1.0
     is_timed = is_measured(graph, device)
     unmeasured = float(seconds[~is_timed].sum()) / total
-    beside = float(host_seconds(graph, device)[is_timed].sum()) / total
+    beside = float(host_seconds(graph, device.host)[is_timed].sum()) / total
     if device.step is None:
         spreads = np.array([device.ops[k].spread if k in device.ops else 0.0 for k in op_keys(graph)])
         noise = NOISE * float((spreads * seconds).sum()) / total

@@ -18,7 +18,7 @@ import numpy as np
 
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.types import BlockGraph, MeasuredDevice, OpType
+from pararev_hw.types import BlockGraph, Estimate, MeasuredDevice, OpType
 
 _LEAST_S = 1e-8
 
@@ -56,23 +56,22 @@ def python_calls(graph: BlockGraph) -> Mapping[tuple[str, str], int]:
     return counts
 
 
-def host_seconds(graph: BlockGraph, device: MeasuredDevice) -> Floats:
+def host_seconds(graph: BlockGraph, measured: Mapping[str, Estimate]) -> Floats:
     """Seconds beside each op in PyTorch's own loop: its own, and an even share of the calls into Python of its phase.
 
-    What stands beside the step is added to its first op.
+    `measured` is what each takes, as in `MeasuredDevice.host`. What stands beside the step is part of its first op.
     """
     phases = np.array([op.phase for op in graph.ops])
     beside = np.zeros(len(phases))
-    host = {name: e.value for name, e in device.host.items()}
+    host = {name: e.value for name, e in measured.items()}
     for phase in np.unique(phases):
         beside[phases == phase] = host.get("infer_s" if graph.mode == "infer" else f"{phase}_s", 0.0)
     for (where, what), count in python_calls(graph).items():
         inside = phases == "forward" if where == "forward" else np.isin(phases, ("recompute", "backward"))
         if inside.any():
             beside[inside] += count * host.get(f"{what}_s", 0.0) / inside.sum()
-    per_step = device.host.get(f"{graph.mode}_step_s")
-    if per_step is not None and graph.tasks:
-        beside[graph.tasks[0].ops[0]] += per_step.value
+    if graph.tasks:
+        beside[graph.tasks[0].ops[0]] += host.get(f"{graph.mode}_step_s", 0.0)
     return beside
 
 
@@ -97,7 +96,7 @@ def _ratio(timed_s: Floats, base_s: Floats) -> float:
 
 def measured_op_costs(graph: BlockGraph, device: MeasuredDevice, base: OpCosts) -> OpCosts:
     """What each op costs, `base` being what the base device says of all of them."""
-    beside = host_seconds(graph, device)
+    beside = host_seconds(graph, device.host)
     times = [device.ops.get(key) for key in op_keys(graph)]
     timed = np.array([np.nan if t is None else t.seconds for t in times], np.float64) + beside
     filled = base.seconds * _fill_factors(graph, timed, base.seconds)

@@ -31,7 +31,7 @@ from pararev_hw import models
 from pararev_hw.costmodels.measured_ops import python_calls
 from pararev_hw.execution.replay_timing import in_program_order
 from pararev_hw.measurement import collector_at_rest, computing_threads
-from pararev_hw.measurement.pace import pace_s
+from pararev_hw.measurement.pace import PACE, pace_s
 from pararev_hw.tracing import optimizer_named, trace_step
 from pararev_hw.training.step import Loop, eager_step
 from pararev_hw.types import PHASES, BlockGraph, Estimate
@@ -40,8 +40,7 @@ _ZOO = ("msresnet18", "revsresnet21")
 _LITTLE_S = 100e-6  # of a phase: what it tells is lost in the clock's noise
 _WIDTH, _TIMESTEPS, _CLASSES = 0.0625, 1, 10
 _LAYERS, _ROUNDS = 12, 80
-_RUNS = 24
-PACE = "pace_s"  # seconds of the fixed piece of Python at that speed
+RUNS, FEW_RUNS = 24, 10
 
 
 class _Functions(nn.Module):
@@ -73,13 +72,17 @@ class _Layers(nn.Module):
         return logits
 
 
-def loop_overheads() -> Mapping[str, Estimate]:
-    """Seconds per op by phase, per call into Python and per step, as `MeasuredDevice.host` names them, and the pace."""
+def loop_overheads(runs: int = RUNS) -> Mapping[str, Estimate]:
+    """Seconds per op by phase, per call into Python and per step, as `MeasuredDevice.host` names them, and the pace.
+
+    Each network is run so many times in both ways.
+    """
     with computing_threads(1), collector_at_rest():
         image, larger = torch.rand(2, 3, 8, 8), torch.rand(1, 3, 32, 32)
         networks = (_Functions(), _Layers(False), _Layers(True))
-        seen = [_beside(net, image) for net in networks] + [_beside(_zoo(name), larger) for name in _ZOO]
-        small = _beside(nn.Linear(4, 4), torch.rand(2, 4))
+        seen = [_beside(net, image, runs) for net in networks]
+        seen += [_beside(_zoo(name), larger, runs) for name in _ZOO]
+        small = _beside(nn.Linear(4, 4), torch.rand(2, 4), runs)
     pace = min(b.pace_s for b in seen)
     seen = [b.at(pace) for b in seen]
     seconds = _explained(seen)
@@ -132,14 +135,14 @@ def _zoo(name: str) -> nn.Module:
         return models.create(name, width=_WIDTH, timesteps=_TIMESTEPS, num_classes=_CLASSES)
 
 
-def _beside(model: nn.Module, x: torch.Tensor) -> _Beside:
+def _beside(model: nn.Module, x: torch.Tensor, runs: int) -> _Beside:
     """What the loop took beyond the replay of the same ops, in training and in inference."""
     y = torch.zeros(x.shape[0], dtype=torch.int64)
     make = optimizer_named("sgd")
     model.eval()
     inference = trace_step(model, x, mode="infer", timesteps=_TIMESTEPS).graph
     infer = eager_step(model, None, "float32", "cpu")
-    beside, infer_pace_s = _interleaved(lambda: _timed(lambda: infer((x,), y)), in_program_order(inference))
+    beside, infer_pace_s = _interleaved(lambda: _timed(lambda: infer((x,), y)), in_program_order(inference), runs)
     seconds = {"infer": beside["whole"]}
     model.train()
     training = trace_step(model, x, mode="train", timesteps=_TIMESTEPS, optimizer=make).graph
@@ -158,7 +161,7 @@ def _beside(model: nn.Module, x: torch.Tensor) -> _Beside:
         forward, backward, update = np.diff(marks).tolist()
         return {"forward": forward, "backward": backward, "update": update}
 
-    beside, pace = _interleaved(phases, in_program_order(training))
+    beside, pace = _interleaved(phases, in_program_order(training), runs)
     seconds["infer"] *= pace / infer_pace_s
     seconds |= {p: beside[p] for p in ("forward", "update")}
     seconds["backward"] = beside["backward"] + beside.get("recompute", 0.0)
@@ -174,20 +177,20 @@ def _timed(run: Callable[[], object]) -> dict[str, float]:
 
 
 def _interleaved(
-    eager: Callable[[], dict[str, float]], replay: Callable[[], dict[str, float]]
+    eager: Callable[[], dict[str, float]], replay: Callable[[], dict[str, float]], count: int
 ) -> tuple[dict[str, float], float]:
     """By how many seconds one takes longer than the other, by phase, run in alternation while Python is at its
     fastest; and its pace then."""
     eager(), replay()
     runs = []
-    for _ in range(_RUNS):
+    for _ in range(count):
         before = pace_s()
         taken, replayed = eager(), replay()
         names = taken.keys() | replayed.keys()
         difference = {name: taken.get(name, 0.0) - replayed.get(name, 0.0) for name in names}
         runs.append((max(before, pace_s()), difference))
     runs.sort(key=lambda run: run[0])
-    best = runs[: _RUNS // 2]
+    best = runs[: count // 2]
     return (
         {name: statistics.median(difference[name] for _, difference in best) for name in best[0][1]},
         statistics.median(pace for pace, _ in best),

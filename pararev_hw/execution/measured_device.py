@@ -12,7 +12,7 @@ import numpy as np
 from pararev_hw.costmodels.measured_ops import op_keys, type_key
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.errors import BadInput
-from pararev_hw.execution.loop_overheads import PACE, loop_overheads
+from pararev_hw.execution.loop_overheads import loop_overheads
 from pararev_hw.execution.replay_timing import ReplayTimes, replay_times
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.op_store import (
@@ -22,6 +22,7 @@ from pararev_hw.measurement.op_store import (
     read_store,
     store_path,
 )
+from pararev_hw.measurement.pace import PACE
 from pararev_hw.types import BlockGraph, Device, Estimate, MeasuredDevice, OpTime, Profile, ReplayedStep
 
 Progress = Callable[[str], None]

@@ -158,7 +158,7 @@ def _case(
         # whatever a network raises while it really runs is this case's result, and no other's
         return replace(case, failed=first_line(error, 200) or type(error).__name__)
     predicted_s = np.array(cost(graph, at).op_seconds)
-    beside_s = host_seconds(graph, at) if isinstance(at, MeasuredDevice) else np.zeros(len(predicted_s))
+    beside_s = host_seconds(graph, at.host) if isinstance(at, MeasuredDevice) else np.zeros(len(predicted_s))
     parts = breakdown(graph, (predicted_s - beside_s).tolist(), calls_s, measured.latency_s, float(beside_s.sum()))
     return replace(
         case,

@@ -44,19 +44,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.host_overheads, "copy_curve", lambda *_: (((4096.0, 1e10), (1e8, 1e9)),) * 2)
     monkeypatch.setattr(session.host_overheads, "matmul_peaks", lambda *_: {})
     monkeypatch.setattr(session.host_overheads, "fault_s_per_byte", lambda: Estimate(1e-10))
-    monkeypatch.setattr(ops, "WARM_LIMIT_S", 0.002)
-    monkeypatch.setattr(ops, "COLD_LIMIT_S", 0.002)
+    monkeypatch.setattr(session, "loop_overheads", lambda _: BESIDE)
+    monkeypatch.setattr(ops, "LIMITS_S", dict.fromkeys((False, True), (0.002, 0.002)))
     monkeypatch.setattr(session, "measured_pairs", lambda *_: iter(()))
     monkeypatch.setattr(steps, "timed_in_subprocess", here)
     monkeypatch.setattr(held_in, "CPU", (HeldIn("plain", "infer", "float32", 0.0625, 1, 2),))
 
 
+BESIDE = {
+    "forward_s": Estimate(1e-6),
+    "backward_s": Estimate(2e-6),
+    "modules_s": Estimate(1e-5),
+    "pace_s": Estimate(1.0),
+}
+
+
 def here(
-    which: Any, threads: int, seed: int, limit_s: float, until: Callable[[], bool]
+    which: Any, seed: int, limit_s: float, until: Callable[[], bool], pace_s: float | None
 ) -> Iterator[subprocess_steps.Timed]:
     """Steps measured in the test's own process, and briefly."""
     for one in which:
-        yield subprocess_steps.Timed(subprocess_steps.timed_here(one, "cpu", threads, seed, 0.1))
+        yield subprocess_steps.Timed(subprocess_steps.timed_here(one, "cpu", seed, 0.1))
 
 
 def survives(profile: Profile) -> Profile:
@@ -226,11 +234,11 @@ def test_nothing_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_steps_are_measured_in_a_process_of_their_own_and_what_fails_is_said() -> None:
     tiny = HeldIn("plain", "infer", "float32", 0.0625, 1, 1)
     unknown = HeldIn("no-such-network", "infer", "float32", 0.0625, 1, 1)
-    good, bad = subprocess_steps.timed_in_subprocess((tiny, unknown), 1, 0, 0.05, lambda: False)
+    good, bad = subprocess_steps.timed_in_subprocess((tiny, unknown), 0, 0.05, lambda: False)
     assert good.timing is not None and good.timing.median_s > 0
     assert bad.timing is None and "no-such-network" in bad.failed
 
 
 def test_a_process_that_is_told_to_stop_measures_no_more() -> None:
     tiny = HeldIn("plain", "infer", "float32", 0.0625, 1, 1)
-    assert len(list(subprocess_steps.timed_in_subprocess((tiny,) * 50, 1, 0, 0.05, lambda: True))) == 1
+    assert len(list(subprocess_steps.timed_in_subprocess((tiny,) * 50, 0, 0.05, lambda: True))) == 1

@@ -169,3 +169,17 @@ def test_an_op_is_never_predicted_far_beyond_the_measured_rates_of_its_kind() ->
     graph = ph.trace(nn.ReLU(), torch.empty(10_000_000, device="meta"), mode="infer", spikes="none")
     (seconds,) = cost(graph, replace(profile, fits=wild)).op_seconds
     assert seconds == pytest.approx(1.5 * 8e-2, rel=0.05)  # 8e7 bytes at 1 ns, and half as much again
+
+
+def test_a_group_of_few_samples_costs_what_its_kind_does_times_a_factor() -> None:
+    """Two shapes cannot tell seven terms apart: their op takes three times as long as its kind, at every size."""
+    few = [
+        OpSample(op(elements, "aten.exp.default"), cold, False, False, (3.0 * true_s(elements, cold),))
+        for elements in (2_000, 3_000)
+        for cold in (False, True)
+    ]
+    fitted = {f.group: f for f in fits([*samples(), *few], CACHES, 0.0)}
+    kind, group = fitted["elementwise"].coefficients, fitted["aten.exp.default"].coefficients
+    for name in ("overhead_s", "dram_s_per_byte", "cold_s"):
+        assert group[name].value == pytest.approx(3.0 * kind[name].value, rel=0.05)
+    assert group["dram_s_per_byte"].value == pytest.approx(3.0 * DRAM_S, rel=0.1)

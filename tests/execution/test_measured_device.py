@@ -117,7 +117,7 @@ def test_calls_into_python_cost_what_each_was_measured_to_take(graph: BlockGraph
     assert python_calls(graph) == {("forward", "modules"): 8}
     counts = Counter(op.phase for op in graph.ops)
     expected = 8 * 3e-6 + sum(n * HOST[f"{phase}_s"].value for phase, n in counts.items())
-    assert host_seconds(graph, device).sum() == pytest.approx(expected)
+    assert host_seconds(graph, device.host).sum() == pytest.approx(expected)
 
 
 def test_an_op_that_was_not_measured_costs_what_the_base_says_as_its_kind_does(

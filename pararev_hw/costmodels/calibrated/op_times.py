@@ -29,6 +29,7 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
 )
 from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
+from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
 from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
@@ -170,13 +171,22 @@ def fit_key(t: OpType, fits: Mapping[Key, Fit]) -> Key | None:
 
 
 def host_shift_s(graph: BlockGraph, profile: Profile) -> Floats:
-    """Seconds per op that a step spends beyond the ops themselves (less than none where calling an op alone costs
-    more than in the step): Python, autograd, the optimizer's loop."""
+    """Seconds per op that a step spends beyond the ops themselves: Python, autograd, the optimizer's loop.
+
+    On a CPU they were measured, by what the step calls; whole steps correct them by phase (to less than none where
+    calling an op alone costs more than in the step).
+    """
+    measured = host_seconds(graph, profile.host) if is_python_measured(profile) else 0.0
     shifts = [
         profile.corrections[name].value if name in profile.corrections else 0.0
         for name in (shift_name(graph, op.phase) for op in graph.ops)
     ]
-    return np.array(shifts, np.float64)
+    return np.array(shifts, np.float64) + measured
+
+
+def is_python_measured(profile: Profile) -> bool:
+    """Whether the profile tells what PyTorch's own loop spends beside its ops."""
+    return "modules_s" in profile.host
 
 
 def shift_name(graph: BlockGraph, phase: str) -> str:
