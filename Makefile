@@ -59,6 +59,7 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_texts.py
 	$(BIN)/python docs/make_folders.py
+	$(BIN)/python docs/make_zoo.py
 	$(BIN)/python docs/make_figures.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from pararev_hw import target_graph
 from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
@@ -106,7 +105,7 @@ def report(
     json_: JsonOpt = False,
 ) -> None:
     """Trace TARGET, schedule it on a device, and write a report: report.html and its figures."""
-    from pararev_hw import pipeline, recommendation, reports
+    from pararev_hw import pipeline, recommendation, reports, target_graph
     from pararev_hw.costmodels.energy_models import check_name, with_energy_model
     from pararev_hw.rewrites import select
 

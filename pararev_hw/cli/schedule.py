@@ -10,7 +10,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pararev_hw import target_graph
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
@@ -140,7 +139,7 @@ def schedule(
             document = bare_schedule_document(run(problem, scheduler, **options), problem)
         else:
             # imported late: a bare task graph needs none of it, and torch takes two seconds to load
-            from pararev_hw import pipeline
+            from pararev_hw import pipeline, target_graph
             from pararev_hw.costmodels import energy_models as models
             from pararev_hw.rewrites import select
 

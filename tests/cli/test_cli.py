@@ -728,7 +728,7 @@ def test_import_and_help_load_nothing_heavy(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["schedule", "bare.json", "--lanes", "2", "--json"], ["devices"], ["devices", "edge8"]]
+    "command", [["schedule", "bare.json", "--lanes", "2", "--json"], ["devices"], ["devices", "edge8"], ["models"]]
 )
 def test_what_needs_no_network_loads_no_torch(folder: Path, command: list[str]) -> None:
     Path("bare.json").write_text('{"tasks": [{"id": "a", "time_s": 1}, {"id": "b", "time_s": 2}]}')
