@@ -26,8 +26,6 @@ class Spike(torch.autograd.Function):
 class IF(nn.Module):
     """Integrate and fire over the first dimension, `[T, B, ...]` to spikes of the same shape."""
 
-    is_spiking_neuron = True  # its elementwise work is listed as neuron work, its spikes are counted
-
     def forward(self, x: Tensor) -> Tensor:
         v, spikes = torch.zeros_like(x[0]), []
         for current in x:

@@ -1,15 +1,8 @@
-"""A Norse network as a target: `pararev-hw report examples/recipes/norse_net.py:make_net --device h200 -o out/`.
-
-Norse's neurons carry no name that tells them from other modules: `is_spiking_neuron` does.
-"""
+"""A Norse network as a target: `pararev-hw report examples/recipes/norse_net.py:make_net --device h200 -o out/`."""
 
 import norse.torch as norse
 import torch
 from torch import Tensor, nn
-
-
-class LIF(norse.LIFCell):
-    is_spiking_neuron = True  # its spikes are counted, its work is listed as that of neurons
 
 
 class Net(nn.Module):
@@ -17,7 +10,13 @@ class Net(nn.Module):
         super().__init__()
         self.timesteps = timesteps
         self.features = norse.SequentialState(
-            nn.Conv2d(1, 16, 5), LIF(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5), LIF(), nn.MaxPool2d(2), nn.Flatten()
+            nn.Conv2d(1, 16, 5),
+            norse.LIFCell(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 5),
+            norse.LIFCell(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
         )
         self.classifier = nn.Linear(32 * 4 * 4, num_classes)
 

@@ -21,6 +21,7 @@ from pararev_hw.types import BlockGraph, Op, OpType, Storage
 CONSTANT, SPIKES, ANALOG = 0, 1, 2
 
 THRESHOLDS = frozenset({"gt", "ge", "lt", "le", "greater", "greater_equal", "less", "less_equal", "heaviside"})
+_DRAWS = frozenset({"aten.bernoulli.default", "aten.bernoulli_.Tensor"})  # by probabilities; dropout draws by a number
 _MOVES = frozenset(
     """
     _to_copy clone copy contiguous cat stack repeat flip roll expand constant_pad_nd reflection_pad1d reflection_pad2d
@@ -64,9 +65,14 @@ def spike_flow(graph: BlockGraph) -> SpikeFlow:
 def flow_of(types: Sequence[OpType], ops: Sequence[Op], storages: Sequence[Storage]) -> SpikeFlow:
     """`spike_flow` of a graph's parts."""
     bases = [_base(t.name) for t in types]
-    if not any(b in THRESHOLDS or t.kind == "neuron" for b, t in zip(bases, types, strict=True)):
+    if not any(makes_spikes(t.name) or t.kind == "neuron" for t in types):
         return SpikeFlow(frozenset(), frozenset(), ())
     return _Flow(types, bases, ops, storages).run()
+
+
+def makes_spikes(name: str) -> bool:
+    """Whether an op compares a potential with a threshold, or draws spikes by their probability."""
+    return _base(name) in THRESHOLDS or name in _DRAWS
 
 
 def _base(name: str) -> str:
@@ -83,6 +89,7 @@ class _Flow:
         self.origin: dict[int, frozenset[str]] = {}  # the neurons whose spikes a storage holds
         self.lost_at: dict[int, int] = {}  # the op at which a storage's spikes became analog
         self.scalar = [_has_scalar_operand(t) for t in types]
+        self.makes_spikes = [makes_spikes(t.name) for t in types]
 
     def run(self) -> SpikeFlow:
         reads: set[int] = set()
@@ -107,7 +114,7 @@ class _Flow:
     def _gives_numbers(self, op: Op) -> bool:
         """Whether the op makes numbers of spikes: a mask that is only multiplied with is none."""
         base = self.bases[op.type]
-        casts = base in ("_to_copy", "copy", "where", "heaviside", "spiking_neuron")
+        casts = base in ("_to_copy", "copy", "where", "heaviside", "spiking_neuron", "bernoulli")
         return casts and bool(op.writes) and "float" in self.types[op.type].dtype and op.writes[0] in self.origin
 
     def _operands(self, op: Op) -> list[int]:
@@ -117,12 +124,12 @@ class _Flow:
     def _result(self, op: Op, operands: Sequence[int]) -> int:
         op_type, base = self.types[op.type], self.bases[op.type]
         states = [self.state.get(s, ANALOG) for s in operands]
+        if states and self.makes_spikes[op.type]:
+            return CONSTANT if all(s == CONSTANT for s in states) else SPIKES
         if op_type.kind in _FILLS or not states:
             return CONSTANT
         if base == "spiking_neuron":
             return SPIKES
-        if base in THRESHOLDS:
-            return CONSTANT if all(s == CONSTANT for s in states) else SPIKES
         joined = max(states)
         if base == "where" and len(states) > 1 and ANALOG in states:
             return ANALOG
@@ -137,7 +144,7 @@ class _Flow:
         origin: frozenset[str] = frozenset()
         if result == SPIKES:
             origin = origin.union(*(self.origin.get(s, frozenset()) for s in operands))
-            if base in THRESHOLDS or base == "spiking_neuron":
+            if self.makes_spikes[op.type] or base == "spiking_neuron":
                 origin = frozenset({op.module})
         lost = -1
         if result == ANALOG and op_type.kind not in (*MATRIX_KINDS, "attention"):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pararev_hw.graph.sites import MATRIX_KINDS, layer_of_op
-from pararev_hw.graph.spike_flow import THRESHOLDS, spike_flow
+from pararev_hw.graph.spike_flow import makes_spikes, spike_flow
 from pararev_hw.types import BlockGraph, Op, OpType
 from pararev_hw.types.op_names import base_name
 
@@ -143,8 +143,7 @@ def _joined(contents: Iterable[_Contents]) -> _Contents:
 
 
 def _compares(op_type: OpType) -> bool:
-    base = base_name(op_type.name)
-    return base in THRESHOLDS or base == "spiking_neuron"
+    return makes_spikes(op_type.name) or base_name(op_type.name) == "spiking_neuron"
 
 
 def spiking_network(graph: BlockGraph) -> SpikingNetwork:

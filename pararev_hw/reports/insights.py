@@ -13,9 +13,18 @@ MANY = 3  # blocks of one size that keep their output: from here on saved memory
 
 
 def insights(study: Study) -> tuple[str, ...]:
-    """Lines on launching, on recomputation that saves too little or updates twice, and on branches that wait."""
-    lines = (_launch_bound(study), _saved_all_the_same(study.graph), _updated_twice(study.graph), _waits(study))
+    """Lines on launching, recomputation that saves too little or updates twice, branches that wait, silent inputs."""
+    graph = study.graph
+    lines = (_launch_bound(study), _saved_all_the_same(graph), _updated_twice(graph), _waits(study), _silence(graph))
     return tuple(line for line in lines if line)
+
+
+def _silence(graph: BlockGraph) -> str:
+    """Where no spike was counted: on which inputs."""
+    spikes = graph.spikes
+    if spikes is None or not spikes.measured or graph.totals.sops != 0:
+        return ""
+    return f"Synaptic operations are 0: {spikes.source}."
 
 
 def _launch_bound(study: Study) -> str:

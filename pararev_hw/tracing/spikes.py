@@ -12,6 +12,7 @@ hold spikes (attention on spikes), the pairs that meet are counted.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.sites import layer_names, layer_of_op
-from pararev_hw.graph.spike_flow import THRESHOLDS, spike_flow
+from pararev_hw.graph.spike_flow import makes_spikes, spike_flow
 from pararev_hw.graph.spiking_network import spiking_network
 from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
@@ -58,12 +59,18 @@ def measure_spikes(
     count = _samples(args, keywords) if samples is None else samples
     if count < 1:
         raise BadInput(f"spikes are measured on {count} samples: at least one is needed")
-    counter = _Counter(model, graph)
+    floats = [t for t in (*args, *keywords.values()) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    counter = _Counter(model, graph, bool(floats) and not any(bool(t.any()) for t in floats))
     enter = register_module_forward_pre_hook(counter.enter)
     leave = register_module_forward_hook(counter.leave)
     try:
-        quiet = state_preserved(model, values=True), in_mode(model, mode == "train"), torch.no_grad(), spelt_out(model)
-        with quiet[0], quiet[1], quiet[2], quiet[3], counter:
+        with contextlib.ExitStack() as quiet:
+            quiet.enter_context(torch.random.fork_rng(devices=[]))
+            quiet.enter_context(state_preserved(model, values=True))
+            quiet.enter_context(in_mode(model, mode == "train"))
+            quiet.enter_context(torch.no_grad())
+            quiet.enter_context(spelt_out(model))
+            quiet.enter_context(counter)
             model(*args, **keywords)
     finally:
         enter.remove()
@@ -204,8 +211,9 @@ def _in_units(values: _Values, events: float, valued: float) -> float:
 class _Counter(TorchDispatchMode):
     """Sees every convolution and matrix product of a real forward pass, and which module it runs in."""
 
-    def __init__(self, model: nn.Module, graph: BlockGraph | None) -> None:
+    def __init__(self, model: nn.Module, graph: BlockGraph | None, silent: bool) -> None:
         super().__init__()
+        self.silent = silent  # the inputs
         self.paths = {id(m): n for n, m in model.named_modules()}
         self.weights = {storage_key(p): n for n, p in model.named_parameters()}
         self.stack: list[str] = []
@@ -215,6 +223,7 @@ class _Counter(TorchDispatchMode):
         self.comparisons: dict[str, int] = {}  # that each module did
         self.populations = {} if graph is None else _populations(graph)
         self.kinds: dict[Any, str] = {}
+        self.draws = False  # random numbers
 
     def enter(self, module: nn.Module, _: Any) -> None:
         path = self.paths.get(id(module))
@@ -232,6 +241,7 @@ class _Counter(TorchDispatchMode):
         kind = self.kinds.get(func)
         if kind is None:
             kind = self.kinds[func] = _kind(func)
+            self.draws |= torch.Tag.nondeterministic_seeded in func.tags
         if kind == "conv":
             self._convolution(func, args, out)
         elif kind == "gemm":
@@ -335,8 +345,15 @@ class _Counter(TorchDispatchMode):
         rate = sum(v.active for v in carriers) / max(1, sum(v.elements for v in carriers))
         wanted = None if graph is None else spike_flow(graph).sources
         neurons = tuple(n.record(samples) for n in self.neurons.values() if wanted is None or n.module in wanted)
-        silent = "" if any(v.active for v in carriers) else "; every input is silent"
-        return Spikes(measured=True, source=source + silent, rate=rate, layers=layers, neurons=neurons)
+        notes = [source]
+        if self.draws:
+            notes.append(f"of one run: it draws random numbers, here with seed {torch.initial_seed()}")
+        fires = any(v.active for v in carriers)
+        if self.silent:
+            notes.append("the inputs are silent (all zero)" + ("" if fires else ", so that the counts are 0"))
+        elif not fires:
+            notes.append("nothing fires, so that the counts are 0")
+        return Spikes(measured=True, source="; ".join(notes), rate=rate, layers=layers, neurons=neurons)
 
     def _names(self, graph: BlockGraph | None) -> list[str]:
         """The layers' names: those of the traced step, found by the order of a module's matrix operations."""
@@ -395,7 +412,7 @@ def _populations(graph: BlockGraph) -> dict[str, list[str]]:
     of_op = spiking_network(graph).population_of_op
     names: dict[str, list[str]] = {}
     for k, op in enumerate(graph.ops):
-        if op.phase == "forward" and base_name(graph.op_types[op.type].name) in THRESHOLDS:
+        if op.phase == "forward" and makes_spikes(graph.op_types[op.type].name):
             names.setdefault(op.module, []).append(of_op.get(k, op.module))
     return names
 
@@ -404,7 +421,7 @@ def _kind(func: Any) -> str:
     kind = formulas.matrix_kind(str(func))
     if kind in ("conv", "gemm"):
         return kind
-    return "threshold" if base_name(str(func)) in THRESHOLDS else ""
+    return "threshold" if makes_spikes(str(func)) else ""
 
 
 def _operands(func: Any, args: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,6 +27,7 @@ from pararev_hw.torch_private import (
     watched_python_calls,
 )
 from pararev_hw.tracing import sparse_gradients
+from pararev_hw.tracing.arguments import check_arguments
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
@@ -136,6 +137,8 @@ def _recorded(
     lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
     if lazy is not None:
         raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
+    if loop is None or loop.step is None:
+        check_arguments(model, len(inputs), name)
     fake = fake_mode(allow_non_fake_inputs=True)
     recorder = Recorder(fake, layouts=rules.cuda)
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None

@@ -386,6 +386,12 @@ def test_what_is_not_finite_is_refused_and_silence_is_said() -> None:
     silent = measure_spikes(net, torch.zeros(4, 3, 2, 8, 8), source="zeros", samples=3)
     assert silent is not None
     assert layer_of(silent, "c1").sops == 0
+    assert silent.source == "zeros; the inputs are silent (all zero)"  # biases fire all the same
+    for layer in (net.c1, net.c2, net.fc):
+        nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    silent = measure_spikes(net, torch.zeros(4, 3, 2, 8, 8), source="zeros", samples=3)
+    assert silent is not None and sum(layer.sops for layer in silent.layers) == 0
+    assert silent.source == "zeros; the inputs are silent (all zero), so that the counts are 0"
 
 
 def test_work_hidden_in_fused_kernels_is_counted() -> None:
@@ -447,3 +453,40 @@ def test_products_with_a_vector_are_matrix_products() -> None:
     (layer,) = spikes.layers  # one weight, used twice
     assert (layer.sops, layer.density, layer.dense_macs) == (2 * 3 * 3, 0.5, 2 * 3 * 6)
     assert graph.totals.sops == 18
+
+
+class Noisy(nn.Module):
+    """Spikes that are drawn, by their probability and as dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.drop = nn.Linear(6, 8), nn.Linear(8, 4), nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.drawn = self.drop(torch.bernoulli(torch.sigmoid(self.a(x))))
+        return self.b(self.drawn)  # type: ignore[no-any-return]
+
+
+def test_counts_of_a_network_that_draws_are_of_the_seed_and_say_so() -> None:
+    torch.manual_seed(7)
+    net, x = Noisy(), torch.rand(5, 6)
+    state = torch.get_rng_state()
+    graph, spikes = counted(net, x)
+    assert torch.equal(torch.get_rng_state(), state)  # the user's generator goes on where it was
+    net(x)
+    assert layer_of(spikes, "b").sops * 5 == int((net.drawn != 0).sum()) * 4 > 0
+    assert "seed 7" in spikes.source
+    assert spiking_layers(graph) == {"b": 5 * 8 * 4}  # also where a rate is assumed
+    assert "seed" not in counted(Looped(), events())[1].source
+
+
+def test_a_state_that_forward_asks_for_is_named_with_what_to_do() -> None:
+    class Cells(nn.Module):
+        def forward(self, x: Tensor, mem: Tensor, *, gain: float) -> tuple[Tensor, Tensor]:
+            return x, gain * mem
+
+    with pytest.raises(
+        BadInput, match=r"forward needs mem, gain, which cannot be guessed from x: .*mem=None"
+    ) as refused:
+        trace_step(Cells(), torch.empty(2, 3))
+    assert "wrap the network in a module whose forward(x) makes it" in str(refused.value)
