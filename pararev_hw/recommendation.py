@@ -236,7 +236,11 @@ def _variants(
 def _candidates(step: Traced) -> list[tuple[Traced, list[str]]]:
     """Rewrites that are exact and may pay: everywhere at once, and storing in part, the last blocks first."""
     free: tuple[Kind, ...] = ("share", "split")
-    candidates = [_everywhere(step, free), _everywhere(step, ("fuse", *free))]
+    shared, common = _everywhere(step, ("share",))
+    candidates = []
+    for kinds in (("split",), ("fuse", "split")):
+        rewritten, names = _everywhere(shared, kinds)
+        candidates.append((rewritten, [*common, *names]))
     storable = [o.name for o in find(step, ["store"])]
     for share in STORED_SHARES if storable else ():
         stored = storable[: max(1, round(share * len(storable)))]

@@ -57,8 +57,9 @@ def apply(traced: Traced, chosen: Iterable[str]) -> Traced:
     name may stand for something that another opportunity among them opens, and names that have nothing left to stand
     for are passed over."""
     names = frozenset(chosen)
-    for rewrite in REWRITES.values():
-        opportunities = [o for o in rewrite.find(traced) if o.name in names] if names else []
+    for kind, rewrite in REWRITES.items():
+        asked = any(name.startswith(f"{kind} ") for name in names)  # a name begins with its kind
+        opportunities = [o for o in rewrite.find(traced) if o.name in names] if asked else []
         if opportunities:
             traced = rebuilt(traced, rewrite.apply(traced, opportunities))
     return traced

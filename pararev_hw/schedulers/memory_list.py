@@ -28,10 +28,11 @@ def schedule(problem: SchedulingProblem) -> Schedule:
     It plans without sharing and host clock; the best pass is chosen by what the simulator gives with them. The schedule
     names the waits that keep the limit. Raises Infeasible where not even one task at a time fits.
     """
-    listed = search(problem, PLACEMENTS)
+    bound = lower_bound(problem)
+    listed = search(problem, PLACEMENTS, bound)
     if listed is None:
-        return evaluate_orders(problem, None, "memory-list")
-    return evaluate_orders(problem, listed.lanes, "memory-list", waits=listed.waits)
+        return evaluate_orders(problem, None, "memory-list", problem_bound=bound)
+    return evaluate_orders(problem, listed.lanes, "memory-list", waits=listed.waits, problem_bound=bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,13 @@ class ListedOrders:
 class SafeSearch:
     """A problem and its two directions, with safe orders to begin with; none where nothing that was found fits."""
 
-    def __init__(self, problem: SchedulingProblem) -> None:
+    def __init__(self, problem: SchedulingProblem, bound: tuple[float, str] | None = None) -> None:
         self.problem = problem
         self.held = holding(problem)
         self.forward = SafeDispatch(problem, self.held)
         self.backward = SafeDispatch(problem, self.held, backward=True)
         self.order = problem.topological_order()
-        self.enough_s = lower_bound(problem)[0] * (1 + PROVED)
+        self.enough_s = (lower_bound(problem) if bound is None else bound)[0] * (1 + PROVED)
         self.plain = not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
         self.levels = upward_ranks(problem)
         self.spent = 0
@@ -90,11 +91,12 @@ class SafeSearch:
         return ListedOrders(lanes, waits, listed.starts_s, took_s)
 
 
-def search(problem: SchedulingProblem, placements: int) -> ListedOrders | None:
-    """The best of the ways that `placements` placed tasks allow, None where no order fits the memory."""
+def search(problem: SchedulingProblem, placements: int, bound: tuple[float, str] | None = None) -> ListedOrders | None:
+    """The best of the ways that `placements` placed tasks allow, None where no order fits the memory; `bound` is what
+    `lower_bound` gave for the problem, if it was asked."""
     if not problem.tasks:
         return None
-    work = SafeSearch(problem)
+    work = SafeSearch(problem, bound)
     best: ListedOrders | None = None
     for order in work.safe_orders():
         for rank in ([-level for level in work.levels], _positions(order)):

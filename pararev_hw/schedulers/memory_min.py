@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.schedulers.bounds.memory import least_memory
-from pararev_hw.schedulers.memory_sweep import least_known, unhurried, within
+from pararev_hw.schedulers.memory_sweep import ManyLimits, least_known, many_limits, unhurried, within
 from pararev_hw.types import Schedule, SchedulingProblem
 
 NAME = "memory-min"
@@ -27,8 +27,9 @@ def schedule(problem: SchedulingProblem, latency_bound: float | None = None) -> 
         raise BadInput(f"a latency bound of {latency_bound} seconds: give a positive number")
     allowed_s = math.inf if latency_bound is None else latency_bound * (1 + 1e-12)
     low = least_known(problem)
-    candidates = list(unhurried(problem, NAME))
-    least = within(problem, low, NAME)
+    limits = many_limits(problem, NAME)
+    candidates = list(unhurried(limits))
+    least = within(limits, low)
     in_time = [s for s in ([least] if least else []) + candidates if s.makespan_s <= allowed_s]
     if not in_time:
         fastest = min(candidates, key=lambda s: s.makespan_s)
@@ -38,7 +39,7 @@ def schedule(problem: SchedulingProblem, latency_bound: float | None = None) -> 
         )
     best = min(in_time, key=_order)
     if least is not None and least.makespan_s > allowed_s:
-        best = _halved(problem, best, low, allowed_s)
+        best = _halved(limits, best, low, allowed_s)
     forced, task = least_memory(problem)
     # a peak is that of the clock, which tells no order of what happens in one instant: around tasks that take no time
     # it can be below what their order forces
@@ -52,14 +53,14 @@ def _order(schedule: Schedule) -> tuple[int, float]:
     return schedule.peak_bytes or 0, schedule.makespan_s
 
 
-def _halved(problem: SchedulingProblem, best: Schedule, low: int, allowed_s: float) -> Schedule:
+def _halved(limits: ManyLimits, best: Schedule, low: int, allowed_s: float) -> Schedule:
     """The best of schedules within limits above `low`, at which the latency bound could not be kept."""
     for _ in range(PROBES):
         high = best.peak_bytes or 0
         if high - low <= max(1, CLOSE * high):
             break
         limit = (low + high) // 2
-        candidate = within(problem, limit, NAME)
+        candidate = within(limits, limit)
         if candidate is not None and candidate.makespan_s <= allowed_s:
             best = min(best, candidate, key=_order)
         else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers import forward_backward, heft, memory_list
+from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.bounds.memory import MAX_TASKS, Forced
 from pararev_hw.schedulers.buffer_table import holding, peak_along
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.schedulers.memory_order import least_peak_order
@@ -15,26 +17,46 @@ from pararev_hw.types import Schedule, SchedulingProblem
 PLACEMENTS = 12_000  # tasks placed under each limit
 
 
-def unhurried(problem: SchedulingProblem, name: str) -> Iterator[Schedule]:
+@dataclass(frozen=True, slots=True)
+class ManyLimits:
+    """A problem, what bounds it, and what any two of its tasks force to be alive, whatever the limit (None: too many
+    tasks to say). Schedules go under `name`."""
+
+    problem: SchedulingProblem
+    name: str
+    bound: tuple[float, str]
+    forced: Forced | None
+
+
+def many_limits(problem: SchedulingProblem, name: str) -> ManyLimits:
+    """What is worked out once for all limits."""
+    forced = Forced(problem) if problem.tasks and len(problem.tasks) <= MAX_TASKS else None
+    return ManyLimits(problem, name, lower_bound(problem, forced), forced)
+
+
+def unhurried(limits: ManyLimits) -> Iterator[Schedule]:
     """Schedules that the problem's own limit alone holds back. Raises Infeasible where nothing fits it."""
-    yield evaluate_orders(problem, forward_backward.search(problem, PLACEMENTS), name)
-    yield evaluate_orders(problem, heft.lane_orders(problem), name)
-    listed = memory_list.search(problem, PLACEMENTS)
+    problem, name, bound = limits.problem, limits.name, limits.bound
+    lanes = forward_backward.search(problem, PLACEMENTS, bound=bound)
+    yield evaluate_orders(problem, lanes, name, problem_bound=bound)
+    yield evaluate_orders(problem, heft.lane_orders(problem), name, problem_bound=bound)
+    listed = memory_list.search(problem, PLACEMENTS, bound)
     yield (
-        evaluate_orders(problem, None, name)
+        evaluate_orders(problem, None, name, problem_bound=bound)
         if listed is None
-        else evaluate_orders(problem, listed.lanes, name, waits=listed.waits)
+        else evaluate_orders(problem, listed.lanes, name, waits=listed.waits, problem_bound=bound)
     )
 
 
-def within(problem: SchedulingProblem, limit: int, name: str) -> Schedule | None:
+def within(limits: ManyLimits, limit: int) -> Schedule | None:
     """A schedule that stays within `limit` bytes, judged by the problem as it is; None where none was found."""
+    problem = limits.problem
     tight = replace(problem, memory_limit_bytes=limit)
-    listed = memory_list.search(tight, PLACEMENTS)
+    listed = memory_list.search(tight, PLACEMENTS, lower_bound(tight, limits.forced))
     if listed is None:
         return None
     try:
-        schedule = evaluate_orders(problem, listed.lanes, name, waits=listed.waits)
+        schedule = evaluate_orders(problem, listed.lanes, limits.name, waits=listed.waits, problem_bound=limits.bound)
     except Infeasible:
         return None
     return schedule if schedule.peak_bytes is None or schedule.peak_bytes <= limit else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pararev_hw.errors import BadInput
-from pararev_hw.schedulers.memory_sweep import least_known, unhurried, within
+from pararev_hw.schedulers.memory_sweep import least_known, many_limits, unhurried, within
 from pararev_hw.types import Schedule, SchedulingProblem
 
 NAME = "pareto"
@@ -22,12 +22,13 @@ def schedule(problem: SchedulingProblem, points: int = POINTS) -> Schedule:
     """
     if points < 2:
         raise BadInput(f"a front of {points} points: give at least 2")
-    candidates = list(unhurried(problem, NAME))
+    limits = many_limits(problem, NAME)
+    candidates = list(unhurried(limits))
     low = least_known(problem)
     high = min(candidates, key=lambda s: s.makespan_s).peak_bytes or 0
     if 0 < low < high:
         for k in range(points - 1):
-            candidate = within(problem, round(low * (high / low) ** (k / (points - 1))), NAME)
+            candidate = within(limits, round(low * (high / low) ** (k / (points - 1))))
             if candidate is not None:
                 candidates.append(candidate)
     points_of_front = front(candidates)

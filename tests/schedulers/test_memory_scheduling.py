@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pararev_hw.check import check_schedule
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.bounds.memory import least_memory
+from pararev_hw.schedulers.bounds.memory import Forced, least_memory
 from pararev_hw.schedulers.buffer_table import holding, peak_along, peak_memory, profile, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.simulate import play
@@ -231,6 +231,23 @@ def test_a_front_trades_latency_for_memory_and_every_point_is_a_schedule() -> No
         limited_to = replace(costs, memory_limit_bytes=point.peak_bytes)
         check_schedule(limited_to, point)
     assert schedule.makespan_s == schedule.front[-1].makespan_s
+
+
+@given(limited())
+@settings(max_examples=40, deadline=None)
+def test_what_two_tasks_force_and_exclude_is_found_for_all_at_once_and_for_any_limit(costs: SchedulingProblem) -> None:
+    """Against the definitions in the module, task by task; a bound asked under many limits is that of each limit."""
+    assume(costs.tasks)
+    forced, n = Forced(replace(costs, memory_limit_bytes=None)), len(costs.tasks)
+    together, ordered = forced.side_by_side(range(n)), forced.ordered(range(n))
+    for i, j in product(range(n), repeat=2):
+        both = (forced.touched[i] | forced.touched[j]) & (forced.needed[i] | forced.needed[j])
+        assert together[i, j] == both @ forced.sizes
+        assert ordered[i, j] == bool(forced.after[i] >> j & 1 or forced.after[j] >> i & 1)
+    assert costs.memory_limit_bytes is not None
+    for limit in (costs.memory_limit_bytes, 2 * costs.memory_limit_bytes, costs.memory_limit_bytes):
+        tight = replace(costs, memory_limit_bytes=limit)
+        assert lower_bound(tight, forced) == lower_bound(tight)
 
 
 def test_a_front_has_at_least_two_points_to_try() -> None:

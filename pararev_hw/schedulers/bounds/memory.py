@@ -36,6 +36,7 @@ class Forced:
         self.held = holding(problem) if held is None else held
         n = len(problem.tasks)
         self.after = descendants(n, [(e.src, e.dst) for e in problem.edges])
+        self.pairing_by_overlap: dict[bytes, float] = {}  # what `bounds.overlap` gave for the tasks that may overlap
         self.sizes = np.array(self.held.bytes, np.int64 if self.held.total < 2**62 else object)
         self.touched = np.zeros((n, len(self.sizes)), bool)  # by the task or by something before it
         self.needed = np.zeros((n, len(self.sizes)), bool)  # by the task or by something after it
@@ -59,16 +60,28 @@ class Forced:
         forced_bytes: NDArray[np.int64] = (self.touched & self.needed) @ self.sizes
         return forced_bytes
 
-    def beside(self, i: int, others: Sequence[int]) -> NDArray[np.int64]:
-        """Bytes that must be alive while task i and each of the others run at the same moment."""
-        rows = list(others)
-        both = (self.touched[i] | self.touched[rows]) & (self.needed[i] | self.needed[rows])
-        forced_bytes: NDArray[np.int64] = both @ self.sizes
-        return forced_bytes
+    def side_by_side(self, tasks: Sequence[int]) -> NDArray[np.int64]:
+        """`[tasks, tasks]`: bytes that must be alive while two of the tasks run at the same moment.
 
-    def ordered(self, i: int, j: int) -> bool:
-        """Whether one of two tasks must come before the other."""
-        return bool(self.after[i] >> j & 1 or self.after[j] >> i & 1)
+        Of all bytes, those of buffers that neither touched, or neither needs, are not forced: what is left out for
+        both reasons is taken off once. Sums of whole numbers below 2**53 are exact as floats.
+        """
+        untouched, unneeded = ~self.touched[list(tasks)], ~self.needed[list(tasks)]
+        if self.held.total >= 2**53:
+            rows = [~((u & untouched) | (v & unneeded)) @ self.sizes for u, v in zip(untouched, unneeded, strict=True)]
+            return np.array(rows)
+        parts = [x.astype(np.float64) for x in (untouched, unneeded, untouched & unneeded)]
+        neither_touched, neither_needed, both = ((x * self.sizes) @ x.T for x in parts)
+        return (self.held.total - neither_touched - neither_needed + both).astype(np.int64)
+
+    def ordered(self, tasks: Sequence[int]) -> NDArray[np.bool_]:
+        """`[tasks, tasks]`: whether one of two tasks must come before the other."""
+        n, at = len(self.after), list(tasks)
+        width = (n + 7) // 8
+        packed = np.frombuffer(b"".join(self.after[i].to_bytes(width, "little") for i in at), np.uint8)
+        before = np.unpackbits(packed.reshape(len(at), width), axis=1, count=n, bitorder="little")[:, at]
+        either: NDArray[np.bool_] = (before | before.T).astype(bool)
+        return either
 
 
 def least_memory(problem: SchedulingProblem) -> tuple[int, int | None]:
@@ -82,38 +95,40 @@ def least_memory(problem: SchedulingProblem) -> tuple[int, int | None]:
     return problem.static_bytes + most, alone.index(most) if most else None
 
 
-def excluding_sets(problem: SchedulingProblem, works: Sequence[float]) -> Iterator[list[int]]:
+def excluding_sets(
+    problem: SchedulingProblem, works: Sequence[float], forced: Forced | None = None
+) -> Iterator[list[int]]:
     """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
     held = holding(problem)
     n = len(problem.tasks)
     if not held.matters or n > MAX_TASKS:
         return
     assert held.room is not None
-    forced = Forced(problem, held)
+    forced = forced or Forced(problem, held)
     alone = forced.alone()
     most = max(2, int((MAX_WORK / max(1, len(held.bytes))) ** 0.5))
     # what holds half the room excludes all its like: the heaviest by memory, then by time
     chosen = sorted(range(n), key=lambda i: (-int(alone[i]), -works[i], i))[:most]
-    excludes = {i: set[int]() for i in chosen}
-    for i in chosen:
-        beside = forced.beside(i, chosen)
-        excludes[i] = {j for j, b in zip(chosen, beside.tolist(), strict=True) if b > held.room or forced.ordered(i, j)}
     longest = sorted(chosen, key=lambda i: (-works[i], i))
-    for first in longest[:8]:
-        members = [first]
-        for j in longest:
-            if j != first and all(j in excludes[i] for i in members):
+    excludes = (forced.side_by_side(longest) > held.room) | forced.ordered(longest)
+    for first in range(min(8, len(longest))):
+        members, shut_out = [first], excludes[first].copy()
+        for j in range(len(longest)):
+            if j != first and shut_out[j]:
                 members.append(j)
+                shut_out &= excludes[j]
         if len(members) > 1:
-            yield members
+            yield [longest[k] for k in members]
 
 
-def area_bound(problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float]) -> float:
+def area_bound(
+    problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float], forced: Forced | None = None
+) -> float:
     """Seconds that the buffers need at least to live in the room."""
     held = holding(problem)
     if not held.matters or not held.room or len(problem.tasks) > MAX_TASKS:
         return 0.0
-    after = descendants(len(works), [(e.src, e.dst) for e in problem.edges])
+    after = forced.after if forced else descendants(len(works), [(e.src, e.dst) for e in problem.edges])
     area = 0.0
     for size, users, stays in zip(held.bytes, held.users, held.stays, strict=True):
         life = max(works[i] for i in users)

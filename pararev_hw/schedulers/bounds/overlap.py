@@ -19,36 +19,44 @@ import numpy as np
 from pararev_hw.schedulers.bounds.memory import Forced
 from pararev_hw.schedulers.buffer_table import holding
 from pararev_hw.types import SchedulingProblem
+from pararev_hw.types.problem_arrays import Ints
 
 MAX_TASKS = 400  # 80,000 pairs at most: a second for the solver
 
 
-def pairing_bound(problem: SchedulingProblem) -> float:
-    """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks."""
+def pairing_bound(problem: SchedulingProblem, forced: Forced | None = None) -> float:
+    """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks.
+
+    `forced`, of the same problem under another memory limit, knows what came of the same tasks before.
+    """
     n = len(problem.tasks)
-    held = holding(problem)
     if problem.lanes != 2 or not 1 < n <= MAX_TASKS:
         return 0.0
+    held = holding(problem)
+    forced = forced or Forced(problem, held)
+    overlap = np.triu(~forced.ordered(range(n)), 1)
+    if held.matters:
+        overlap &= forced.side_by_side(range(n)) <= (held.room or 0)
+    key = np.packbits(overlap).tobytes()
+    if key not in forced.pairing_by_overlap:
+        forced.pairing_by_overlap[key] = _best_pairing(problem, *np.nonzero(overlap))
+    return forced.pairing_by_overlap[key]
+
+
+def _best_pairing(problem: SchedulingProblem, first: Ints, second: Ints) -> float:
+    """The bound where the tasks `first[k]` and `second[k]` may overlap, and no others."""
+    n = len(problem.tasks)
     from scipy.optimize import linprog  # late: it takes a third of a second to load
     from scipy.sparse import csr_array
 
-    forced = Forced(problem, held)
     compute = np.array([c.compute_demand for c in problem.tasks])
     bandwidth = np.array([c.bandwidth_demand for c in problem.tasks])
     work = np.array([c.best_s for c in problem.tasks])
     alone = np.maximum(1.0, np.maximum(compute, bandwidth))
-    first, second = [], []
-    for i in range(n):
-        others = [j for j in range(i + 1, n) if not forced.ordered(i, j)]
-        if others and held.matters:
-            fits = forced.beside(i, others) <= (held.room or 0)
-            others = [j for j, f in zip(others, fits.tolist(), strict=True) if f]
-        first += [i] * len(others)
-        second += others
     together = np.maximum(1.0, np.maximum(compute[first] + compute[second], bandwidth[first] + bandwidth[second]))
     pairs = np.arange(len(first))
     both = csr_array(
-        (np.ones(2 * len(first)), (np.concatenate((pairs, pairs)), np.array(first + second, np.int64))),
+        (np.ones(2 * len(first)), (np.concatenate((pairs, pairs)), np.concatenate((first, second)))),
         shape=(len(first), n),
     )
     scale = work.max()
