@@ -1,13 +1,13 @@
 """What to recommend: the front of latency against memory over schedules, launches and rewrites of a step, and on it the
 fastest way, the fastest within a memory limit, and the one of least memory.
 
-The search is bounded by work, not by a clock, so that the same network always gets the same answer; what a step is too
-large for is named in `Study.not_searched`.
+The search is bounded by work, not by a clock, so that the same network always gets the same answer, unless a `Budget`
+says when it must end; what a step is too large for, or what there was no time for, is named in `Study.not_searched`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pararev_hw import graph as graphs
@@ -35,9 +35,26 @@ def _silent(_: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """Seconds for a search; `elapsed_s` tells how many have gone."""
+
+    seconds: float
+    elapsed_s: Callable[[], float]
+
+    @property
+    def left_s(self) -> float:
+        return self.seconds - self.elapsed_s()
+
+    def left_out(self, what: str) -> str:
+        """What there was no time for, in words."""
+        return f"{what}: the {self.seconds:g} s given for the search were over"
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """What may be tried: `scheduler` None is all that are quick, `choices` as `--choices` takes them, `memory_limit`
-    in bytes (None: the memory of the sequential step), `orders` played under the name of `scheduler`."""
+    in bytes (None: the memory of the sequential step), `orders` played under the name of `scheduler`; the `budget` ends
+    it early."""
 
     scheduler: str | None = None
     lanes: int | None = None
@@ -45,6 +62,11 @@ class Search:
     memory_limit: int | None = None
     choices: str = "auto"
     orders: Sequence[Sequence[int]] | None = None
+    budget: Budget | None = None
+
+    def over(self) -> Budget | None:
+        """The budget, where nothing is left of it."""
+        return self.budget if self.budget is not None and self.budget.left_s <= 0 else None
 
 
 def study(
@@ -70,7 +92,10 @@ def study(
     not_searched += left_out
     fastest_launch = base.chosen.launch or "eager"
     for variant in variants:
-        tried += _of_variant(variant, device, search, limit, fastest_launch, progress)
+        if (over := search.over()) is not None:
+            not_searched.append(over.left_out(f"schedules with {', '.join(variant.choices)}"))
+            continue
+        tried += _of_variant(variant, device, search, limit, fastest_launch, progress, not_searched)
     return _decided(base, device, tried, limit, search, tuple(variants), tuple(not_searched))
 
 
@@ -162,20 +187,27 @@ def _front(
         return []
     predictions = []
     for launch in launches:
+        if (over := search.over()) is not None:
+            not_searched.append(over.left_out("schedules between the fastest and the smallest"))
+            break
         progress(f"latency against memory of {graph.model} on {device.name}")
         costed = cost(graph, device, launch)
         if search.scheduler is None:
-            predictions += _pareto(costed, search.lanes)
+            predictions += _pareto(costed, search, not_searched)
         if search.memory_limit is not None:
             predictions += _within(costed, search, limit)
     return predictions
 
 
-def _pareto(costed: CostedGraph, lanes: int | None, points: int = POINTS) -> list[Prediction]:
+def _pareto(costed: CostedGraph, search: Search, not_searched: list[str], points: int = POINTS) -> list[Prediction]:
+    budget = search.budget
+    options: dict[str, float] = {} if budget is None else {"seconds": max(budget.left_s, 1e-3)}
     try:
-        plan = pipeline.plan_costed(costed, "pareto", lanes=lanes, options={"points": points})
+        plan = pipeline.plan_costed(costed, "pareto", lanes=search.lanes, options={"points": points, **options})
     except Infeasible:
         return []
+    if budget is not None and budget.left_s <= 0:
+        not_searched.append(budget.left_out("further schedules between the fastest and the smallest"))
     return [p for point in plan.schedule.front if (p := _predicted(replace(plan, schedule=point))) is not None]
 
 
@@ -220,34 +252,37 @@ def _variants(
             f"rewrites: the step has {ops} operations, more than {MOST_OPS_REWRITES} (name those you want: "
             "--choices split,store)"
         ]
+    if (over := search.over()) is not None:
+        return [], [over.left_out("rewrites")]
     progress(f"rewriting {step.graph.model}")
     if kinds is not None:
         changed, taken = apply_all(step, kinds)
         return ([_variant(changed, [o.name for o in taken])] if taken else []), []
-    variants, names = [], set()
+    variants, names, left_out = [], set(), []
     for rewritten, taken_names in _candidates(step):
         key = frozenset(taken_names)
         if key and key not in names:
             names.add(key)
             variants.append(_variant(rewritten, taken_names))
-    return variants, []
+        if (over := search.over()) is not None:
+            left_out.append(over.left_out("further rewrites"))
+            break
+    return variants, left_out
 
 
-def _candidates(step: Traced) -> list[tuple[Traced, list[str]]]:
+def _candidates(step: Traced) -> Iterator[tuple[Traced, list[str]]]:
     """Rewrites that are exact and may pay: everywhere at once, and storing in part, the last blocks first."""
     free: tuple[Kind, ...] = ("share", "split")
     shared, common = _everywhere(step, ("share",))
-    candidates = []
     for kinds in (("split",), ("fuse", "split")):
         rewritten, names = _everywhere(shared, kinds)
-        candidates.append((rewritten, [*common, *names]))
+        yield rewritten, [*common, *names]
     storable = [o.name for o in find(step, ["store"])]
     for share in STORED_SHARES if storable else ():
         stored = storable[: max(1, round(share * len(storable)))]
         some = apply(step, stored)
         rest, taken = apply_all(some, free)
-        candidates.append((rest, [*stored, *(o.name for o in taken)]))
-    return candidates
+        yield rest, [*stored, *(o.name for o in taken)]
 
 
 def _everywhere(step: Traced, kinds: tuple[Kind, ...]) -> tuple[Traced, list[str]]:
@@ -263,7 +298,13 @@ def _variant(step: Traced, names: Sequence[str]) -> _Variant:
 
 
 def _of_variant(
-    variant: _Variant, device: Hardware, search: Search, limit: int, launch: str, progress: Progress
+    variant: _Variant,
+    device: Hardware,
+    search: Search,
+    limit: int,
+    launch: str,
+    progress: Progress,
+    not_searched: list[str],
 ) -> list[Prediction]:
     """Schedules of a rewritten step, launched as the fastest schedule of the step as traced is."""
     progress(f"scheduling {variant.graph.model} with {', '.join(variant.choices)}")
@@ -275,7 +316,7 @@ def _of_variant(
         except Infeasible:
             continue
     if search.scheduler is None and len(variant.graph.tasks) <= MOST_TASKS_FRONT:
-        predictions += _pareto(costed, search.lanes, POINTS_REWRITTEN)
+        predictions += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
     if search.memory_limit is not None:
         predictions += _within(costed, search, limit)
     return [replace(p, choices=variant.choices) for p in predictions]

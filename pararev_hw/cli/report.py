@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,6 +52,7 @@ from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Study
 
 if TYPE_CHECKING:
+    from pararev_hw.recommendation import Budget
     from pararev_hw.reports.against import OtherReport, SideBySide
     from pararev_hw.tracing import Traced
 
@@ -60,6 +63,15 @@ OrdersOpt = Annotated[
 
 AgainstOpt = Annotated[
     Path | None, typer.Option("--against", metavar="FILE", help="Another report's report.json, to be shown beside.")
+]
+
+SecondsOpt = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds",
+        help="Time to search for less memory and rewrites; what is left out is then said (default: as long as it "
+        "takes, so that a network always gets the same answer).",
+    ),
 ]
 
 
@@ -92,6 +104,7 @@ def report(
     channels_last: ChannelsLastOpt = False,
     spikes: SpikesOpt = "auto",
     choices: SearchChoicesOpt = None,
+    seconds: SecondsOpt = None,
     measure: MeasureOpt = False,
     energy_model: EnergyModelOpt = "device",
     orders_of: OrdersOpt = None,
@@ -120,6 +133,8 @@ def report(
     if row is not None:
         raise BadInput("--row is a row of a sweep: give --sweep DIR too")
     limit = parsed_limit(memory_limit)
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise BadInput(f"--seconds is {seconds}: give a positive number")
     with progress() as tell:
         graph = _graph_file(context, target)
         hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
@@ -145,13 +160,21 @@ def report(
             decided = hardware_named(orders_of, tell)
             plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
             orders = pipeline.lane_orders(step, plan.schedule)
-        search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders)
+        search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders, _budget(seconds))
         study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
         tell("drawing the report")
         script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
         both = None if other is None else reports.side_by_side(study, other)
         written = reports.write_report(study, output, script, both)
     _show(study, both, written, output, json_)
+
+
+def _budget(seconds: float | None) -> Budget | None:
+    """What a search that begins now may take."""
+    from pararev_hw.recommendation import Budget
+
+    began = time.monotonic()
+    return None if seconds is None else Budget(seconds, lambda: time.monotonic() - began)
 
 
 def _report_row(
@@ -161,7 +184,8 @@ def _report_row(
     from pararev_hw import reports, sweeps
     from pararev_hw.costmodels.energy_models import with_energy_model
 
-    others = (*STEP_OPTIONS, "device", "host", "scheduler", "lanes", "memory_limit", "choices", "measure", "orders_of")
+    others = (*STEP_OPTIONS, "device", "host", "scheduler", "lanes", "memory_limit", "choices", "measure", "orders_of",
+              "seconds")  # fmt: skip
     unheard = "TARGET" if context.params["target"] is not None else option_given(context, others)
     if unheard is not None:
         raise BadInput(f"--sweep {folder} says what is reported: leave {unheard} out")
@@ -183,6 +207,8 @@ def _show(study: Study, both: SideBySide | None, written: Sequence[Path], output
         return
     for line in (*reports.answer_lines(study), *reports.insights(study)):
         out.print(Text(line))
+    for left_out in study.not_searched:
+        out.print(Text(f"Not searched: {left_out}."))
     out.print(reports.study_table(study))
     if any(layer.time_s for layer in study.layers):
         out.print(reports.longest_layers_table(study.layers, out.width))

@@ -70,7 +70,7 @@ def schedule(
     ] = None,
     memory_limit: MemoryLimitOpt = None,
     seconds: Annotated[
-        float | None, typer.Option("--seconds", help="Time for the scheduler to search (local-search, exact).")
+        float | None, typer.Option("--seconds", help="Time for the scheduler to search (local-search, exact, pareto).")
     ] = None,
     workers: Annotated[int | None, typer.Option("--workers", help="Searches that exact runs in parallel.")] = None,
     latency_bound: Annotated[

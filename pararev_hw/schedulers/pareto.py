@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -13,26 +15,34 @@ NAME = "pareto"
 POINTS = 12
 
 
-def schedule(problem: SchedulingProblem, points: int = POINTS) -> Schedule:
+def schedule(problem: SchedulingProblem, points: int = POINTS, seconds: float | None = None) -> Schedule:
     """The fastest schedule that was found, with the whole front in `front`: least memory first, fastest last.
 
     The memory limits that are tried are `points` steps of equal ratio from what one task at a time needs to what the
     fastest schedule needs; under each, `memory-list` looks for the best schedule. Every point is a schedule of its own,
-    with the waits that keep its peak. Raises Infeasible where nothing fits a memory limit of the problem.
+    with the waits that keep its peak. After `seconds` no further limit is tried, and a note says how many were. Raises
+    Infeasible where nothing fits a memory limit of the problem.
     """
     if points < 2:
         raise BadInput(f"a front of {points} points: give at least 2")
+    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
+        raise BadInput(f"a front in {seconds} seconds: give a positive number")
+    ends = math.inf if seconds is None else time.monotonic() + seconds
     limits = many_limits(problem, NAME)
     candidates = list(unhurried(limits))
     low = least_known(problem)
+    notes: tuple[str, ...] = ()
     high = min(candidates, key=lambda s: s.makespan_s).peak_bytes or 0
     if 0 < low < high:
         for k in range(points - 1):
+            if time.monotonic() >= ends:
+                notes = (f"{k} of {points - 1} memory limits were tried in the {seconds:g} s given",)
+                break
             candidate = within(limits, round(low * (high / low) ** (k / (points - 1))))
             if candidate is not None:
                 candidates.append(candidate)
     points_of_front = front(candidates)
-    return replace(points_of_front[-1], front=points_of_front)
+    return replace(points_of_front[-1], front=points_of_front, notes=(*points_of_front[-1].notes, *notes))
 
 
 def front(schedules: Iterable[Schedule]) -> tuple[Schedule, ...]:

@@ -47,6 +47,24 @@ def test_nothing_that_was_tried_beats_what_is_recommended(study: Study) -> None:
     assert study.chosen is named["within_memory"]
 
 
+def test_a_search_ends_with_its_budget_and_says_what_it_left_out(step: Traced, device: Device) -> None:
+    spent = iter([0.0] * 2 + [9.0] * 50)  # over after the front was begun
+    budget = recommendation.Budget(2.5, lambda: next(spent))
+    study = recommendation.study(step, device, Search(budget=budget))
+    assert all(line.endswith("the 2.5 s given for the search were over") for line in study.not_searched)
+    assert [line.split(":")[0] for line in study.not_searched] == [
+        "further schedules between the fastest and the smallest",
+        "rewrites",
+    ]
+    assert not any(p.choices for p in study.predictions)
+    over = recommendation.study(step, device, Search(budget=recommendation.Budget(1.0, lambda: 1.0)))
+    assert [line.split(":")[0] for line in over.not_searched] == [
+        "schedules between the fastest and the smallest",
+        "rewrites",
+    ]
+    assert over.chosen.latency_s <= over.sequential.latency_s
+
+
 def test_the_front_falls_in_latency_as_memory_grows(study: Study) -> None:
     assert len(study.front) >= 3
     for a, b in pairwise(study.front):

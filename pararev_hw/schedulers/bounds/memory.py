@@ -72,7 +72,8 @@ class Forced:
             return np.array(rows)
         parts = [x.astype(np.float64) for x in (untouched, unneeded, untouched & unneeded)]
         neither_touched, neither_needed, both = ((x * self.sizes) @ x.T for x in parts)
-        return (self.held.total - neither_touched - neither_needed + both).astype(np.int64)
+        forced_bytes: NDArray[np.int64] = (self.held.total - neither_touched - neither_needed + both).astype(np.int64)
+        return forced_bytes
 
     def ordered(self, tasks: Sequence[int]) -> NDArray[np.bool_]:
         """`[tasks, tasks]`: whether one of two tasks must come before the other."""
