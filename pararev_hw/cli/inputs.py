@@ -59,6 +59,10 @@ def measured_for(
     )
 
 
+# endings of networks, and of weights, of which the tracer says what they lack
+OF_NETWORKS = ("py", "onnx", "nir", "pt", "pth", "ckpt", "safetensors", "bin")
+
+
 def format_of(source: str, format_: str | None) -> str | None:
     """The format of a graph file, None where `source` names a network."""
     from pararev_hw.task_graph_files import FORMATS
@@ -66,7 +70,7 @@ def format_of(source: str, format_: str | None) -> str | None:
     if format_ is not None and format_ not in FORMATS:
         raise unknown_name("format", format_, FORMATS)
     ending = Path(source).suffix.lower().removeprefix(".")
-    if format_ is None and ending not in (*FORMATS, "py", "onnx", "nir") and Path(source).is_file():
+    if format_ is None and ending not in (*FORMATS, *OF_NETWORKS) and Path(source).is_file():
         raise BadInput(f"{source}: the name does not tell what it holds: give --format {' or '.join(FORMATS)}")
     return format_ or (ending if ending in FORMATS else None)
 

@@ -14,7 +14,7 @@ from pararev_hw.reports import naming, svg, units
 from pararev_hw.reports.layered import Layout, layout, reduced, successors
 from pararev_hw.types import PHASES, Study, Task
 
-LEFT, RIGHT = 30.0, svg.WIDTH - 30.0
+LEFT = MARGIN = 30.0
 MOST_NODES = 300  # of a panel, before chains are folded; a panel that is larger still is cut, and says so
 LABEL_PX = 11.0
 LABEL_ROOM_PX = 100.0
@@ -43,17 +43,18 @@ class _Style:
     gap: float  # between columns
     most_rows: int
     named: bool
+    right: float = svg.WIDTH - MARGIN
 
 
 _NAMED = _Style(row=28, box=20, gap=16, most_rows=6, named=True)
 _COMPACT = _Style(row=13, box=9, gap=6, most_rows=10, named=False)
 
 
-def graph_svg(study: Study) -> str:
+def graph_svg(study: Study, width: float = svg.WIDTH) -> str:
     """The block-dependency graph as one SVG document."""
     tasks = study.chosen_graph.tasks
-    legend, y = _legend(study), 44.0
-    parts = [legend]
+    legend, y = svg.legend(_legend(study), LEFT, width - MARGIN)
+    parts, y = [legend], y + 24
     later = [p for p in PHASES[1:] if any(t.phase == p for t in tasks)]
     panels: list[tuple[tuple[str, ...], _Style, str]] = [
         (("forward",), _NAMED, "Forward: tasks in one column may run at the same time")
@@ -63,29 +64,22 @@ def graph_svg(study: Study) -> str:
     for phases, style, heading in panels:
         inside = [i for i, t in enumerate(tasks) if t.phase in phases]
         if inside:
-            drawn, y = _panel(study, inside, style, heading, y)
+            drawn, y = _panel(study, inside, replace(style, right=width - MARGIN), heading, y)
             parts.append(drawn)
     label = f"Block-dependency graph of {study.graph.model}: {len(tasks)} tasks"
-    return svg.figure(y, label, parts, "graph")
+    return svg.figure(y, label, parts, "graph", width)
 
 
-def _legend(study: Study) -> str:
-    parts, x = [], LEFT
-    for phase in PHASES:
-        if any(t.phase == phase for t in study.chosen_graph.tasks):
-            parts.append(svg.element("rect", x=x, y=10, width=14, height=12, rx=2, class_=f"p-{phase}"))
-            parts.append(svg.text(x + 20, 20, phase))
-            x += 20 + svg.text_width(phase) + 22
-    if any(t.branch == "join" for t in study.chosen_graph.tasks):
-        parts.append(svg.element("circle", cx=x + 7, cy=16, r=7, class_="p-forward"))
-        parts.append(svg.text(x + 20, 20, "sum that joins branches"))
-        x += 20 + svg.text_width("sum that joins branches") + 22
-    if study.critical_path.tasks:
-        length = study.critical_path.length
-        label = "critical path" + (f", {units.seconds(length)}" if study.critical_path.weight == "time_s" else "")
-        parts.append(svg.element("path", d=f"M{svg.number(x)} 16h14", class_="critical", stroke_width=3))
-        parts.append(svg.text(x + 20, 20, label))
-    return "".join(parts)
+def _legend(study: Study) -> list[tuple[str, str, str]]:
+    tasks, path = study.chosen_graph.tasks, study.critical_path
+    phases = {t.phase for t in tasks}
+    items: list[tuple[str, str, str]] = [("rect", f"p-{phase}", phase) for phase in PHASES if phase in phases]
+    if any(t.branch == "join" for t in tasks):
+        items.append(("circle", "p-forward", "sum that joins branches"))
+    if path.tasks:
+        length = f", {units.seconds(path.length)}" if path.weight == "time_s" else ""
+        items.append(("line", "critical", f"critical path{length}"))
+    return items
 
 
 def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str, y: float) -> tuple[str, float]:
@@ -102,7 +96,7 @@ def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str, y: 
     path = [k for k, node in enumerate(nodes) if node.critical]
     drawn_edges = reduced(len(nodes), edges, frozenset(pairwise(path)))
     drawn, bottom = _bands(nodes, layout(len(nodes), drawn_edges, path, style.most_rows), style, y + 22)
-    return svg.text(LEFT, y + 12, svg.shorten(title, RIGHT - LEFT), "strong") + drawn, bottom + 16
+    return svg.text(LEFT, y + 12, svg.shorten(title, style.right - LEFT), "strong") + drawn, bottom + 16
 
 
 def _nodes(study: Study, inside: Sequence[int]) -> tuple[list[_Node], list[tuple[int, int]]]:
@@ -178,7 +172,7 @@ def _bands(nodes: Sequence[_Node], drawing: Layout, style: _Style, y: float) -> 
     headings: list[str] = []
     for band in range(columns[-1].band + 1):
         inside = [c for c, column in enumerate(columns) if column.band == band]
-        drawn = _headings(nodes, drawing, columns, inside, bottom)
+        drawn = _headings(nodes, drawing, columns, inside, bottom, style.right)
         headings.append(drawn)
         tops.append(bottom + (18 if drawn else 0))
         rows = 1 + max(slot.row for c in inside for slot in drawing.columns[c])
@@ -212,7 +206,7 @@ def _wrapped(nodes: Sequence[_Node], drawing: Layout, style: _Style) -> list[_Co
     band, x = 0, LEFT
     for slots in drawing.columns:
         width = max((_width(nodes[s.node], style) for s in slots if s.node is not None), default=4.0)
-        if x + width > RIGHT and x > LEFT:
+        if x + width > style.right and x > LEFT:
             band, x = band + 1, LEFT
         columns.append(_Column(band, x, width))
         x += width + style.gap
@@ -220,7 +214,12 @@ def _wrapped(nodes: Sequence[_Node], drawing: Layout, style: _Style) -> list[_Co
 
 
 def _headings(
-    nodes: Sequence[_Node], drawing: Layout, columns: Sequence[_Column], inside: Sequence[int], y: float
+    nodes: Sequence[_Node],
+    drawing: Layout,
+    columns: Sequence[_Column],
+    inside: Sequence[int],
+    y: float,
+    limit: float,
 ) -> str:
     """Names of the sections over the columns of one band in which they lie, where there is room."""
     spans: dict[str, tuple[float, float]] = {}
@@ -233,7 +232,7 @@ def _headings(
     parts, free = [], LEFT
     for section, (left, right) in sorted(spans.items(), key=lambda item: (item[1], item[0])):
         x = max(left, free)
-        room = max(right, min(RIGHT, x + 40)) - x
+        room = max(right, min(limit, x + 40)) - x
         label = next((n for n in naming.abbreviations(section) if svg.text_width(n, 11) <= room), "")
         if label:
             line = f"M{svg.number(x)} {svg.number(y + 15)}H{svg.number(max(right, x + svg.text_width(label, 11)))}"

@@ -10,16 +10,20 @@ from typing import Any
 from pararev_hw.atomic import write_files
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
-from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
+from pararev_hw.reports.front import fronts_svg
+from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
 from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
 from pararev_hw.reports.unknown_work import unknown_work_lines
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 
 NAME_PX, GAP, VALUE_PX = 176.0, 24.0, 66.0
-ROW, BAR = 46.0, 15.0
-COLUMN_PX = (svg.WIDTH - NAME_PX - 24.0 - 2 * GAP) / 3
+BAR, BETWEEN = 15.0, 12.0
+SEQUENTIAL, FASTEST = "sequential", "fastest"
+WITHIN, WITHIN_LIMIT = "fastest within the sequential step's memory", "fastest within the limit"
+_CLASSES = {SEQUENTIAL: "r-optimizer", WITHIN: "p-backward", WITHIN_LIMIT: "p-backward", FASTEST: "p-forward"}
 
-_QUANTITIES: tuple[tuple[str, Callable[[Prediction], float | None], Callable[[float | None], str]], ...] = (
+_Quantity = tuple[str, Callable[[Prediction], float | None], Callable[[float | None], str]]
+_QUANTITIES: tuple[_Quantity, ...] = (
     ("latency", lambda p: p.latency_s, units.seconds),
     ("peak memory", lambda p: p.peak_bytes, units.size),
     ("energy", lambda p: p.energy_j.get("total"), units.joules),
@@ -79,54 +83,89 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def compare_svg(comparison: Comparison) -> str:
-    """A pair of bars per network for latency, memory and energy, as one SVG document."""
-    parts = [_legend()]
-    for k, (name, value_of, show) in enumerate(_QUANTITIES):
-        left = NAME_PX + k * (COLUMN_PX + GAP)
-        parts.append(svg.text(left, 56, f"{name} per step" if name != "peak memory" else name, "strong"))
-        values = [[value_of(p) for p in (s.sequential, s.chosen)] for s in comparison.studies]
-        most = max((v for pair in values for v in pair if v is not None), default=0.0)
-        for row, pair in enumerate(values):
-            for j, value in enumerate(pair):
-                y = 68 + row * ROW + j * (BAR + 2)
-                width = (COLUMN_PX - VALUE_PX) * value / most if value and most > 0 else 0.0
-                if value is not None:
-                    kind = ("r-optimizer", "p-forward")[j]
-                    tooltip = f"{comparison.studies[row].graph.model}, {('sequential', 'parallel')[j]}: {show(value)}"
-                    box = {"x": left, "y": y, "width": max(width, 1.0), "height": BAR}
-                    parts.append(svg.element("rect", svg.title(tooltip), class_=kind, **box))
-                parts.append(svg.text(left + width + 6, y + BAR - 4, show(value), "small"))
-    for row, study in enumerate(comparison.studies):
-        name = svg.shorten(study.graph.model, NAME_PX - 36)
-        middle = 68 + row * ROW + BAR + 5
-        parts.append(f"<g>{svg.title(study.graph.model)}{svg.text(NAME_PX - 12, middle, name, 'end')}</g>")
+def shown_ways(study: Study) -> tuple[tuple[str, Prediction], ...]:
+    """The ways that a comparison shows of a network: sequential, the fastest within the memory of that step, the
+    fastest (within the limit, where one is given); the second only where it is neither of the others."""
+    within = study.recommended("within_memory")
+    between = () if within is None or within is study.sequential or within is study.chosen else ((WITHIN, within),)
+    chosen = WITHIN_LIMIT if study.limit_given else FASTEST
+    return ((SEQUENTIAL, study.sequential), *between, (chosen, study.chosen))
+
+
+def compare_svg(comparison: Comparison, width: float = svg.WIDTH) -> str:
+    """Bars of every network for latency, memory and energy, as one SVG document: side by side, or where that is too
+    narrow one beneath the other."""
+    present = {name for s in comparison.studies for name, _ in shown_ways(s)}
+    legend, y = svg.legend([("rect", _CLASSES[n], n) for n in _CLASSES if n in present], 12.0, width - 12.0)
+    stacked = width < svg.WIDTH
+    name_px = 12.0 if stacked else NAME_PX
+    column_px = width - 24.0 if stacked else (width - NAME_PX - 24.0 - 2 * GAP) / 3
+    parts, bottom = [legend], y
+    for k, quantity in enumerate(_QUANTITIES):
+        top = (bottom if stacked else y) + 36
+        left = name_px if stacked else name_px + k * (column_px + GAP)
+        if not stacked and k == 0:
+            parts += _names(comparison, top + 12)
+        drawn, bottom = _bars(comparison, quantity, (left, top), column_px, stacked)
+        parts.append(drawn)
     label = f"Latency, memory and energy per step of {len(comparison.studies)} networks on {comparison.device.title}"
-    return svg.figure(68 + len(comparison.studies) * ROW + 12, label, parts, "compare")
+    return svg.figure(bottom, label, parts, "compare", width)
 
 
-def _legend() -> str:
-    parts, x = [], NAME_PX
-    for kind, label in (("r-optimizer", "sequential"), ("p-forward", "parallel, as recommended")):
-        parts.append(svg.element("rect", x=x, y=10, width=14, height=12, rx=2, class_=kind))
-        parts.append(svg.text(x + 20, 20, label))
-        x += 20 + svg.text_width(label) + 22
-    return "".join(parts)
+def _bars(
+    comparison: Comparison, quantity: _Quantity, place: tuple[float, float], column_px: float, named: bool
+) -> tuple[str, float]:
+    """The bars of one quantity from `place` down, under the networks' names where `named`. Gives the bottom too."""
+    name, value_of, show = quantity
+    left, top = place
+    parts = [svg.text(left, top, name if name == "peak memory" else f"{name} per step", "strong")]
+    values = [value_of(p) for s in comparison.studies for _, p in shown_ways(s)]
+    most = max((v for v in values if v is not None), default=0.0)
+    y = top + 12
+    for study in comparison.studies:
+        if named:
+            parts.append(svg.text(left, y + 10, svg.shorten(study.graph.model, column_px), "quiet"))
+            y += 16
+        for way, p in shown_ways(study):
+            value = value_of(p)
+            size = (column_px - VALUE_PX) * value / most if value and most > 0 else 0.0
+            if value is not None:
+                tooltip = svg.title(f"{study.graph.model}, {way}: {show(value)}")
+                box = {"x": left, "y": y, "width": max(1.0, size), "height": BAR}
+                parts.append(svg.element("rect", tooltip, class_=_CLASSES[way], **box))
+            parts.append(svg.text(left + size + 6, y + BAR - 4, show(value), "small"))
+            y += BAR + 2
+        y += BETWEEN
+    return "".join(parts), y
+
+
+def _names(comparison: Comparison, y: float) -> list[str]:
+    """The networks' names beside their bars."""
+    parts = []
+    for study in comparison.studies:
+        height = (BAR + 2) * len(shown_ways(study))
+        name = svg.shorten(study.graph.model, NAME_PX - 36)
+        words = svg.text(NAME_PX - 12, y + height / 2 + 4, name, "end")
+        parts.append(f"<g>{svg.title(study.graph.model)}{words}</g>")
+        y += height + BETWEEN
+    return parts
 
 
 def comparison_html(comparison: Comparison) -> str:
     """The comparison as one HTML document that needs nothing but itself."""
-    pairs = [[(f"{name}, sequential", True), ("parallel", True)] for name in ("latency", "memory", "energy")]
-    heads = [("network", False), ("batch", True), *pairs[0], ("gain", True), *pairs[1], *pairs[2]]
+    heads = [("network", False), ("batch", True), ("way", False), ("schedule", False), ("latency", True),
+             ("gain", True), ("memory", True), ("energy", True)]  # fmt: skip
+    with_fronts = all(s.front for s in comparison.studies) and bool(comparison.studies)
     return render(
         "compare.html.j2",
         title=f"{len(comparison.studies)} networks on {comparison.device.title}",
         device=comparison.device.title,
         count=len(comparison.studies),
         answer=comparison_lines(comparison),
-        picture_svg=markup(compare_svg(comparison)),
+        bars=both_widths(compare_svg, comparison),
+        fronts=both_widths(fronts_svg, comparison) if with_fronts else None,
         heads=heads,
-        rows=[_row(study) for study in comparison.studies],
+        rows=[row for study in comparison.studies for row in _rows(study)],
         answers=[(s.graph.model, phrasing.answer(s)) for s in comparison.studies],
         assumptions=list(dict.fromkeys(a for s in comparison.studies for a in assumptions(s))),
         not_modelled=list(dict.fromkeys(a for s in comparison.studies for a in not_modelled(s))),
@@ -202,19 +241,28 @@ def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:
     return line + (f" Largest batch that fits: {batches}." if batches else "")
 
 
-def _row(study: Study) -> Row:
-    before, after = study.sequential, study.chosen
-    gain = phrasing.ratio(before.latency_s, after.latency_s)
-    cells: list[Cell] = [words_cell(study.graph.model), (str(study.graph.batch), study.graph.batch)]
-    for name, value_of, show in _QUANTITIES:
-        cells += [(show(value_of(p)), value_of(p)) for p in (before, after)]
-        if name == "latency":
-            cells.append(("-" if gain is None else units.times(gain), gain))
-    return Row(tuple(cells))
+def _rows(study: Study) -> list[Row]:
+    """A row for each way that is shown of a network."""
+    rows = []
+    for way, p in shown_ways(study):
+        gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
+        cells: list[Cell] = [
+            words_cell(study.graph.model),
+            (str(study.graph.batch), study.graph.batch),
+            words_cell(way),
+            words_cell(", ".join((f"{p.scheduler} {phrasing.way(p, study.device)}", *p.choices))),
+        ]
+        for name, value_of, show in _QUANTITIES:
+            cells.append((show(value_of(p)), value_of(p)))
+            if name == "latency":
+                cells.append(("-" if gain is None else units.times(gain), gain))
+        rows.append(Row(tuple(cells), strong=p is study.chosen))
+    return rows
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
-    """Writes compare.html, compare.json and compare.svg into `folder` and gives their paths in that order.
+    """Writes compare.html, compare.json, compare.svg and, where there are fronts, fronts.svg into `folder` and gives
+    their paths in that order.
 
     Raises BadFile where they cannot be written, as `write_report` does.
     """
@@ -223,4 +271,6 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, ...]:
         "compare.json": dump(comparison_document(comparison)),
         "compare.svg": compare_svg(comparison),
     }
+    if comparison.studies and all(s.front for s in comparison.studies):
+        contents["fronts.svg"] = fronts_svg(comparison)
     return write_files(Path(folder), contents)

@@ -15,7 +15,7 @@ from pararev_hw.reports import naming, phrasing, svg, units
 from pararev_hw.reports.axis import TimeAxis
 from pararev_hw.types import PHASES, BlockGraph, Placement, Prediction, Study, Task
 
-LEFT, RIGHT = 84.0, svg.WIDTH - 34.0
+LEFT, MARGIN = 84.0, 34.0
 CLOSE_UP_TASKS = 40  # steps of more tasks get a close-up
 CLOSE_UP_TYPICAL = 14  # typical tasks across the width of the close-up: some 60 px each
 MOST_BRACKET_ROWS = 3
@@ -40,24 +40,26 @@ class _Chart:
         return f"{p.task}: {self.phase(p.task)}, {span}, {self.noun} {p.lane}{critical}"
 
 
-def gantt_svg(study: Study) -> str:
+def gantt_svg(study: Study, width: float = svg.WIDTH) -> str:
     """The Gantt chart of the sequential and the chosen schedule as one SVG document."""
     chart = _chart(study.chosen_graph, study)
     shown = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
     end_s = max(max(p.latency_s, p.schedule.makespan_s, _last_end(p)) for p in shown)
-    axis = TimeAxis(0.0, end_s, LEFT, RIGHT)
+    right = width - MARGIN
+    axis = TimeAxis(0.0, end_s, LEFT, right)
     window = _busiest(study.chosen)
-    parts, y = [_legend(chart, study)], 44.0
+    legend, y = _legend(chart, study, right)
+    parts, top, y = [legend], y + 36, y + 24
     for prediction in shown:
         marked = window if prediction is study.chosen else None
         drawn, y = _panel(
             _chart(study.graph_of(prediction), study), prediction, axis, y, _heading(prediction, study), "panel", marked
         )
         parts.append(drawn)
-    parts.insert(1, axis.draw(56.0, y))
+    parts.insert(1, axis.draw(top, y))
     y += 34
     if window is not None:
-        axis = TimeAxis(*window, LEFT, RIGHT)
+        axis = TimeAxis(*window, LEFT, right)
         inside = [p for p in study.chosen.schedule.placements if p.end_s > window[0] and p.start_s < window[1]]
         noted = f"Close-up of the stretch marked above: {len(inside)} tasks"
         drawn, bottom = _panel(chart, study.chosen, axis, y, noted, "close-up", None)
@@ -66,7 +68,7 @@ def gantt_svg(study: Study) -> str:
     label = f"Gantt chart of {study.graph.model} on {study.device.title}: " + "; ".join(
         _heading(p, study) for p in shown
     )
-    return svg.figure(y, label, parts, "gantt")
+    return svg.figure(y, label, parts, "gantt", width)
 
 
 def _chart(graph: BlockGraph, study: Study) -> _Chart:
@@ -90,18 +92,11 @@ def _heading(prediction: Prediction, study: Study) -> str:
     return f"{way[:1].upper()}{way[1:]}, {units.seconds(prediction.latency_s)}"
 
 
-def _legend(chart: _Chart, study: Study) -> str:
+def _legend(chart: _Chart, study: Study, right: float) -> tuple[str, float]:
     present = {chart.phase(p.task) for s in (study.sequential, study.chosen) for p in s.schedule.placements}
-    parts, x = [], LEFT
-    for phase in (*PHASES, "other"):
-        if phase in present:
-            parts.append(svg.element("rect", x=x, y=10, width=14, height=12, rx=2, class_=f"p-{phase}"))
-            parts.append(svg.text(x + 20, 20, phase))
-            x += 20 + svg.text_width(phase) + 22
-    if chart.critical:
-        parts.append(svg.element("path", d=f"M{svg.number(x)} 16h14", class_="critical", stroke_width=3))
-        parts.append(svg.text(x + 20, 20, "critical path"))
-    return "".join(parts)
+    items = [("rect", f"p-{phase}", phase) for phase in (*PHASES, "other") if phase in present]
+    items += [("line", "critical", "critical path")] if chart.critical else []
+    return svg.legend(items, LEFT, right)
 
 
 def _row_height(lanes: int) -> float:
@@ -120,7 +115,7 @@ def _panel(
     """One schedule from `y` down: heading, brackets, the host's row, a row per lane in use. Gives its bottom too."""
     placements = [p for p in prediction.schedule.placements if p.end_s >= axis.start_s and p.start_s <= axis.end_s]
     overview = class_ == "panel"
-    parts = [svg.text(LEFT, y + 12, svg.shorten(heading, RIGHT - LEFT), "strong")]
+    parts = [svg.text(LEFT, y + 12, svg.shorten(heading, axis.right - LEFT), "strong")]
     y += 20
     brackets, y = _brackets(chart, placements, axis, y)
     parts.append(brackets)
@@ -134,7 +129,7 @@ def _panel(
     every = max(1, round(14 / height))
     for k, lane in enumerate(lanes):
         parts.append(
-            svg.element("rect", x=LEFT, y=rows[lane] + 1, width=RIGHT - LEFT, height=height - 2, class_="band")
+            svg.element("rect", x=LEFT, y=rows[lane] + 1, width=axis.right - LEFT, height=height - 2, class_="band")
         )
         if k % every == 0:
             parts.append(svg.text(LEFT - 8, rows[lane] + height / 2 + 4, f"{chart.noun} {lane}", "end quiet"))

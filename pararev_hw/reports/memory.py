@@ -9,29 +9,30 @@ from pararev_hw.reports.axis import TimeAxis
 from pararev_hw.reports.curve import Steps, steps, thin
 from pararev_hw.types import Study
 
-LEFT, RIGHT = 84.0, svg.WIDTH - 34.0
+LEFT, MARGIN = 84.0, 34.0
+LEGEND_PX = 92.0  # of its first words
 PLOT_HEIGHT = 300.0
 MOST_POINTS = 2000
 
 
-def memory_svg(study: Study) -> str:
+def memory_svg(study: Study, width: float = svg.WIDTH) -> str:
     """Live memory over time as one SVG document."""
     chosen = steps(study.chosen.memory, study.chosen.latency_s)
     if chosen is None:
         tooltip = "No memory curve: the prediction holds none."
-        return svg.figure(60, tooltip, [svg.text(LEFT, 34, tooltip, "quiet")], "memory")
+        return svg.figure(60, tooltip, [svg.text(12, 34, tooltip, "quiet")], "memory", width)
     before = steps(study.sequential.memory, study.sequential.latency_s) if study.best != 0 else None
     chosen = thin(chosen, MOST_POINTS)
     before = thin(before, MOST_POINTS) if before else None
     curves = (chosen, before) if before else (chosen,)
-    axis = TimeAxis(0.0, max(c.end_s for c in curves), LEFT, RIGHT)
+    axis = TimeAxis(0.0, max(c.end_s for c in curves), LEFT, width - MARGIN)
     highest = max(max(c.total) for c in curves)
-    legend, top = _legend(chosen, before)
+    legend, top = _legend(chosen, before, axis.right)
     top += 34  # room for the label of a peak
     bottom = top + PLOT_HEIGHT
     per_byte = PLOT_HEIGHT / highest if highest > 0 else 0.0
 
-    parts = [legend, axis.draw(top, bottom), _levels(highest, per_byte, bottom)]
+    parts = [legend, axis.draw(top, bottom), _levels(highest, per_byte, bottom, axis.right)]
     parts += _areas(chosen, axis, per_byte, bottom)
     parts.append(_peak(chosen, axis, per_byte, bottom))
     if before:
@@ -46,28 +47,31 @@ def memory_svg(study: Study) -> str:
             )
         )  # fmt: skip
     label = f"Live memory over time of {study.graph.model}: peak {units.size(max(chosen.total))}"
-    return svg.figure(bottom + 30, label, parts, "memory")
+    return svg.figure(bottom + 30, label, parts, "memory", width)
 
 
-def _legend(curve: Steps, before: Steps | None) -> tuple[str, float]:
+def _legend(curve: Steps, before: Steps | None, right: float) -> tuple[str, float]:
     """Colours of the roles with what each holds at the peak, wrapped into lines. Gives its bottom too."""
-    parts, x, y = [svg.text(LEFT, 20, "At the peak:", "strong")], LEFT + 92.0, 20.0
+    left = LEFT if right > svg.NARROW else 12.0
+    parts, x, y = [svg.text(left, 20, "At the peak:", "strong")], left + LEGEND_PX, 20.0
     # Highest layer first, as the areas lie.
     for role in reversed(list(curve.bytes)):
         if max(curve.bytes[role]) == 0:
             continue
         words_ = f"{role} {units.size(curve.bytes[role][curve.peak])}"
         width = 20 + svg.text_width(words_) + 14
-        if x + width > RIGHT:
-            x, y = LEFT + 92.0, y + 20
+        if x + width > right:
+            x, y = left + LEGEND_PX, y + 20
         parts.append(svg.element("rect", x=x, y=y - 10, width=14, height=12, rx=2, class_=_class(role)))
         parts.append(svg.text(x + 20, y, words_))
         x += width
     if before:
         y += 20
-        d = f"M{svg.number(LEFT + 92)} {svg.number(y - 4)}h22"
+        d = f"M{svg.number(left + LEGEND_PX)} {svg.number(y - 4)}h22"
         parts.append(svg.element("path", d=d, class_="critical", stroke_width=1.2))
-        parts.append(svg.text(LEFT + 120, y, f"the sequential step, all roles: peak {units.size(max(before.total))}"))
+        parts.append(
+            svg.text(left + LEGEND_PX + 28, y, f"the sequential step, all roles: peak {units.size(max(before.total))}")
+        )
     return "".join(parts), y
 
 
@@ -75,14 +79,14 @@ def _class(role: str) -> str:
     return f"r-{role}" if role in svg.ROLE_COLOURS else "r-other"
 
 
-def _levels(highest: float, per_byte: float, bottom: float) -> str:
+def _levels(highest: float, per_byte: float, bottom: float, right: float) -> str:
     """Horizontal grid lines at round numbers of MiB or GiB."""
     unit, name = units.scale(highest, "B")
     parts = []
     levels = units.ticks(highest / unit, 8)
     for level, label in zip(levels, units.labels(levels), strict=True):
         y = bottom - level * unit * per_byte
-        parts.append(svg.element("path", d=f"M{svg.number(LEFT)} {svg.number(y)}H{svg.number(RIGHT)}", class_="grid"))
+        parts.append(svg.element("path", d=f"M{svg.number(LEFT)} {svg.number(y)}H{svg.number(right)}", class_="grid"))
         parts.append(svg.text(LEFT - 8, y + 4, f"{label} {name}" if level else "0", "end quiet"))
     return "".join(parts)
 
@@ -108,7 +112,7 @@ def _peak(curve: Steps, axis: TimeAxis, per_byte: float, bottom: float) -> str:
     x, y = axis.x(at_s), bottom - live * per_byte
     label = f"peak {units.size(live)} at {units.seconds(at_s)}"
     half = svg.text_width(label) / 2
-    middle = min(max(x, LEFT + half), RIGHT - half)
+    middle = min(max(x, LEFT + half), axis.right - half)
     d = f"M{svg.number(x)} {svg.number(y - 1)}l-5 -9h10z"
     mark = svg.element("path", d=d, fill="var(--ink)", stroke="var(--paper)")
     return mark + svg.text(middle, y - 15, label, "mid strong halo")

@@ -60,18 +60,19 @@
     if (!places.has(e.dataset.task)) places.set(e.dataset.task, []);
     places.get(e.dataset.task).push(e);
   }
-  const span = document.querySelector(".memory .span");
+  const spans = [...document.querySelectorAll(".memory .span")].map((e) => [e, Number(e.getAttribute("x"))]);
   let hot = null;
   const show = (task) => {
     if (task === hot) return;
     for (const e of places.get(hot) ?? []) e.classList.remove("hot");
     for (const e of places.get(task) ?? []) e.classList.add("hot");
     hot = task;
-    if (!span) return;
     const timed = (places.get(task) ?? []).filter((e) => e.dataset.start).pop(); // the recommended schedule stands last
-    const scale = Number(span.dataset.pxPerS);
-    span.setAttribute("x", 84 + (timed ? Number(timed.dataset.start) * scale : 0));
-    span.setAttribute("width", timed ? Math.max(2, (timed.dataset.end - timed.dataset.start) * scale) : 0.01);
+    for (const [span, left] of spans) {
+      const scale = Number(span.dataset.pxPerS);
+      span.setAttribute("x", left + (timed ? Number(timed.dataset.start) * scale : 0));
+      span.setAttribute("width", timed ? Math.max(2, (timed.dataset.end - timed.dataset.start) * scale) : 0.01);
+    }
   };
   document.addEventListener("pointerover", (event) => show(event.target.closest("[data-task]")?.dataset.task ?? null));
   // Zoom and pan: the part of the picture that its box shows.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from pararev_hw.reports import chip as chip_tables
-from pararev_hw.reports import phrasing, units
+from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.against import Line, SideBySide
 from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import assumptions, not_modelled, total_sops
@@ -53,13 +53,13 @@ def report_html(study: Study, script: str | None = None, against: SideBySide | N
         answer=phrasing.answer_lines(study),
         insights=insights(study),
         recommendations=_recommendations(study),
-        front=markup(front_svg(study)),
+        front=both_widths(front_svg, study),
         memory_note=phrasing.memory_note(study),
         tiles=_tiles(study),
         schedules=_schedules(study),
-        gantt=markup(gantt_svg(study)),
-        memory=markup(memory_svg(study)),
-        graph=markup(graph_svg(study)),
+        gantt=both_widths(gantt_svg, study),
+        memory=both_widths(memory_svg, study),
+        graph=both_widths(graph_svg, study),
         step_memory=_step_memory(study),
         critical=_critical(study),
         energy=_energy(study),
@@ -119,6 +119,14 @@ def _breakable(text: str) -> str:
 def _parts_of(text: str) -> list[str]:
     cuts = [0, *(match.end() for match in _BREAKS.finditer(text)), len(text)]
     return [text[a:b] for a, b in pairwise(cuts) if a < b]
+
+
+_Subject = TypeVar("_Subject")
+
+
+def both_widths(draw: Callable[[_Subject, float], str], subject: _Subject) -> tuple[str, str]:
+    """A picture for a page: as wide as a desktop column, and as narrow as a telephone's."""
+    return markup(draw(subject, svg.WIDTH)), markup(draw(subject, svg.NARROW))
 
 
 def markup(text: str) -> str:

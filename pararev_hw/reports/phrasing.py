@@ -106,15 +106,31 @@ def _parallel(study: Study) -> str:
     if study.device.kind == "cpu" and all(p.schedule.lanes == 1 for p in study.predictions):
         most = "" if limit is None else f"; parallel lanes can give at most {units.times(limit)} ({tasks})"
         return f"One lane was used, one thread of this CPU: --lanes 2 schedules on two{most}."
-    bound = "" if limit is None else f"the limit of parallel {noun}s is {units.times(limit)} for the network ({tasks})"
+    fastest = study.recommended("fastest")
+    traced = " as traced" if fastest is not None and fastest.choices and not study.chosen.choices else ""
+    most = "" if limit is None else units.times(limit)
+    bound = "" if limit is None else f"the limit of parallel {noun}s is {most} for the network{traced} ({tasks})"
     here = device_limit(study)
     if here is not None:
         bound += f" and {units.times(here[0])} on this {_DEVICE.get(study.device.kind, 'device')}"
     gain = study.chosen.schedule.speedup
     bound += _assumed_contention(study, limit)
     if lanes_used(study.chosen) < 2 or gain < 1 + SAME:
-        return f"Parallel {noun}s gain nothing in the recommended schedule" + (f"; {bound}." if bound else ".")
+        return _no_gain(study) + (f"; {bound}." if bound else ".")
     return _share_of_lanes(study, gain) + (f"; {bound}." if bound else ".")
+
+
+def _no_gain(study: Study) -> str:
+    """Where it is the memory limit that leaves no room for a second lane, what the fastest way gains."""
+    noun, fastest = lane_noun(study.device), study.recommended("fastest")
+    gain = 1.0 if fastest is None or lanes_used(fastest) < 2 else fastest.schedule.speedup
+    if fastest is None or gain < 1 + SAME or study.memory_limit_bytes is None:
+        return f"Parallel {noun}s gain nothing in the recommended schedule"
+    rewritten = " once the step is rewritten" if fastest.choices else ""
+    return (
+        f"Within {units.size(study.memory_limit_bytes)} parallel {noun}s gain nothing; in the fastest way, with "
+        f"{units.size(fastest.peak_bytes)}, they give {units.times(gain)}{rewritten}"
+    )
 
 
 def _share_of_lanes(study: Study, gain: float) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-WIDTH = 960  # of every figure, in px: a desktop column, and 7 pt text on an A4 page
+WIDTH = 960  # of a figure, in px: a desktop column, and 7 pt text on an A4 page
+NARROW = 440  # of the same figure for a telephone: its text is not scaled to less than 10 px
 FONT_PX = 12.0
 
 # Okabe and Ito, "Color universal design", 2008: told apart with any colour vision; brighter shades on dark paper.
@@ -100,13 +101,33 @@ def title(words: str) -> str:
     return f"<title>{escape(words)}</title>"
 
 
-def figure(height: float, label: str, parts: Iterable[str], name: str) -> str:
+def legend(items: Iterable[tuple[str, str, str]], left: float, right: float) -> tuple[str, float]:
+    """Signs with their words in lines between `left` and `right`: ("rect", class, words), ("circle", class, words) or
+    ("line", class, words). Gives its last baseline too."""
+    parts, x, y = [], left, 20.0
+    for shape, class_, words in items:
+        size = 20 + text_width(words)
+        if x + size > right and x > left:
+            x, y = left, y + 20
+        if shape == "rect":
+            parts.append(element("rect", x=x, y=y - 10, width=14, height=12, rx=2, class_=class_))
+        elif shape == "circle":
+            parts.append(element("circle", cx=x + 7, cy=y - 4, r=7, class_=class_))
+        else:
+            parts.append(element("path", d=f"M{number(x)} {number(y - 4)}h14", class_=class_, stroke_width=3))
+        parts.append(text(x + 20, y, words))
+        x += size + 22
+    return "".join(parts), y
+
+
+def figure(height: float, label: str, parts: Iterable[str], name: str, width: float = WIDTH) -> str:
     """The whole `<svg>`. `label` tells in words what the picture shows, `name` is a class that is this figure's own."""
+    across, down = number(width), number(height)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {number(height)}" width="{WIDTH}" '
-        f'height="{number(height)}" class="fig {name}" role="img" aria-label="{escape(label)}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across} {down}" width="{across}" '
+        f'height="{down}" class="fig {name}" role="img" aria-label="{escape(label)}">'
         f"<style>{STYLE}</style>"
-        f'<rect width="{WIDTH}" height="{number(height)}" fill="var(--paper)"/>' + "".join(parts) + "</svg>\n"
+        f'<rect width="{across}" height="{down}" fill="var(--paper)"/>' + "".join(parts) + "</svg>\n"
     )
 
 

@@ -778,3 +778,10 @@ def test_the_measured_cpu_is_kept_and_a_broken_cache_is_measured_again(traced: P
     kept.write_text('{"half')
     assert run("devices", "cpu", "--json").status == 0
     assert json.loads(kept.read_text())["name"] == "cpu"
+
+
+@pytest.mark.parametrize("verb", ["trace", "report", "schedule"])
+def test_a_file_of_weights_gets_a_line_that_helps(verb: str) -> None:
+    Path("weights.pt").write_bytes(b"PK")
+    ran = run(verb, "weights.pt", "--device", "edge8", "-o", "out")
+    assert ran.status == 2 and "name the factory that builds it" in ran.err

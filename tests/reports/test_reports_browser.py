@@ -46,6 +46,9 @@ PROBE = """  const table = document.getElementById("task-table");
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const texts = [...document.querySelectorAll("svg text")];
   seen.texts = texts.length;
+  const heights = texts.map((t) => t.getBoundingClientRect().height).filter((h) => h > 0);
+  seen.smallest = Math.min(...heights);
+  seen.shown = heights.length;
   seen.clipped = texts.filter((t) => {
     const own = t.getBoundingClientRect(), all = t.ownerSVGElement.getBoundingClientRect();
     return own.left < all.left - 1 || own.right > all.right + 1;
@@ -134,6 +137,8 @@ def test_the_report_renders_sorts_and_asks_for_nothing(
     assert order == "ascending" and sorted(values) == sorted(t.id for t in study.graph.tasks)
     assert [v[0] for v in values] == sorted(v[0] for v in values)
     assert seen["marked"] == 1 and seen["focus"] is True and seen["status"] == "Sorted by task, ascending"
+    # What a telephone shows is drawn for it: a line of text is 12 px high or more.
+    assert seen["shown"] > 20 and seen["smallest"] >= 12  # type: ignore[operator]
     # Wide tables and pictures scroll in their own boxes, the page itself does not.
     assert seen["overflow"] == 0
     assert seen["texts"] and seen["clipped"] == [] and seen["overlaps"] == []
@@ -273,4 +278,4 @@ def test_the_report_is_whole_without_script(tmp_path: Path) -> None:
     done = chromium(bare, tmp_path / "profile", "--dump-dom")
     assert done.returncode == 0 and console(done) == []
     assert all(t.id in done.stdout for t in study.graph.tasks)
-    assert done.stdout.count("<svg") == 4
+    assert done.stdout.count("<svg") == 2 * 4  # wide, and narrow for a telephone

@@ -17,8 +17,9 @@ from pararev_hw.reports import front_svg, gantt, gantt_svg, graph_svg, memory_sv
 from pararev_hw.reports.axis import TimeAxis
 from pararev_hw.reports.comparison import compare_svg
 from pararev_hw.reports.curve import Steps, thin
+from pararev_hw.reports.front import fronts_svg
 from pararev_hw.reports.layered import layout, reduced
-from pararev_hw.types import Comparison, MemoryCurve, Study
+from pararev_hw.types import Comparison, MemoryCurve, Recommendation, Study
 from tests.helpers import hand_built_study
 
 NS = "{http://www.w3.org/2000/svg}"
@@ -67,9 +68,11 @@ def test_figures_are_xml_without_references_to_anything_outside(name: str, study
     assert "prefers-color-scheme:dark" in drawn
 
 
+@pytest.mark.parametrize("width", [svg.WIDTH, svg.NARROW])
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_no_text_lies_on_another_or_leaves_the_picture(name: str, study: Study) -> None:
-    root = ET.fromstring(PARAMETERS[name](study))
+def test_no_text_lies_on_another_or_leaves_the_picture(name: str, width: float, study: Study) -> None:
+    root = ET.fromstring(PARAMETERS[name](study, width))
+    assert float(root.get("width", 0)) == width
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     boxes = _boxes(root)
     assert boxes
@@ -93,7 +96,7 @@ def test_every_placement_is_drawn_once_in_its_schedule(study: Study) -> None:
 def test_bars_are_where_their_tasks_run() -> None:
     study = hand_built_study.study((3, 2), 3)
     root = ET.fromstring(gantt_svg(study))
-    axis = TimeAxis(0.0, study.sequential.latency_s, gantt.LEFT, gantt.RIGHT)
+    axis = TimeAxis(0.0, study.sequential.latency_s, gantt.LEFT, svg.WIDTH - gantt.MARGIN)
     chosen = [g for g in root.iter(f"{NS}g") if g.get("class") == "panel"][1]
     rows: dict[int, set[str]] = {}
     bars = {r.get("data-task"): r for r in chosen.iter(f"{NS}rect") if r.get("data-task")}
@@ -144,13 +147,34 @@ def test_a_graph_with_very_many_tasks_is_folded_and_says_so() -> None:
     assert float(ET.fromstring(drawn).get("height", 0)) < 6000
 
 
-def test_comparison_picture_is_valid_and_legible() -> None:
+@pytest.mark.parametrize("width", [svg.WIDTH, svg.NARROW])
+@pytest.mark.parametrize("draw", [compare_svg, fronts_svg])
+def test_comparison_picture_is_valid_and_legible(draw: Callable[[Comparison, float], str], width: float) -> None:
     studies = (STUDIES["37 layers"](), STUDIES["hostile names"](), STUDIES["no energy, no spikes"]())
-    drawn = compare_svg(Comparison(studies[0].device, studies))
+    drawn = draw(Comparison(studies[0].device, studies), width)
     boxes = _boxes(ET.fromstring(drawn))
     for (a, l0, t0, r0, b0), (b, l1, t1, r1, b1) in combinations(boxes, 2):
         assert r0 <= l1 or r1 <= l0 or b0 <= t1 or b1 <= t0, f"{a!r} on {b!r}"
-    assert all(left >= 0 and right <= svg.WIDTH for _, left, _, right, _ in boxes)
+    assert all(left >= 0 and right <= width for _, left, _, right, _ in boxes)
+
+
+def test_a_comparison_draws_the_way_within_memory_and_every_front() -> None:
+    study = hand_built_study.study()
+    slow, fast = study.predictions[1], study.chosen
+    between = Recommendation("within_memory", slow)
+    study = replace(study, recommendations=(Recommendation("fastest", fast), between), front=(slow, fast))
+    comparison = Comparison(study.device, (study, replace(study, best=0)))
+    boxes = ET.fromstring(compare_svg(comparison)).iter(f"{NS}rect")
+    bars = [box.get("class") for box in boxes if box.find(f"{NS}title") is not None]
+    # three quantities of the first network three times and of the second, whose sequential step is chosen, as often
+    assert Counter(bars) == {"r-optimizer": 6, "p-backward": 6, "p-forward": 6}
+    root = ET.fromstring(fronts_svg(comparison))
+    dots = [c for c in root.iter(f"{NS}circle") if c.get("r") == "4"]
+    rings = [c for c in root.iter(f"{NS}circle") if c.get("r") == "8"]
+    assert len(dots) == len(rings) == 4
+    assert all(float(a.get("cx", 0)) < float(b.get("cx", 0)) for a, b in (dots[:2], dots[2:])) == (
+        slow.peak_bytes < fast.peak_bytes
+    )
 
 
 def test_the_memory_peak_survives_thinning_and_is_labelled() -> None:
