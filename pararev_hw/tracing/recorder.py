@@ -597,6 +597,8 @@ class Recorder(TorchDispatchMode):
         scattered = tuple(k for k in reads if kind in ("conv", "conv_backward") and not _in_one_piece(tensors[k]))
         if scattered:
             named["scattered"] = scattered
+        if kind in ("conv", "conv_backward") and not self.layouts:
+            named["channels_last"] = _positions_channels_last(tensors) or None
         if self.layouts and not view:
             layouts = tuple(memory_layout(t.shape, t.stride()) for t in tensors)
             if any(layouts):
@@ -790,6 +792,11 @@ def memory_layout(shape: Sequence[int], stride: Sequence[int]) -> int:
         if _dense(channels_last):
             return 1
     return 2 if sizes[-1][1] in (0, 1) else 3
+
+
+def _positions_channels_last(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    """Which of a convolution's tensors lie channels last."""
+    return tuple(k for k, t in enumerate(tensors) if t.dim() == 4 and memory_layout(t.shape, t.stride()) == 1)
 
 
 def _dense(sizes: Sequence[tuple[int, int]]) -> bool:

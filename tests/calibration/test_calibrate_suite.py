@@ -78,7 +78,8 @@ def test_a_case_is_the_op_that_a_trace_holds() -> None:
         if t.name in found and t.dtype == found[t.name].dtype:
             compared.add(t.kind)
             if t.kind in ("conv", "conv_backward", "norm", "norm_backward", "reduction", "pool", "pool_backward"):
-                assert {n for n, _ in t.attributes} == {n for n, _ in found[t.name].attributes}, t.name
+                names = {n for n, _ in t.attributes} - {"channels_last"}  # which only some cases are
+                assert names == {n for n, _ in found[t.name].attributes}, t.name
             assert t.kind == found[t.name].kind or found[t.name].kind == "neuron"
     assert compared >= {"conv", "conv_backward", "norm", "norm_backward", "elementwise"}
 

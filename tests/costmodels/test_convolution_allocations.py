@@ -54,6 +54,7 @@ class Case:
     transposed: bool = False
     dtype: str = "float32"
     bias: bool = False
+    last: str = ""  # which of images "x" and weights "w" lie channels last
 
 
 PLANE = (16, 16)
@@ -88,6 +89,15 @@ CASES = {
     "a volume": Case(4, 16, 32, 3, (4, 8, 8), padding=1),
     "a volume of three channels": Case(4, 3, 16, 3, (8, 8, 8), padding=1, bias=True),
 }
+LAST = {
+    "3x3": Case(6, 40, 40, 3, (18, 18), padding=1, last="x"),
+    "3x3, weights too": Case(6, 32, 80, 3, PLANE, padding=1, last="xw"),
+    "3x3, the weights alone": Case(6, 32, 48, 3, PLANE, padding=1, last="w"),
+    "1x1": Case(20, 64, 112, 1, PLANE, last="x"),
+    "wide": Case(6, 160, 144, 3, (9, 9), padding=1, last="x"),
+    "three channels": Case(6, 3, 40, 7, (36, 36), padding=3, last="x"),
+    "depthwise": Case(6, 32, 32, 3, PLANE, padding=1, groups=32, last="x"),
+}
 AVX512 = instruction_set_here() >= InstructionSet.AVX512_CORE
 # bfloat16 and float64 are PyTorch's own kernels up to AVX2
 OWN = [] if AVX512 else [replace(c, dtype="bfloat16") for c in CASES.values()]
@@ -113,12 +123,17 @@ def recorded(run: Callable[[], object]) -> int:
     return most - live
 
 
+def is_last(tensor: torch.Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
 def ops(case: Case, mask: tuple[bool, bool]) -> tuple[tuple[OpType, Callable[[], object]], ...]:
     """The convolution and its gradient, each as an op and as what runs it."""
     n, dtype = len(case.image), getattr(torch, case.dtype)
     inner, outer = (case.ci, case.co // case.groups) if case.transposed else (case.co, case.ci // case.groups)
     x = torch.randn(case.batch, case.ci, *case.image).to(dtype)
     w = torch.randn(inner, outer, *[case.kernel] * n).to(dtype)
+    x, w = (t.to(memory_format=torch.channels_last) if n in case.last else t for n, t in (("x", x), ("w", w)))
     b = torch.randn(case.co).to(dtype) if case.bias else None
     how = ([case.stride] * n, [case.padding] * n, [case.dilation] * n, case.transposed, [0] * n, case.groups)
     y = aten.convolution(x, w, b, *how)
@@ -135,12 +150,27 @@ def ops(case: Case, mask: tuple[bool, bool]) -> tuple[tuple[OpType, Callable[[],
         shapes = [tuple(tuple(t.shape) for t in tensors) for tensors in (given, made)]
         return OpType(name, kind, case.dtype, *shapes, tuple(sorted(attributes.items())), 0, None, 0, 0)
 
+    if case.last:
+        attributes["channels_last"] = tuple(k for k, t in enumerate((x, w)) if is_last(t))
     forward = op("aten.convolution.default", "conv", [x, w, *([] if b is None else [b])], [y])
+    if case.last:
+        attributes["channels_last"] = tuple(k for k, t in enumerate((y, x, w)) if is_last(t))
     backward = op("aten.convolution_backward.default", "conv_backward", [y, x, w], [x, w])
     return (
         (forward, lambda: aten.convolution(x, w, b, *how)),
         (backward, lambda: aten.convolution_backward(y, x, w, None, *how, [*mask, False])),
     )
+
+
+@pytest.mark.machine
+@pytest.mark.skipif(
+    instruction_set_here() not in (InstructionSet.AVX2, InstructionSet.AVX2_VNNI),
+    reason="the blocks of other instruction sets were not watched",
+)
+@pytest.mark.parametrize("case", LAST.values(), ids=LAST)
+@pytest.mark.parametrize("mask", MASKS, ids=str)
+def test_what_a_convolution_allocates_channels_last_is_predicted(case: Case, mask: tuple[bool, bool]) -> None:
+    test_what_a_convolution_allocates_is_predicted(case, mask)
 
 
 @pytest.mark.machine

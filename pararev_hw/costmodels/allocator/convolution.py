@@ -7,6 +7,11 @@ and converts on the way in and out. A primed tensor is in the layout of the kern
     gradient    g' w' dx' likewise; then, for the weight, g' x' dw'
     transposed  the gradient of the convolution that it undoes, and its gradient that convolution
 
+Where the images or the weights lie channels last, all are brought into that order first, and images stay as they are:
+
+    forward     w channels last, w' in blocks of output channels
+    gradient    w channels last, w' in blocks of input channels; then dw in a layout of its own, plain and channels last
+
 A kernel that works channels-last makes two more copies of what it gives. Convolutions that oneDNN does not take
 (float64; halves on a processor without instructions for them; one small image; 1x1 on few images) unfold the input into
 columns. Inputs that are slices of something else are gathered first.
@@ -32,6 +37,8 @@ from pararev_hw.costmodels.allocator.convolution_sizes import Convolution, convo
 from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.types import OpType
 
+_PRODUCTS_SCRATCH = 8344  # of the kernels that multiply small matrices, at stride 1
+
 
 def convolution_bytes(op: OpType, isa: InstructionSet) -> int:
     """The most that a convolution or its gradient holds at once beside its inputs and outputs; 0 for one that does not
@@ -42,11 +49,17 @@ def convolution_bytes(op: OpType, isa: InstructionSet) -> int:
     attributes = dict(op.attributes)
     copied = sum(conv.item * math.prod(op.input_shapes[k]) for k in attributes.get("scattered", ()))
     given = op.input_shapes[1 if op.kind == "conv_backward" else 0]
+    last = attributes.get("channels_last", ()) if _by_library(conv, given, isa) else ()
+    is_last = bool(last) and not conv.transposed and not conv.half
     if op.kind == "conv_backward":
         dx, dw = (bool(wanted) for wanted in attributes["output_mask"][:2])
+        if is_last and not set(last).isdisjoint((1, 2)):
+            return copied + _last_gradients(conv, isa, last, dx, dw)
         if _by_library(conv, given, isa):
             return copied + _library_gradients(conv, isa, dx, dw)
         return copied + _own_gradients(conv, dx, dw)
+    if is_last:
+        return copied + _last_forward(conv, isa, last)
     if _by_library(conv, given, isa):
         return copied + _library_forward(conv, isa)
     return copied + _own_forward(conv)
@@ -86,6 +99,34 @@ def _library_gradients(conv: Convolution, isa: InstructionSet, dx: bool, dw: boo
     # the input's gradient comes first, the weight's is made while it is alive
     weights = _weights(conv, weight_kernel(conv, isa)) if dw else 0
     return max(data - given - weight, weights - weight, 0)
+
+
+def _last_forward(conv: Convolution, isa: InstructionSet, last: tuple[int, ...]) -> int:
+    """Beside y, where x (0) or w (1) lie channels last."""
+    copies = (0 if 0 in last else conv.x_bytes()) + (0 if 1 in last or conv.taps == 1 else conv.w_bytes())
+    return copies + _packed_weights(conv, isa, conv.y_channels)
+
+
+def _last_gradients(conv: Convolution, isa: InstructionSet, last: tuple[int, ...], dx: bool, dw: bool) -> int:
+    """Beside dx and dw, where x (1) or w (2) lie channels last."""
+    w = conv.w_bytes()
+    copies = 0 if 2 in last or conv.taps == 1 else w
+    copies += (0 if 0 in last else conv.y_bytes()) + (0 if 1 in last else conv.x_bytes())
+    data = copies + _packed_weights(conv, isa, conv.x_channels) if dx else 0
+    return max(data - w, copies + 2 * w) if dw else data
+
+
+def _packed_weights(conv: Convolution, isa: InstructionSet, channels: int) -> int:
+    """The weights in blocks of those channels and scratch, as the kernels take them that multiply small matrices:
+    four registers of channels at a time, three where those waste less and a few blocks do."""
+    if conv.groups > 1 or isa < InstructionSet.AVX2:
+        return conv.w_bytes()
+    four, three = 4 * isa.channels, 3 * isa.channels
+    block = isa.channels if channels <= four else four
+    padded = -(-channels // block) * block
+    if channels > four and channels <= 3 * three:
+        padded = min(padded, -(-channels // three) * three)
+    return conv.w_bytes() // channels * padded + _PRODUCTS_SCRATCH
 
 
 def _forward(conv: Convolution, kernel: Kernel) -> int:
