@@ -265,10 +265,16 @@ def counted_by_torch(model: nn.Module, *inputs: torch.Tensor) -> int:
     return counter.get_total_flops()
 
 
+# What torch's counter leaves out on a CPU: fused attention, two layers of it on 4 images of 64 tokens of 16 numbers.
+# Two products forward, five backward (one of them again), each of tokens x tokens x numbers.
+UNCOUNTED_BY_TORCH = {"attention": 2 * (2 + 5) * 4 * 2 * 64 * 64 * 16}
+
+
 @pytest.mark.parametrize("name", sorted(STRANGERS))
 def test_flops_equal_those_of_torchs_counter(name: str) -> None:
     model = stranger(name)
-    assert totals(trace_step(model, torch.empty(*SHAPE)).graph)["flops"] == counted_by_torch(model, torch.randn(*SHAPE))
+    counted = counted_by_torch(model, torch.randn(*SHAPE)) + UNCOUNTED_BY_TORCH.get(name, 0)
+    assert totals(trace_step(model, torch.empty(*SHAPE)).graph)["flops"] == counted
 
 
 @pytest.mark.parametrize("name", ["pararevsnn37", "revsresnet37", "msresnet18"])
