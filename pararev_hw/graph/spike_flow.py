@@ -50,11 +50,12 @@ _FILLS = frozenset({"fill", "random"})
 class SpikeFlow:
     """`reads_spikes`: convolutions and matrix products with spikes as an operand. `sources`: modules whose comparison
     makes spikes, which are numbers, not a mask. `stopped`: pairs of a matrix op and the op that ended the spikes on
-    their way to it."""
+    their way to it. `spiking_ops`: ops that give spikes."""
 
     reads_spikes: frozenset[int]
     sources: frozenset[str]
     stopped: tuple[tuple[int, int], ...]
+    spiking_ops: frozenset[int] = frozenset()
 
 
 def spike_flow(graph: BlockGraph) -> SpikeFlow:
@@ -95,6 +96,7 @@ class _Flow:
         reads: set[int] = set()
         sources: set[str] = set()
         stopped: list[tuple[int, int]] = []
+        spiking_ops: set[int] = set()
         for k, op in enumerate(self.ops):
             if op.phase != "forward":
                 continue
@@ -107,9 +109,11 @@ class _Flow:
                     stopped.extend((k, self.lost_at[s]) for s in operands if s in self.lost_at)
             result = self._result(op, operands)
             self._write(k, op, operands, result)
+            if result == SPIKES:
+                spiking_ops.add(k)
             if result == SPIKES and self._gives_numbers(op):
                 sources |= self.origin[op.writes[0]]
-        return SpikeFlow(frozenset(reads), frozenset(sources), tuple(stopped))
+        return SpikeFlow(frozenset(reads), frozenset(sources), tuple(stopped), frozenset(spiking_ops))
 
     def _gives_numbers(self, op: Op) -> bool:
         """Whether the op makes numbers of spikes: a mask that is only multiplied with is none."""

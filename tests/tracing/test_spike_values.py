@@ -490,3 +490,28 @@ def test_a_state_that_forward_asks_for_is_named_with_what_to_do() -> None:
     ) as refused:
         trace_step(Cells(), torch.empty(2, 3))
     assert "wrap the network in a module whose forward(x) makes it" in str(refused.value)
+
+
+class TwiceCompared(Cell):
+    """Its membrane is compared for the reset, as it was left by the step before, and for the spikes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self.v, Tensor):
+            self.v = torch.zeros_like(x)
+        reset = Step.apply(self.v - 0.2).detach()
+        self.v = 0.5 * self.v + x - 0.2 * reset
+        return Step.apply(self.v - 0.2)  # type: ignore[no-any-return]
+
+
+def test_a_neuron_that_compares_twice_is_updated_once() -> None:
+    net, x = Looped(), events()
+    net.n1, net.n2 = TwiceCompared(), TwiceCompared()
+    fired: list[Tensor] = []
+    net.n1.register_forward_hook(lambda _, __, out: fired.append(out))
+    _, spikes = counted(net, x)
+    neurons = {n.module: n for n in spikes.neurons}
+    assert (neurons["n1"].updates, neurons["n2"].updates) == (4 * 6 * 8 * 8, 4 * 4 * 4 * 4)
+    with torch.no_grad():
+        fired.clear()
+        net(x)
+    assert neurons["n1"].spikes * 3 == sum(int((out != 0).sum()) for out in fired) > 0
