@@ -150,6 +150,7 @@ class _Run:
         self.first = [0] * len(p.sizes)  # index into places: the first that has not started
         self.last = [len(u) - 1 for u in p.users]
         self.profile = self._profile()
+        self.arrived: list[list[float]] = [[] for _ in range(n)]  # by lane: when what a task waits for is there
 
     def _profile(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """Bytes alive while each task of the order runs, when all before it are done."""
@@ -223,13 +224,14 @@ class _Run:
         wake: list[float],
     ) -> int:
         """The lane where the task ends first, -1 where it cannot start there yet."""
+        arrived = self.arrived[i]
+        if not arrived:  # once: when a task is ready, all that lead to it have ended
+            into = [(lane[src], ends_s[src] + delay_s) for src, delay_s in self.p.into[i]]
+            arrived += [max((at for src_lane, at in into if src_lane != k), default=0.0) for k in range(self.p.lanes)]
         best, best_end, best_start = -1, math.inf, 0.0
         for k, time_s in enumerate(times_s):
             if time_s < math.inf:
-                start = max(now, free_at[k])
-                for src, delay_s in self.p.into[i]:
-                    if lane[src] != k and ends_s[src] + delay_s > start:
-                        start = ends_s[src] + delay_s
+                start = max(now, free_at[k], arrived[k])
                 if start + time_s < best_end:
                     best, best_end, best_start = k, start + time_s, start
         if best_start > now:
