@@ -1,4 +1,4 @@
-"""A folder of files that is written whole or not at all: each beside its name first, then renamed."""
+"""Files that are written whole or not at all: each beside its name first, then renamed."""
 
 from __future__ import annotations
 
@@ -42,9 +42,41 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> tuple[Path, ...]:
     return tuple(drafts)
 
 
+def write_file(path: Path | str, content: str) -> None:
+    """Write one file, whole or not at all. A link stays a link; a device or a pipe is written to, never replaced.
+
+    Raises BadFile where it cannot be written.
+    """
+    if not isinstance(path, Path | str):
+        raise BadFile(f"cannot write {path!r}: a file is named by a str or a Path")
+    path = Path(path)
+    if not is_stream(path):
+        path = real_path(path)
+        write_files(path.parent, {path.name: content})
+        return
+    try:
+        path.write_text(content + "\n" * (not content.endswith("\n")), encoding="utf-8")
+    except OSError as error:
+        raise BadFile(f"cannot write {str(path)!r}: {error.strerror}: name another file") from error
+
+
+def is_stream(path: Path) -> bool:
+    """Whether the path is a device or a pipe, such as /dev/null: written to, where a file is replaced."""
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def real_path(path: Path) -> Path:
-    """The path with its links followed; a link that leads back to itself stays (there `Path.resolve` may raise)."""
-    return Path(os.path.realpath(path))
+    """The path with its links followed; a link that leads back to itself stays (there `Path.resolve` may raise).
+
+    Raises BadFile where it is none.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:
+        raise BadFile(f"{str(path)!r}: a path holds no NUL") from None
 
 
 def _remove(draft: Path) -> None:

@@ -66,10 +66,12 @@ def first_line(error: BaseException, most: int = 300) -> str:
     return lines[0][:most] if lines else ""
 
 
-def unknown_name(kind: str, name: str, choices: "list[str] | tuple[str, ...]") -> UnknownName:
-    """An `UnknownName` that suggests the nearest of `known`: in spelling, then in the number that it holds."""
+def unknown_name(kind: str, name: object, choices: "list[str] | tuple[str, ...]") -> UnknownName:
+    """An `UnknownName` that suggests the nearest of `choices`: in spelling, then in the number that it holds."""
     from difflib import SequenceMatcher, get_close_matches
 
+    if not isinstance(name, str):
+        return UnknownName(f"{kind} is {name!r:.60}, no name: known: {', '.join(sorted(choices))}")
     likeness = {other: SequenceMatcher(None, other, name).ratio() for other in choices}  # as get_close_matches has it
     close = get_close_matches(name, sorted(choices), n=len(choices) or 1, cutoff=0.5)
     near = sorted(

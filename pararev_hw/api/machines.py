@@ -138,13 +138,12 @@ def calibrate(
         pararev_hw.errors.BadInput: device is 'gpu': a calibration runs on one of cpu, cuda
     """
     from pararev_hw import calibration
-    from pararev_hw.atomic import real_path, write_files
+    from pararev_hw.atomic import write_file
     from pararev_hw.devices.profiles import profile_to_json
 
     profile, _ = calibration.calibrate(device, minutes, progress=progress)
     if output is not None:
-        path = real_path(Path(output))
-        write_files(path.parent, {path.name: profile_to_json(profile)})
+        write_file(output, profile_to_json(profile))
     return profile
 
 

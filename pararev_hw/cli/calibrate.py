@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from pararev_hw.atomic import is_stream, write_file
 from pararev_hw.cli.console import columns, out, print_json, progress, say, terminated_as_interrupted
 from pararev_hw.cli.options import JsonOpt
-from pararev_hw.cli.outputs import check_output, is_stream, write_text
+from pararev_hw.cli.outputs import check_output
 
 if TYPE_CHECKING:
     from pararev_hw.types import Profile
@@ -35,7 +36,7 @@ def calibrate(
     calibration.check_device(device)
     with locked(None if is_stream(output) else output), progress() as tell, terminated_as_interrupted():
         profile, interrupted = calibration.calibrate(device, minutes, progress=tell)
-        write_text(output, profile_to_json(profile))
+        write_file(output, profile_to_json(profile))
     if plots is not None:
         from pararev_hw.calibration.plots import write_plots  # draws with matplotlib: heavy, and only asked for here
 

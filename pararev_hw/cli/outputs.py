@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from pararev_hw.atomic import real_path
+from pararev_hw.atomic import is_stream, real_path
 from pararev_hw.errors import BadFile
 
 
@@ -37,21 +37,3 @@ def check_output(path: Path) -> None:
         raise BadFile(f"cannot write {str(path)!r}: it is a folder: name a file in it")
     if not is_stream(path):
         writable(real_path(path).parent)
-
-
-def is_stream(path: Path) -> bool:
-    """Whether the path is a device or a pipe, such as /dev/null: written to, where a file is replaced."""
-    return path.exists() and not path.is_file()
-
-
-def write_text(path: Path, text: str) -> None:
-    from pararev_hw.atomic import write_files
-
-    if not is_stream(path):
-        path = real_path(path)  # a link stays a link
-        write_files(path.parent, {path.name: text})
-        return
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise BadFile(f"cannot write {str(path)!r}: {error.strerror}: name another file") from error

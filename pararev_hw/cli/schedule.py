@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
@@ -42,7 +43,7 @@ from pararev_hw.cli.options import (
     parsed_limit,
     step_options,
 )
-from pararev_hw.cli.outputs import check_output, write_text
+from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def schedule(
                 document["energy_model"] = energy.document()
     text = json.dumps(document, allow_nan=False)
     if output is not None:
-        write_text(output, text)
+        write_file(output, text)
     if json_:
         print(text)
     else:

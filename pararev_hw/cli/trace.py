@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import (
@@ -36,7 +37,7 @@ from pararev_hw.cli.options import (
     ZeroGradOpt,
     step_options,
 )
-from pararev_hw.cli.outputs import check_output, write_text
+from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput, Infeasible
 
 if TYPE_CHECKING:
@@ -102,9 +103,9 @@ def trace(
             document["energy_model"] = energy.document()
         text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     if path is not None:
-        write_text(path, text)
+        write_file(path, text)
     if layers is not None:
-        write_text(layers, layers_csv(rows))
+        write_file(layers, layers_csv(rows))
     if json_:
         print(text)
     else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
+from pararev_hw.atomic import is_stream, real_path
 from pararev_hw.errors import BadFile
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.torch_private import profile_every_thread
@@ -30,9 +32,15 @@ def profiled_overlap(step: Callable[[], object], trace: Path | None, *, on_gpu: 
             begin_s = event.start_ns() / 1e9
             lanes.setdefault(lane, []).append((begin_s, begin_s + event.duration_ns() / 1e9))
     if trace is not None:
+        draft = trace if is_stream(trace) else trace.with_name(f".{os.getpid()}.{trace.name}")  # its ending says how
         try:
-            profiled.export_chrome_trace(str(trace))
+            profiled.export_chrome_trace(str(draft))
+            if draft != trace:
+                draft.replace(real_path(trace))
         except (OSError, RuntimeError) as error:
             raise BadFile(f"cannot write {str(trace)!r}: {error}") from error
+        finally:
+            if draft != trace:
+                draft.unlink(missing_ok=True)
     any_s, both_s = side_by_side(list(lanes.values()))
     return both_s / any_s if any_s > 0 else 0.0

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from pararev_hw import limits
-from pararev_hw.atomic import real_path, write_files
+from pararev_hw.atomic import write_file
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.critical import critical_path
@@ -374,10 +374,9 @@ def load(path: Path) -> BlockGraph:
     return from_document(cast("Mapping[str, Any]", document), str(path))
 
 
-def save(graph: BlockGraph, path: Path) -> None:
+def save(graph: BlockGraph, path: Path | str) -> None:
     """Write the graph's JSON; `load` reads it. Raises BadFile where the file cannot be written."""
-    path = real_path(path)  # a link stays a link
-    write_files(path.parent, {path.name: dumps(graph)})
+    write_file(path, dumps(graph))
 
 
 def dumps(graph: BlockGraph) -> str:

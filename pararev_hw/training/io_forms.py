@@ -46,9 +46,15 @@ class InputForm:
 def input_form(inputs: Any) -> InputForm:
     """The tensors in what a network is given, and their form. Raises BadInput where there is none."""
     tensors: list[torch.Tensor] = []
-    form = _form((inputs,) if isinstance(inputs, torch.Tensor) else inputs, tensors)
+    try:
+        form = _form((inputs,) if isinstance(inputs, torch.Tensor) else inputs, tensors)
+    except RecursionError:
+        raise BadInput("inputs must hold tensors: a container that holds itself has no end") from None
     if not tensors:
         raise BadInput(f"inputs must hold a tensor: {type(inputs).__name__} holds none")
+    odd = next((t.layout for t in tensors if t.layout is not torch.strided), None)
+    if odd is not None:
+        raise BadInput(f"an input is a tensor in {odd}: give a dense one (to_dense())")
     return InputForm(tuple(tensors), tuple(form) if isinstance(form, list) else form)
 
 

@@ -78,9 +78,9 @@ def from_json(text: str, noun: type[Noun], where: str = "the document") -> Noun:
 
 def save(noun: Any, path: Path) -> None:
     """Write the noun into a file, whole or not at all. Raises BadFile where it cannot be written."""
-    from pararev_hw.atomic import real_path, write_files
+    from pararev_hw.atomic import write_file
 
-    write_files(real_path(path).parent, {path.name: to_json(noun) + "\n"})
+    write_file(path, to_json(noun) + "\n")
 
 
 def load(path: Path, noun: type[Noun]) -> Noun:

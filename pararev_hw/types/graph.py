@@ -367,7 +367,7 @@ class BlockGraph:
         """
         from pararev_hw.graph.files import save
 
-        save(self, Path(path))
+        save(self, path)
 
     @property
     def unknown_ops(self) -> Mapping[str, int]:

@@ -1,5 +1,6 @@
 """The Python interface: the command line's verbs with exact keywords, nouns that show themselves, one-line errors."""
 
+import contextlib
 import importlib
 import inspect
 import json
@@ -8,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -169,6 +171,28 @@ def test_a_graph_that_cannot_be_written_says_so(graph: BlockGraph, tmp_path: Pat
     with pytest.raises(BadInput, match="cannot write"):
         graph.save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(BadInput, match="named by a str or a Path"):
+        graph.save(None)  # type: ignore[arg-type]
+
+
+def test_a_saved_graph_never_takes_the_place_of_a_device_or_a_link(graph: BlockGraph, tmp_path: Path) -> None:
+    pipe, file, link = tmp_path / "pipe.json", tmp_path / "graph.json", tmp_path / "link.json"
+    os.mkfifo(pipe)
+    link.symlink_to(file)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        writer = threading.Thread(target=graph.save, args=(pipe,))
+        writer.start()
+        text = b""
+        while writer.is_alive() or not text.endswith(b"\n"):
+            with contextlib.suppress(BlockingIOError):
+                text += os.read(reader, 1 << 16)
+        writer.join()
+    finally:
+        os.close(reader)
+    graph.save(link)
+    assert pipe.is_fifo() and link.is_symlink()
+    assert json.loads(text) == json.loads(file.read_text())
 
 
 def test_a_graph_survives_pickle(graph: BlockGraph) -> None:
@@ -377,6 +401,10 @@ def test_a_long_table_shows_its_first_rows_and_counts_the_rest() -> None:
         (lambda: ph.trace(nn.Linear(1, 1)), "what shape has an input"),
         (lambda: ph.trace(nn.Linear(1, 1), torch.rand(1, 1), width=2.0), "width is for a network that is built by"),
         (lambda: ph.trace(nn.Linear(1, 1), [1, 2]), "must hold a tensor"),
+        (lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1).to_sparse()), "give a dense one"),
+        (lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1), dtype=torch.float32), "dtype is torch.float32, no name"),
+        (lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1), optimizer=5), "optimizer is 5, no name: known: adam"),
+        (lambda: ph.trace("a\0b.py:make"), "a path holds no NUL"),
         (lambda: ph.trace(42), "give an nn.Module"),
         (lambda: ph.trace(), "missing a required argument: 'model'"),
         (lambda: ph.load_device("h20"), "did you mean h200?"),
