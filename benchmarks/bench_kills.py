@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -177,10 +178,12 @@ def table(folder: Path) -> object:
 def killed(name: str, kills: int, draw: random.Random, root: Path) -> Counter[str]:
     """The faults of so many kills of one verb, and how many runs had ended before their signal came."""
     verb, outcome = VERBS[name], Counter[str]()
-    whole = prepared(root / f"{name}-whole")
-    began = time.monotonic()
-    assert waited(start(verb, whole), 240.0), "the run that is not killed has no end"
-    took = time.monotonic() - began
+    whole, took = root / f"{name}-whole", math.inf
+    for _ in range(2):  # the first one also loads what the later ones have in memory
+        shutil.rmtree(whole, ignore_errors=True)
+        began = time.monotonic()
+        assert waited(start(verb, prepared(whole)), 240.0), "the run that is not killed has no end"
+        took = min(took, time.monotonic() - began)
     for fault in faults(whole, signal.SIGTERM):
         outcome[f"without a kill: {fault}"] += 1
     folder, most = prepared(root / f"{name}-0"), 0
