@@ -14,10 +14,13 @@ from pararev_hw.types import BlockGraph
 
 
 def fired_comparisons(graph: BlockGraph, population_of_op: Mapping[int, str]) -> frozenset[int]:
-    """The comparisons whose spikes are sent; of a population that sends none (an output that is averaged), all."""
+    """The comparisons whose spikes are sent; of a population that sends none (an output that is averaged), all, unless
+    another of its module sends."""
     sent = _sent(graph)
     sending = {name for k, name in population_of_op.items() if k in sent}
-    return sent | {k for k, name in population_of_op.items() if name not in sending}
+    modules = {graph.ops[k].module for k in sent} - {""}
+    silent = {k for k, name in population_of_op.items() if name not in sending}
+    return sent | {k for k in silent if graph.ops[k].module not in modules}
 
 
 def _sent(graph: BlockGraph) -> frozenset[int]:
