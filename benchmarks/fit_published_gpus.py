@@ -34,7 +34,7 @@ from scipy.sparse import csr_array
 from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
 from pararev_hw.costmodels.gpu.model import card_of
 from pararev_hw.devices import load_device
-from pararev_hw.devices.gpu_law import CARD, DEPTHWISE, HOST, LAW
+from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW
 
 FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu.yaml"
 SOURCE = "benchmarks/fit_published_gpus.py"
@@ -44,6 +44,7 @@ _LAW_PRIOR = {
     "tile_operand_cost": (20.0, 0.7), "tile_startup": (40.0, 0.7), "wave_smoothing": (0.4, 0.5),
     "overlap_exponent": (2.7, 0.15), "matrix_bandwidth_share": (0.85, 0.2), "matrix_latency_s": (5e-6, 0.6),
     "unaligned_slowdown": (1.6, 0.3), "layout_conversion_passes": (1.2, 0.5), "winograd_gain": (1.5, 0.4),
+    "group_width_exponent": (0.5, 0.3), "half_rate_blocks": (1.0, 1.2),
 }  # fmt: skip
 _BANDWIDTH_PRIOR = {
     "elementwise": (1.0, 0.05), "cast": (0.95, 0.15), "copy": (0.95, 0.15), "fill": (0.95, 0.15),
@@ -59,18 +60,29 @@ _HOST_PRIOR = {
 }  # fmt: skip
 
 
+def _direct_prior(kind: str) -> tuple[float, float]:
+    """Share of CUDA cores of a direct convolution. Each tap loads two operands, and a multiprocessor of 128 lanes loads
+    16 a cycle: 1/16 at best. General windows and gradients add divisions, a weight gradient one for each element."""
+    if kind.startswith("grouped"):
+        return 0.07, 0.8
+    slower = 0.7 if "large" in kind else 1.0
+    if kind.endswith("_last") or "cudnn" in kind:
+        return 0.08 * slower, 0.7
+    return slower * {"forward": 0.06, "input": 0.05, "weight": 0.035}[kind.rpartition("_")[2]], 0.5
+
+
 def prior(name: str) -> tuple[float, float]:
     """Start and width of a parameter of the law, a card, a host, or a table."""
     stem, _, kind = name.partition(".")
     stem = stem.partition("@")[0]
     if stem in _LAW_PRIOR:
-        return _LAW_PRIOR[stem]
+        return (2.5, 0.6) if name == "unaligned_slowdown.last" else _LAW_PRIOR[stem]
     if stem in _CARD_PRIOR:
         return _CARD_PRIOR[stem]
     match stem:
         case "tensor_share" | "cuda_share":
-            if kind in DEPTHWISE:
-                return (0.03, 0.8) if "large" in kind else (0.08, 0.8)
+            if kind in DIRECT:
+                return _direct_prior(kind)
             return (0.4, 0.35) if kind.startswith("grouped") else (0.85, 0.35)
         case "bandwidth_share":
             return _BANDWIDTH_PRIOR.get(kind.removesuffix("_last"), (0.55, 0.4))

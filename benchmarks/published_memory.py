@@ -10,11 +10,11 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from published_networks import Workload
 from published_tables import rows_of, timm_steps
 
 from pararev_hw.devices import load_device
 from pararev_hw.graph.process_memory import process_memory
+from pararev_hw.validation.published_networks import Workload
 
 SERIES = (512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 2, 1)
 USABLE_BYTES = int(load_device("rtx3090").value("memory_bytes"))

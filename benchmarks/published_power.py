@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from published_networks import cached, prepare
 from published_power_networks import NETWORKS, power_step, recurrent_kernels
 from published_tables import rows_of
 from scipy.optimize import least_squares
@@ -31,6 +30,7 @@ from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
 from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import load_device
 from pararev_hw.devices.board_power import held_below
+from pararev_hw.validation.published_networks import cached, prepare
 
 FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu_power.yaml"
 LEFT_OUT = ("sentiment140",)  # how long its sentences are is not known

@@ -6,22 +6,21 @@ missing is named and left out.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import math
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from published_networks import Workload, cached, timm_step, torchvision_step, unrolled_lif
 from scipy.sparse import csr_array
 
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.types import BlockGraph, OpType
+from pararev_hw.validation.published import family, rows_of
+from pararev_hw.validation.published_networks import Workload, cached, timm_step, torchvision_step, unrolled_lif
 
 Values = Mapping[str, float]
 Combined = tuple[np.ndarray, csr_array]
@@ -50,23 +49,9 @@ class Block:
     workloads: tuple[Workload, ...] = field(default=())
 
 
-def rows_of(path: Path) -> Iterator[dict[str, str]]:
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        yield from csv.DictReader(file)
-
-
 def chosen_by_hash(text: str, share: float = 0.3) -> bool:
     """The same choice in every run, for a row or a family."""
     return int(hashlib.md5(text.encode()).hexdigest(), 16) % 1000 < 1000 * share
-
-
-def family(name: str) -> str:
-    """The family of a network by its name: what stands before sizes and variants."""
-    plain = re.sub(r"^(tf|ssl|swsl|gluon|legacy|ig)_", "", name)
-    word = re.match(r"[a-z]+", plain)
-    stem = word.group(0).rstrip("_") if word else plain
-    same = {"deit": "vit", "resnext": "resnet", "wide": "resnet", "seresnext": "seresnet", "ecaresnext": "ecaresnet"}
-    return same.get(stem, stem)
 
 
 def _strides_free(name: str, kind: str, dtype: str, inputs: Sequence[tuple[int, ...]], out: tuple[int, ...],

@@ -32,11 +32,22 @@ def memory_of(graph: BlockGraph, device: Device) -> ProcessMemory:
     """Memory of the process that takes this step: on a CPU, and on an accelerator, the tensors alone."""
     if device.kind == "gpu":
         return process_memory(eager_peak_bytes(graph, "gpu"))
+    return tensors_of(graph, device)
+
+
+def tensors_of(graph: BlockGraph, _: Device) -> ProcessMemory:
+    """Memory of the tensors alone."""
     peak = graph.memory.peak_bytes
-    return ProcessMemory(peak, peak, peak)
+    return ProcessMemory(peak, peak, peak, peak)
 
 
-def capacity(make: Callable[[int], BlockGraph], device: Device, *, limit_bytes: int | None = None) -> Capacity:
+def capacity(
+    make: Callable[[int], BlockGraph],
+    device: Device,
+    *,
+    limit_bytes: int | None = None,
+    needs_of: Callable[[BlockGraph, Device], ProcessMemory] = memory_of,
+) -> Capacity:
     """The largest size whose step, `make(size)`, fits into the device's memory, or into `limit_bytes`.
 
     Raises Infeasible with what is needed and what there is where not even size 1 fits.
@@ -48,7 +59,7 @@ def capacity(make: Callable[[int], BlockGraph], device: Device, *, limit_bytes: 
 
     def needs(size: int) -> int:
         if size not in memory_by_size:
-            memory_by_size[size] = memory_of(make(size), device)
+            memory_by_size[size] = needs_of(make(size), device)
         return memory_by_size[size].least_bytes
 
     low, high = 0, MOST + 1  # fits, does not fit

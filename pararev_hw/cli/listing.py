@@ -41,25 +41,16 @@ def list_devices(
     from pararev_hw import devices
 
     if name is None:
-        device_by_name = {
-            n: None if n == "cpu" else devices.bare_device(devices.load_hardware(n)) for n in devices.hardware_names()
-        }
-        rows = [
-            (
-                n,
-                d.kind if d else "cpu",
-                d.lanes if d else 1,
-                d.title if d else "this machine, measured",
-                d.provenance if d else "measured",
-            )
-            for n, d in device_by_name.items()
-        ]
+        rows = [_device_row(n) for n in devices.hardware_names()]
         if json_:
-            print_json([dict(zip(("name", "kind", "lanes", "title", "standing"), r, strict=True)) for r in rows])
+            print_json(rows)
             return
-        table = columns("name", "kind", "lanes", "figures", "what")
-        for device_name, kind, lanes, title, standing in rows:
-            table.add_row(device_name, kind, str(lanes), standing, Text(title))
+        table = columns("name", "kind", "lanes", "figures", "times", "what")
+        for row in rows:
+            error = row["expected_error"]
+            times = row["times"] if error is None else f"{row['times']}, ±{error:.0%}"
+            cells = (str(row[name]) for name in ("name", "kind", "lanes", "standing"))
+            table.add_row(*cells, str(times or "-"), Text(str(row["title"])))
         out.print(table)
         return
     with progress() as tell:
@@ -75,6 +66,34 @@ def list_devices(
         out.print(Padding(Text(source), (0, 0, 0, 4)))
     for note in device.notes:
         out.print(Text(note))
+
+
+def _device_row(name: str) -> dict[str, str | int | float | None]:
+    """A device in one line. `times`: where a GPU's step times come from, with their expected error in training."""
+    from pararev_hw import devices
+
+    if name == "cpu":
+        return {
+            "name": name,
+            "kind": "cpu",
+            "lanes": 1,
+            "title": "this machine, measured",
+            "standing": "measured",
+            "times": "measured",
+            "expected_error": None,
+        }
+    device = devices.bare_device(devices.load_hardware(name))
+    error = device.parameters.get("expected_error.train")
+    source = "measured (published)" if devices.is_measured(name) else "transferred"
+    return {
+        "name": name,
+        "kind": device.kind,
+        "lanes": device.lanes,
+        "title": device.title,
+        "standing": device.provenance,
+        "times": None if error is None else source,
+        "expected_error": None if error is None else error.value,
+    }
 
 
 def list_schedulers(json_: JsonOpt = False) -> None:

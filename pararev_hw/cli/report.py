@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import typer
 from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
+from pararev_hw.cli.fitting import largest_batch_named
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
@@ -161,7 +163,13 @@ def report(
             plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
             orders = pipeline.lane_orders(step, plan.schedule)
         search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders, _budget(seconds))
-        study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
+        advised = (
+            largest_batch_named(target, hardware, limit, step_options(context), tell)
+            if graph is None
+            else contextlib.nullcontext()
+        )
+        with advised:
+            study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
         tell("drawing the report")
         script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
         both = None if other is None else reports.side_by_side(study, other)

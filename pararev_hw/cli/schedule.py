@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import out, progress, say
+from pararev_hw.cli.fitting import largest_batch_named
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
@@ -169,9 +171,15 @@ def schedule(
                 )
             if measure:
                 hardware = measured_for(graph, hardware, tell)
-            plan = pipeline.plan(
-                graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
+            advised = (
+                largest_batch_named(source, hardware, limit, step_options(context), tell)
+                if kind is None
+                else contextlib.nullcontext()
             )
+            with advised:
+                plan = pipeline.plan(
+                    graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
+                )
             document = pipeline.schedule_document(plan, pipeline.predict(plan))
             if energy_model != models.DEVICE:
                 energy = models.model_energy(graph, energy_model)

@@ -23,6 +23,7 @@ from pararev_hw.cli.options import (
     option_given,
 )
 from pararev_hw.cli.outputs import writable
+from pararev_hw.cli.validate_published import against_published, check_tolerance
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ def validate(
     device: Annotated[
         str, typer.Option("--device", "-d", help="With --paper: a device or a profile; with targets: cpu or a profile.")
     ] = "h200",
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", metavar="DATA_DIR", help="Compare GPU predictions with the published steps there."),
+    ] = None,
+    traces: Annotated[
+        Path | None, typer.Option("--traces", metavar="DIR", help="With --published: folder that keeps its traces.")
+    ] = None,
+    networks: Annotated[
+        str | None, typer.Option("--networks", metavar="NAME,...", help="With --published: these networks alone.")
+    ] = None,
     measure: MeasureOpt = False,
     batch: BatchOpt = None,
     timesteps: StepsOpt = None,
@@ -64,9 +75,14 @@ def validate(
     json_: JsonOpt = False,
 ) -> None:
     """Compare a profile's predictions with measured steps of held-out networks."""
-    _check_choice(context, paper, bool(targets))
+    _check_published(context, published)
+    if published is None:
+        _check_choice(context, paper, bool(targets))
     if output is not None:
         writable(output)
+    if published is not None:
+        against_published(published, traces, networks, minutes, tolerance, output, json_)
+        return
     if paper:
         _against_paper(device, output, json_)
         return
@@ -92,7 +108,7 @@ def _against_training(
 ) -> None:
     from pararev_hw import reports, validation
 
-    _check_tolerance(tolerance)
+    check_tolerance(tolerance)
     fitted = _profile(profile)
     with progress() as tell, terminated_as_interrupted():
         result = validation.validate(
@@ -136,7 +152,7 @@ def _targets(
     """Validate the user's own networks."""
     from pararev_hw import reports, validation
 
-    _check_tolerance(tolerance)
+    check_tolerance(tolerance)
     with progress() as tell, terminated_as_interrupted():
         result = validation.validate_targets(
             targets,
@@ -174,9 +190,15 @@ def _print_coverage(result: Validation) -> None:
         out.print(f"{result.coverage:.0%} of the cases lie within their expected error; 90 % should")
 
 
-def _check_tolerance(tolerance: float | None) -> None:
-    if tolerance is not None and not 0 < tolerance < float("inf"):
-        raise BadInput(f"tolerance is {tolerance}: it is a share of one, such as 0.1")
+def _check_published(context: typer.Context, published: Path | None) -> None:
+    if published is None:
+        given = option_given(context, ("traces", "networks"))
+        if given is not None:
+            raise BadInput(f"{given} is for --published: give the folder of the published tables too")
+        return
+    given = option_given(context, ("profile", "suite", "paper", "device", "seed", *_OF_TARGETS))
+    if given is not None or context.params["targets"]:
+        raise BadInput(f"--published names cards and networks of its own: leave {given or 'the TARGETs'} out")
 
 
 def _check_choice(context: typer.Context, paper: bool, targets: bool) -> None:

@@ -1,5 +1,6 @@
 """Devices: what a GPU, a CPU or an accelerator can do, each number with its source. `figures.py` is the schema."""
 
+from pararev_hw.devices.curves import is_measured as is_measured
 from pararev_hw.devices.files import describe as describe
 from pararev_hw.devices.files import device_from_dict as device_from_dict
 from pararev_hw.devices.files import device_from_json as device_from_json

@@ -62,6 +62,7 @@ def fitted_parameters(card: str, given_names: Collection[str]) -> dict[str, Devi
 
 
 _HOST_TITLES = {
+    "rtx3090": "the host of timm's RTX 3090",
     "a": "the host of the first RTX 2080 Ti of pytorch-gpu-benchmark",
     "b": "the host of the second RTX 2080 Ti of pytorch-gpu-benchmark",
     "c": "the host of the TITAN Xp of pytorch-gpu-benchmark",

@@ -9,25 +9,28 @@ from collections.abc import Mapping
 
 UNITS = ("tensor", "cuda")  # cores that do a kernel's arithmetic
 
-FORMS = (
-    "pointwise", "pointwise_strided", "window", "window_strided", "window_dilated", "grouped",
-    "depthwise", "depthwise_large",
-)  # fmt: skip
 DIRECTIONS = ("forward", "input", "weight")
-CONVOLUTIONS = (
-    *(f"{form}_{direction}" for form in FORMS if not form.startswith("depthwise") for direction in DIRECTIONS),
-    *(f"grouped_{direction}_last" for direction in DIRECTIONS),  # channels last, kernels of their own
-)
-# Whose arithmetic is no matrix product, and whose kernels for channels last are others.
-DEPTHWISE = tuple(
-    f"depthwise{large}_{direction}{last}"
-    for large in ("", "_large")
-    for direction in DIRECTIONS
-    for last in ("", "_last")
+
+
+def _by_direction(*forms: str) -> tuple[str, ...]:
+    """The classes of a convolution and its gradients; `_last`, images that lie channels last, stands at the end."""
+    stems = [(form.removesuffix("_last"), "_last" * form.endswith("_last")) for form in forms]
+    return tuple(f"{stem}_{direction}{last}" for stem, last in stems for direction in DIRECTIONS)
+
+
+CONVOLUTIONS = _by_direction(
+    "pointwise", "pointwise_strided", "window", "window_strided", "window_dilated", "grouped", "grouped_packed",
+    "grouped_packed_last",
+)  # fmt: skip
+# Convolutions whose arithmetic is no matrix product: depthwise ones, by PyTorch's kernels or cuDNN's, and grouped ones
+# that lie channels last and whose groups do not fill a tile of tensor cores together.
+DIRECT = _by_direction(
+    "depthwise", "depthwise_large", "depthwise_cudnn", "depthwise_last", "depthwise_large_last", "grouped_last"
 )
 PRODUCTS = ("product", "batched_product")
 ATTENTION = ("attention", "attention_backward")
 MATRIX_CLASSES = (*PRODUCTS, *CONVOLUTIONS)
+BLOCK_LIMITED = ("batch_norm", "depthwise_weight")  # a block of threads for each channel, or each channel and tap
 MEMORY_CLASSES = (
     "elementwise", "broadcast", "mixed_layouts", "cast", "copy", "rows", "transpose", "concatenate", "fill",
     "softmax", "softmax_backward", "layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward",
@@ -51,21 +54,32 @@ LAW: Mapping[str, tuple[str, str]] = {
         for name, (kind, text) in _OF_UNIT.items()
         for unit in UNITS
     },
-    "unaligned_slowdown": ("factor", "slowdown of tensor cores by operands that are no whole number of 16-byte pieces"),
+    **{
+        f"unaligned_slowdown.{layout}": (
+            "factor",
+            f"slowdown of tensor cores by operands that are no whole number of 16-byte pieces, {text}",
+        )
+        for layout, text in (("plain", "products and converted images"), ("last", "images channels last"))
+    },
     "layout_conversion_passes": (
         "factor",
         "passes over a convolution's images to lay them out for tensor cores",
     ),
+    "group_width_exponent": ("factor", "growth of the rate of direct grouped convolutions with channels per group"),
+    **{
+        f"half_rate_blocks.{kind}": ("factor", f"blocks per multiprocessor with which {kind} reaches half its rate")
+        for kind in BLOCK_LIMITED
+    },
     **{f"winograd_gain.{d}": ("factor", f"gain of Winograd's algorithm, {d}") for d in ("forward", "input", "weight")},
     **{
         f"{unit}_share.{kind}": ("factor", f"share of the sustained rate of {unit} cores that {kind} reaches")
         for unit in UNITS
         for kind in (*MATRIX_CLASSES, *ATTENTION)
     },
-    **{f"cuda_share.{kind}": ("factor", f"share of the sustained rate of CUDA cores: {kind}") for kind in DEPTHWISE},
+    **{f"cuda_share.{kind}": ("factor", f"share of the sustained rate of CUDA cores: {kind}") for kind in DIRECT},
     **{
         f"bandwidth_share.{kind}": ("factor", f"share of the sustained bandwidth that {kind} reaches")
-        for kind in (*MEMORY_CLASSES, *DEPTHWISE)
+        for kind in (*MEMORY_CLASSES, *DIRECT)
     },
 }
 

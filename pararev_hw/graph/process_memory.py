@@ -1,7 +1,8 @@
 """Memory of a whole process on a GPU, from the peak of the tensors that a step has alive.
 
     least bytes = context + (1 + slack) x peak        what the card must have for the step to run
-    process     = 1.14 x peak + 1,900 MiB             what the driver shows when there is room to spare
+    reserved    = 1.14 x peak                         what PyTorch's caching allocator holds when there is room to spare
+    process     = reserved + 1,900 MiB                what the driver shows then: with the context and the libraries
 
 The context holds the driver's, cuBLAS's and cuDNN's own memory and a convolution's workspace, the slack what PyTorch's
 caching allocator loses to rounding and fragments when it has to. Both were set on half of the batch sizes of timm's
@@ -15,15 +16,18 @@ from dataclasses import dataclass
 
 CONTEXT_BYTES = int(1.3 * 2**30)
 SLACK = 0.03
-_PROCESS_SHARE, _PROCESS_BYTES = 1.14, 1900 * 2**20
+RESERVED_SHARE, LIBRARY_BYTES = 1.14, 1900 * 2**20
+PROCESS_SOURCE = "published fit over 4,330 training runs on an A100, median error 4.7 %"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessMemory:
-    """`least_bytes`: what the step needs at least. `process_bytes`: what the driver shows with room to spare."""
+    """`least_bytes`: what the step needs at least. `reserved_bytes` and `process_bytes`: what the caching allocator
+    holds and the driver shows with room to spare."""
 
     peak_bytes: int
     least_bytes: int
+    reserved_bytes: int
     process_bytes: int
 
 
@@ -32,5 +36,11 @@ def process_memory(peak_bytes: int) -> ProcessMemory:
     return ProcessMemory(
         peak_bytes=peak_bytes,
         least_bytes=CONTEXT_BYTES + round((1 + SLACK) * peak_bytes),
-        process_bytes=_PROCESS_BYTES + round(_PROCESS_SHARE * peak_bytes),
+        reserved_bytes=round(RESERVED_SHARE * peak_bytes),
+        process_bytes=LIBRARY_BYTES + round(RESERVED_SHARE * peak_bytes),
     )
+
+
+def largest_peak_bytes(memory_bytes: int) -> int:
+    """The largest peak of tensors that a card of so much memory can hold."""
+    return int((memory_bytes - CONTEXT_BYTES) / (1 + SLACK))

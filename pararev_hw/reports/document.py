@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.reports.insights import insights
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
 from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Prediction, Recommendation, Study
@@ -60,6 +61,7 @@ def report_document(study: Study) -> dict[str, Any]:
         },
         **({} if study.energy_model is None else {"energy_model": study.energy_model.document()}),
         "memory": asdict(graph.memory),
+        "process_memory": _process_memory(study),
         "spikes": None if graph.spikes is None else asdict(graph.spikes),
         "eager_s": _eager_s(study),
         "power": _power(study),
@@ -102,6 +104,12 @@ def layer_document(layer: Layer) -> dict[str, Any]:
     """A layer as JSON-ready data."""
     shapes = {k: None if (v := getattr(layer, k)) is None else list(v) for k in ("input_shape", "output_shape")}
     return asdict(layer) | shapes
+
+
+def _process_memory(study: Study) -> dict[str, int] | None:
+    """What a process that takes the step eagerly holds on a GPU; None for other devices."""
+    peak = study.sequential.eager_peak_bytes
+    return None if study.device.kind != "gpu" or peak is None else asdict(process_memory(peak))
 
 
 def _power(study: Study) -> dict[str, float | None] | None:

@@ -11,6 +11,7 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from pararev_hw.graph.process_memory import LIBRARY_BYTES, PROCESS_SOURCE, RESERVED_SHARE, process_memory
 from pararev_hw.reports import chip as chip_tables
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.against import Line, SideBySide
@@ -272,6 +273,7 @@ def _step_memory(study: Study) -> list[Row]:
     lines = (
         ("peak of the tensors that Python holds", memory.peak_bytes),
         *(() if counted is None else ((what, counted),)),
+        *(_process_lines(counted) if study.device.kind == "gpu" and counted is not None else ()),
         ("saved for backward or recompute", memory.saved_bytes),
         ("parameters", memory.parameter_bytes),
         ("buffers", memory.buffer_bytes),
@@ -280,6 +282,17 @@ def _step_memory(study: Study) -> list[Row]:
         ("input", memory.input_bytes),
     )
     return [Row((words_cell(name), (units.size(size), size))) for name, size in lines]
+
+
+def _process_lines(peak_bytes: int) -> tuple[tuple[str, int], ...]:
+    """The step's memory as the caching allocator and the driver see it."""
+    memory = process_memory(peak_bytes)
+    library = units.size(LIBRARY_BYTES)
+    return (
+        (f"reserved by PyTorch's caching allocator: {RESERVED_SHARE} times that peak", memory.reserved_bytes),
+        (f"whole process: reserved, and {library} of context and libraries ({PROCESS_SOURCE})", memory.process_bytes),
+        ("least that the card must have for the step to run", memory.least_bytes),
+    )
 
 
 def _critical(study: Study) -> Mapping[str, Any]:

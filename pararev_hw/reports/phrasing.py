@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pararev_hw.graph.process_memory import process_memory
+from pararev_hw.graph.process_memory import largest_peak_bytes, process_memory
 from pararev_hw.reports import units
 from pararev_hw.reports.chip import chip_lines
 from pararev_hw.reports.energy_model import energy_model_lines
@@ -303,10 +303,20 @@ def _does_not_fit(study: Study) -> tuple[str, ...]:
     if study.device.kind != "gpu" or peak is None or memory is None or process_memory(peak).least_bytes <= memory.value:
         return ()
     need, have = units.size(process_memory(peak).least_bytes), units.size(int(memory.value))
+    batch = _fitting_batch(study, peak, int(memory.value))
+    largest = "not even one sample would" if batch < 1 else f"the largest batch that does is about {batch}"
     return (
-        f"The step does not fit: it needs {need}, and {study.device.title} has {have}; `pararev-hw capacity` finds the "
-        "largest batch that fits.",
+        f"The step does not fit: it needs {need}, and {study.device.title} has {have}; {largest} "
+        "(`pararev-hw capacity` finds it by tracing).",
     )
+
+
+def _fitting_batch(study: Study, peak_bytes: int, memory_bytes: int) -> int:
+    """The batch whose step needs so much: what does not persist from step to step grows in proportion to it."""
+    memory = study.graph.memory
+    persistent = memory.parameter_bytes + memory.buffer_bytes + memory.gradient_bytes + memory.optimizer_bytes
+    per_sample = max(1.0, (peak_bytes - persistent) / study.graph.batch)
+    return int((largest_peak_bytes(memory_bytes) - persistent) // per_sample)
 
 
 def memory_note(study: Study) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from pararev_hw.torch_private import autocasts_on_cpu, schema, scoped_library, without_cpu_autocast
+from pararev_hw.tracing import cuda_recurrent
 
 _aten: Any = torch.ops.aten
 _HALF = (torch.float16, torch.bfloat16)
@@ -77,6 +78,7 @@ def cuda_dispatch(flash_attention: bool = True) -> Iterator[None]:
         attention = _attention(flash_attention)
         for key in ("AutogradCPU", "CPU"):
             library.impl("scaled_dot_product_attention", attention, key)
+        cuda_recurrent.register(library)
         yield
 
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pararev_hw.types.op_names import base_name
+from pararev_hw.types.op_names import RECURRENT, base_name
 
 Shape = tuple[int, ...]
 
@@ -258,6 +258,9 @@ def describe(
         return "attention", _encoder_vector_flops(base, inputs, attributes)
     if base in _RNN_LAYERS:
         return "scan", _GATE * numel(inputs[0][:2]) * inputs[1][0]
+    if base in RECURRENT:
+        of_states = [shape for shape in inputs[1:] if len(shape) == 2][1::2]
+        return "scan", _GATE * numel(inputs[0][:2]) * sum(gates for gates, _ in of_states)
     if base in _VECTOR_PRODUCTS:
         return "gemm", 0
     if base in ("dot", "vdot"):
@@ -278,6 +281,9 @@ def product_flops(name: str, inputs: Sequence[Shape]) -> int:
     if base in _RNN_LAYERS:
         # [T, B, features], and of all gates the weights of inputs and of states; backward: gradients of both operands
         forward = 2 * numel(inputs[0][:2]) * (numel(inputs[1]) + numel(inputs[2]))
+        return forward * (2 if base.endswith("backward") else 1)
+    if base in RECURRENT:
+        forward = 2 * numel(inputs[0][:2]) * sum(numel(shape) for shape in inputs[1:] if len(shape) == 2)
         return forward * (2 if base.endswith("backward") else 1)
     if base in _ENCODERS:
         return _encoder_flops(base, inputs)

@@ -11,7 +11,7 @@ from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.gpu.model import values_of
 from pararev_hw.devices import load_device
-from pararev_hw.devices.gpu_law import CARD, DEPTHWISE, HOST, LAW, MATRIX_CLASSES, MEMORY_CLASSES
+from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW, MATRIX_CLASSES, MEMORY_CLASSES
 from pararev_hw.errors import BadInput
 from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.types import BlockGraph, OpType
@@ -78,7 +78,7 @@ def test_the_overlap_exponent_adds_the_shorter_of_compute_and_traffic() -> None:
 def test_tensor_cores_by_datatype_and_alignment() -> None:
     def product(dtype: str, kind: str = "product", aligned: bool = True) -> float:
         return seconds(
-            Kernel(kind, 0, flops=1, m=256, n=256, k=64, dtype=dtype, aligned=aligned), unaligned_slowdown=3.0
+            Kernel(kind, 0, flops=1, m=256, n=256, k=64, dtype=dtype, aligned=aligned), unaligned_slowdown__plain=3.0
         )
 
     work = 2 * 256 * 256 * 64
@@ -115,19 +115,99 @@ def test_a_convolutions_backward_is_one_kernel_for_each_gradient() -> None:
     assert by_kind["row_reduction"].bytes == 4 * 4 * 64 * 8 * 8
 
 
-@pytest.mark.parametrize(("window", "form"), [(3, "depthwise"), (7, "depthwise_large")])
-def test_depthwise_convolutions(window: int, form: str) -> None:
+@pytest.mark.parametrize(
+    ("window", "dtype", "form"),
+    [(3, "float16", "depthwise_cudnn"), (3, "float32", "depthwise"), (7, "float16", "depthwise_large")],
+)
+def test_depthwise_convolutions(window: int, dtype: str, form: str) -> None:
     conv = nn.Conv2d(32, 32, window, padding=window // 2, groups=32, bias=False)
-    for last in (False, True):
-        g = graph(nn.Sequential(nn.Conv2d(3, 32, 1), conv), 4, 3, 16, 16, last=last)
-        end = "_last" if last else ""
+    for last in (False, True):  # channels last, all are cuDNN's
+        g = graph(nn.Sequential(nn.Conv2d(3, 32, 1), conv), 4, 3, 16, 16, dtype=dtype, last=last)
+        stem, end = (form.removesuffix("_cudnn"), "_last") if last else (form, "")
         kinds = [k.kind for t in g.op_types if t.kind.startswith("conv") for k in kernels(t)]
-        assert {f"{form}_{d}{end}" for d in ("forward", "input", "weight")} <= set(kinds)
+        assert {f"{stem}_{d}{end}" for d in ("forward", "input", "weight")} <= set(kinds)
+
+
+def test_cudnn_takes_depthwise_convolutions_of_stride_2_with_many_channels_only() -> None:
+    def form(channels: int, side: int, stride: int, batch: int = 8) -> str:
+        conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels)
+        g = graph(nn.Sequential(nn.Conv2d(3, channels, 1), conv), batch, 3, side, side, mode="infer")
+        (kernel,) = kernels(next(t for t in g.op_types if t.input_shapes[1:2] == ((channels, 1, 3, 3),)))
+        return kernel.kind
+
+    assert form(128, 56, 1) == "depthwise_cudnn_forward"
+    assert form(128, 56, 2) == "depthwise_forward"
+    assert form(256, 56, 2) == "depthwise_cudnn_forward"
+    assert form(256, 14, 2) == "depthwise_forward"
+    assert form(16, 56, 1) == "depthwise_forward"
+    assert form(128, 56, 2, batch=1) == "depthwise_cudnn_forward"
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "last", "form"),
+    [
+        (32, 128, False, "grouped_packed_forward"),  # ResNeXt's 32 groups of 4
+        (32, 128, True, "grouped_packed_forward_last"),
+        (3, 24, False, "grouped_forward"),  # RegNet's groups of 8
+        (3, 24, True, "grouped_forward_last"),
+        (32, 64, True, "grouped_forward_last"),  # 2 channels per group
+    ],
+)
+def test_grouped_convolutions(groups: int, channels: int, last: bool, form: str) -> None:
+    conv = nn.Conv2d(channels, channels, 3, padding=1, groups=groups, bias=False)
+    g = graph(nn.Sequential(nn.Conv2d(3, channels, 1), conv), 4, 3, 16, 16, last=last, mode="infer")
+    (kernel,) = kernels(next(t for t in g.op_types if t.kind == "conv" and t.input_shapes[0][1] == channels))
+    width = channels // groups
+    assert kernel.kind == form
+    assert kernel.flops == 2 * 4 * 16 * 16 * 9 * width * channels  # whatever the tiles hold beside
+    if "packed" in form:  # 8 groups of 4 fill a tile of 32 channels: 4 products of 1024 x 32 x 288
+        assert (kernel.m, kernel.n, kernel.k, kernel.groups) == (4 * 16 * 16, 32, 32 * 9, 4)
+
+
+def test_a_kernel_with_a_block_per_channel_waits_where_channels_are_few() -> None:
+    # 4 multiprocessors: with 8 channels and a half rate at 2 blocks each, 1 + 2 x 4 / 8 = 2 times as long
+    wide, narrow = (Kernel("batch_norm", 10**9, blocks=n) for n in (10**6, 8))
+    assert seconds(narrow, half_rate_blocks__batch_norm=2.0) == pytest.approx(2e-3)
+    assert seconds(wide, half_rate_blocks__batch_norm=2.0) == pytest.approx(1e-3, rel=1e-4)
+    g = graph(nn.Sequential(nn.Conv2d(3, 24, 1), nn.BatchNorm2d(24)), 4, 3, 16, 16)
+    assert {k.blocks for t in g.op_types if t.kind.startswith("norm") for k in kernels(t)} == {24}
+
+
+def test_direct_grouped_convolutions_speed_up_with_the_width_of_a_group() -> None:
+    narrow, wide = (Kernel("grouped_forward_last", 0, flops=10**9, m=10**6, n=n, groups=4) for n in (16, 64))
+    # the exponent of 0.5: a quarter of the channels, half of the rate
+    assert seconds(narrow, group_width_exponent=0.5) == pytest.approx(2 * seconds(wide, group_width_exponent=0.5))
+
+
+class Recurrent(nn.Module):
+    """Two layers of 64 states, read out after the last of 20 steps."""
+
+    def __init__(self, kind: type[nn.Module]) -> None:
+        super().__init__()
+        self.layers, self.read = kind(32, 64, 2, batch_first=True), nn.Linear(64, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.read(self.layers(x)[0][:, -1])
+
+
+@pytest.mark.parametrize(("kind", "gates", "kept"), [(nn.LSTM, 4, 6), (nn.GRU, 3, 4), (nn.RNN, 1, 1)])
+def test_recurrent_layers_are_cudnns(kind: type[nn.Module], gates: int, kept: int) -> None:
+    g = graph(Recurrent(kind), 4, 20, 32, dtype="float32")
+    forward, backward = op(g, "_cudnn_rnn"), op(g, "_cudnn_rnn_backward")
+    assert forward.output_shapes[0] == (4, 20, 64)
+    assert (4 * 20 * 2 * 64 * kept * 4,) in forward.output_shapes  # bytes kept for backward
+    products = [k for k in kernels(forward) if k.kind == "product"]
+    assert [(k.m, k.n, k.k) for k in products[:2]] == [(80, gates * 64, 32), (4, gates * 64, 64)]
+    assert len(products) == 2 * (1 + 20)  # of both layers: all inputs at once, states one step after the other
+    assert sum(k.flops for k in products) == 2 * 80 * gates * 64 * (32 + 64 + 64 + 64)
+    assert sum(k.flops for k in kernels(backward)) == 2 * sum(k.flops for k in products)
+    half = graph(Recurrent(kind), 4, 20, 32, dtype="float16", mode="infer")
+    assert op(half, "_cudnn_rnn").dtype == "float16"
 
 
 def test_every_class_that_a_kernel_can_have_is_a_parameter() -> None:
     assert {f"tensor_share.{c}" for c in MATRIX_CLASSES} | {f"cuda_share.{c}" for c in MATRIX_CLASSES} <= set(LAW)
-    assert {f"bandwidth_share.{c}" for c in (*MEMORY_CLASSES, *DEPTHWISE)} <= set(LAW)
+    assert {f"bandwidth_share.{c}" for c in (*MEMORY_CLASSES, *DIRECT)} <= set(LAW)
 
 
 @pytest.mark.parametrize("name", GPUS)

@@ -8,8 +8,11 @@
         rate  = peak x sustained share of the device x share of the kernel's class
       3 x 3 windows of stride 1 take Winograd's algorithm on CUDA cores, which divides the work by its gain;
       operands that tensor cores cannot load whole multiply it by the unaligned slowdown
-    compute, of attention and of depthwise convolutions, is their flops over the rate of their class
+    compute, of attention and of direct convolutions, is their flops over the rate of their class; the rate of grouped
+      ones grows with the channels of a group
     traffic = bytes / (bandwidth x sustained share of the device x share of the kernel's class)
+    a kernel with one block of threads for each channel takes (1 + half rate blocks x multiprocessors / blocks) times as
+      long
     layout conversion: tensor cores want images channels last; where they are not, they are read and written once more
 
 `p` says how well compute and traffic overlap (infinite: wholly). Small tiles load more operand bytes per flop (operand
@@ -26,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw.costmodels.gpu.kernels import Kernel
-from pararev_hw.devices.gpu_law import ATTENTION, DEPTHWISE, MATRIX_CLASSES, UNITS
+from pararev_hw.devices.gpu_law import ATTENTION, DIRECT, MATRIX_CLASSES, UNITS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,6 +38,7 @@ Values = Mapping[str, float]
 TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (128, 16), (16, 128))
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_K = 64  # of a split
+_DIRECT_GROUPED = frozenset(kind for kind in DIRECT if kind.startswith("grouped"))
 _K_STEP = 16  # depth of a tensor core's instruction
 
 
@@ -62,7 +66,7 @@ class _Products:
     flops: Floats
     bytes: Floats
     peak: Floats
-    aligned: NDArray[np.bool_]
+    slowdown: tuple[str, ...]  # name of that of unaligned operands, "" where they are aligned
     winograd: tuple[str, ...]  # name of the gain, "" where the algorithm is another
     layout_bytes: Floats
 
@@ -93,6 +97,9 @@ class _Plain:
     peak: Floats
     bytes: Floats
     sustained: tuple[str, ...]
+    relative_width: Floats  # channels of a group over 64, 1 where the rate does not depend on them
+    idle: Floats  # multiprocessors over blocks of threads, 0 where the blocks are enough
+    half_rate: tuple[str, ...]
 
 
 class KernelTimes:
@@ -113,7 +120,7 @@ class KernelTimes:
         bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
         for p in self._products:
             rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
-            slower = np.where(p.aligned, 1.0, value["unaligned_slowdown"]) if p.unit == "tensor" else 1.0
+            slower = _looked_up(value, p.slowdown)
             gain = np.array([value[name] if name else 1.0 for name in p.winograd]) if p.unit == "cuda" else 1.0
             compute = self._padded_flops(p, value) / rate * slower / gain
             traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
@@ -122,12 +129,18 @@ class KernelTimes:
             if p.unit == "tensor":
                 out[p.at] += p.layout_bytes * value["layout_conversion_passes"] / bandwidth
         q = self._plain
-        compute = np.where(
-            q.flops > 0, q.flops / (q.peak * _looked_up(value, q.sustained) * _looked_up(value, q.compute_share)), 0.0
-        )
-        traffic = q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
-        out[q.at] = _overlapped(compute, traffic, value["overlap_exponent.cuda"])
+        compute, traffic = self._plain_seconds(value)
+        waiting = 1 + q.idle * _looked_up(value, q.half_rate)
+        out[q.at] = _overlapped(compute, traffic, value["overlap_exponent.cuda"]) * waiting
         return out
+
+    def _plain_seconds(self, value: Values) -> tuple[Floats, Floats]:
+        """Arithmetic and traffic of the kernels that are no matrix product, at the sustained rates of their classes."""
+        q = self._plain
+        rate = q.peak * _looked_up(value, q.sustained) * _looked_up(value, q.compute_share)
+        rate *= q.relative_width ** value["group_width_exponent"]
+        bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
+        return q.flops / rate, q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
 
     def filled_seconds(self, value: Values) -> tuple[Floats, Floats]:
         """How much of each kernel's time it would take if what binds it ran at the sustained rate of its class: of
@@ -139,9 +152,7 @@ class KernelTimes:
             rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
             arithmetic[p.at] = p.flops / rate
             traffic[p.at] = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
-        q = self._plain
-        arithmetic[q.at] = q.flops / (q.peak * _looked_up(value, q.sustained) * _looked_up(value, q.compute_share))
-        traffic[q.at] = q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
+        arithmetic[self._plain.at], traffic[self._plain.at] = self._plain_seconds(value)
         filled = np.minimum(np.maximum(arithmetic, traffic), self.seconds(value))
         return np.where(arithmetic > traffic, filled, 0.0), np.where(arithmetic > traffic, 0.0, filled)
 
@@ -218,10 +229,17 @@ def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
         flops=_column(members, "flops"),
         bytes=_column(members, "bytes"),
         peak=np.array(peaks, np.float64),
-        aligned=_column(members, "aligned") > 0,
+        slowdown=tuple(_slowdown(kernel) if unit == "tensor" else "" for kernel in members),
         winograd=tuple(f"winograd_gain.{k.kind.rpartition('_')[2]}" if k.winograd else "" for k in members),
         layout_bytes=np.array([0.0 if k.channels_last else float(k.layout_bytes) for k in members], np.float64),
     )
+
+
+def _slowdown(kernel: Kernel) -> str:
+    """A convolution that converts its images pads them with it; one that does not must take them as they are."""
+    if kernel.aligned:
+        return ""
+    return "unaligned_slowdown." + ("last" if kernel.channels_last else "plain")
 
 
 def _cuda_rate(dtype: str, card: Card) -> float:
@@ -232,7 +250,7 @@ def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
     at = [i for i, kernel in enumerate(kernels) if kernel.kind not in MATRIX_CLASSES]
     members = [kernels[i] for i in at]
     units = ["tensor" if k.kind in ATTENTION and tensor_rate(k, card) is not None else "cuda" for k in members]
-    computes = [kernel.kind in ATTENTION or kernel.kind in DEPTHWISE for kernel in members]
+    computes = [kernel.kind in ATTENTION or kernel.kind in DIRECT for kernel in members]
     peaks = [
         (tensor_rate(k, card) if unit == "tensor" else None) or _cuda_rate(k.dtype, card)
         for k, unit in zip(members, units, strict=True)
@@ -250,4 +268,7 @@ def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
         peak=np.array(peaks, np.float64),
         bytes=_column(members, "bytes"),
         sustained=tuple(f"{unit}_sustained_share" for unit in units),
+        relative_width=np.array([min(k.m, k.n) / 64 if k.kind in _DIRECT_GROUPED else 1.0 for k in members]),
+        idle=np.array([card.multiprocessors / k.blocks if k.blocks else 0.0 for k in members]),
+        half_rate=tuple(f"half_rate_blocks.{k.kind.removesuffix('_backward')}" if k.blocks else "" for k in members),
     )

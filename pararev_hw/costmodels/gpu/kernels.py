@@ -7,8 +7,10 @@ as a matrix (`m` x `n` x `k`, once per group), and the bytes that go in and come
 A kernel's class names the algorithm and picks its rates. Matrix kernels:
 
     product, batched_product, attention, attention_backward
-    {pointwise, pointwise_strided, window, window_strided, window_dilated, grouped, depthwise, depthwise_large}
-    _{forward, input, weight}            a convolution and its gradients; "large": windows other than 1, 3 and 5
+    {pointwise, pointwise_strided, window, window_strided, window_dilated, grouped, grouped_packed, depthwise,
+     depthwise_large, depthwise_cudnn}_{forward, input, weight}      a convolution and its gradients
+    "packed": groups that share the tiles of tensor cores; "large": windows other than 1, 3 and 5; PyTorch has kernels
+    of its own for depthwise convolutions, and leaves some of 16 bits to cuDNN ("cudnn")
 
 all others move memory: elementwise, cast, copy, rows (a strided copy), transpose, batch_norm, softmax, ...
 """
@@ -20,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.types import OpType
-from pararev_hw.types.op_names import ALLOCATES_ONLY, base_name
+from pararev_hw.types.op_names import ALLOCATES_ONLY, RECURRENT, base_name
 
 Shape = tuple[int, ...]
 
@@ -29,13 +31,18 @@ DENSE, CHANNELS_LAST, ROWS, TRANSPOSED, EXPANDED = range(5)
 
 _ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "bool": 1}
 _FAST_WINDOWS = (1, 3, 5)  # of PyTorch's depthwise kernels: other sizes go through a general loop
+# Grouped convolutions whose groups cuDNN packs into tiles of tensor cores, as the steps of published networks tell:
+# channels per group (channels last not the first), least number of groups, and what divides all channels.
+_PACKED_WIDTHS = (2, 4, 8, 16, 32)
+_LEAST_PACKED, _PACKED_CHANNELS = 32, 32
 _ALIGNMENT_BYTES = 16  # tensor cores load operands in pieces of this size
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel. `layout_bytes` of a convolution is what its images hold: tensor cores want them channels last, and
-    where they are not, they are converted. `winograd`: a 3 x 3 window of stride 1."""
+    where they are not, they are converted. `winograd`: a 3 x 3 window of stride 1. `blocks`: of threads, where a kernel
+    has one for each channel, or for each channel and tap, and no more."""
 
     kind: str
     bytes: int
@@ -49,6 +56,7 @@ class Kernel:
     channels_last: bool = False
     winograd: bool = False
     layout_bytes: int = 0
+    blocks: int = 0
 
 
 def kernels(t: OpType) -> tuple[Kernel, ...]:
@@ -67,9 +75,13 @@ def kernels(t: OpType) -> tuple[Kernel, ...]:
         work = t.flops or t.vector_flops or 0
         return (Kernel(t.kind, moved, flops=work, dtype=t.dtype),)
     base = base_name(t.name)
+    if base in RECURRENT:
+        return _recurrent(t, base.endswith("backward"))
     if base in ("select_backward", "slice_backward"):  # zeros of the whole, then the part copied in
         return (Kernel("fill", t.write_bytes), Kernel("rows", 2 * t.read_bytes))
-    return (Kernel(_memory_class(t, base), moved),)
+    kind = _memory_class(t, base)
+    channels = t.input_shapes[0][1] if kind in ("batch_norm", "batch_norm_backward") else 0
+    return (Kernel(kind, moved, blocks=channels),)
 
 
 def _item(t: OpType) -> int:
@@ -102,6 +114,35 @@ def _product(t: OpType, moved: int) -> Kernel:
     )
 
 
+def _recurrent(t: OpType, backward: bool) -> tuple[Kernel, ...]:
+    """cuDNN's recurrent layers: the products of all inputs at once, and one time step after the other those of the
+    states and the gates' elementwise part."""
+    attributes, item = _attributes(t), _item(t)
+    first, second = t.input_shapes[0][:2]
+    batch, steps = (first, second) if attributes.get("batch_first", (0,))[0] else (second, first)
+    directions = 2 if attributes.get("bidirectional", (0,))[0] else 1
+    matrices = [shape for shape in t.input_shapes[1:] if len(shape) == 2]
+    per_layer = max(1, len(matrices) // max(1, attributes.get("num_layers", (1,))[0] * directions))
+
+    def matrix(m: int, n: int, k: int) -> Kernel:
+        moved = item * (m * k + k * n + m * n)
+        step = max(1, _ALIGNMENT_BYTES // item)
+        aligned = n % step == 0 and (k % step == 0 or m % step == 0)
+        return Kernel("product", moved, flops=2 * m * n * k, m=m, n=n, k=k, dtype=t.dtype, aligned=aligned)
+
+    parts: list[Kernel] = []
+    for k, (gates, width) in enumerate(matrices):
+        all_steps, one_step = matrix(steps * batch, gates, width), matrix(batch, gates, width)
+        if k % per_layer == 0:
+            cell = Kernel("elementwise", 2 * item * batch * gates)
+            parts += [all_steps, *([cell] * steps)]
+        else:
+            parts += [one_step] * steps
+        if backward:  # the gradient of what goes in has the same product, that of the weights sums over all steps
+            parts.append(matrix(gates, width, steps * batch))
+    return tuple(parts)
+
+
 def _of_unknown_shape(t: OpType, moved: int) -> Kernel:
     """A product of the op's flops, as much a cube as it can be: a graph from elsewhere may not give shapes."""
     edge = max(1, round((t.true_flops / 2) ** (1 / 3)))
@@ -120,21 +161,26 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
     if transposed:  # its forward is the input gradient of a convolution from y to x
         x, y = y, x
     strides = attributes.get("stride", (1,))
-    stride = math.prod(strides) if len(strides) == len(w) - 2 else strides[0] ** (len(w) - 2)
+    strides = strides if len(strides) == len(w) - 2 else strides[:1] * (len(w) - 2)
+    stride = math.prod(strides)
     taps, inside, outside = math.prod(w[2:]), w[1], w[0] // groups
-    form = _form(w, groups, stride, max(attributes.get("dilation", (1,))), inside * groups)
     x_pixels, y_pixels = x[0] * math.prod(x[2:]), y[0] * math.prod(y[2:])
     layouts = _layouts(t)
     last = layouts[1 if backward else 0] == CHANNELS_LAST
+    form = _form(x, w, groups, strides, max(attributes.get("dilation", (1,))), t.dtype, last)
     step = max(1, _ALIGNMENT_BYTES // item)
     padded = inside if form.startswith("depthwise") else -(-inside // step) * step if item == 2 else inside
     images = item * (math.prod(x) + math.prod(y))
+    flops = 2 * y_pixels * inside * taps * w[0]
+    if form == "grouped_packed":  # as many groups as fill a tile are one, zeros between them
+        packed = _PACKED_WIDTHS[-1] // inside
+        inside, outside, padded, groups = inside * packed, outside * packed, inside * packed, groups // packed
 
     def kernel(direction: str, m: int, n: int, k: int) -> Kernel:
         return Kernel(
             f"{form}_{direction}{'_last' if last and groups > 1 else ''}",
             images + item * math.prod(w),
-            flops=2 * y_pixels * inside * taps * w[0],
+            flops=flops,
             m=m,
             n=n,
             k=max(1, k),
@@ -144,6 +190,7 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
             channels_last=last,
             winograd=form == "window" and tuple(w[2:]) == (3, 3) and min(inside, outside) >= 16,
             layout_bytes=images,
+            blocks=w[0] * taps if direction == "weight" and form == "depthwise" and not last else 0,
         )
 
     forward = kernel("forward", y_pixels, outside, padded * taps)
@@ -157,16 +204,33 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
     return tuple(part for part, wanted in zip(parts, mask, strict=False) if wanted)
 
 
-def _form(w: Shape, groups: int, stride: int, dilation: int, channels: int) -> str:
-    if groups > 1 and groups == channels:
-        return "depthwise" if all(n in _FAST_WINDOWS for n in w[2:]) else "depthwise_large"
+def _form(x: Shape, w: Shape, groups: int, strides: Shape, dilation: int, dtype: str, last: bool) -> str:
+    taps = w[2:]
+    if groups > 1 and groups == x[1]:
+        if not last and _cudnn_takes_depthwise(x, taps, strides, dilation, dtype):
+            return "depthwise_cudnn"
+        return "depthwise" if all(n in _FAST_WINDOWS for n in taps) else "depthwise_large"
     if groups > 1:
-        return "grouped"
-    if math.prod(w[2:]) == 1:
-        return "pointwise" if stride == 1 else "pointwise_strided"
-    if dilation > 1 and stride == 1:
+        widths = _PACKED_WIDTHS[last:]
+        packed = groups >= _LEAST_PACKED and w[1] in widths and w[0] == x[1] and x[1] % _PACKED_CHANNELS == 0
+        return "grouped_packed" if packed else "grouped"
+    strided = math.prod(strides) > 1
+    if math.prod(taps) == 1:
+        return "pointwise_strided" if strided else "pointwise"
+    if dilation > 1 and not strided:
         return "window_dilated"
-    return "window" if stride == 1 else "window_strided"
+    return "window_strided" if strided else "window"
+
+
+def _cudnn_takes_depthwise(x: Shape, taps: Shape, strides: Shape, dilation: int, dtype: str) -> bool:
+    """PyTorch's choice for images that lie channels first (`use_cudnn_depthwise` of aten/native/Convolution.cpp)."""
+    if dtype not in ("float16", "bfloat16") or len(x) != 4 or x[1] < 32 or dilation > 1:
+        return False
+    if taps[0] != taps[1] or taps[1] not in _FAST_WINDOWS or x[3] < 7 or strides[0] != strides[1]:
+        return False
+    if strides[0] != 2 or taps[1] == 1:
+        return strides[0] == 1
+    return x[0] == 1 or x[1] >= 512 or (x[1] >= 256 and x[3] >= 28)
 
 
 def _memory_class(t: OpType, base: str) -> str:
@@ -195,7 +259,8 @@ def _memory_class(t: OpType, base: str) -> str:
         case "elementwise" | "neuron":
             return _elementwise(t, layouts)
         case _:
-            return "other"
+            out = t.output_shapes[0] if t.output_shapes else ()
+            return "elementwise" if out and all(shape == out for shape in t.input_shapes) else "other"
 
 
 def _reduction(t: OpType, last: bool) -> str:

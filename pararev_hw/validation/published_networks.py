@@ -1,7 +1,8 @@
 """Steps of published networks (timm, torchvision) as the publishers ran them, traced by CUDA's rules.
 
-Needs timm 0.6.7 and torchvision beside this package, in an environment of its own (see docs/validation-published.md).
-A trace is kept in a folder as a compact file, so that a fit or a validation reads it again in milliseconds.
+Tracing needs timm 0.6.7 and torchvision beside this package, in an environment of its own (see
+docs/validation-published.md); reading a trace does not. A trace is kept in a folder as a compact file, so that a fit or
+a validation reads it again in milliseconds.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ from typing import Any
 import numpy as np
 from scipy.sparse import csr_array
 
-from pararev_hw.costmodels.gpu.host import host_roles
+from pararev_hw.costmodels.gpu.host import host_roles, host_seconds
+from pararev_hw.costmodels.gpu.kernel_time import Floats, KernelTimes
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
-from pararev_hw.types import BlockGraph, OpType, Storage
+from pararev_hw.costmodels.gpu.model import card_of, values_of
+from pararev_hw.devices.gpu_law import HOST_ROLES
+from pararev_hw.errors import BadFile, MissingDependency
+from pararev_hw.types import BlockGraph, Device, OpType, Storage
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Workload:
     flops: float
 
     @property
-    def counts(self) -> np.ndarray:
+    def counts(self) -> Floats:
         return np.asarray(self.launches.sum(axis=0)).reshape(-1)
 
 
@@ -51,6 +56,21 @@ def workload(name: str, types: Sequence[OpType], op_types: Sequence[int], roles:
     launches = csr_array((np.ones(len(ops)), (ops, which)), shape=shape)
     flops = sum(types[t].true_flops for t in op_types)
     return Workload(name, tuple(index), launches, tuple(roles), parameters, tuple(storages), float(flops))
+
+
+def eager_seconds(work: Workload, device: Device) -> float:
+    """The step on one stream: an op runs when the host has issued it and the op before is done.
+
+    step = max over ops k of (host time until k is issued + device time from k on)
+    """
+    value = values_of(device)
+    seconds = KernelTimes(work.kernels, card_of(device)).seconds(value) + value["launch_overhead_s"]
+    busy: Floats = work.launches @ seconds
+    factors = {role: value.get(f"host_factor.{role}", 1.0) for role in HOST_ROLES}
+    issued = np.cumsum(host_seconds(work.roles, value["host_overhead_s"], factors))
+    ended = np.cumsum(busy)
+    waits = np.where(busy > 0, issued - (ended - busy), 0.0)
+    return float(ended[-1] + max(waits.max(), 0.0))
 
 
 def workload_of(graph: BlockGraph) -> Workload:
@@ -99,8 +119,11 @@ def cached(folder: Path, key: str, trace: Callable[[], BlockGraph]) -> Workload:
         with gzip.open(part, "wt", compresslevel=3) as file:
             json.dump(data, file, separators=(",", ":"))
         part.rename(path)
-    with gzip.open(path, "rt") as file:
-        return restored(json.load(file))
+    try:
+        with gzip.open(path, "rt") as file:
+            return restored(json.load(file))
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{path}: no trace that this version wrote: delete it, and it is traced again") from error
 
 
 def timm_step(name: str, batch: int, size: int, *, channels_last: bool) -> BlockGraph:
@@ -108,8 +131,7 @@ def timm_step(name: str, batch: int, size: int, *, channels_last: bool) -> Block
     time; gradients stay from step to step."""
     import torch
 
-    prepare()
-    import timm
+    timm = _package("timm", "timm==0.6.7 huggingface_hub safetensors")
 
     def sgd(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, foreach=False)
@@ -124,9 +146,7 @@ def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> Block
     optimizer's step nor its zeroing in the trace."""
     import torch
 
-    prepare()
-    import torchvision
-
+    torchvision = _package("torchvision", "torchvision")
     model = getattr(torchvision.models, name)(weights=None)
     size = 299 if "inception" in name else 224
     half = dtype == "half"
@@ -206,6 +226,19 @@ def _step(autocast: Any, update: bool) -> Callable[[Any, Any, Any], Any]:
         return loss
 
     return step
+
+
+def _package(name: str, wheels: str) -> Any:
+    """A package that publishes networks. Raises MissingDependency with how to get it."""
+    import importlib
+
+    prepare()
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependency(
+            f"{name} is not installed: `pip install --no-deps {wheels}`, in an environment of its own with pararev-hw"
+        ) from error
 
 
 _prepared: list[Any] = []

@@ -1,0 +1,39 @@
+"""What to do about a step that does not fit: the largest batch that does, added to the refusal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pararev_hw.errors import Infeasible, PararevError
+
+if TYPE_CHECKING:
+    from pararev_hw.types import BlockGraph, Hardware
+
+
+@contextlib.contextmanager
+def largest_batch_named(
+    target: str, hardware: Hardware, limit: int | None, step: Mapping[str, Any], tell: Callable[[str], None]
+) -> Iterator[None]:
+    """Infeasible raised inside says as well which batch would fit."""
+    try:
+        yield
+    except Infeasible as error:
+        from pararev_hw import capacity
+        from pararev_hw.devices import bare_device
+        from pararev_hw.target_graph import build_graph
+
+        device = bare_device(hardware)
+        if device.kind == "neuromorphic":  # which holds neurons, not a batch
+            raise
+
+        def make(size: int) -> BlockGraph:
+            tell(f"tracing batch {size}")
+            return build_graph(target, device=hardware, **{**step, "spikes": "none", "batch": size})
+
+        try:
+            largest = capacity.capacity(make, device, limit_bytes=limit, needs_of=capacity.tensors_of).size
+        except PararevError:
+            raise Infeasible(f"{error}; not even a batch of 1 would fit") from None
+        raise Infeasible(f"{error}; the largest batch that fits is {largest}") from None

@@ -1,0 +1,84 @@
+"""Published steps: tables and traces made here, so that neither timm nor anyone's tables are needed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import pararev_hw as ph
+from pararev_hw.devices import load_device, load_host, with_host
+from pararev_hw.errors import BadFile, BadInput, UnknownName
+from pararev_hw.tracing import DispatchRules, trace_step
+from pararev_hw.types import BlockGraph
+from pararev_hw.validation import validate_published
+from pararev_hw.validation.published_networks import cached, eager_seconds, workload_of
+from tests.helpers.command_line import run
+
+TIMM = "timm-train-amp-nchw-rtx3090.csv"
+
+
+def tiny() -> BlockGraph:
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
+    x = torch.empty((64, 3, 8, 8), device="meta")
+    return trace_step(model, x, dtype="float16", mode="train", rules=DispatchRules(cuda=True), granularity="op").graph
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """One table with two networks, of which one is traced already."""
+    rows = "model,train_step_time,train_batch_size,train_img_size\nseen_small,2.5,64,8\nunseen_small,2.5,64,8\n"
+    (tmp_path / TIMM).write_text(rows)
+    cached(tmp_path / "traces" / "timm-nchw", "seen_small", tiny)
+    return tmp_path
+
+
+def test_a_traced_network_is_compared_without_timm(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    result = validate_published(folder, traces=folder / "traces")
+    (case,) = result.cases
+    device = with_host(load_device("rtx3090"), load_host("published-rtx3090"))
+    assert case.predicted_s == pytest.approx(eager_seconds(workload_of(tiny()), device))
+    assert (case.network, case.family, case.published_s) == ("seen_small", "seen", 2.5e-3)
+    assert case.error == pytest.approx(case.predicted_s / 2.5e-3 - 1)
+    missing, other, without = result.left_out
+    assert "timm-train-amp-nhwc-rtx3090.csv is not in" in missing
+    assert "torchvision-batch12.csv is not in" in other
+    assert without.startswith("unseen_small: timm is not installed: `pip install --no-deps timm==0.6.7")
+
+
+def test_the_step_is_the_eager_one_of_a_prediction() -> None:
+    g = tiny()
+    device = with_host(load_device("rtx3090"), load_host("published-rtx3090"))
+    plan = ph.schedule(g, device, "sequential", launch="eager")
+    assert eager_seconds(workload_of(g), device) == pytest.approx(plan.predict().latency_s, rel=0.02)
+
+
+def test_what_is_wrong_is_named(folder: Path) -> None:
+    with pytest.raises(UnknownName, match="no published network is called 'sen_small': did you mean seen_small"):
+        validate_published(folder, networks=["sen_small"])
+    with pytest.raises(BadInput, match="not a folder"):
+        validate_published(folder / TIMM)
+    with pytest.raises(BadInput, match="holds none of the tables"):
+        validate_published(folder / "traces")
+    (folder / "traces" / "timm-nchw" / "seen_small.json.gz").write_bytes(b"no trace")
+    with pytest.raises(BadInput, match=r"seen_small\.json\.gz: no trace"):
+        validate_published(folder, traces=folder / "traces", networks=["seen_small"])
+    (folder / TIMM).write_text("model,batch\na,1\n")
+    with pytest.raises(BadFile, match="not the table that its name says"):
+        validate_published(folder)
+
+
+def test_the_verb(folder: Path) -> None:
+    command = ["validate", "--published", folder, "--traces", folder / "traces", "--networks", "seen_small"]
+    done = run(*command, "--json", "-o", folder / "out", "--tolerance", "0.0001")
+    document = json.loads(done.out)
+    assert done.status == 1  # the mean error is above the tolerance
+    assert document["latency"]["mape"] == pytest.approx(abs(document["cases"][0]["error"]))
+    assert json.loads((folder / "out" / "published.json").read_text()) == document
+    assert "left out: torchvision-batch12.csv is not in" in done.err
+    refused = run(*command, "--mode", "infer")
+    assert refused.status == 2
+    assert "--published names cards and networks of its own: leave --mode out" in refused.line
