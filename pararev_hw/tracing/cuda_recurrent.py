@@ -14,7 +14,7 @@ import torch
 
 # cuDNN's number of each kind of layer, and how many values of the hidden size it keeps for each time step.
 _KINDS = {"rnn_relu": (0, 1), "rnn_tanh": (1, 1), "lstm": (2, 6), "gru": (3, 4)}
-_KEPT = dict(_KINDS.values())
+_VALUES_PER_STATE = dict(_KINDS.values())
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -68,8 +68,8 @@ def _forward_shapes(
 ) -> tuple[torch.Tensor, ...]:  # fmt: skip
     directions = 2 if bidirectional else 1
     out = x.new_empty((*x.shape[:2], (projected or hidden) * directions))
-    kept = x.shape[0] * x.shape[1] * layers * directions * hidden * _KEPT[mode] * x.element_size()
-    reserve = torch.empty(kept if train else 0, dtype=torch.uint8, device=x.device)
+    reserve_bytes = x.shape[0] * x.shape[1] * layers * directions * hidden * _VALUES_PER_STATE[mode] * x.element_size()
+    reserve = torch.empty(reserve_bytes if train else 0, dtype=torch.uint8, device=x.device)
     cell = x.new_empty(0) if c is None else torch.empty_like(c)
     flat = x.new_empty(sum(w.numel() for w in weights)) if buffer is None else torch.empty_like(buffer)
     return out, torch.empty_like(h), cell, reserve, flat

@@ -87,7 +87,7 @@ class PublishedValidation:
         pairs: dict[str, list[tuple[float, float]]] = {}
         for case in self.cases:
             pairs.setdefault(key(case), []).append((case.predicted_s, case.published_s))
-        return {name: found for name, ps in pairs.items() if (found := accuracy(ps)) is not None}
+        return {name: a for name, ps in pairs.items() if (a := accuracy(ps)) is not None}
 
 
 def family(name: str) -> str:
