@@ -294,7 +294,9 @@ def answer(study: Study) -> str:
 
 def device_warnings(study: Study) -> tuple[str, ...]:
     """What stands at the top where the device cannot do what is asked, or does it in a way to know of."""
-    return (*_does_not_fit(study), *_too_little_measured(study.sequential))
+    figures = study.device.parameters.values()
+    measured = study.device.kind == "cpu" or any(f.provenance == "measured" for f in figures)
+    return (*_does_not_fit(study), *(_too_little_measured(study.sequential) if measured else ()))
 
 
 def _does_not_fit(study: Study) -> tuple[str, ...]:
