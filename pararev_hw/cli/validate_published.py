@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import columns, out, print_json, progress, say
-from pararev_hw.cli.outputs import write_text
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def against_published(
         result = validation.validate_published(data, traces=traces, networks=names, minutes=minutes, progress=tell)
     document = _document(result)
     if output is not None:
-        write_text(output / "published.json", json.dumps(document, indent=1))
+        write_file(output / "published.json", json.dumps(document, indent=1))
     if json_:
         print_json(document)
     else:
