@@ -28,7 +28,7 @@ from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 DEVICES = ("cpu", "cuda")
 LEAST_MINUTES = 0.02
 SHORT_MINUTES = 8.0  # below which not all ops of the suite could be measured at length
-_LITTLE_S = 120.0  # of which Python's own time may not take long
+_LITTLE_S, _LEAST_S = 120.0, 30.0  # below which measuring Python's own time may not take long, and takes none
 _STEPS_SHARE, _PAIRS_SHARE = 0.2, 0.05  # of the time; the ops have the rest
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
 
@@ -100,11 +100,13 @@ def _measuring(measured: Measured, budget: Budget, short: bool) -> Iterator[str]
         measured.overheads = {**measured.overheads, **host_overheads.capacities(warm, _CACHES[device])}
         if device == "cpu":
             measured.overheads = {**measured.overheads, "fault_s_per_byte": host_overheads.fault_s_per_byte()}
-    if device == "cpu":
+    if device == "cpu" and budget.left_s > _LEAST_S:
         with _missing_on_error(measured, "Python beside ops"):
             beside = loop_overheads(FEW_RUNS if budget.left_s < _LITTLE_S else RUNS)
             measured.overheads = {**measured.overheads, **beside}
             clock = PacedClock(beside[PACE].value)
+    elif device == "cpu":
+        measured.missed.append(Missed("Python beside ops", "the time was too short"))
     with _missing_on_error(measured, "matmul peaks"):
         measured.curves |= host_overheads.matmul_peaks(device, clock)
 

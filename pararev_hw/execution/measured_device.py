@@ -50,7 +50,7 @@ def measured_device(
     if isinstance(base, MeasuredDevice):
         base = base.base
     if base.kind != "cpu":
-        raise BadInput(f"--measure times this machine's CPU, and {base.name} is a {base.kind}: give --device cpu")
+        raise BadInput(f"--measure times this machine's CPU, and {base.name} is of kind {base.kind}: give --device cpu")
     machine = machine_description()
     path = None if folder is None else store_path(folder, machine)
     stored = Measurements()

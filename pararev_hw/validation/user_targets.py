@@ -80,7 +80,7 @@ def validate_targets(
     """
     if hardware.kind != "cpu":
         raise BadInput(
-            f"{hardware.name} is a {hardware.kind}: targets are validated on this machine's CPU: --device cpu"
+            f"{hardware.name} is of kind {hardware.kind}: targets are validated on this machine's CPU: --device cpu"
         )
     if minutes is not None and not 0 < minutes < float("inf"):
         raise BadInput(f"minutes is {minutes:g}: it must be positive and finite")

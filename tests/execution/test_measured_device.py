@@ -183,7 +183,7 @@ def test_what_it_is_compared_with_runs_in_turns(graph: BlockGraph) -> None:
 def test_a_graph_without_its_program_is_one_line(graph: BlockGraph) -> None:
     with pytest.raises(BadInput, match="read from a file cannot be run"):
         measured_device(pickle.loads(pickle.dumps(graph)), cpu(1))
-    with pytest.raises(BadInput, match="h200 is a gpu: give --device cpu"):
+    with pytest.raises(BadInput, match="h200 is of kind gpu: give --device cpu"):
         measured_device(graph, ph.load_device("h200"))  # type: ignore[arg-type]
 
 

@@ -207,7 +207,7 @@ def test_what_does_not_fit_is_refused_with_numbers() -> None:
 
 def test_a_device_of_another_kind_is_refused() -> None:
     job = execution.prepare("pararevsnn21", TINY)
-    with pytest.raises(BadInput, match="is a gpu, the step runs on cpu"):
+    with pytest.raises(BadInput, match="is of kind gpu, the step runs on cpu"):
         execution.execute(job, load_device("h200"))
     with pytest.raises(BadInput, match="needs a GPU"):
         execution.execute(job, cpu(), launch="graph")

@@ -138,7 +138,7 @@ def test_errors_by_kind_and_module_add_up_and_the_worst_come_first() -> None:
         (("--measure",), "--measure is for TARGETs"),
         (("pararevsnn37", "--suite", "full"), "--suite names networks, and so do the TARGETs"),
         (("pararevsnn37", "--paper"), "--paper compares the paper's own networks"),
-        (("pararevsnn37", "--device", "h200"), "h200 is a gpu"),
+        (("pararevsnn37", "--device", "h200"), "h200 is of kind gpu"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[Any, ...], line: str) -> None:
