@@ -104,7 +104,9 @@ def execute(
     if steps < 1:
         raise BadInput(f"steps is {steps}: at least 1 is needed")
     if hardware.kind != {"cuda": "gpu"}.get(job.device, job.device):
-        raise BadInput(f"{hardware.name} is of kind {hardware.kind}, the step runs on {job.device}: name a device like it")
+        raise BadInput(
+            f"{hardware.name} is of kind {hardware.kind}, the step runs on {job.device}: name a device like it"
+        )
     how: Literal["eager", "graph"] = launch or "eager"
     if job.device == "cpu" and how == "graph":
         raise BadInput("launch 'graph' needs a GPU: leave it out")
