@@ -289,23 +289,27 @@ def layer_rows(graph: BlockGraph, costed: CostedGraph) -> tuple[Layer, ...]:
     return tuple(replace(row, energy_j=energy_j.get(row.module)) for row in graphs.layers(graph))
 
 
-def find_device(name: str, *, cache: Path | None = None, progress: Progress = _silent) -> Hardware:
+def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progress: Progress = _silent) -> Hardware:
     """A device by name or file, or the profile in a file.
 
-    "cpu" is this machine: measured in a few seconds, or read from the `cache` folder.
+    "cpu" is this machine with so many lanes, each a thread: measured in a few seconds, or read from the `cache` folder.
+    Raises BadInput for more lanes than it has cores.
     """
     if name != "cpu":
         return load_hardware(name)
     from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
+    from pararev_hw.measurement.environment import cores
 
-    cached = None if cache is None else read_cached(cache / cache_name())
+    if lanes > (available := cores()):
+        raise BadInput(f"{lanes} lanes: this machine has {available} cores, each runs one lane: at most {available}")
+    cached = None if cache is None else read_cached(cache / cache_name(lanes))
     if cached is not None:
         return cached
     progress("measuring this machine's CPU")
-    device = with_observed_allocations(quick_cpu_device())
+    device = with_observed_allocations(quick_cpu_device(lanes))
     if cache is not None:
         try:
-            write_cached(cache / cache_name(), device)
+            write_cached(cache / cache_name(lanes), device)
         except OSError:
             return device  # an unwritable cache costs the next run a measurement, nothing else
     return device

@@ -58,12 +58,16 @@ def load_device(name: str | Path, *, cache: str | Path | None = None, progress: 
     return find_device(str(name), cache=cache_folder() if cache is None else Path(cache), progress=progress)
 
 
-def hardware_of(device: str | Path | Hardware, progress: Progress = _silent) -> Hardware:
-    """The device itself, or the one of that name or file."""
+def hardware_of(device: str | Path | Hardware, progress: Progress = _silent, lanes: int | None = None) -> Hardware:
+    """The device itself, or the one of that name or file; "cpu" with so many lanes."""
     if isinstance(device, Device | Profile | MeasuredDevice):
         return device
     if not isinstance(device, str | Path):
         raise BadInput(f"a device is a name, a file, a Device or a Profile, not {device!r}: see ph.devices()")
+    if device == "cpu" and lanes is not None:
+        from pararev_hw.pipeline import find_device
+
+        return find_device("cpu", lanes=lanes, cache=cache_folder(), progress=progress)
     return load_device(device, progress=progress)
 
 

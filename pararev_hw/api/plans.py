@@ -78,7 +78,7 @@ def schedule(
     check_lanes(lanes, launch)
     return pipeline.plan(
         graph,
-        hardware_of(device),
+        hardware_of(device, lanes=lanes),
         scheduler,
         lanes=lanes,
         launch=launch,

@@ -95,7 +95,7 @@ def report(
     from pararev_hw import recommendation, reports
 
     check_lanes(lanes, launch)
-    hardware = hardware_of(device, progress)
+    hardware = hardware_of(device, progress, lanes)
     wanted = choices or ("auto" if scheduler is None else "none")
     search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), wanted)
     study = recommendation.study(_step_of(target, options, hardware, progress), hardware, search, progress)
@@ -163,7 +163,7 @@ def compare(
 
     check_lanes(lanes, launch)
     select.parsed(choices)
-    hardware = hardware_of(device, progress)
+    hardware = hardware_of(device, progress, lanes)
     search = recommendation.Search(None, lanes, launch, bytes_of(memory_limit), choices)
     steps = (_step_of(t, options, hardware, progress) for t in targets)
     return recommendation.compare_steps(steps, hardware, search, progress)

@@ -103,7 +103,7 @@ def compare(
     limit = parsed_limit(memory_limit)
     select.parsed(choices or "auto")
     with progress() as tell:
-        hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
+        hardware = on_chips(hardware_named(device, tell, host, lanes), chips, learning_rule)
         comparison = (
             overview(hardware, batch=batch, progress=tell)
             if every

@@ -23,8 +23,10 @@ def on_chips(hardware: Hardware, chips: int | None, learning_rule: str | None) -
     return hardware if learning_rule is None else learning(bare_device(hardware), learning_rule)
 
 
-def hardware_named(name: str, tell: Callable[[str], None], host: str | None = None) -> Hardware:
-    """The device or profile of that name, launched by that host where one is named."""
+def hardware_named(
+    name: str, tell: Callable[[str], None], host: str | None = None, lanes: int | None = None
+) -> Hardware:
+    """The device or profile of that name, launched by that host where one is named; "cpu" with so many lanes."""
     if name != "cpu":
         from pararev_hw.devices import load_hardware, load_host, with_host
         from pararev_hw.types import Device
@@ -39,7 +41,7 @@ def hardware_named(name: str, tell: Callable[[str], None], host: str | None = No
         raise BadInput("a CPU is its own host: leave --host out")
     from pararev_hw.pipeline import find_device
 
-    return find_device(name, cache=cache_folder(), progress=tell)
+    return find_device(name, lanes=lanes or 1, cache=cache_folder(), progress=tell)
 
 
 def measured_for(

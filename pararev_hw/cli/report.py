@@ -139,7 +139,7 @@ def report(
         raise BadInput(f"--seconds is {seconds}: give a positive number")
     with progress() as tell:
         graph = _graph_file(context, target)
-        hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
+        hardware = on_chips(hardware_named(device, tell, host, lanes), chips, learning_rule)
         # a scheduler that is named is shown on the step as it is, unless rewrites are asked for too
         wanted = choices or ("auto" if scheduler is None else "none")
         step: Traced | BlockGraph

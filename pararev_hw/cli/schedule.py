@@ -152,7 +152,7 @@ def schedule(
                 raise BadInput(
                     "a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)"
                 )
-            hardware = on_chips(hardware_named(device, tell, host), chips, learning_rule)
+            hardware = on_chips(hardware_named(device, tell, host, lanes), chips, learning_rule)
             if graph is None:
                 graph = target_graph.build_graph(
                     source,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput
-from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
+from pararev_hw.measurement.environment import cores
+from pararev_hw.pipeline import find_device
 from pararev_hw.types import Hardware
 
 MAX_STREAMS = 64
@@ -26,11 +25,6 @@ def check_device(device: str) -> None:
         raise BadInput(f"a step cannot run on {device!r}: give --device cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
         raise BadInput("this machine has no CUDA device that torch can use: give --device cpu")
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def lanes_here(device: str, lanes: int | None) -> tuple[int, str]:
@@ -63,17 +57,7 @@ def this_machine(
     check_device(device)
     if device == "cuda":
         return load_hardware(STAND_IN)
-    cached = None if cache is None else read_cached(cache / cache_name(lanes))
-    if cached is not None:
-        return cached
-    progress("measuring this machine's CPU")
-    measured = with_observed_allocations(quick_cpu_device(lanes))
-    if cache is not None:
-        try:
-            write_cached(cache / cache_name(lanes), measured)
-        except OSError:
-            return measured  # an unwritable cache costs the next run a measurement, nothing else
-    return measured
+    return find_device("cpu", lanes=lanes, cache=cache, progress=progress)
 
 
 def keep_memory() -> bool:

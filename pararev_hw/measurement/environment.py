@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,3 +64,8 @@ def _gpu_clocks_hz() -> Mapping[str, float]:
         }
     except Exception:
         return {}  # as above: the clocks are a record, not an input
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -62,12 +62,12 @@ def run_script(study: Study, target: str, options: Mapping[str, Any]) -> str | N
     for p in schedule.placements:
         if phase_of.get(p.task) != "update":
             lanes.setdefault(p.lane, []).append(p.task)
-    noun = "streams" if study.device.kind == "gpu" else "threads"
+    noun = "stream" if study.device.kind == "gpu" else "thread"
     return _SCRIPT.format(
         model=_plain(graph.model),
         device=_plain(study.device.title),
         name=NAME,
-        lanes=f"{len(lanes)} {noun}",
+        lanes=f"{len(lanes)} {noun}{'s' * (len(lanes) > 1)}",
         kind=study.chosen.scheduler,
         target=target,
         options=pformat(dict(options), width=100, sort_dicts=True),

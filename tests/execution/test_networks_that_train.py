@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from pararev_hw import execution
+from pararev_hw import execution, pipeline
 from pararev_hw.errors import BadInput
 from pararev_hw.execution import contention, machine
 from pararev_hw.execution.contention import copied_tensor
@@ -198,3 +199,17 @@ def _execution(rounds: Rounds) -> Execution:
     nothing: Any = None
     made: Callable[..., Any] = Execution
     return made(nothing, nothing, Predicted(2.0), Predicted(1.0), 1.5, rounds, {}, 0.0, 0.0)
+
+
+def test_a_cpu_has_as_many_lanes_as_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As its report advises; more than the machine has cores is one line."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(pipeline, "with_observed_allocations", lambda device: device)
+    monkeypatch.setattr("pararev_hw.measurement.quick_cpu_device", lambda lanes: cpu(lanes))
+    monkeypatch.setattr("pararev_hw.measurement.environment.cores", lambda: 2)
+    network = ("pararevsnn21", "--width", "0.1", "--batch", "1", "--timesteps", "1", "--device", "cpu")
+    document = json.loads(run("schedule", *network, "--lanes", "2", "--json").out)
+    assert document["lanes"] == 2
+    assert run("schedule", *network, "--lanes", "5").line == (
+        "error: 5 lanes: this machine has 2 cores, each runs one lane: at most 2"
+    )
