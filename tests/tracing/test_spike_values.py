@@ -409,7 +409,9 @@ def test_work_hidden_in_fused_kernels_is_counted() -> None:
         lstm(x)[0].square().mean().backward()
     loss = {"loss": lambda out: out[0].square().mean()}
     graph = trace_step(lstm, x, rules=DispatchRules(cuda=True), **loss).graph  # type: ignore[arg-type]
-    assert sum(t.flops for t in graph.tasks) == counter.get_total_flops() > 0
+    # cuDNN's kernel gives the gradients of the input and of the first state as well, which nothing here asks for
+    unasked = 2 * 3 * (4 * 6) * (5 * 4 + 6)
+    assert sum(t.flops for t in graph.tasks) == counter.get_total_flops() + unasked
     assert not graph.unknown_ops
     forward = 2 * 3 * 5 * (24 * 4 + 24 * 6)
     unwanted = 2 * 3 * 5 * 24 * 4 + 2 * 3 * 24 * 6  # gradients of input and first state, which the kernel computes too
