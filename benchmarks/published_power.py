@@ -30,7 +30,7 @@ from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
 from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import load_device
 from pararev_hw.devices.board_power import held_below
-from pararev_hw.validation.published_networks import cached, prepare
+from pararev_hw.validation.published_networks import building_networks, cached
 
 FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu_power.yaml"
 LEFT_OUT = ("sentiment140",)  # how long its sentences are is not known
@@ -126,8 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.data / "zeus-power.csv").is_file():
         sys.exit(f"error: {options.data}: has no zeus-power.csv: give the folder of the published tables")
-    prepare()
-    runs = published_runs(options.data, options.traces)
+    with building_networks():
+        runs = published_runs(options.data, options.traces)
     share, exponent = fit(runs)
     print(f"{len(runs)} runs: share {share:.3f}, exponent {exponent:.1f}")
     for what, group in (("network", lambda r: r.network), ("card", lambda r: r.card)):

@@ -8,11 +8,12 @@ a validation reads it again in milliseconds.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import json
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,14 +132,14 @@ def timm_step(name: str, batch: int, size: int, *, channels_last: bool) -> Block
     time; gradients stay from step to step."""
     import torch
 
-    timm = _package("timm", "timm==0.6.7 huggingface_hub safetensors")
-
     def sgd(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, foreach=False)
 
     x = torch.empty((batch, 3, size, size), device="meta")
-    model = timm.create_model(name, pretrained=False)
-    return _traced(model, x, name, "train", sgd, _step(torch.float16, update=True), channels_last)
+    with building_networks():
+        timm = _package("timm", "timm==0.6.7 huggingface_hub safetensors")
+        model = timm.create_model(name, pretrained=False)
+        return _traced(model, x, name, "train", sgd, _step(torch.float16, update=True), channels_last)
 
 
 def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> BlockGraph:
@@ -146,8 +147,6 @@ def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> Block
     optimizer's step nor its zeroing in the trace."""
     import torch
 
-    torchvision = _package("torchvision", "torchvision")
-    model = getattr(torchvision.models, name)(weights=None)
     size = 299 if "inception" in name else 224
     half = dtype == "half"
     x = torch.empty((batch, 3, size, size), device="meta", dtype=torch.float16 if half else torch.float32)
@@ -155,7 +154,10 @@ def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> Block
     def sgd(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, foreach=False)
 
-    return _traced(model.half() if half else model, x, name, mode, sgd, _step(None, update=False), False)
+    with building_networks():
+        torchvision = _package("torchvision", "torchvision")
+        model = getattr(torchvision.models, name)(weights=None)
+        return _traced(model.half() if half else model, x, name, mode, sgd, _step(None, update=False), False)
 
 
 def unrolled_lif(timesteps: int, elements: int, mode: str) -> BlockGraph:
@@ -232,7 +234,6 @@ def _package(name: str, wheels: str) -> Any:
     """A package that publishes networks. Raises MissingDependency with how to get it."""
     import importlib
 
-    prepare()
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -241,27 +242,42 @@ def _package(name: str, wheels: str) -> Any:
         ) from error
 
 
-_prepared: list[Any] = []
+_INITIALISATIONS = (
+    "kaiming_uniform_ kaiming_normal_ xavier_uniform_ xavier_normal_ normal_ uniform_ trunc_normal_ constant_ "
+    "zeros_ ones_ orthogonal_"
+).split()
+_TORCHVISION_OPERATORS = (
+    "nms qnms roi_align _roi_align_backward roi_pool _roi_pool_backward ps_roi_align _ps_roi_align_backward "
+    "ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward"
+).split()
 
 
-def prepare() -> None:
+@contextlib.contextmanager
+def building_networks() -> Iterator[None]:
     """Lets torchvision be imported with a torch that lacks its operators, and networks be built without drawing their
-    weights, of which nothing is used."""
+    weights, of which nothing is used, and without their warnings. Afterwards weights are drawn again."""
     import torch
 
-    if _prepared:
-        return
-    warnings.filterwarnings("ignore")
+    _define_torchvision_operators()
+    drawing = {name: getattr(torch.nn.init, name) for name in _INITIALISATIONS}
+    try:
+        for name in drawing:
+            setattr(torch.nn.init, name, lambda tensor, *_, **__: tensor)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, function in drawing.items():
+            setattr(torch.nn.init, name, function)
+
+
+@functools.cache
+def _define_torchvision_operators() -> Any:
+    """What keeps them defined: torch forgets them with it."""
+    import torch
+
     library = torch.library.Library("torchvision", "DEF")
-    for op in (
-        "nms qnms roi_align _roi_align_backward roi_pool _roi_pool_backward ps_roi_align _ps_roi_align_backward "
-        "ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward"
-    ).split():
+    for op in _TORCHVISION_OPERATORS:
         with contextlib.suppress(RuntimeError):  # torchvision brought them itself
             library.define(f"{op}(Tensor d) -> Tensor")
-    _prepared.append(library)
-    for init in (
-        "kaiming_uniform_ kaiming_normal_ xavier_uniform_ xavier_normal_ normal_ uniform_ trunc_normal_ constant_ "
-        "zeros_ ones_ orthogonal_"
-    ).split():
-        setattr(torch.nn.init, init, lambda tensor, *_, **__: tensor)
+    return library

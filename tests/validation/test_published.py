@@ -14,7 +14,7 @@ from pararev_hw.errors import BadFile, BadInput, UnknownName
 from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.types import BlockGraph
 from pararev_hw.validation import validate_published
-from pararev_hw.validation.published_networks import cached, eager_seconds, workload_of
+from pararev_hw.validation.published_networks import building_networks, cached, eager_seconds, workload_of
 from tests.helpers.command_line import run
 
 TIMM = "timm-train-amp-nchw-rtx3090.csv"
@@ -82,3 +82,12 @@ def test_the_verb(folder: Path) -> None:
     refused = run(*command, "--mode", "infer")
     assert refused.status == 2
     assert "--published names cards and networks of its own: leave --mode out" in refused.line
+
+
+def test_networks_built_later_have_their_weights_drawn() -> None:
+    """Published networks are built without drawing any; one that is built afterwards, also after an error, has them."""
+    with pytest.raises(KeyError), building_networks():
+        assert not any(nn.init.ones_(torch.zeros(3)))
+        raise KeyError
+    weight = nn.init.ones_(torch.zeros(3))
+    assert weight.tolist() == [1.0, 1.0, 1.0]
