@@ -23,13 +23,13 @@ import torch
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution.bound_step import BoundStep, bind
-from pararev_hw.measurement import collector_at_rest, computing_threads, settle_allocator
+from pararev_hw.measurement import MIN_STEPS, collector_at_rest, computing_threads, settle_allocator
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.measurement.pace import pace_s
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Program, ReplayedStep
 
-LEAST_REPLAYS, MOST_REPLAYS = 5, 40
+LEAST_REPLAYS, MOST_REPLAYS = MIN_STEPS, 40
 _OTHER_ORDER_REPLAYS = 3
 QUANTILE = 0.25  # of the samples of an op: disturbances only add
 _MEMORY_SHARE = 0.9  # of what is free
@@ -56,7 +56,8 @@ def replay_times(
     progress: Callable[[str], None] = lambda _: None,
     in_turns: Callable[[], None] = lambda: None,
 ) -> ReplayTimes:
-    """Replay the step for about `seconds`, at least five times in PyTorch's order; `in_turns` runs before each time.
+    """Replay the step for about `seconds`, in PyTorch's order at least as often as a real step is timed; before each
+    time `in_turns` runs.
 
     Raises BadInput for a graph that has no program (one from a file), or one that was traced for another device, and
     Infeasible where the free memory does not hold it.

@@ -11,6 +11,7 @@ from pararev_hw.measurement.quick import cache_name as cache_name
 from pararev_hw.measurement.quick import quick_cpu_device as quick_cpu_device
 from pararev_hw.measurement.quick import read_cached as read_cached
 from pararev_hw.measurement.quick import write_cached as write_cached
+from pararev_hw.measurement.steps import MIN_STEPS as MIN_STEPS
 from pararev_hw.measurement.steps import WARM_UP_STEPS as WARM_UP_STEPS
 from pararev_hw.measurement.steps import collector_at_rest as collector_at_rest
 from pararev_hw.measurement.steps import computing_threads as computing_threads

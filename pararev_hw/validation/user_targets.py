@@ -22,7 +22,14 @@ from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
 from pararev_hw.importers.targets import Options
-from pararev_hw.measurement import WARM_UP_STEPS, collector_at_rest, computing_threads, measure_step, step_clock
+from pararev_hw.measurement import (
+    MIN_STEPS,
+    WARM_UP_STEPS,
+    collector_at_rest,
+    computing_threads,
+    measure_step,
+    step_clock,
+)
 from pararev_hw.measurement.environment import available_bytes, environment
 from pararev_hw.reports import units
 from pararev_hw.torch_private import buffers_of
@@ -47,7 +54,6 @@ Measure = Callable[[BlockGraph, Hardware, float, Callable[[], None]], Hardware]
 """What times a graph's ops on the device, in about so many seconds; the last runs in turns with what it runs."""
 Progress = Callable[[str], None]
 _MOST_S, _LEAST_S = 8.0, 0.5  # of measuring one network's steps
-_MIN_STEPS = 7
 _WORST = 5
 _MODULE_DEPTH = 2  # of the paths by which ops are summed
 
@@ -199,8 +205,8 @@ class _RealSteps:
         if self._raises:
             return
         try:
-            step = self._warm()
-            self.seconds.append(_step_s(step))
+            _, busy_s = step_clock("cpu")(self._warm().run, 1)
+            self.seconds.append(busy_s)
         except Infeasible:
             raise
         except Exception:
@@ -213,8 +219,8 @@ class _RealSteps:
         with computing_threads(1):
             step = self._warm()
             peak = peak_bytes(step, "cpu")
-            if len(self.seconds) < _MIN_STEPS:
-                timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s, min_steps=_MIN_STEPS)
+            if len(self.seconds) < MIN_STEPS:
+                timing = measure_step(step.run, step_clock("cpu"), limit_s=limit_s)
                 self.seconds = [*timing.seconds]
             calls_s = _profiled(step, {t.name for t in self._job.graph.op_types})
         gc.collect()
@@ -228,12 +234,6 @@ class _RealSteps:
                 step.run()
             self._step = step
         return self._step
-
-
-def _step_s(step: RealStep) -> float:
-    """Seconds of this thread for one step."""
-    _, busy_s = step_clock("cpu")(step.run, 1)
-    return busy_s
 
 
 def _real_step(job: Job, batch: Batch) -> RealStep:
