@@ -16,14 +16,25 @@ from pararev_hw.measurement import Clock, Timing, measure
 from pararev_hw.types import OpSample
 
 FLUSH_BYTES = 64 << 20  # twice a large last cache
-LIMITS_S = {False: (0.04, 0.06), True: (0.02, 0.04)}  # of an op's samples warm and cold; of a short calibration: True
-COLD_EVERY = {False: 1, True: 3}  # of so many cases of an entry one is measured cold as well
 COLD_SAMPLES = 4
 MOST_S = 0.2  # of the samples of one slow op
 _LOW_PRECISION = ("bfloat16", "float16")
 _LOW_PRECISION_SHARE = 0.15  # of the time, as long as there are others to measure
 _SLOW_S = 0.1  # an op so slow does not depend on whether its data were in a cache
 _UNTOUCHED = ("view", "host")  # kinds whose time does not depend on where their data are
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """Seconds of an op's samples with its data in the caches and beyond them; of `cold_every` cases of an entry one is
+    measured beyond them as well."""
+
+    warm_s: float
+    cold_s: float
+    cold_every: int
+
+
+THOROUGH, BRIEF = Effort(0.04, 0.06, 1), Effort(0.02, 0.04, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +46,10 @@ class Missed:
 
 
 def measured_ops(
-    entries: Sequence[SuiteEntry], device: str, clock: Clock, until: Callable[[], bool], short: bool = False
+    entries: Sequence[SuiteEntry], device: str, clock: Clock, until: Callable[[], bool], effort: Effort = THOROUGH
 ) -> Iterator[OpSample | Missed]:
-    """Samples of the suite's cases in turn, while `until` does not say that the time is over. In a `short` calibration
-    each takes less time: more shapes tell more than better known ones.
+    """Samples of the suite's cases in turn, while `until` does not say that the time is over. Where it is short, a
+    BRIEF effort tells more: more shapes, each less well known.
 
     A case that raises is missed and the rest go on; DeviceLost is raised where the device itself is gone.
     """
@@ -65,10 +76,10 @@ def measured_ops(
             continue
         begun = time.perf_counter()
         try:
-            is_cold_too = cases_of[entry.name] % COLD_EVERY[short] == 0
+            is_cold_too = cases_of[entry.name] % effort.cold_every == 0
             cases_of[entry.name] += 1
             run = case.call(device, generator)
-            yield from _measured(case, held_out, run, clock, flush if is_cold_too else None, *LIMITS_S[short])
+            yield from _measured(case, held_out, run, clock, flush if is_cold_too else None, effort)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
             reason = failure(error)
@@ -84,15 +95,14 @@ def _measured(
     run: Callable[[], object],
     clock: Clock,
     flush: Callable[[], object] | None,
-    warm_s: float,
-    cold_s: float,
+    effort: Effort,
 ) -> Iterator[OpSample]:
     """Samples of an op with its data in the caches, and beyond them where `flush` empties them."""
     kind = case.op_type()
     with torch.no_grad():
-        timings = [(False, measure(run, clock, limit_s=warm_s, most_s=MOST_S))]
+        timings = [(False, measure(run, clock, limit_s=effort.warm_s, most_s=MOST_S))]
         if flush is not None and kind.kind not in _UNTOUCHED and timings[0][1].min_s < _SLOW_S:
-            cold = measure(run, clock, limit_s=cold_s, before=flush, min_samples=COLD_SAMPLES, most_s=MOST_S)
+            cold = measure(run, clock, limit_s=effort.cold_s, before=flush, min_samples=COLD_SAMPLES, most_s=MOST_S)
             timings.append((True, cold))
     for cold_, timing in timings:
         yield OpSample(

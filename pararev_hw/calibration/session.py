@@ -14,7 +14,7 @@ from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_po
 from pararev_hw.calibration.failures import DeviceLost, failure
 from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.measured_device import measured_device
-from pararev_hw.calibration.ops import Budget, Missed, measured_ops
+from pararev_hw.calibration.ops import BRIEF, THOROUGH, Budget, Effort, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, entries
@@ -74,7 +74,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
         measured = Measured(device, measured_device(device))
         interrupted = False
         try:
-            for activity in _measuring(measured, budget, short=minutes <= SHORT_MINUTES):
+            for activity in _measuring(measured, budget, BRIEF if minutes <= SHORT_MINUTES else THOROUGH):
                 progress(activity)
         except KeyboardInterrupt:
             interrupted = True
@@ -89,7 +89,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
         return assembled(measured), interrupted
 
 
-def _measuring(measured: Measured, budget: Budget, short: bool) -> Iterator[str]:
+def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[str]:
     """Measure into `measured`; yields what is being measured."""
     device = measured.device
     clock: Clock = cuda_clock if device == "cuda" else cpu_clock
@@ -116,7 +116,7 @@ def _measuring(measured: Measured, budget: Budget, short: bool) -> Iterator[str]
     cases = sum(e.count for e in todo)
     last: OpSample | None = None
     seen = 0
-    for sample in measured_ops(todo, device, clock, ended, short):
+    for sample in measured_ops(todo, device, clock, ended, effort):
         if isinstance(sample, Missed):
             measured.missed.append(sample)
         else:

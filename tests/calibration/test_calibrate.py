@@ -45,7 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session.host_overheads, "matmul_peaks", lambda *_: {})
     monkeypatch.setattr(session.host_overheads, "fault_s_per_byte", lambda: Estimate(1e-10))
     monkeypatch.setattr(session, "loop_overheads", lambda _: BESIDE)
-    monkeypatch.setattr(ops, "LIMITS_S", dict.fromkeys((False, True), (0.002, 0.002)))
+    monkeypatch.setattr(session, "BRIEF", ops.Effort(0.002, 0.002, 3))
     monkeypatch.setattr(session, "measured_pairs", lambda *_: iter(()))
     monkeypatch.setattr(steps, "timed_in_subprocess", here)
     monkeypatch.setattr(held_in, "CPU", (HeldIn("plain", "infer", "float32", 0.0625, 1, 2),))
