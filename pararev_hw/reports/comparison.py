@@ -12,14 +12,13 @@ from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
 from pararev_hw.reports.front import fronts_svg
 from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
+from pararev_hw.reports.shown_ways import FASTEST, SEQUENTIAL, WITHIN, WITHIN_LIMIT, shown_ways
 from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
 from pararev_hw.reports.unknown_work import unknown_work_lines
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 
 NAME_PX, GAP, VALUE_PX = 176.0, 24.0, 66.0
 BAR, BETWEEN = 15.0, 12.0
-SEQUENTIAL, FASTEST = "sequential", "fastest"
-WITHIN, WITHIN_LIMIT = "fastest within the sequential step's memory", "fastest within the limit"
 _CLASSES = {SEQUENTIAL: "r-optimizer", WITHIN: "p-backward", WITHIN_LIMIT: "p-backward", FASTEST: "p-forward"}
 
 _Quantity = tuple[str, Callable[[Prediction], float | None], Callable[[float | None], str]]
@@ -81,15 +80,6 @@ def _cost(prediction: Prediction) -> dict[str, Any]:
         "energy_j": dict(prediction.energy_j),
         "standing": prediction.provenance,
     }
-
-
-def shown_ways(study: Study) -> tuple[tuple[str, Prediction], ...]:
-    """The ways that a comparison shows of a network: sequential, the fastest within the memory of that step, the
-    fastest (within the limit, where one is given); the second only where it is neither of the others."""
-    within = study.recommended("within_memory")
-    between = () if within is None or within is study.sequential or within is study.chosen else ((WITHIN, within),)
-    chosen = WITHIN_LIMIT if study.limit_given else FASTEST
-    return ((SEQUENTIAL, study.sequential), *between, (chosen, study.chosen))
 
 
 def compare_svg(comparison: Comparison, width: float = svg.WIDTH) -> str:
@@ -250,7 +240,7 @@ def _rows(study: Study) -> list[Row]:
             words_cell(study.graph.model),
             (str(study.graph.batch), study.graph.batch),
             words_cell(way),
-            words_cell(", ".join((f"{p.scheduler} {phrasing.way(p, study.device)}", *p.choices))),
+            words_cell(phrasing.how(p, study.device)),
         ]
         for name, value_of, show in _QUANTITIES:
             cells.append((show(value_of(p)), value_of(p)))

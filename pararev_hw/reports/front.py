@@ -61,8 +61,7 @@ def _front_of(study: Study, kind: str, plane: Plane) -> str:
         if p is study.sequential:
             continue
         x, y = plane.x(p.peak_bytes), plane.y(p.latency_s)
-        how = ", ".join((f"{p.scheduler} {phrasing.way(p, study.device)}", *p.choices))
-        words = f"{study.graph.model}: {_costs(p)}: {how}"
+        words = f"{study.graph.model}: {_costs(p)}: {phrasing.how(p, study.device)}"
         parts.append(svg.element("circle", svg.title(words), cx=x, cy=y, r=4, class_=kind))
         if id(p) in ringed:
             parts.append(svg.element("circle", cx=x, cy=y, r=8, fill="none", style=stroke, stroke_width=2))
@@ -75,7 +74,7 @@ def _costs(p: Prediction) -> str:
 
 def _point(study: Study, p: Prediction, plane: Plane) -> str:
     x, y = plane.x(p.peak_bytes), plane.y(p.latency_s)
-    words = f"{_costs(p)}: {', '.join((p.scheduler + ' ' + phrasing.way(p, study.device), *p.choices))}"
+    words = f"{_costs(p)}: {phrasing.how(p, study.device)}"
     kind = "r-optimizer" if p is study.sequential else "p-backward" if p.choices else "p-forward"
     dot = svg.element("circle", svg.title(words), cx=x, cy=y, r=RADIUS, class_=kind)
     if p is not study.chosen:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pararev_hw.reports import phrasing, units
+from pararev_hw.reports.shown_ways import shown_ways
 from pararev_hw.types import Comparison, Study
 
 
@@ -50,9 +51,7 @@ def comparison_table(comparison: Comparison) -> Table:
     columns_of(table, ("network", "schedule"), ("latency", "gain", "memory", "energy"))
     for s in comparison.studies:
         named = f"{s.graph.model} (batch {s.graph.batch})"
-        within = s.recommended("within_memory") or s.chosen
-        between = (within,) if within is not s.chosen and within is not s.sequential else ()
-        for p in (s.sequential, *between, s.chosen):
+        for _, p in shown_ways(s):
             gain = phrasing.ratio(s.sequential.latency_s, p.latency_s)
             cells = (
                 named if p is s.sequential else "",

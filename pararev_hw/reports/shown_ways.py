@@ -1,0 +1,17 @@
+"""Which ways to run a step a comparison shows of a network, and what it calls them."""
+
+from __future__ import annotations
+
+from pararev_hw.types import Prediction, Study
+
+SEQUENTIAL, FASTEST = "sequential", "fastest"
+WITHIN, WITHIN_LIMIT = "fastest within the sequential step's memory", "fastest within the limit"
+
+
+def shown_ways(study: Study) -> tuple[tuple[str, Prediction], ...]:
+    """The ways that a comparison shows of a network: sequential, the fastest within the memory of that step, the
+    fastest (within the limit, where one is given); the second only where it is neither of the others."""
+    within = study.recommended("within_memory")
+    between = () if within is None or within is study.sequential or within is study.chosen else ((WITHIN, within),)
+    chosen = WITHIN_LIMIT if study.limit_given else FASTEST
+    return ((SEQUENTIAL, study.sequential), *between, (chosen, study.chosen))
