@@ -298,10 +298,9 @@ def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progres
     if name != "cpu":
         return load_hardware(name)
     from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
-    from pararev_hw.measurement.environment import cores
+    from pararev_hw.measurement.environment import check_cores, cores
 
-    if lanes > (available := cores()):
-        raise BadInput(f"{lanes} lanes: this machine has {available} cores, each runs one lane: at most {available}")
+    check_cores(lanes, cores(), f"{lanes} lanes")
     cached = None if cache is None else read_cached(cache / cache_name(lanes))
     if cached is not None:
         return cached

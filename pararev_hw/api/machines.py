@@ -64,11 +64,9 @@ def hardware_of(device: str | Path | Hardware, progress: Progress = _silent, lan
         return device
     if not isinstance(device, str | Path):
         raise BadInput(f"a device is a name, a file, a Device or a Profile, not {device!r}: see ph.devices()")
-    if device == "cpu" and lanes is not None:
-        from pararev_hw.pipeline import find_device
+    from pararev_hw.pipeline import find_device
 
-        return find_device("cpu", lanes=lanes, cache=cache_folder(), progress=progress)
-    return load_device(device, progress=progress)
+    return find_device(str(device), lanes=lanes or 1, cache=cache_folder(), progress=progress)
 
 
 @exact

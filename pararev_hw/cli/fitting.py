@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def largest_batch_named(
-    target: str, hardware: Hardware, limit: int | None, step: Mapping[str, Any], tell: Callable[[str], None]
+    target: str | None, hardware: Hardware, limit: int | None, step: Mapping[str, Any], tell: Callable[[str], None]
 ) -> Iterator[None]:
-    """Infeasible raised inside says as well which batch would fit."""
+    """Infeasible raised inside says as well which batch would fit. No target: the step is a file's, of one batch."""
     try:
         yield
     except Infeasible as error:
@@ -25,7 +25,7 @@ def largest_batch_named(
         from pararev_hw.target_graph import build_graph
 
         device = bare_device(hardware)
-        if device.kind == "neuromorphic":  # which holds neurons, not a batch
+        if target is None or device.kind == "neuromorphic":  # which holds neurons, not a batch
             raise
 
         def make(size: int) -> BlockGraph:

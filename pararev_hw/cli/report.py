@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -163,12 +162,7 @@ def report(
             plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
             orders = pipeline.lane_orders(step, plan.schedule)
         search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders, _budget(seconds))
-        advised = (
-            largest_batch_named(target, hardware, limit, step_options(context), tell)
-            if graph is None
-            else contextlib.nullcontext()
-        )
-        with advised:
+        with largest_batch_named(target if graph is None else None, hardware, limit, step_options(context), tell):
             study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
         tell("drawing the report")
         script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -171,12 +170,7 @@ def schedule(
                 )
             if measure:
                 hardware = measured_for(graph, hardware, tell)
-            advised = (
-                largest_batch_named(source, hardware, limit, step_options(context), tell)
-                if kind is None
-                else contextlib.nullcontext()
-            )
-            with advised:
+            with largest_batch_named(source if kind is None else None, hardware, limit, step_options(context), tell):
                 plan = pipeline.plan(
                     graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
                 )

@@ -11,6 +11,7 @@ from pararev_hw.execution.bound_step import StepRun
 from pararev_hw.execution.job import Batch
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.runners import Runner
+from pararev_hw.measurement import collector_at_rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,7 @@ def interleave(
     runs: dict[str, list[StepRun]] = {name: [] for name in runners}
     losses: list[float] = []
     names = list(runners)
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with collector_at_rest():
         for n in range(warm_up + steps):
             progress(f"step {n + 1} of {warm_up + steps}")
             batch = next(batches)
@@ -89,7 +88,4 @@ def interleave(
                     losses.append(loss)
                 runners[name].forget()
             gc.collect()
-    finally:
-        if enabled:
-            gc.enable()
     return Rounds({name: tuple(step_runs) for name, step_runs in runs.items()}, tuple(losses))

@@ -84,10 +84,10 @@ def loop_overheads(runs: int = RUNS) -> Mapping[str, Estimate]:
         seen += [_beside(_zoo(name), larger, runs) for name in _ZOO]
         small = _beside(nn.Linear(4, 4), torch.rand(2, 4), runs)
     pace = min(b.pace_s for b in seen)
-    seen = [b.at(pace) for b in seen]
+    seen, small = [b.at(pace) for b in seen], small.at(pace)
     seconds = _explained(seen)
     steps = {"train": ("forward", "backward", "update"), "infer": ("infer",)}
-    rest = {f"{mode}_step_s": max(0.0, sum(small.at(pace).rest(p, seconds) for p in ps)) for mode, ps in steps.items()}
+    rest = {f"{mode}_step_s": max(0.0, sum(small.rest(p, seconds) for p in ps)) for mode, ps in steps.items()}
     return {name: Estimate(value) for name, value in {**seconds, **rest, PACE: pace}.items()}
 
 

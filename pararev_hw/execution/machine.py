@@ -10,7 +10,7 @@ import torch
 
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput
-from pararev_hw.measurement.environment import cores
+from pararev_hw.measurement.environment import check_cores, cores
 from pararev_hw.pipeline import find_device
 from pararev_hw.types import Hardware
 
@@ -41,8 +41,7 @@ def lanes_here(device: str, lanes: int | None) -> tuple[int, str]:
         most = min(available, MAX_DEFAULT_LANES)
         why = f"this machine has {available} core{'s' * (available > 1)}"
         return most, why if most == available else f"{why}, and {most} lanes are the most unless --lanes says more"
-    if lanes > available:
-        raise BadInput(f"--lanes {lanes}: this machine has {available} cores, each runs one lane: at most {available}")
+    check_cores(lanes, available, f"--lanes {lanes}")
     return lanes, "as asked for"
 
 

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from pathlib import Path
 
+from pararev_hw.errors import BadInput
 from pararev_hw.measurement.quick import cpu_name
 from pararev_hw.types import Environment
 
@@ -64,6 +65,12 @@ def _gpu_clocks_hz() -> Mapping[str, float]:
         }
     except Exception:
         return {}  # as above: the clocks are a record, not an input
+
+
+def check_cores(lanes: int, available: int, asked: str) -> None:
+    """Raises BadInput for more lanes than there are cores; `asked` says which were asked for."""
+    if lanes > available:
+        raise BadInput(f"{asked}: this machine has {available} cores, each runs one lane: at most {available}")
 
 
 def cores() -> int:

@@ -8,6 +8,7 @@ that cannot be traced here. Host b of torchvision's tables and the like are the 
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import hashlib
 import re
@@ -19,7 +20,7 @@ from typing import Literal
 
 from pararev_hw.devices import load_device, load_host, with_host
 from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError, first_line, unknown_name
-from pararev_hw.types import Accuracy, BlockGraph
+from pararev_hw.types import Accuracy, BlockGraph, Device
 from pararev_hw.validation.published_networks import (
     cached,
     eager_seconds,
@@ -178,10 +179,13 @@ def _counted(reason: str, names: Sequence[str]) -> str:
 
 def _seconds(step: PublishedStep, traces: Path | None) -> float:
     work = workload_of(step.trace()) if traces is None else cached(traces / step.folder, step.key, step.trace)
-    device = load_device(step.device)
-    if step.host is not None:
-        device = with_host(device, load_host(step.host))
-    return eager_seconds(work, device) + step.copied_bytes / _COPY_BYTES_PER_S
+    return eager_seconds(work, _on_host(step.device, step.host)) + step.copied_bytes / _COPY_BYTES_PER_S
+
+
+@functools.cache
+def _on_host(device: str, host: str | None) -> Device:
+    card = load_device(device)
+    return card if host is None else with_host(card, load_host(host))
 
 
 def _steps(data: Path) -> tuple[list[PublishedStep], list[str]]:
