@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.plane import RADIUS, Plane
 from pararev_hw.types import Comparison, Prediction, Study
 
 TOP = 40.0
+LINE_PX = 15.0  # between the baselines of two names
 # Classes of a comparison's networks; past these, the points' tooltips tell them apart.
 _COLOURS = ("p-forward", "p-recompute", "p-backward", "p-update", "r-gradient", "r-other")
 
@@ -99,9 +102,13 @@ def _names(study: Study, plane: Plane) -> list[str]:
         for words_here in (together,) if fits else names:
             width = svg.text_width(words_here)
             left = px + 12 if px + 12 + width <= plane.right else max(4.0, px - 12 - width)
-            at = py - 8
-            while any(left < b[2] and left + width > b[0] and abs(at - b[1]) < 15 for b in boxes):
-                at -= 15
+            near = (py - 8 + LINE_PX * step for k in count() for step in (-k, k))  # not as high as the axis's name
+            at = next(
+                y
+                for y in near
+                if y >= plane.top
+                and not any(left < b[2] and left + width > b[0] and abs(y - b[1]) < LINE_PX for b in boxes)
+            )
             boxes.append((left, at, left + width, at))
             parts.append(svg.text(left, at, words_here, "halo"))
     return parts
