@@ -12,13 +12,14 @@ from pararev_hw import limits
 from pararev_hw.costmodels import CostedGraph, cost
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
-from pararev_hw.costmodels.buffers import buffers
+from pararev_hw.costmodels.buffers import buffers, planned_buffers
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
+from pararev_hw.graph.order import wait_pairs as wait_pairs
 from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
@@ -133,21 +134,23 @@ def plan_costed(
     *,
     lanes: int | None = None,
     orders: Sequence[Sequence[int]] | None = None,
+    waits: Sequence[tuple[int, int]] = (),
     memory_limit: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Plan:
-    """As `plan`, of a graph whose costs are there already."""
+    """As `plan`, of a graph whose costs are there already; `waits` go with `orders`, as in `evaluate_orders`."""
     graph = costed.graph
     problem = costed.problem(lanes)
     room = min((m for m in (problem.memory_limit_bytes, memory_limit) if m is not None), default=None)
     problem = without_limit(problem)
     # buffers take time to find: only where the limit may matter, or where memory is what is asked for
     if uses_memory(scheduler) or (room is not None and sum(s.bytes for s in graph.storages) > room):
-        problem = replace(problem, memory_limit_bytes=room, buffers=buffers(graph))
+        graph_buffers = planned_buffers if costed.device.plans_memory else buffers
+        problem = replace(problem, memory_limit_bytes=room, buffers=graph_buffers(graph))
     if orders is not None:
         # who decided these orders decided on their memory: whether it is there is for `predict` to say
         problem = without_limit(problem)
-        return _plan(costed, problem, evaluate_orders(problem, orders, scheduler))
+        return _plan(costed, problem, evaluate_orders(problem, orders, scheduler, waits=waits))
     try:
         return _plan(costed, problem, run_scheduler(problem, scheduler, **(options or {})))
     except Infeasible:
@@ -210,13 +213,14 @@ def study(
     lanes: int | None = None,
     launch: str | None = None,
     orders: Sequence[Sequence[int]] | None = None,
+    waits: Sequence[tuple[int, int]] = (),
     progress: Progress = _silent,
 ) -> Study:
     """One network on one device: the sequential step and the schedules that may beat it, the best one chosen.
 
     On a GPU schedules are tried under both ways to launch, unless `launch` names one. Ties go to the schedule that
     was tried first: sequential before parallel, eager before a CUDA graph. `orders` are played
-    under the name of `scheduler`, as in `plan`.
+    under the name of `scheduler`, as in `plan`, with the `waits` that keep their memory.
     """
     if device.kind == "neuromorphic":
         return _chip_study(graph, device, scheduler, lanes, launch, progress)
@@ -231,7 +235,8 @@ def study(
             progress(f"scheduling {graph.model} on {device.name}: {name}")
             try:
                 given = orders if name == scheduler else None
-                predictions.append(predict(plan_costed(costed[how], name, lanes=lanes, orders=given)))
+                planned = plan_costed(costed[how], name, lanes=lanes, orders=given, waits=waits)
+                predictions.append(predict(planned))
             except Infeasible as error:
                 refused = refused or error
     if not predictions or predictions[0].scheduler != "sequential":

@@ -58,8 +58,7 @@ def predict(
     allotted by busy lane time. Raises BadInput where graph, costs and schedule are not of the same tasks.
     """
     placed = _placements(graph, problem, schedule, op_seconds)
-    planned = device.kind in ("accelerator", "neuromorphic")
-    curve = memory_curve(graph, placed, schedule.makespan_s, None if planned else op_seconds)
+    curve = memory_curve(graph, placed, schedule.makespan_s, None if device.plans_memory else op_seconds)
     time_by_phase: dict[str, float] = {p: 0.0 for p in PHASES if any(t.phase == p for t in graph.tasks)}
     lane_busy = [0.0] * schedule.lanes
     for task, p in zip(graph.tasks, placed, strict=True):

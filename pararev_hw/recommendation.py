@@ -53,8 +53,8 @@ class Budget:
 @dataclass(frozen=True, slots=True)
 class Search:
     """What may be tried: `scheduler` None is all that are quick, `choices` as `--choices` takes them, `memory_limit`
-    in bytes (None: the memory of the sequential step), `orders` played under the name of `scheduler`; the `budget` ends
-    it early."""
+    in bytes (None: the memory of the sequential step), `orders` and `waits` played under the name of
+    `scheduler`; the `budget` ends it early."""
 
     scheduler: str | None = None
     lanes: int | None = None
@@ -62,6 +62,7 @@ class Search:
     memory_limit: int | None = None
     choices: str = "auto"
     orders: Sequence[Sequence[int]] | None = None
+    waits: Sequence[tuple[int, int]] = ()
     budget: Budget | None = None
 
     def over(self) -> Budget | None:
@@ -78,7 +79,7 @@ def study(
     graph = step if isinstance(step, BlockGraph) else step.graph
     base = pipeline.study(
         graph, device, scheduler=search.scheduler, lanes=search.lanes, launch=search.launch, orders=search.orders,
-        progress=progress,
+        waits=search.waits, progress=progress,
     )  # fmt: skip
     base = replace(base, forward_j_by_model=forward_j_by_model(graph))
     if base.chip is not None:

@@ -142,7 +142,8 @@ def report(
         # a scheduler that is named is shown on the step as it is, unless rewrites are asked for too
         wanted = choices or ("auto" if scheduler is None else "none")
         step: Traced | BlockGraph
-        orders = None
+        orders: tuple[tuple[int, ...], ...] | None = None
+        waits: tuple[tuple[int, int], ...] = ()
         if graph is not None:
             step = graph
         elif orders_of is None:
@@ -160,8 +161,8 @@ def report(
             scheduler = scheduler or "heft"
             decided = hardware_named(orders_of, tell)
             plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
-            orders = pipeline.lane_orders(step, plan.schedule)
-        search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders, _budget(seconds))
+            orders, waits = pipeline.lane_orders(step, plan.schedule), pipeline.wait_pairs(step, plan.schedule)
+        search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders, waits, _budget(seconds))
         with largest_batch_named(target if graph is None else None, hardware, limit, step_options(context), tell):
             study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
         tell("drawing the report")

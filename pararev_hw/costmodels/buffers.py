@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from pararev_hw.graph.liveness import lives_throughout
+from pararev_hw.graph.liveness import lives_throughout, own_at_peak, owned_by, touched_by
 from pararev_hw.graph.order import task_of_op
 from pararev_hw.graph.reach import descendants
 from pararev_hw.types import BlockGraph, Buffer
@@ -49,6 +49,23 @@ def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
         peak = _peak(graph.tasks[task].ops, alive)
         if peak > whole[task]:
             shared[(task,), False] += peak - whole[task]
+    return tuple(Buffer(size, users, stays) for (users, stays), size in sorted(shared.items()))
+
+
+def planned_buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
+    """The buffers where memory is planned before the step runs: what a task touches from its start to its end, and
+    beside it what it owns at its own peak, as `pararev_hw.prediction.memory_curve` counts."""
+    owned = owned_by(graph)
+    inside = {s for storages in owned for s in storages}
+    shared: dict[tuple[tuple[int, ...], bool], int] = defaultdict(int)
+    for s, (_, users) in enumerate(touched_by(graph)):
+        storage = graph.storages[s]
+        if users and storage.bytes and s not in inside and not lives_throughout(storage):
+            shared[users, storage.freed >= len(graph.ops)] += storage.bytes
+    for task, storages in enumerate(own_at_peak(graph, owned)):
+        size = sum(graph.storages[s].bytes for s in storages)
+        if size:
+            shared[(task,), False] += size
     return tuple(Buffer(size, users, stays) for (users, stays), size in sorted(shared.items()))
 
 

@@ -58,3 +58,9 @@ def lane_orders(graph: BlockGraph, schedule: Schedule) -> tuple[tuple[int, ...],
     for p in schedule.placements:
         lanes[p.lane].append((p.start_s, p.end_s, index[p.task]))
     return tuple(tuple(task for _, _, task in sorted(lane)) for lane in lanes)
+
+
+def wait_pairs(graph: BlockGraph, schedule: Schedule) -> tuple[tuple[int, int], ...]:
+    """The waits of a schedule by the indices of the graph's tasks."""
+    index = {t.id: k for k, t in enumerate(graph.tasks)}
+    return tuple((index[before], index[after]) for before, after in schedule.waits)

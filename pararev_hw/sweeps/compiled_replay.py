@@ -166,7 +166,8 @@ def _replay(
             i = topological[at]
             start = ends[before[i]] if before[i] >= 0 else 0.0
             for e in range(into_start[i], into_start[i + 1]):
-                start = max(start, ends[into_task[e]] + (delay_s[c] + into_bytes[e] * delay_s_per_byte[c]))
+                sent_s = delay_s[c] + into_bytes[e] * delay_s_per_byte[c] if into_bytes[e] >= 0 else 0.0  # WAIT
+                start = max(start, ends[into_task[e]] + sent_s)
             starts[i], ends[i] = start, start + work[i]
         if used > 1 and _most_demand(asks, most) > 1.0:
             _share(
@@ -278,7 +279,8 @@ def _share(
                 if ended[k] >= 0:
                     for e in range(out_start[ended[k]], out_start[ended[k] + 1]):
                         j = out_task[e]
-                        arrives[j] = max(arrives[j], now + delay_s + out_bytes[e] * delay_s_per_byte)
+                        sent_s = delay_s + out_bytes[e] * delay_s_per_byte if out_bytes[e] >= 0 else 0.0  # WAIT
+                        arrives[j] = max(arrives[j], now + sent_s)
                         missing[j] -= 1
                         other = lane_of[j]
                         if missing[j] == 0 and at[other] < lane_start[other + 1] and lane_task[at[other]] == j:

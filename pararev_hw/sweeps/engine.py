@@ -4,7 +4,8 @@ Both give the same numbers to 1e-9 relative (tests/sweeps/test_sweep_engine.py),
 
 - Who runs where, and after whom, is decided once per *class* = (network, number of lanes), by the sweep's scheduler on
   the class's representative: the base device with that many lanes.
-- Every configuration plays these lane orders with its own times, delays and shared bandwidth.
+- Every configuration plays these lane orders, and the waits that keep their memory, with its own times, delays and
+  shared bandwidth.
 - Where the sequential schedule is no slower (or alone fits the memory), it is what the configuration gives.
 
 One at a time, that is `pipeline.study(graph, device, scheduler=..., orders=lane orders of the class)`, and on the
@@ -48,8 +49,16 @@ COMPILED_BATCH = 8192  # where each is played by itself, and only what is done f
 
 
 @dataclass(frozen=True, slots=True)
+class Decided:
+    """Tasks by lane, in order, and the waits (before, after) that keep the memory of these orders."""
+
+    lanes: tuple[tuple[int, ...], ...]
+    waits: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class _Class:
-    decided: tuple[tuple[int, ...], ...]
+    decided: Decided
     orders: LaneOrders
     memory: MemoryEvents
     arrays: ReplayArrays
@@ -93,7 +102,7 @@ class Engine:
         if not self.vectorised or lanes in self._classes:
             return
         decided = self.decided(lanes)
-        orders = lane_orders(decided, _edges(self.graph))
+        orders = lane_orders(decided.lanes, _edges(self.graph), decided.waits)
         memory = _memory(self.graph, orders)
         self._classes[lanes] = _Class(decided, orders, memory, replay_arrays(orders, memory))
 
@@ -137,10 +146,11 @@ class Engine:
     def study(self, values: Mapping[str, float], lanes: int) -> Study:
         """One configuration through the pipeline, as `report` does it. Raises Infeasible."""
         device = self._limited(configured(self.device, values, lanes, "set by the sweep"))
-        return pipeline.study(self.graph, device, scheduler=self.scheduler, orders=self.decided(lanes))
+        decided = self.decided(lanes)
+        return pipeline.study(self.graph, device, scheduler=self.scheduler, orders=decided.lanes, waits=decided.waits)
 
-    def decided(self, lanes: int) -> tuple[tuple[int, ...], ...]:
-        """The lane orders of the class with that many lanes."""
+    def decided(self, lanes: int) -> Decided:
+        """The lane orders and waits of the class with that many lanes."""
         if lanes in self._classes:
             return self._classes[lanes].decided
         device = self.representative(lanes)
@@ -151,7 +161,7 @@ class Engine:
             except Infeasible:
                 with contextlib.suppress(Infeasible):  # then the sequential step is what fits, if anything does
                     plan = pipeline.plan(self.graph, device, "memory-list", memory_limit=self.memory_limit)
-        return pipeline.lane_orders(self.graph, plan.schedule)
+        return Decided(pipeline.lane_orders(self.graph, plan.schedule), pipeline.wait_pairs(self.graph, plan.schedule))
 
     def _limited(self, device: Device) -> Device:
         """The device with no more memory than the limit."""

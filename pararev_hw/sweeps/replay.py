@@ -17,20 +17,26 @@ from numpy.typing import NDArray
 from pararev_hw.costmodels.column_sums import column_sums
 from pararev_hw.sweeps.columns import Floats, Ints, TaskColumns
 
+WAIT = -1  # the bytes of a wait: it holds its task back until another has ended, and sends nothing
+
 
 @dataclass(frozen=True, slots=True)
 class LaneOrders:
-    """Lane orders of a graph's tasks and the edges that cross lanes; the rest of the edges follow from the orders."""
+    """Lane orders of a graph's tasks, the edges that cross lanes and the waits; the rest of the edges follow from the
+    orders."""
 
     lanes: tuple[tuple[int, ...], ...]
     lane_of: tuple[int, ...]
     topological: tuple[int, ...]
-    crossing: tuple[tuple[int, int, int], ...]  # (from, to, bytes)
+    crossing: tuple[tuple[int, int, int], ...]  # (from, to, bytes, or WAIT)
     noc_bytes: int  # over all crossing edges, those that never delay anything included
 
 
-def lane_orders(lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, int]]) -> LaneOrders:
-    """`lanes[k]` is the order of tasks on lane k, `edges` are (from, to, bytes). Expects orders that agree with edges.
+def lane_orders(
+    lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, int]], waits: Sequence[tuple[int, int]] = ()
+) -> LaneOrders:
+    """`lanes[k]` is the order of tasks on lane k, `edges` are (from, to, bytes), `waits` pairs of tasks on different
+    lanes. Expects orders that agree with edges and waits.
 
     An edge that crosses lanes is left out where the task after it on its own lane, or one before its end on the other
     lane, waits at least as long anyway.
@@ -41,17 +47,17 @@ def lane_orders(lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, 
         for at, i in enumerate(order):
             lane_of[i], position[i] = k, at
     crossing = [e for e in edges if lane_of[e[0]] != lane_of[e[1]]]
-    needed = _that_delay(crossing, lane_of, position)
-    waits, after = [0] * n, [[] for _ in range(n)]  # type: tuple[list[int], list[list[int]]]
+    needed = _that_delay([*crossing, *((a, b, WAIT) for a, b in waits)], lane_of, position)
+    missing, after = [0] * n, [[] for _ in range(n)]  # type: tuple[list[int], list[list[int]]]
     links = [(a, b) for a, b, _ in needed] + [pair for order in lanes for pair in pairwise(order)]
     for a, b in links:
         after[a].append(b)
-        waits[b] += 1
-    topological = [i for i in range(n) if waits[i] == 0]
+        missing[b] += 1
+    topological = [i for i in range(n) if missing[i] == 0]
     for i in topological:  # grows while it is read
         for j in after[i]:
-            waits[j] -= 1
-            if waits[j] == 0:
+            missing[j] -= 1
+            if missing[j] == 0:
                 topological.append(j)
     assert len(topological) == n, "lane orders contradict the edges"
     used = tuple(tuple(order) for order in lanes)
@@ -61,8 +67,9 @@ def lane_orders(lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, 
 def _that_delay(
     crossing: Sequence[tuple[int, int, int]], lane_of: Sequence[int], position: Sequence[int]
 ) -> list[tuple[int, int, int]]:
-    """The edges, each in its place, that no other edge between the same two lanes makes superfluous: one that leaves no
-    earlier, arrives no later, and carries no less. O(n log n), by a tree of the most bytes that arrive up to a place.
+    """The edges and waits, each in its place, that no other one between the same two lanes makes superfluous: one that
+    leaves no earlier, arrives no later, and carries no less. O(n log n), by a tree of the most bytes that arrive up to
+    a place.
     """
     by_lanes: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     for a, b, size in set(crossing):
@@ -70,9 +77,9 @@ def _that_delay(
     delaying: set[tuple[int, int, int]] = set()
     for edges in by_lanes.values():
         rank = {at: k for k, at in enumerate(sorted({position[b] for _, b, _ in edges}), start=1)}
-        most = [-1] * (len(rank) + 1)  # a Fenwick tree (P. M. Fenwick, 1994, doi 10.1002/spe.4380240306)
+        most = [WAIT - 1] * (len(rank) + 1)  # a Fenwick tree (P. M. Fenwick, 1994, doi 10.1002/spe.4380240306)
         for a, b, size in sorted(edges, key=lambda e: (-position[e[0]], position[e[1]], -e[2])):
-            k, carried = rank[position[b]], -1
+            k, carried = rank[position[b]], WAIT - 1
             while k > 0:
                 carried = max(carried, most[k])
                 k &= k - 1
@@ -117,8 +124,8 @@ def _unshared(orders: LaneOrders, costs: TaskColumns) -> tuple[Floats, Floats]:
     return starts, ends
 
 
-def _delay(costs: TaskColumns, size: int) -> Floats:
-    return costs.delay_s + size * costs.delay_s_per_byte
+def _delay(costs: TaskColumns, size: int) -> Floats | float:
+    return 0.0 if size == WAIT else costs.delay_s + size * costs.delay_s_per_byte
 
 
 def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats, Floats]:
@@ -200,7 +207,8 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
                 who, where = task[sends], config[sends]
                 to = targets[who, s]
                 spot = to * b + where
-                message = then[sends] + delay[where] + sizes[who, s] * per_byte[where]
+                size = sizes[who, s]
+                message = then[sends] + np.where(size == WAIT, 0.0, delay[where] + size * per_byte[where])
                 _latest(arrives, spot, message)
                 _add(left, spot, -1)
                 lane_spot = lane_number[to] * b + where

@@ -67,6 +67,11 @@ class Device:
         return self.parameters[name].value if name in self.parameters else default
 
     @property
+    def plans_memory(self) -> bool:
+        """Whether memory is planned task by task before the step runs, as on chips that have no allocator."""
+        return self.kind in ("accelerator", "neuromorphic")
+
+    @property
     def provenance(self) -> Provenance:
         """The weakest standing among the figures: a prediction is no better than that."""
         grades = {f.provenance for f in self.parameters.values()}

@@ -58,7 +58,8 @@ def test_each_configuration_alone_gives_what_all_at_once_give(always_compiled: N
         n, lanes = int(draw.integers(1, 25)), int(draw.integers(1, 5))
         where = draw.integers(0, lanes, n)
         pairs = [(i, j, int(draw.integers(0, 5))) for j in range(n) for i in range(j) if draw.random() < 0.15]
-        orders = lane_orders([np.flatnonzero(where == k).tolist() for k in range(lanes)], pairs)
+        apart = [(i, j) for j in range(n) for i in range(j) if where[i] != where[j] and draw.random() < 0.1]
+        orders = lane_orders([np.flatnonzero(where == k).tolist() for k in range(lanes)], pairs, apart)
         costs, events = columns(draw, n, 7), memory(draw, n)
         starts, ends = replay(orders, costs)
         played = makespans_and_peaks(replay_arrays(orders, events), costs)
