@@ -39,7 +39,9 @@ class Ran:
 
 def ran(checkout: Path, command: tuple[str, ...], folder: Path) -> Ran:
     """One run of the command line of a checkout, one thread. Raises where it fails."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    # an installed package is there as bytecode
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment = {**inherited, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "pararev_hw.cli", *command],
         cwd=folder,

@@ -36,11 +36,12 @@ def pages() -> dict[str, str]:
 
 
 def cli_page() -> str:
-    verbs = [_Verb.of(command) for command in app.registered_commands]
+    commands = app()
+    verbs = [_Verb.of(command) for command in commands.registered_commands]
     parts = [
         "# Command line",
         NOTE,
-        str(app.info.help),
+        str(commands.info.help),
         "Results go to standard output, progress and messages to standard error. With `--json`, standard output holds "
         "one JSON document and nothing else: its keys are in [json.md](json.md).",
         _table(

@@ -26,7 +26,8 @@ _NO_TEXT = re.compile(
 )
 _TWO_WORDS = re.compile(r"[^\W\d_]{2,}[^\w{}]*\s+[^\w{}]*(?:\{|[^\W_]{1,})|\}\s+[^\W\d_]{2,}")
 # functions of the command line, by the table in entry.py
-_VERBS = re.findall(r'^    "\w+": (\w+),$', (ROOT / "pararev_hw" / "cli" / "entry.py").read_text("utf-8"), re.MULTILINE)
+_TABLE = (ROOT / "pararev_hw" / "cli" / "entry.py").read_text("utf-8")
+_VERBS = re.findall(r'^    "\w+": \("\w+", "(\w+)"\),$', _TABLE, re.MULTILINE)
 _HEADS = ("heads", "HEADS", "accuracy_heads", "phase_heads")
 _CALLS_OF_HEADS = ("columns", "add_column")
 

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
 
 import typer
 
-from pararev_hw.cli.calibrate import calibrate
-from pararev_hw.cli.capacity import capacity
-from pararev_hw.cli.compare import compare
 from pararev_hw.cli.console import say
-from pararev_hw.cli.execute import execute
-from pararev_hw.cli.listing import list_devices, list_models, list_schedulers, version
-from pararev_hw.cli.measurements import measurements
-from pararev_hw.cli.report import report
-from pararev_hw.cli.schedule import schedule
 from pararev_hw.cli.streams import result_stream
-from pararev_hw.cli.sweep import sweep
-from pararev_hw.cli.trace import trace
-from pararev_hw.cli.validate import validate
 from pararev_hw.errors import (
     INTERRUPTS,
     BadFile,
@@ -40,34 +31,53 @@ from pararev_hw.versions import installed_version
 
 NAME = "pararev-hw"
 _AGAIN_S = 0.01  # after which a signal is sent again that Python dropped
-app = typer.Typer(
-    name=NAME,
-    help="Hardware-cost modelling and co-design for reversible spiking neural networks.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_BETWEEN_COLLECTIONS = 500_000  # objects: a graph makes many that stay, and looking for cycles is a sixth of a report
 
-# In the order in which `--help` lists them.
-VERBS: Mapping[str, Callable[..., None]] = {
-    "models": list_models,
-    "devices": list_devices,
-    "schedulers": list_schedulers,
-    "trace": trace,
-    "schedule": schedule,
-    "report": report,
-    "compare": compare,
-    "capacity": capacity,
-    "sweep": sweep,
-    "calibrate": calibrate,
-    "execute": execute,
-    "validate": validate,
-    "measurements": measurements,
-    "version": version,
+# Module and function of each verb, in the order in which `--help` lists them. Only the one that is asked for is loaded.
+VERBS: Mapping[str, tuple[str, str]] = {
+    "models": ("listing", "list_models"),
+    "devices": ("listing", "list_devices"),
+    "schedulers": ("listing", "list_schedulers"),
+    "trace": ("trace", "trace"),
+    "schedule": ("schedule", "schedule"),
+    "report": ("report", "report"),
+    "compare": ("compare", "compare"),
+    "capacity": ("capacity", "capacity"),
+    "sweep": ("sweep", "sweep"),
+    "calibrate": ("calibrate", "calibrate"),
+    "execute": ("execute", "execute"),
+    "validate": ("validate", "validate"),
+    "measurements": ("measurements", "measurements"),
+    "version": ("listing", "version"),
 }
-for _name, _verb in VERBS.items():
-    app.command(_name)(_verb)
+_TIMING = ("calibrate", "execute", "validate")  # they run steps with Python's collector as a training loop has it
+
+
+def app(verbs: Iterable[str] = tuple(VERBS)) -> typer.Typer:
+    """The command line with these verbs."""
+    commands = typer.Typer(
+        name=NAME,
+        help="Hardware-cost modelling and co-design for reversible spiking neural networks.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    commands.callback()(_group)
+    for name in verbs:
+        commands.command(name)(_function(name))
+    return commands
+
+
+def _group() -> None:
+    # a command line of one verb is a group of verbs, too
+    return
+
+
+def _function(verb: str) -> Callable[..., None]:
+    module, name = VERBS[verb]
+    function: Callable[..., None] = getattr(import_module(f"pararev_hw.cli.{module}"), name)
+    return function
 
 
 def run() -> int:
@@ -100,9 +110,13 @@ def _status() -> int:
 def _run() -> int:
     if len(sys.argv) == 1:  # nothing asked for: say what may be, where messages go
         with contextlib.redirect_stdout(sys.stderr):
-            app(["--help"], prog_name=NAME, standalone_mode=False)
+            app()(["--help"], prog_name=NAME, standalone_mode=False)
         return 2
-    status = app(prog_name=NAME, standalone_mode=False)
+    verb = sys.argv[1]
+    if verb not in _TIMING:
+        gc.set_threshold(_BETWEEN_COLLECTIONS, 20, 20)
+    commands = app([verb]) if verb in VERBS else app()
+    status = commands(prog_name=NAME, standalone_mode=False)
     if status == 130:  # some releases of Typer turn Ctrl-C into a status
         raise KeyboardInterrupt
     print(end="", flush=True)  # here, so that a full disk or a broken pipe is noticed while it can still be said

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pararev_hw.graph.process_memory import process_memory
-from pararev_hw.reports.insights import insights
+from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
 from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Prediction, Recommendation, Study
 

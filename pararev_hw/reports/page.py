@@ -19,7 +19,7 @@ from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import assumptions, not_modelled, total_sops
 from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
-from pararev_hw.reports.insights import insights
+from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.layers import CAPTION, HEADS, layer_cells
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.text import gap

@@ -14,7 +14,7 @@ from pararev_hw.reports.layers import layers_csv
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.page import report_html
 from pararev_hw.reports.perfetto import trace_json
-from pararev_hw.reports.run_script import NAME as RUN_SCRIPT
+from pararev_hw.reports.replay_script import NAME as RUN_SCRIPT
 from pararev_hw.types import Study
 
 

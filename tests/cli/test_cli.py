@@ -737,7 +737,8 @@ def test_what_needs_no_network_loads_no_torch(folder: Path, command: list[str]) 
         f"sys.argv = ['pararev-hw', *{command!r}]\n"
         "try: pararev_hw.cli.main()\n"
         "except SystemExit as stop: assert not stop.code\n"
-        "heavy = {'torch', 'triton', 'pandas', 'matplotlib', 'scipy', 'networkx', 'ortools', 'numba'}\n"
+        "heavy = {'torch', 'triton', 'pandas', 'matplotlib', 'scipy', 'networkx', 'ortools', 'numba',\n"
+        "         'pararev_hw.cli.report', 'pararev_hw.cli.sweep', 'pararev_hw.reports.page'}\n"
         "print('loaded:', sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)

@@ -21,7 +21,7 @@ def test_the_page_is_what_the_code_says_today() -> None:
     assert PAGE.read_text("utf-8") == page(), "run python docs/make_texts.py"
 
 
-@pytest.mark.parametrize("command", app.registered_commands, ids=lambda c: c.callback.__name__)
+@pytest.mark.parametrize("command", app().registered_commands, ids=lambda c: c.callback.__name__)
 def test_what_every_verb_says_of_itself_is_on_the_page(command: CommandInfo) -> None:
     assert command.callback is not None
     assert " ".join((command.callback.__doc__ or "").split()) in PAGE.read_text("utf-8")
