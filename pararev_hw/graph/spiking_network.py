@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from pararev_hw.graph.operands import operands
 from pararev_hw.graph.sites import MATRIX_KINDS, layer_of_op
 from pararev_hw.graph.spike_flow import makes_spikes, spike_flow
 from pararev_hw.types import BlockGraph, Op, OpType
@@ -111,13 +112,13 @@ class _Reader:
 
     def _op(self, k: int, op: Op) -> None:
         op_type, name = self.graph.op_types[op.type], self.names[k]
-        operands = [c for s in op.reads if (c := self.state.get(s, _NOTHING)) != _NOTHING]
-        joined = _joined(operands)
+        flowing = [c for s in op.reads if (c := self.state.get(s, _NOTHING)) != _NOTHING]
+        joined = _joined(flowing)
         if name is not None and op_type.kind in MATRIX_KINDS:
             calls = self.layers.setdefault(name, _Calls())
             calls.ops.append(k)
             calls.contents |= joined
-            calls.product |= len(operands) > 1 and not self._has_addend(op_type)
+            calls.product |= len(flowing) > 1 and not operands(self.graph, op).weight_is_parameter
             result = _Contents(layers=frozenset({name}))
         elif _compares(op_type) and op.module in self.sources and joined.layers:
             key = op.module, joined.layers
@@ -130,9 +131,6 @@ class _Reader:
         for s in op.writes:
             whole = op_type.write_bytes >= self.graph.storages[s].bytes or s not in self.state
             self.state[s] = result if whole else self.state[s] | result
-
-    def _has_addend(self, op_type: OpType) -> bool:
-        return base_name(op_type.name) in ("addmm", "baddbmm", "addmv", "addbmm")
 
 
 def _joined(contents: Iterable[_Contents]) -> _Contents:
@@ -207,16 +205,16 @@ def _projection(graph: BlockGraph, name: str, calls: _Calls, steps: int, sources
     types = [graph.op_types[graph.ops[k].type] for k in calls.ops]
     first = types[0]
     convolution = first.kind == "conv"
-    activation, weight = _operands(first)
-    inputs = sum(math.prod(_operands(t)[0]) for t in types)
+    of_first = operands(graph, graph.ops[calls.ops[0]])
+    activation, weight = of_first.activation, of_first.weight
+    inputs = sum(math.prod(operands(graph, graph.ops[k]).activation) for k in calls.ops)
     outputs = sum(math.prod(t.output_shapes[0]) for t in types)
-    leading = activation[0] if convolution else math.prod(activation[:-1])
-    every_step = steps == 1 or len(calls.ops) >= steps or leading % (graph.batch * steps) == 0
+    every_step = steps == 1 or len(calls.ops) >= steps or of_first.rows % (graph.batch * steps) == 0
     runs = graph.batch * (steps if every_step else 1)
     attributes = dict(first.attributes)
     flat = not convolution
     dilation = attributes.get("dilation", (1,) * (len(weight) - 2))
-    channels = first.output_shapes[0][-1 if flat else 1]
+    channels = of_first.channels
     places = max(1, outputs // runs // channels)  # of a product: tokens that share its weights
     return Projection(
         layer=name,
@@ -236,9 +234,3 @@ def _projection(graph: BlockGraph, name: str, calls: _Calls, steps: int, sources
         every_step=every_step,
         product=calls.product,
     )
-
-
-def _operands(op_type: OpType) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the activation and of the weight: of a product the last two operands, behind an addend."""
-    shapes = op_type.input_shapes
-    return (shapes[0], shapes[1]) if op_type.kind == "conv" else (shapes[-2], shapes[-1])

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pararev_hw.types.op_names import RECURRENT, base_name
+from pararev_hw.types.op_names import EMBEDDING_BAGS, RECURRENT, base_name, factors
 
 Shape = tuple[int, ...]
 
@@ -198,6 +198,7 @@ _ATTENTION: Mapping[str, tuple[str, int, int, int]] = {
 _ENCODERS: Mapping[str, int] = {"_transformer_encoder_layer_fwd": 1, "_native_multi_head_attention": 3}
 _ENCODER_TENSORS: Mapping[str, int] = {"_transformer_encoder_layer_fwd": 12, "_native_multi_head_attention": 4}
 _RNN_LAYERS = frozenset({"mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"})
+_BAGS_BACKWARD = frozenset({"_embedding_bag_backward", "_embedding_bag_dense_backward"})
 _VECTOR_PRODUCTS = frozenset({"mv", "addmv", "addbmm"})
 _SOFTMAX = 5  # per score, as `_softmax` above
 _GATE = 5  # per gate: its activation 4, its part in the new state 1
@@ -263,6 +264,12 @@ def describe(
         return "scan", _GATE * numel(inputs[0][:2]) * sum(gates for gates, _ in of_states)
     if base in _VECTOR_PRODUCTS:
         return "gemm", 0
+    if base in EMBEDDING_BAGS:
+        return "index", numel(inputs[1]) * inputs[0][-1]  # an addition for each element of each row
+    if base in _BAGS_BACKWARD:
+        return "index", numel(inputs[1]) * inputs[0][-1]
+    if base == "_trilinear":
+        return "reduction", 3 * _trilinear_terms(inputs, attributes)  # two multiplications and an addition
     if base in ("dot", "vdot"):
         return "reduction", 2 * max(map(numel, inputs))
     if base in _ELEMENTWISE:
@@ -288,7 +295,7 @@ def product_flops(name: str, inputs: Sequence[Shape]) -> int:
     if base in _ENCODERS:
         return _encoder_flops(base, inputs)
     if base in _VECTOR_PRODUCTS:
-        left, right = inputs[-2:]
+        left, right = (inputs[k] for k in factors(name))
         return 2 * numel(left) * (right[-1] if len(right) > 1 else 1)
     return 0
 
@@ -313,6 +320,17 @@ def _encoder_vector_flops(base: str, inputs: Sequence[Shape], attributes: Mappin
     hidden = inputs[9][0]  # rows of the first weight of the feed-forward part
     activation = _ELEMENTWISE["gelu"] if attributes.get("use_gelu") else 1
     return softmax + rows * (queries[-1] * 2 * (_PER_INPUT["native_layer_norm"][1] + 1) + hidden * activation)
+
+
+def _trilinear_terms(inputs: Sequence[Shape], attributes: Mapping[str, Any]) -> int:
+    """Products of three factors in a bilinear layer: all combinations of the axes that its three tensors have."""
+    expanded = []
+    for k, shape in enumerate(inputs[:3]):
+        sizes = list(shape)
+        for axis in sorted(attributes[f"expand{k + 1}"]):
+            sizes.insert(axis, 1)
+        expanded.append(sizes)
+    return math.prod(map(max, zip(*expanded, strict=True)))
 
 
 def _lists(inputs: Sequence[Shape]) -> int:

@@ -40,7 +40,7 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import formulas, sparse_gradients
 from pararev_hw.types import Call, Hole, OpType
-from pararev_hw.types.op_names import ALLOCATES_ONLY, base_name
+from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
 
 # Mutated although their schema does not say so: argument positions of the running statistics, if arg 5 (training).
 _SILENT_MUTATIONS: Mapping[str, tuple[int, ...]] = {"native_batch_norm": (3, 4), "cudnn_batch_norm": (3, 4)}
@@ -593,6 +593,9 @@ class Recorder(TorchDispatchMode):
             read_bytes = write_bytes = 0
         elif base in formulas.READS_SELECTED:
             read_bytes = write_bytes + sum(_touched_bytes(t) for t in tensors if not t.is_floating_point())
+        elif base in EMBEDDING_BAGS:
+            rows = tensors[1].numel() * tensors[0].shape[-1] * tensors[0].element_size()
+            read_bytes = rows + sum(_touched_bytes(t) for t in tensors[1:])
         lead = tensors_out[0] if tensors_out else tensors[0] if tensors else None
         scattered = tuple(k for k in reads if kind in ("conv", "conv_backward") and not _in_one_piece(tensors[k]))
         if scattered:

@@ -7,7 +7,8 @@ spikes where all its calls do.
 A synaptic operation is one spike reaching one output. An input element of a convolution reaches as many outputs as the
 kernel, stride, padding, dilation and groups allow at its place: fewer at the border. The fan-out of every place is the
 input gradient of a one-channel convolution of ones, so it needs no formula of its own. Where both operands of a product
-hold spikes (attention on spikes), the pairs that meet are counted.
+hold spikes (attention on spikes), the pairs that meet are counted. The indices of an embedding bag are the addresses of
+spikes: each adds one row of the table.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved
 from pararev_hw.types import BlockGraph, LayerSpikes, NeuronSpikes, Spikes
-from pararev_hw.types.op_names import base_name
+from pararev_hw.types.op_names import EMBEDDING_BAGS, base_name, factors
 
 LARGEST_SUM = 64  # an integer activation beyond this is no sum of spikes
+_LARGEST_ROW = 2  # the mode of an embedding bag that adds nothing
 _TOLERANCE = 1e-5  # a straight-through estimator leaves spikes of 1 + 1e-7
 
 
@@ -181,6 +183,7 @@ class _Layer:
     zero_weights: float | None = None
     channels: torch.Tensor | None = None
     per_channel: int = 0
+    of_indices: bool = False  # it reads addresses, which a network without spikes does too
 
     def record(self, name: str, samples: int) -> LayerSpikes:
         sops, values = self._sops()
@@ -250,6 +253,8 @@ class _Counter(TorchDispatchMode):
             self._convolution(func, args, out)
         elif kind == "gemm":
             self._product(func, args, out)
+        elif kind == "bag":
+            self._embedding_bag(args)
         elif kind == "threshold" and isinstance(out, torch.Tensor) and out.dim():
             neuron = self._neuron()
             if neuron is not None:
@@ -338,6 +343,24 @@ class _Counter(TorchDispatchMode):
             if layer.operand.spiking:
                 layer.valued_pairs += _meetings(left, right)
 
+    def _embedding_bag(self, args: tuple[Any, ...]) -> None:
+        """Arguments as `aten._embedding_bag` has them: table, indices, offsets, -, mode, -, weights, -, padding."""
+        table, indices, offsets = args[:3]
+        mode, per_sample = args[4] if len(args) > 4 else 0, args[6] if len(args) > 6 else None
+        padding = args[8] if len(args) > 8 else -1
+        layer = self._layer(self._weight(table) or ("_embedding_bag", tuple(table.shape)))
+        layer.of_indices = True
+        layer.operand.spiking &= mode != _LARGEST_ROW and per_sample is None
+        layer.operand.levels = {1.0}
+        used = indices[indices != padding]
+        layer.operand.active += used.numel()
+        layer.operand.elements += offsets.numel() * table.shape[0]
+        events = used.numel() * table.shape[1]
+        layer.dense_macs += events
+        layer.events += events
+        layer.effective += int(torch.count_nonzero(table[used]))
+        self._zeros(layer, table)
+
     def _zeros(self, layer: _Layer, weight: torch.Tensor) -> None:
         if layer.zero_weights is None:
             layer.zero_weights = 1 - int(torch.count_nonzero(weight)) / max(1, weight.numel())
@@ -347,7 +370,7 @@ class _Counter(TorchDispatchMode):
         layers = tuple(layer.record(name, samples) for name, layer in zip(names, self.layers.values(), strict=True))
         spiking = [layer for layer in self.layers.values() if layer._sops()[1].spiking]
         threshold = bool(self.neurons) if graph is None else bool(spike_flow(graph).sources)
-        carriers = [layer._sops()[1] for layer in spiking]
+        carriers = [layer._sops()[1] for layer in spiking if not layer.of_indices]
         if not spiking or (not threshold and not any(0 < v.active < v.elements for v in carriers)):
             return None
         rate = sum(v.active for v in carriers) / max(1, sum(v.elements for v in carriers))
@@ -435,13 +458,14 @@ def _kind(func: Any) -> str:
     kind = formulas.matrix_kind(str(func))
     if kind in ("conv", "gemm"):
         return kind
+    if base_name(str(func)) in EMBEDDING_BAGS:
+        return "bag"
     return "threshold" if makes_spikes(str(func)) else ""
 
 
 def _operands(func: Any, args: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor]:
     """The two factors of a matrix product, a vector as a matrix of one row or column."""
-    base = base_name(str(func))
-    left, right = args[1:3] if base in ("addmm", "baddbmm", "addmv", "addbmm") else args[:2]
+    left, right = (args[k] for k in factors(str(func)))
     if left.dim() == 1:
         left = left[None]
     return left, right[:, None] if right.dim() == 1 else right

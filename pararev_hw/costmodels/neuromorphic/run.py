@@ -28,6 +28,7 @@ from pararev_hw.costmodels.neuromorphic.splitting import Split, Splitter
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.spiking_network import SpikingNetwork, spiking_network
 from pararev_hw.types import BlockGraph, ChipRun, Device, MappedCore, MappedLayer
+from pararev_hw.types.op_names import EMBEDDING_BAGS, base_name
 
 Floats = NDArray[np.float64]
 
@@ -72,6 +73,12 @@ def run(graph: BlockGraph, device: Device, lanes: int | None = None) -> Run:
 
 
 def _check(graph: BlockGraph, device: Device, lanes: int | None) -> None:
+    bag = next((op.module for op in graph.ops if base_name(graph.op_types[op.type].name) in EMBEDDING_BAGS), None)
+    if bag is not None:
+        raise BadInput(
+            f"{graph.model}: {bag or 'the network'} is an embedding bag, which reads indices, and {device.name} takes "
+            "spikes: write it as a linear layer on 0 and 1"
+        )
     if lanes is not None and not 1 <= lanes <= device.lanes:
         raise BadInput(f"device {device.name!r} has {device.lanes} lanes, not {lanes}: --chips N gives more")
     if graph.mode == "train" and device.get("learning_rule", 0.0) == 0.0:
