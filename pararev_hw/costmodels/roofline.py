@@ -208,9 +208,8 @@ def _static_power_w(device: Device) -> float:
 
 def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:
     assumptions = []
-    assumed = [name for name, f in device.parameters.items() if f.provenance == "assumed"]
-    if assumed:
-        assumptions.append(f"{device.name}: assumed, not measured: {', '.join(assumed)}")
+    if (assumed := device.assumed_figures()) is not None:
+        assumptions.append(assumed)
     if "matrix_flops_per_s.tfloat32" in device.parameters and any(
         t.dtype == "float32" and t.kind in ("conv", "conv_backward") for t in graph.op_types
     ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from pararev_hw.reports import phrasing, svg, units
-from pararev_hw.reports.plane import RADIUS, Plane
+from pararev_hw.reports.plane import LEFT, RADIUS, Plane
 from pararev_hw.types import Comparison, Prediction, Study
 
 TOP = 40.0
@@ -89,19 +89,20 @@ def _point(study: Study, p: Prediction, plane: Plane) -> str:
 def _names(study: Study, plane: Plane) -> list[str]:
     """The names of the recommended points, one beneath the other where they are the same."""
     shown: list[tuple[Prediction, str]] = [(study.sequential, "sequential, as now")]
-    words = {"fastest": "fastest", "within_memory": "fastest within the limit", "least_memory": "least memory"}
-    shown += [(r.prediction, words[r.name]) for r in study.recommendations]
+    shown += [(told.prediction, told.short_name) for told in phrasing.recommended_ways(study)]
     by_point: dict[tuple[float, float], list[str]] = {}
     for p, name in shown:
         by_point.setdefault((plane.x(p.peak_bytes), plane.y(p.latency_s)), []).append(name)
     parts: list[str] = []
-    boxes: list[tuple[float, float, float, float]] = []
+    # each point keeps its place free; a name is as high as LINE_PX
+    dots = [(plane.x(p.peak_bytes), plane.y(p.latency_s)) for p in (*study.front, study.sequential)]
+    boxes = [(x - RADIUS, y + RADIUS, x + RADIUS, y + RADIUS) for x, y in dots]
     for (px, py), names in sorted(by_point.items()):
         together = ", ".join(names)
         fits = svg.text_width(together) + 12 <= max(plane.right - px, px)
         for words_here in (together,) if fits else names:
             width = svg.text_width(words_here)
-            left = px + 12 if px + 12 + width <= plane.right else max(4.0, px - 12 - width)
+            left = px + 12 if px + 12 + width <= plane.right else max(LEFT + 4, px - 12 - width)
             near = (py - 8 + LINE_PX * step for k in count() for step in (-k, k))  # not as high as the axis's name
             at = next(
                 y

@@ -191,17 +191,17 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
 
 def _recommendations(study: Study) -> Mapping[str, Any]:
     rows = []
-    for r in study.recommendations:
-        p = r.prediction
+    for told in phrasing.recommended_ways(study):
+        p = told.prediction
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         energy = p.energy_j.get("total")
         cells: tuple[Cell, ...] = (
-            words_cell(phrasing.recommendation_name(study, r)),
+            words_cell(told.name),
             (units.seconds(p.latency_s), p.latency_s),
             ("-" if gain is None else units.times(gain), gain),
-            (units.size(p.peak_bytes), p.peak_bytes),
+            (told.peak, p.peak_bytes),
             (units.joules(energy), energy),
-            words_cell(phrasing.recommendation_way(study, r)),
+            words_cell(phrasing.recommended_how(study, p)),
         )
         rows.append(Row(cells, strong=p is study.chosen))
     heads = [("", False), ("latency", True), ("gain", True), ("peak memory", True), ("energy", True), ("how", False)]

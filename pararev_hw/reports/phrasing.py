@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pararev_hw.graph.process_memory import largest_peak_bytes, process_memory
 from pararev_hw.reports import units
 from pararev_hw.reports.chip import chip_lines
 from pararev_hw.reports.energy_model import energy_model_lines
 from pararev_hw.reports.unknown_work import unknown_work_lines
-from pararev_hw.types import Device, Prediction, Recommendation, Study
+from pararev_hw.types import Device, Prediction, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
 
@@ -184,20 +186,46 @@ def _torch_shows(study: Study) -> str:
     return "" if tool is None or counted is None else f" ({tool}: {units.size(counted)})"
 
 
-def recommendation_name(study: Study, recommendation: Recommendation) -> str:
-    """ "Fastest within 738 MiB, the memory of that step"."""
-    if recommendation.name != "within_memory":
-        return {"fastest": "Fastest", "least_memory": "Least memory"}[recommendation.name]
-    limit = units.size(study.memory_limit_bytes)
-    return f"Fastest within {limit}" + ("" if study.limit_given else ", the memory of that step")
+@dataclass(frozen=True, slots=True)
+class RecommendedWay:
+    """An answer in words: "Least memory", the way that gives it, and its peak, with digits enough to tell it from the
+    limit that it exceeds."""
+
+    name: str
+    short_name: str  # in a picture
+    prediction: Prediction
+    peak: str
 
 
-def recommendation_way(study: Study, recommendation: Recommendation) -> str:
+def recommended_ways(study: Study) -> tuple[RecommendedWay, ...]:
+    """The recommendations as they are told: one that differs from another by less than anyone cares is told by it."""
+    ways, limit = [], study.memory_limit_bytes
+    given = {r.name: r.prediction for r in study.recommendations}
+    for name, others in (("fastest", ("within_memory",)), ("least_memory", ("within_memory", "fastest"))):
+        if name in given:
+            told = (given[other] for other in others if other in given)
+            given[name] = next((p for p in told if _as_small_and_fast(p, given[name])), given[name])
+    significant = 3 if limit is None else units.digits_apart(limit, [p.peak_bytes for p in given.values()])
+    within = "" if limit is None else f"Fastest within {units.size(limit, significant)}"
+    names = {
+        "fastest": ("Fastest", "fastest"),
+        "within_memory": (
+            within + ("" if study.limit_given else ", the memory of that step"), "fastest within the limit"
+        ),
+        "least_memory": ("Least memory", "least memory"),
+    }  # fmt: skip
+    for name, p in given.items():
+        ways.append(RecommendedWay(*names[name], p, units.size(p.peak_bytes, significant)))
+    return tuple(ways)
+
+
+def _as_small_and_fast(p: Prediction, other: Prediction) -> bool:
+    return p.peak_bytes <= other.peak_bytes * (1 + SAME) and p.latency_s <= other.latency_s * (1 + SAME)
+
+
+def recommended_how(study: Study, p: Prediction) -> str:
     """How a recommended schedule is run: "heft with 2 streams as a CUDA graph, 8 pairs fused"."""
-    p = recommendation.prediction
-    if p is study.sequential:
-        return "the sequential step itself"
-    return how(p, study.device)
+    return "the sequential step itself" if p is study.sequential else how(p, study.device)
 
 
 def how(prediction: Prediction, device: Device) -> str:
@@ -207,20 +235,17 @@ def how(prediction: Prediction, device: Device) -> str:
 
 def _recommendation_lines(study: Study) -> list[str]:
     """A line for each way that is recommended, with the questions that it answers."""
-    names: dict[int, list[str]] = {}
-    predictions = {}
-    for r in study.recommendations:
-        names.setdefault(id(r.prediction), []).append(recommendation_name(study, r))
-        predictions[id(r.prediction)] = r
+    together: dict[int, list[RecommendedWay]] = {}
+    for told in recommended_ways(study):
+        together.setdefault(id(told.prediction), []).append(told)
     lines = []
-    for key, r in predictions.items():
-        p = r.prediction
-        head, *others = names[key]
-        heading = ", and ".join((head, *(name[:1].lower() + name[1:] for name in others)))
-        costs = [f"{units.seconds(p.latency_s)} ({_gain(study, p)})", units.size(p.peak_bytes)]
+    for first, *others in together.values():
+        p = first.prediction
+        heading = ", and ".join((first.name, *(o.name[:1].lower() + o.name[1:] for o in others)))
+        costs = [f"{units.seconds(p.latency_s)} ({_gain(study, p)})", first.peak]
         energy = p.energy_j.get("total")
         costs += [units.joules(energy)] if energy else []
-        lines.append(f"{heading}: {', '.join(costs)}: {recommendation_way(study, r)}.")
+        lines.append(f"{heading}: {', '.join(costs)}: {recommended_how(study, p)}.")
     return lines
 
 

@@ -26,7 +26,7 @@ class Plane:
     def around(points: Sequence[Prediction], top: float, width: float) -> Plane:
         """A plane that holds all the points with room to spare."""
         low, high = min(p.peak_bytes for p in points), max(p.peak_bytes for p in points)
-        room = 0.08 * (high - low) or max(1.0, 0.1 * high)
+        room = max(0.08 * (high - low), 0.02 * high, 1.0)  # what differs by less than a few percent lies together
         slowest = max(p.latency_s for p in points) * 1.1
         return Plane(max(0.0, low - room), high + room, slowest, top, width - MARGIN)
 

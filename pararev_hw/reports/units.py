@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 UNKNOWN = "not known"
 
@@ -12,18 +13,20 @@ _JOULES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"))
 _COUNTS = ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, ""))
 
 
-def digits(value: float) -> str:
-    """Three significant digits, without an exponent: 0.0213, 1.40, 21.3, 1430."""
+def digits(value: float, significant: int = 3) -> str:
+    """So many significant digits, without an exponent: 0.0213, 1.40, 21.3, 1430."""
     if not math.isfinite(value):
         return UNKNOWN
     if value == 0:
         return "0"
-    rounded = float(f"{value:.2e}")
-    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    rounded = float(f"{value:.{significant - 1}e}")
+    decimals = max(0, significant - 1 - math.floor(math.log10(abs(rounded))))
     return f"{rounded:.{decimals}f}"
 
 
-def _with_unit(value: float | None, units: tuple[tuple[float, str], ...], space: str = " ") -> str:
+def _with_unit(
+    value: float | None, units: tuple[tuple[float, str], ...], space: str = " ", significant: int = 3
+) -> str:
     if value is None or not math.isfinite(value):
         return UNKNOWN
     # What rounds up to 1000 of a unit is shown as 1 of the next: 999.7 µs is 1.00 ms.
@@ -31,7 +34,7 @@ def _with_unit(value: float | None, units: tuple[tuple[float, str], ...], space:
     size, name = next((u for u in units if rounded >= u[0]), units[-1])
     if value == 0:
         size, name = next(u for u in units if u[0] == 1)
-    return f"{digits(value / size)}{space}{name}".rstrip()
+    return f"{digits(value / size, significant)}{space}{name}".rstrip()
 
 
 def seconds(value: float | None) -> str:
@@ -39,9 +42,15 @@ def seconds(value: float | None) -> str:
     return _with_unit(value, _SECONDS)
 
 
-def size(value: float | None) -> str:
+def size(value: float | None, significant: int = 3) -> str:
     """An amount of memory: "1.90 GiB"."""
-    return _with_unit(value, _BYTES)
+    return _with_unit(value, _BYTES, significant=significant)
+
+
+def digits_apart(limit: float, above: Iterable[float]) -> int:
+    """The significant digits, three or more, with which each size `above` a limit reads as more than the limit."""
+    values = [value for value in above if value > limit]
+    return next((k for k in range(3, 9) if size(limit, k) not in {size(value, k) for value in values}), 9)
 
 
 def joules(value: float | None) -> str:

@@ -388,6 +388,8 @@ def test_the_answer_gives_both_times_the_gain_the_memory_and_the_bound() -> None
 def test_the_answer_names_what_is_recommended_and_its_memory() -> None:
     study = hand_built_study.study()
     fast, slow = study.predictions[2], study.predictions[1]
+    least_bytes = study.sequential.peak_bytes
+    fast, slow = replace(fast, peak_bytes=least_bytes * 2), replace(slow, peak_bytes=round(least_bytes * 1.01))
     three = (
         Recommendation("fastest", replace(fast, choices=("2 gradients split",))),
         Recommendation("within_memory", slow),
@@ -404,6 +406,27 @@ def test_the_answer_names_what_is_recommended_and_its_memory() -> None:
     assert lines[3].endswith("the sequential step itself.")
     given = reports.answer_lines(replace(study, memory_limit_bytes=900 << 20, limit_given=True))
     assert given[2].startswith("Fastest within 900 MiB: ")
+
+
+def test_a_way_that_exceeds_the_limit_reads_as_more_and_least_memory_is_told_once() -> None:
+    study = hand_built_study.study()
+    limit = study.sequential.peak_bytes
+    fastest = replace(study.predictions[2], peak_bytes=limit + limit // 4000)
+    within = replace(study.predictions[2], latency_s=fastest.latency_s * 1.1, peak_bytes=limit)
+    least = replace(within, latency_s=fastest.latency_s * 1.2, peak_bytes=limit - limit // 4000)
+    ways = (("fastest", fastest), ("within_memory", within), ("least_memory", least))
+    study = replace(
+        study,
+        recommendations=tuple(Recommendation(n, p) for n, p in ways),  # type: ignore[arg-type]
+        memory_limit_bytes=limit,
+    )
+    lines = reports.answer_lines(study)
+    assert lines[2].startswith("Fastest within 1.1406 GiB, the memory of that step, and least memory: "), lines[2]
+    assert ", 1.1409 GiB, " in lines[1]
+    # memory that does matter is told apart
+    small = replace(least, peak_bytes=limit - limit // 50)
+    study = replace(study, recommendations=(*study.recommendations[:2], Recommendation("least_memory", small)))
+    assert reports.answer_lines(study)[3].startswith("Least memory: ")
 
 
 def _with_times(study: Study, latency_s: float, speedup: float) -> Study:

@@ -114,8 +114,8 @@ def problem(chip_graph: BlockGraph, device: Device, ran: Run, ops: OpCosts, lane
         times[0 if core == count else core] = float(ops.seconds[k])
         energy = {part: float(values[k]) for part, values in ops.energy_j.items()}
         tasks.append(TaskCost(task.id, tuple(times), energy_j=energy))
-    assumed = [name for name, f in device.parameters.items() if f.provenance == "assumed"]
-    standing = (f"{device.name}: assumed, not measured: {', '.join(assumed)}",) if assumed else ()
+    assumed = device.assumed_figures()
+    standing = () if assumed is None else (assumed,)
     spikes = chip_graph.spikes
     unsure = (f"spikes were not measured: {spikes.source}",) if spikes is not None and not spikes.measured else ()
     unknown = ("no spikes are known: every matrix operation counts as dense",) if spikes is None else ()
