@@ -89,7 +89,7 @@ def _point(study: Study, p: Prediction, plane: Plane) -> str:
 def _names(study: Study, plane: Plane) -> list[str]:
     """The names of the recommended points, one beneath the other where they are the same."""
     shown: list[tuple[Prediction, str]] = [(study.sequential, "sequential, as now")]
-    shown += [(told.prediction, told.short_name) for told in phrasing.recommended_ways(study)]
+    shown += [(w.prediction, w.short_name) for w in phrasing.recommended_ways(study)]
     by_point: dict[tuple[float, float], list[str]] = {}
     for p, name in shown:
         by_point.setdefault((plane.x(p.peak_bytes), plane.y(p.latency_s)), []).append(name)

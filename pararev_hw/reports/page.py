@@ -191,15 +191,15 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
 
 def _recommendations(study: Study) -> Mapping[str, Any]:
     rows = []
-    for told in phrasing.recommended_ways(study):
-        p = told.prediction
+    for w in phrasing.recommended_ways(study):
+        p = w.prediction
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         energy = p.energy_j.get("total")
         cells: tuple[Cell, ...] = (
-            words_cell(told.name),
+            words_cell(w.name),
             (units.seconds(p.latency_s), p.latency_s),
             ("-" if gain is None else units.times(gain), gain),
-            (told.peak, p.peak_bytes),
+            (w.peak, p.peak_bytes),
             (units.joules(energy), energy),
             words_cell(phrasing.recommended_how(study, p)),
         )

@@ -203,8 +203,8 @@ def recommended_ways(study: Study) -> tuple[RecommendedWay, ...]:
     given = {r.name: r.prediction for r in study.recommendations}
     for name, others in (("fastest", ("within_memory",)), ("least_memory", ("within_memory", "fastest"))):
         if name in given:
-            told = (given[other] for other in others if other in given)
-            given[name] = next((p for p in told if _as_small_and_fast(p, given[name])), given[name])
+            rivals = (given[other] for other in others if other in given)
+            given[name] = next((p for p in rivals if _as_small_and_fast(p, given[name])), given[name])
     significant = 3 if limit is None else units.digits_apart(limit, [p.peak_bytes for p in given.values()])
     within = "" if limit is None else f"Fastest within {units.size(limit, significant)}"
     names = {
@@ -236,8 +236,8 @@ def how(prediction: Prediction, device: Device) -> str:
 def _recommendation_lines(study: Study) -> list[str]:
     """A line for each way that is recommended, with the questions that it answers."""
     together: dict[int, list[RecommendedWay]] = {}
-    for told in recommended_ways(study):
-        together.setdefault(id(told.prediction), []).append(told)
+    for w in recommended_ways(study):
+        together.setdefault(id(w.prediction), []).append(w)
     lines = []
     for first, *others in together.values():
         p = first.prediction

@@ -114,10 +114,11 @@ def sweep_table(result: SweepResult) -> Table:
 
 
 def _shown(result: SweepResult) -> list[SweepPoint]:
-    """Rows of the front that a terminal shows, the recommended configuration among them."""
+    """Rows of the front that a terminal shows, the recommended configuration and the best among them."""
     chosen = sweep_phrasing.recommended(result)
+    named = {chosen.row, sweep_phrasing.best(result).row}
     step = -(-len(result.pareto) // SHOWN)
-    rows = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row == chosen.row]
+    rows = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row in named]
     return rows if any(p.row == chosen.row for p in rows) else [chosen, *rows]
 
 

@@ -132,27 +132,31 @@ def answer(result: SweepResult) -> str:
         return f"None of {result.evaluated:,} configurations is possible."
     leader, chosen = best(result), recommended(result)
     first = result.objectives[0]
-    shown = value(leader.objectives[first.name], first.unit)
     named = named_axes(result, leader, chosen)
     others = result.objectives[1:]
     if chosen.row == leader.row or not others:
-        sentence = f"{_capital(configuration(result, leader, named))}: the best {objective(first)}, {shown}"
+        sentence = (
+            f"{_capital(configuration(result, leader, named))}: the best {objective(first)}, {_values(result, leader)}"
+        )
         if others:
             sentence += f"; it is also the best compromise with {_listed([objective(o) for o in others])}"
-        return f"{sentence}.".replace("%", " %")
-    share = min(1.0, share_of_best(first, leader.objectives[first.name], chosen.objectives[first.name]))
-    subject = configuration(result, chosen, named)
-    verb = "reach" if subject[0].isdigit() and not subject.startswith("1 ") else "reaches"
-    compared = []
-    for o in others:
-        at_best = leader.objectives[o.name]
-        part = f"{chosen.objectives[o.name] / at_best:.0%} of its {objective(o)}" if at_best else objective(o)
-        compared.append(part)
-    values = ", ".join(value(chosen.objectives[o.name], o.unit) for o in result.objectives)
+        return f"{sentence}."
+    weighed = f"Recommended for {_listed([objective(o) for o in result.objectives])} together"
+    ratios = [
+        f"{units.times(chosen.objectives[o.name] / at_best)} its {objective(o)}"
+        for o in result.objectives
+        if (at_best := leader.objectives[o.name])
+    ]
     return (
-        f"{_capital(subject)} {verb} {share:.0%} of the best {objective(first)} at {_listed(compared)} ({values}); "
-        f"the best {objective(first)}, {shown}, takes {configuration(result, leader, named)}."
-    ).replace("%", " %")
+        f"{weighed}: {configuration(result, chosen, named)}: {_values(result, chosen)}. "
+        f"The best {objective(first)}: {configuration(result, leader, named)}: {_values(result, leader)}; "
+        f"the recommended one has {_listed(ratios)}."
+    )
+
+
+def _values(result: SweepResult, point: SweepPoint) -> str:
+    """A configuration's objectives: "100 ms, 820 mJ"."""
+    return ", ".join(value(point.objectives[o.name], o.unit) for o in result.objectives)
 
 
 def named_axes(result: SweepResult, *points: SweepPoint) -> tuple[SweepAxis, ...]:
@@ -179,6 +183,10 @@ def hidden(result: SweepResult, shown: int) -> str:
     parts = []
     if shown < len(result.pareto):
         parts.append(f"{shown} of {len(result.pareto):,} rows of the front are shown; all are in pareto.csv")
+    if all(p.row != recommended(result).row for p in result.pareto):
+        parts.append(
+            "the recommended configuration equals a row of the front within 1 % in every objective, with less hardware"
+        )
     if alike > len(result.pareto):
         parts.append(
             f"{alike:,} configurations lie on the front: those within 0.1 % of each other in every objective stand in "

@@ -48,20 +48,21 @@ def result(*rows: tuple[float, float, float], objectives: int = 2, chosen: int =
 def test_the_answer_weighs_the_first_objective_against_the_second() -> None:
     found = result((16.0, 94e-3, 2.0), (8.0, 100e-3, 0.82), (2.0, 200e-3, 0.1), chosen=1)
     assert sweep_phrasing.answer(found) == (
-        "8 cores with 256 KiB of SRAM each reach 94 % of the best latency at 41 % of its energy (100 ms, 820 mJ); "
-        "the best latency, 94.0 ms, takes 16 cores with 256 KiB of SRAM each."
+        "Recommended for latency and energy together: 8 cores with 256 KiB of SRAM each: 100 ms, 820 mJ. "
+        "The best latency: 16 cores with 256 KiB of SRAM each: 94.0 ms, 2.00 J; "
+        "the recommended one has 1.06x its latency and 0.410x its energy."
     )
 
 
 def test_of_those_that_are_all_but_the_best_the_cheapest_is_named() -> None:
     found = result((16.0, 94e-3, 2.0), (8.0, 94.5e-3, 0.9), (2.0, 200e-3, 0.1), chosen=2)
     assert sweep_phrasing.best(found).row == 1
-    assert "the best latency, 94.5 ms, takes 8 cores" in sweep_phrasing.answer(found)
+    assert "The best latency: 8 cores with 256 KiB of SRAM each: 94.5 ms, 900 mJ; " in sweep_phrasing.answer(found)
 
 
 def test_one_core_reaches_it_and_the_best_may_be_best_in_both() -> None:
     assert sweep_phrasing.answer(result((4.0, 1.0, 3.0), (1.0, 1.05, 1.0), chosen=1)).startswith(
-        "1 core with 256 KiB of SRAM each reaches"
+        "Recommended for latency and energy together: 1 core with 256 KiB of SRAM each: 1.05 s, 1.00 J. "
     )
     assert "also the best compromise with energy" in sweep_phrasing.answer(result((4.0, 1.0, 3.0), (1.0, 2.0, 1.0)))
 
