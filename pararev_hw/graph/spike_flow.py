@@ -1,7 +1,8 @@
 """Where spikes go when the network is not run: followed by data flow from the comparisons that make them.
 
 A membrane potential compared with a threshold gives spikes. They stay spikes through copies, reshapes, concatenation,
-max pooling, dropout, gating and sums of spikes, and end where something analog is mixed in: a weighted sum, a
+max pooling, dropout, gating and sums of spikes (a potential that is rounded to how many thresholds it holds, where a
+comparison lets it pass, is such a sum), and end where something analog is mixed in: a weighted sum, a
 normalisation, an average (its fractions of a spike need a multiplication). Each storage holds one of:
 
     CONSTANT  the same whatever the input: zeros, ones, dropout masks
@@ -44,6 +45,8 @@ _GATES = frozenset(
     """.split()
 )
 _FILLS = frozenset({"fill", "random"})
+_ROUNDS = frozenset({"floor", "trunc", "fix", "round", "floor_divide"})
+_KEEPS_VALUES = frozenset({"_to_copy", "clone", "copy", "alias", "detach"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,11 @@ def makes_spikes(name: str) -> bool:
     return _base(name) in THRESHOLDS or name in _DRAWS
 
 
+def rounds(name: str) -> bool:
+    """Whether an op gives whole numbers: a potential in units of its threshold."""
+    return _base(name) in _ROUNDS or name in ("aten.div.Tensor_mode", "aten.div.Scalar_mode")
+
+
 def _base(name: str) -> str:
     packet = name.split(".")[1] if "." in name else name
     return packet[:-1] if packet.endswith("_") and not packet.endswith("__") else packet
@@ -89,6 +97,7 @@ class _Flow:
         self.state: dict[int, int] = {}
         self.origin: dict[int, frozenset[str]] = {}  # the neurons whose spikes a storage holds
         self.lost_at: dict[int, int] = {}  # the op at which a storage's spikes became analog
+        self.rounded: set[int] = set()  # storages of potentials in units of their threshold
         self.scalar = [_has_scalar_operand(t) for t in types]
         self.makes_spikes = [makes_spikes(t.name) for t in types]
 
@@ -119,6 +128,7 @@ class _Flow:
         """Whether the op makes numbers of spikes: a mask that is only multiplied with is none."""
         base = self.bases[op.type]
         casts = base in ("_to_copy", "copy", "where", "heaviside", "spiking_neuron", "bernoulli")
+        casts |= base == "mul" and not self.rounded.isdisjoint(op.reads)
         return casts and bool(op.writes) and "float" in self.types[op.type].dtype and op.writes[0] in self.origin
 
     def _operands(self, op: Op) -> list[int]:
@@ -137,6 +147,10 @@ class _Flow:
         joined = max(states)
         if base == "where" and len(states) > 1 and ANALOG in states:
             return ANALOG
+        if base == "mul" and SPIKES in states:
+            others = [s for s, state in zip(operands, states, strict=True) if state != SPIKES]
+            if others and self.rounded.issuperset(others):
+                return SPIKES
         if base in _MOVES or base in _POOLS or base in _GATES:
             return joined
         if op_type.kind == "gemm":
@@ -154,6 +168,10 @@ class _Flow:
         if result == ANALOG and op_type.kind not in (*MATRIX_KINDS, "attention"):
             mixed = any(self.state.get(s) == SPIKES for s in operands)
             lost = k if mixed else max((self.lost_at.get(s, -1) for s in operands), default=-1)
+        keeps = base in _KEEPS_VALUES and self.rounded.issuperset(operands)
+        self.rounded.difference_update(op.writes)
+        if rounds(op_type.name) or (keeps and operands):
+            self.rounded.update(op.writes)
         for s in op.writes:
             whole = op_type.write_bytes >= self.storages[s].bytes or s not in self.state
             before = self.state.get(s, CONSTANT)

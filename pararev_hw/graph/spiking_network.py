@@ -149,6 +149,10 @@ def spiking_network(graph: BlockGraph) -> SpikingNetwork:
     reader = _Reader(graph)
     reader.run()
     steps = graph.timesteps or max((len(c.ops) for c in reader.thresholds.values()), default=1)
+    aliases = _first_steps(reader.thresholds, steps)
+    for alias, key in aliases.items():
+        first, rest = reader.thresholds.pop(alias), reader.thresholds[key]
+        reader.thresholds[key] = _Calls(first.ops + rest.ops, first.contents | rest.contents)
     layers = list(reader.layers)
     fed: dict[str, list[_Key]] = {name: [] for name in layers}
     for threshold in reader.thresholds:
@@ -157,6 +161,7 @@ def spiking_network(graph: BlockGraph) -> SpikingNetwork:
     keys: list[_Key | str] = [*reader.thresholds, *(name for name in layers if not fed[name])]
     keys.sort(key=lambda k: min(layers.index(n) for n in (k[1] if isinstance(k, tuple) else (k,))))
     index: dict[_Key | str | None, int] = {key: k for k, key in enumerate(keys)} | {None: INPUT}
+    index |= {alias: index[key] for alias, key in aliases.items()}
 
     def sources(contents: _Contents) -> tuple[int, ...]:
         behind = {index[s] for s in contents.spikes}
@@ -184,6 +189,19 @@ def spiking_network(graph: BlockGraph) -> SpikingNetwork:
     return SpikingNetwork(steps, projections, tuple(populations), of_op)
 
 
+def _first_steps(thresholds: Mapping[_Key, _Calls], steps: int) -> Mapping[_Key, _Key]:
+    """Comparisons that are one population with others of their module: in the first time steps of a recurrent one,
+    currents that come back from it are not there yet."""
+    aliases: dict[_Key, _Key] = {}
+    for key, calls in thresholds.items():
+        later = [other for other in thresholds if other[0] == key[0] and other[1] > key[1]]
+        if steps > 2 and len(later) == 1 and len(calls.ops) < steps:
+            rest = thresholds[later[0]]
+            if len(calls.ops) + len(rest.ops) >= steps and min(calls.ops) < min(rest.ops):
+                aliases[key] = later[0]
+    return aliases
+
+
 def _names(modules: list[str]) -> list[str]:
     """The module of each, with a number where it occurs again."""
     seen: dict[str, int] = {}
@@ -195,9 +213,10 @@ def _names(modules: list[str]) -> list[str]:
 
 
 def _neurons(graph: BlockGraph, calls: _Calls, steps: int) -> int:
-    """Of one sample: a comparison that is called in each step sees one step, another sees all of them at once."""
+    """Of one sample: a comparison that is called in each step (or all but the first ones, whose state is empty) sees
+    one step, another sees all of them at once."""
     shape = graph.op_types[graph.ops[calls.ops[0]].type].output_shapes[0]
-    at_once = 1 if len(calls.ops) >= steps else steps
+    at_once = 1 if 2 * len(calls.ops) >= steps else steps
     return max(1, math.prod(shape) // max(1, graph.batch * at_once))
 
 

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import flop_registry
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.fired_spikes import fired_comparisons
 from pararev_hw.graph.sites import layer_names, layer_of_op
-from pararev_hw.graph.spike_flow import makes_spikes, spike_flow
+from pararev_hw.graph.spike_flow import makes_spikes, rounds, spike_flow
 from pararev_hw.graph.spiking_network import spiking_network
 from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
@@ -231,6 +231,9 @@ class _Counter(TorchDispatchMode):
         self.populations: Mapping[str, Sequence[str | None]] = {} if graph is None else _populations(graph)
         self.kinds: dict[Any, str] = {}
         self.draws = False  # random numbers
+        self.whole: torch.Tensor | None = None  # the last potential that was rounded to a number of thresholds
+        self.fired: tuple[_Neuron, torch.Tensor] | None = None  # the last comparison
+        self.several: tuple[_Neuron, torch.Tensor] | None = None  # the last spikes of which a neuron sends several
 
     def enter(self, module: nn.Module, _: Any) -> None:
         path = self.paths.get(id(module))
@@ -259,7 +262,22 @@ class _Counter(TorchDispatchMode):
             neuron = self._neuron()
             if neuron is not None:
                 neuron.add(out)
+                self.fired = neuron, out
+        elif kind == "whole":
+            self.whole = out
+        elif kind in ("gate", "limit"):
+            self._several_spikes(args, out, kind)
         return out
+
+    def _several_spikes(self, args: tuple[Any, ...], out: torch.Tensor, kind: str) -> None:
+        """A neuron that sends as many spikes as its potential holds thresholds: the comparison alone is no count."""
+        if kind == "gate" and self.fired is not None:
+            if any(a is self.fired[1] for a in args) and any(a is self.whole for a in args):
+                self.several = self.fired[0], out
+                self.several[0].correct(out)
+        elif kind == "limit" and self.several is not None and args[0] is self.several[1]:
+            self.several = self.several[0], out
+            self.several[0].correct(out)
 
     def _module(self) -> str:
         return self.stack[-1] if self.stack else ""
@@ -411,16 +429,24 @@ class _Neuron:
         self.rates: list[float] = []
         self.counts = 0
         self.channels: torch.Tensor | None = None
+        self.before: tuple[int, int, torch.Tensor | None] = (0, 0, None)  # updates, counts, channels
+
+    def correct(self, spikes: torch.Tensor) -> None:
+        """Of the last call: each neuron may have sent several."""
+        self.updates, self.counts, self.channels = self.before
+        self.rates.pop()
+        self.add(spikes)
 
     def add(self, fired: torch.Tensor) -> None:
-        on = fired if fired.dtype is torch.bool else fired != 0
-        count = int(torch.count_nonzero(on))
+        self.before = self.updates, self.counts, self.channels
+        on = fired if fired.dtype is torch.bool or fired.is_floating_point() else fired != 0
+        count = int(on.sum(dtype=torch.float64))
         self.updates += on.numel()
         self.counts += count
         self.rates.append(count / max(1, on.numel()))
         if on.dim() < 2:
             return
-        per_place = on.sum(dim=0, dtype=torch.int32).double()
+        per_place = on.sum(dim=0, dtype=torch.float64)
         channels = per_place.flatten(1).sum(1) if on.dim() > 2 else per_place
         channels = channels * on.shape[1] / max(1, on.numel())
         if self.channels is None:
@@ -460,6 +486,12 @@ def _kind(func: Any) -> str:
         return kind
     if base_name(str(func)) in EMBEDDING_BAGS:
         return "bag"
+    if rounds(str(func)):
+        return "whole"
+    if base_name(str(func)) == "mul":
+        return "gate"
+    if base_name(str(func)) in ("clamp", "clamp_max"):
+        return "limit"
     return "threshold" if makes_spikes(str(func)) else ""
 
 

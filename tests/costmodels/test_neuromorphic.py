@@ -55,6 +55,31 @@ def test_populations_are_found_by_where_data_flows() -> None:
     assert [(p.inputs, p.outputs) for p in network.projections] == [(128, 384), (384, 128), (128, 5)]
 
 
+class Recurrent(nn.Module):
+    """[T, B, 12]: spikes come back through a weight, one time step later; `resets` compares a second time."""
+
+    def __init__(self, resets: bool) -> None:
+        super().__init__()
+        self.resets, self.into, self.back, self.out = resets, nn.Linear(12, 9), nn.Linear(9, 9), nn.Linear(9, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        v, spikes, total = torch.zeros(x.shape[1], 9), None, torch.zeros(())
+        for frame in x:
+            reset = (v > 0.1).to(v.dtype)
+            v = 0.5 * v + self.into(frame) + (0 if spikes is None else self.back(spikes))
+            v = v - 0.1 * reset if self.resets else v
+            spikes = (v > 0.1).to(v.dtype)
+            total = total + self.out(spikes)
+        return total
+
+
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_recurrent_population_is_one_from_its_first_time_step_on(resets: bool) -> None:
+    network = spiking_network(ph.trace(Recurrent(resets), torch.ones(5, 3, 12), mode="infer", layout="TB"))
+    assert [(p.neurons, p.fires) for p in network.populations] == [(9, True), (4, False)]
+    assert [p.sources for p in network.projections] == [(INPUT,), (0,), (0,)]
+
+
 def test_energy_is_events_updates_spikes_and_messages_times_their_costs() -> None:
     graph = mlp()
     x = events(40).flatten(0, 1)

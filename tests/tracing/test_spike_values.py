@@ -276,6 +276,39 @@ def test_neurons_report_updates_spikes_and_their_spread() -> None:
     assert ("neuron", "n1") in kinds and ("elementwise", "n1") not in kinds
 
 
+class Several(nn.Module):
+    """As many spikes as the potential holds thresholds, at most `most`; what is sent is taken off the potential."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.most, self.a, self.n, self.b = most, nn.Linear(6, 8), nn.Identity(), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:  # [T, B, 6]
+        v, out = torch.zeros(x.shape[1], 8), []
+        for frame in x:
+            v = v + self.a(frame)
+            spikes = (v > 0) * torch.div(v, 0.2, rounding_mode="trunc")
+            spikes = spikes if self.most is None else spikes.clamp(max=self.most)
+            v = v - 0.2 * spikes
+            out.append(self.b(self.n(spikes)))
+        return torch.stack(out).mean(0)
+
+
+@pytest.mark.parametrize("most", [None, 2])
+def test_a_neuron_that_sends_several_spikes_at_once_reports_them_all(most: int | None) -> None:
+    net, x, sent = Several(most), (torch.rand(4, 3, 6) < 0.5).float(), []
+    handle = net.n.register_forward_hook(lambda _, args, __: sent.append(args[0]))
+    graph, spikes = counted(net, x, batch=3, timesteps=4)
+    handle.remove()
+    real = torch.stack([t for t in sent if type(t) is Tensor])
+    assert real.max() > 1
+    (neuron,) = spikes.neurons
+    assert (neuron.updates, neuron.spikes * 3) == (4 * 8, float(real.sum()))
+    assert layer_of(spikes, "b").sops * 3 == float(real.sum()) * 3
+    assert set(spiking_layers(graph)) == {"b"}  # by data flow too
+
+
 class Reached(nn.Module):
     """Spikes through pooling, dropout, reshapes, concatenation and a residual sum; then an average ends them."""
 
