@@ -93,7 +93,7 @@ def test_every_system_learns_from_real_data() -> None:
 def test_it_traces_by_name_for_training_and_inference(name: str) -> None:
     spec = models.spec(name)
     sample = (spec.input_shape[0], 64, 64) if spec.input_shape[-1:] == (224,) else None
-    fewer = {"image": 4, "tokens": 32, "steps": 32, "sequence": 64}.get(spec.layout, spec.timesteps)
+    fewer = {"image": 4, "events": 4, "tokens": 8, "steps": 8, "sequence": 16}.get(spec.layout, spec.timesteps)
     steps = fewer if fewer < spec.timesteps else None
     for mode in ("train", "infer"):
         graph = build_graph(name, batch=2, mode=mode, width=1 / 32, timesteps=steps, input_shape=sample, spikes="0.2")

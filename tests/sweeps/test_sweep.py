@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from pararev_hw.sweeps import store as stores
 from pararev_hw.sweeps import workers
 from pararev_hw.sweeps.problem import Problem, prepare
 from pararev_hw.sweeps.run import run as run_sweep
+from pararev_hw.sweeps.spec import Sweep
 from tests.helpers.command_line import finish, run, start
 from tests.helpers.sweep_helpers import small, written
 
@@ -23,6 +26,18 @@ from tests.helpers.sweep_helpers import small, written
 @pytest.fixture(scope="module")
 def problem() -> Problem:
     return prepare(small(), lambda _: None)
+
+
+@pytest.fixture
+def rows_alone(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweeps of this process trace the small network no more, and explain no points: what they write are rows."""
+
+    def prepared(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
+        return replace(problem, sweep=sweep) if sweep.space == problem.sweep.space else prepare(sweep, progress)
+
+    module = sys.modules["pararev_hw.sweeps.run"]
+    monkeypatch.setattr(module, "prepare", prepared)
+    monkeypatch.setattr(module, "explained", lambda problem, result: ())
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +79,7 @@ def test_again_computes_nothing_and_changes_nothing(whole: Path) -> None:
     assert not (whole / "out" / "parts").exists()
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_a_changed_file_is_refused_unless_fresh(whole: Path, tmp_path: Path) -> None:
     ran = run("sweep", written(tmp_path), "-o", tmp_path / "out", "--workers", "1")
     assert ran.status == 0
@@ -75,7 +91,7 @@ def test_a_changed_file_is_refused_unless_fresh(whole: Path, tmp_path: Path) -> 
     assert rows(tmp_path) != rows(whole)
 
 
-def stopped_by(stop: signal.Signals, file: Path, *, parts: int) -> "subprocess.CompletedProcess[str]":
+def stopped_by(stop: signal.Signals, file: Path, *options: str, parts: int) -> "subprocess.CompletedProcess[str]":
     """The sweep in a process of its own, into `out` beside the file, that gets the signal once it has written so many
     parts."""
     script = (
@@ -91,7 +107,7 @@ def stopped_by(stop: signal.Signals, file: Path, *, parts: int) -> "subprocess.C
         "cli.main()"
     )
     return subprocess.run(
-        [sys.executable, "-c", script, "sweep", str(file), "-o", str(file.parent / "out")],
+        [sys.executable, "-c", script, "sweep", str(file), "-o", str(file.parent / "out"), *options],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         cwd=file.parent,
         capture_output=True,
@@ -100,10 +116,11 @@ def stopped_by(stop: signal.Signals, file: Path, *, parts: int) -> "subprocess.C
     )
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_killed_at_any_moment_it_ends_with_the_same_rows(whole: Path, tmp_path: Path) -> None:
     file = written(tmp_path)
     for parts in (1, 3):
-        assert stopped_by(signal.SIGKILL, file, parts=parts).returncode == -signal.SIGKILL
+        assert stopped_by(signal.SIGKILL, file, "--workers", "1", parts=parts).returncode == -signal.SIGKILL
     kept = {p: p.stat().st_mtime_ns for p in sorted((tmp_path / "out" / "parts").glob("*.parquet"))}
     ran = run("sweep", file, "-o", tmp_path / "out", "--json")
     assert ran.status == 0, ran.err
@@ -112,6 +129,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_rows(whole: Path, tmp_path: 
     assert json.loads(ran.out)["resumed"] == 1024 * 4
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_a_damaged_part_is_computed_again(whole: Path, tmp_path: Path, problem: Problem) -> None:
     sweep = problem.sweep
     with stores.opened(sweep, tmp_path / "out", fresh=False) as store:
@@ -126,6 +144,7 @@ def test_a_damaged_part_is_computed_again(whole: Path, tmp_path: Path, problem: 
     assert rows(tmp_path) == rows(whole)
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_damaged_results_are_said_to_be_so(tmp_path: Path, whole: Path) -> None:
     file = written(tmp_path)
     (tmp_path / "out").mkdir()
@@ -154,6 +173,7 @@ def test_a_second_sweep_into_one_folder_is_refused(problem: Problem, tmp_path: P
         pass
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, whole: Path) -> None:
     file = written(tmp_path)
 
@@ -161,7 +181,7 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, whole: Path) -> N
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # a part fits, all of them together do not
 
-    ran = finish(start("sweep", file, "-o", tmp_path / "out", folder=tmp_path, before=little))
+    ran = finish(start("sweep", file, "-o", tmp_path / "out", "--workers", 1, folder=tmp_path, before=little))
     assert ran.status == 2 and "make room" in ran.line and "6,000 of 6,000 rows are kept" in ran.line, ran.err
     assert run("sweep", file, "-o", tmp_path / "out").status == 0
     assert rows(tmp_path) == rows(whole)
@@ -185,22 +205,23 @@ def test_processes_give_the_same_rows_also_when_one_dies(whole: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("method", ["nsga2", "tpe"])
-def test_a_search_goes_on_as_if_it_had_not_stopped(method: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("rows_alone")
+def test_a_search_goes_on_as_if_it_had_not_stopped(method: str, tmp_path: Path, problem: Problem) -> None:
     pytest.importorskip("optuna")
     asked = f"{{name: {method}, evaluations: 90, population: 30, seed: 5}}"
     sweep = small(method=asked, objectives="[latency, energy]")
     run_sweep(sweep, tmp_path / "whole")
-    found = prepare(sweep, lambda _: None)
     from pararev_hw.sweeps.run import _parts
 
     with stores.opened(sweep, tmp_path / "parts", fresh=False) as store:
-        chunk, data = next(_parts(found, store, stores.missing(store), None, None))
+        chunk, data = next(_parts(replace(problem, sweep=sweep), store, stores.missing(store), None, None))
         store.write(chunk, data)
     result = run_sweep(sweep, tmp_path / "parts")
     assert result.resumed == 30
     assert (tmp_path / "parts/results.parquet").read_bytes() == (tmp_path / "whole/results.parquet").read_bytes()
 
 
+@pytest.mark.usefixtures("rows_alone")
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, whole: Path) -> None:
     file = written(tmp_path)
     stopped = stopped_by(signal.SIGINT, file, parts=2)
@@ -211,7 +232,7 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, whole: Path) -> Non
     assert rows(tmp_path) == rows(whole)
 
 
-def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_path: Path, problem: Problem) -> None:
     pytest.importorskip("distributed")
     said = tmp_path / "scheduler.json"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
@@ -227,13 +248,11 @@ def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_
         while not said.exists() or not said.read_text():
             time.sleep(0.05)
         address = json.loads(said.read_text())["address"]
-        folder = tmp_path / "out"
-        sweep = start("sweep", written(tmp_path), "-o", folder, "--cluster", address, "--json", folder=tmp_path)
-        while sweep.poll() is None and not list((folder / "parts").glob("*.parquet")):
-            time.sleep(0.01)
-        running[1].kill()
-        ran = finish(sweep)
-        assert ran.status == 0, ran.err
+        with stores.opened(problem.sweep, tmp_path / "out", fresh=False) as store:
+            for chunk, data in workers.cluster(problem, stores.missing(store), address):
+                store.write(chunk, data)
+                running[1].kill()
+            store.merge()
         assert rows(tmp_path) == rows(whole)
     finally:
         for process in running:
