@@ -18,7 +18,7 @@ from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.pipeline import TIE, Plan
 from pararev_hw.reports import units
-from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, select
+from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, apply_all, changed, drafted, find, select
 from pararev_hw.target_graph import build_graph
 from pararev_hw.tracing import Traced
 from pararev_hw.types import BlockGraph, Comparison, CriticalPath, Hardware, Prediction, Recommendation, Study
@@ -257,21 +257,21 @@ def _variants(
         return [], [over.left_out("rewrites")]
     progress(f"rewriting {step.graph.model}")
     if kinds is not None:
-        changed, taken = apply_all(step, kinds)
-        return ([_variant(changed, [o.name for o in taken])] if taken else []), []
+        rewritten_step, taken = apply_all(step, kinds)
+        return ([_variant(rewritten_step.graph, [o.name for o in taken])] if taken else []), []
     variants, names, left_out = [], set(), []
-    for rewritten, taken_names in _candidates(step):
+    for rewritten, taken_names in _candidates(drafted(step)):
         key = frozenset(taken_names)
         if key and key not in names:
             names.add(key)
-            variants.append(_variant(rewritten, taken_names))
+            variants.append(_variant(rewritten.graph, taken_names))
         if (over := search.over()) is not None:
             left_out.append(over.left_out("further rewrites"))
             break
     return variants, left_out
 
 
-def _candidates(step: Traced) -> Iterator[tuple[Traced, list[str]]]:
+def _candidates(step: Draft) -> Iterator[tuple[Draft, list[str]]]:
     """Rewrites that are exact and may pay: everywhere at once, and storing in part, the last blocks first."""
     free: tuple[Kind, ...] = ("share", "split")
     shared, common = _everywhere(step, ("share",))
@@ -281,20 +281,19 @@ def _candidates(step: Traced) -> Iterator[tuple[Traced, list[str]]]:
     storable = [o.name for o in find(step, ["store"])]
     for share in STORED_SHARES if storable else ():
         stored = storable[: max(1, round(share * len(storable)))]
-        some = apply(step, stored)
-        rest, taken = apply_all(some, free)
-        yield rest, [*stored, *(o.name for o in taken)]
+        rest, names = _everywhere(changed(step, stored), free)
+        yield rest, [*stored, *names]
 
 
-def _everywhere(step: Traced, kinds: tuple[Kind, ...]) -> tuple[Traced, list[str]]:
+def _everywhere(step: Draft, kinds: tuple[Kind, ...]) -> tuple[Draft, list[str]]:
     assert set(kinds) <= set(REWRITES)
-    changed, taken = apply_all(step, kinds)
-    return changed, [o.name for o in taken]
+    rewritten, taken = all_changed(step, kinds)
+    return rewritten, [o.name for o in taken]
 
 
-def _variant(step: Traced, names: Sequence[str]) -> _Variant:
+def _variant(graph: BlockGraph, names: Sequence[str]) -> _Variant:
     words = select.words_of(names)
-    graph = replace(step.graph, assumptions=(*step.graph.assumptions, select.sentence(names)))
+    graph = replace(graph, assumptions=(*graph.assumptions, select.sentence(names)))
     return _Variant(graph, words, tuple(names))
 
 

@@ -1,7 +1,7 @@
 """Other ways to do the same step: rewrites of a traced program, each exact, for networks that nobody here has seen.
 
-A rewrite is one file with `find(traced)`, which names the opportunities that a step offers, and
-`apply(traced, chosen)`, which takes any of them and gives the changed tape, and one line in the table below.
+A rewrite is one file with `find(draft)`, which names the opportunities that a step offers, and
+`apply(draft, chosen)`, which takes any of them and gives the changed tape, and one line in the table below.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from pararev_hw.errors import unknown_name
 from pararev_hw.rewrites import fuse, share, split, store, wait
+from pararev_hw.rewrites.draft import Draft as Draft
 from pararev_hw.rewrites.opportunity import Kind as Kind
 from pararev_hw.rewrites.opportunity import Opportunity as Opportunity
-from pararev_hw.rewrites.rebuilt import rebuilt
 from pararev_hw.torch_private import compiler_loaded_when_used
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.tape import Tape
@@ -24,8 +24,8 @@ from pararev_hw.tracing.tape import Tape
 class Rewrite:
     """A kind of rewrite, and what it does, in one line."""
 
-    find: Callable[[Traced], tuple[Opportunity, ...]]
-    apply: Callable[[Traced, Sequence[Opportunity]], Tape]
+    find: Callable[[Draft], tuple[Opportunity, ...]]
+    apply: Callable[[Draft, Sequence[Opportunity]], Tape]
     description: str
 
 
@@ -41,43 +41,60 @@ REWRITES: Mapping[Kind, Rewrite] = MappingProxyType(
 )
 
 
-def find(traced: Traced, kinds: Iterable[Kind] = tuple(REWRITES)) -> tuple[Opportunity, ...]:
+def drafted(traced: Traced) -> Draft:
+    """The step as one that may be rewritten."""
+    return Draft(traced, traced.tape)
+
+
+def find(step: Traced | Draft, kinds: Iterable[Kind] = tuple(REWRITES)) -> tuple[Opportunity, ...]:
     """Every opportunity of these kinds that the step offers as it is."""
-    return tuple(o for kind in kinds for o in _with_origins(_rewrite(kind), traced))
+    draft = step if isinstance(step, Draft) else drafted(step)
+    return tuple(o for kind in kinds for o in _with_origins(_rewrite(kind), draft))
 
 
-def _with_origins(rewrite: Rewrite, traced: Traced) -> tuple[Opportunity, ...]:
-    lines = traced.tape.lines
-    return tuple(replace(o, origins=frozenset(lines[k].origin for k in o.lines)) for o in rewrite.find(traced))
+def _with_origins(rewrite: Rewrite, draft: Draft) -> tuple[Opportunity, ...]:
+    lines = draft.tape.lines
+    return tuple(replace(o, origins=frozenset(lines[k].origin for k in o.lines)) for o in rewrite.find(draft))
 
 
-@compiler_loaded_when_used()
 def apply(traced: Traced, chosen: Iterable[str]) -> Traced:
     """The step with the opportunities of these names taken. Each kind is found in what the kinds before it left, so a
     name may stand for something that another opportunity among them opens, and names that have nothing left to stand
     for are passed over."""
-    names = frozenset(chosen)
-    for kind, rewrite in REWRITES.items():
-        asked = any(name.startswith(f"{kind} ") for name in names)  # a name begins with its kind
-        opportunities = [o for o in rewrite.find(traced) if o.name in names] if asked else []
-        if opportunities:
-            traced = rebuilt(traced, rewrite.apply(traced, opportunities))
-    return traced
+    return changed(drafted(traced), chosen).traced
 
 
 @compiler_loaded_when_used()
+def changed(draft: Draft, chosen: Iterable[str]) -> Draft:
+    """What `apply` does, of a draft."""
+    names = frozenset(chosen)
+    for kind, rewrite in REWRITES.items():
+        asked = any(name.startswith(f"{kind} ") for name in names)  # a name begins with its kind
+        opportunities = [o for o in rewrite.find(draft) if o.name in names] if asked else []
+        if opportunities:
+            draft = replace(draft, tape=rewrite.apply(draft, opportunities))
+    return draft
+
+
 def apply_all(traced: Traced, kinds: Iterable[Kind]) -> tuple[Traced, tuple[Opportunity, ...]]:
     """The step with every opportunity of these kinds taken, and which those were."""
+    draft, taken = all_changed(drafted(traced), kinds)
+    return draft.traced, taken
+
+
+@compiler_loaded_when_used()
+def all_changed(draft: Draft, kinds: Iterable[Kind]) -> tuple[Draft, tuple[Opportunity, ...]]:
+    """What `apply_all` does, of a draft."""
     taken: list[Opportunity] = []
     asked = set(kinds)
     for kind in asked:
         _rewrite(kind)
     for kind, rewrite in REWRITES.items():
-        opportunities = _with_origins(rewrite, traced) if kind in asked else ()
+        opportunities = _with_origins(rewrite, draft) if kind in asked else ()
         if opportunities:
-            traced = rebuilt(traced, rewrite.apply(traced, opportunities))
+            draft = replace(draft, tape=rewrite.apply(draft, opportunities))
             taken += opportunities
-    return traced, tuple(taken)
+    return draft, tuple(taken)
 
 
 def _rewrite(kind: str) -> Rewrite:

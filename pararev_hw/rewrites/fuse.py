@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.linear import Summed, summed
 from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.rewrites.titles import place, titles
 from pararev_hw.rewrites.values import Values, number_values
-from pararev_hw.tracing import Traced
 from pararev_hw.tracing.recorder import Info
 from pararev_hw.tracing.tape import Scope, Tape
 
@@ -41,9 +41,9 @@ class _Plan:
     summed: Summed | None
 
 
-def find(traced: Traced) -> tuple[Opportunity, ...]:
+def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Pairs of places of one phase with convolutions of one shape on one input, neither of which needs the other."""
-    tape = traced.tape
+    tape = draft.tape
     values = number_values(tape)
     named = titles(tape)
     families: dict[object, list[int]] = {}
@@ -56,7 +56,7 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     for lines in families.values():
         for first, second in zip(lines[::2], lines[1::2], strict=False):
             a, b = place(tape.lines[first].home), place(tape.lines[second].home)
-            if a == b or a in taken or b in taken or _path(traced, first, second):
+            if a == b or a in taken or b in taken or _path(draft, first, second):
                 continue
             meets = None
             if tape.entries[tape.lines[first].entry].call.function is _BACKWARD:
@@ -76,17 +76,17 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     return tuple(opportunities)
 
 
-def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
+def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape with the chosen pairs stacked."""
-    edit = Edit(traced.tape)
+    edit = Edit(draft.tape)
     for opportunity in chosen:
         plan: _Plan = opportunity.plan
         for k, leader in plan.alike:
             edit.drop_for(k, leader)
         if plan.summed is None:
-            _stack(edit, traced, plan)
+            _stack(edit, draft, plan)
         else:
-            _stack_backward(edit, traced, plan, plan.summed)
+            _stack_backward(edit, draft, plan, plan.summed)
         _merge(edit, plan.places)
     edit.drop_unused()
     return edit.finished()
@@ -109,11 +109,11 @@ def _family(tape: Tape, values: Values, k: int) -> object:
     return (same, line.entry, shapes) if plain and info.storage not in values.written else None
 
 
-def _path(traced: Traced, first: int, second: int) -> bool:
+def _path(draft: Draft, first: int, second: int) -> bool:
     """Whether the second op follows the first, directly or through others."""
     asked, seen = [second], {second}
     while asked:
-        for a in traced.graph.ops[asked.pop()].after:
+        for a in draft.after[asked.pop()]:
             if a == first:
                 return True
             if a > first and a not in seen:
@@ -122,13 +122,13 @@ def _path(traced: Traced, first: int, second: int) -> bool:
     return False
 
 
-def _stack(edit: Edit, traced: Traced, plan: _Plan) -> None:
-    tape = traced.tape
+def _stack(edit: Edit, draft: Draft, plan: _Plan) -> None:
+    tape = draft.tape
     function, args, _ = edit.call(plan.first)
     _, others, _ = edit.call(plan.second)
     home = tape.lines[plan.first].home
     made_late = {i.slot for i in tape.lines[plan.second].inputs[1:]}
-    edit.move(_needed(traced, plan.first, plan.second, made_late), before=plan.first)
+    edit.move(_needed(draft, plan.first, plan.second, made_late), before=plan.first)
     weight = _cat(edit, plan.first, home, [args[1], others[1]], 0)
     bias = None if args[2] is None else _cat(edit, plan.first, home, [args[2], others[2]], 0)
     (wide,) = edit.put(plan.first, home, function, args[0], weight, bias, *args[3:])
@@ -146,12 +146,12 @@ def _stack(edit: Edit, traced: Traced, plan: _Plan) -> None:
         edit.drop(k)
 
 
-def _stack_backward(edit: Edit, traced: Traced, plan: _Plan, meets: Summed) -> None:
-    tape = traced.tape
+def _stack_backward(edit: Edit, draft: Draft, plan: _Plan, meets: Summed) -> None:
+    tape = draft.tape
     function, args, _ = edit.call(plan.first)
     _, others, _ = edit.call(plan.second)
     at, home = plan.second, tape.lines[plan.first].home
-    edit.move_later(_followers(traced, plan.first, at), after=at)
+    edit.move_later(_followers(draft, plan.first, at), after=at)
     cotangent = _cat(edit, at, home, [args[0], others[0]], 1)
     weight = _cat(edit, at, home, [args[2], others[2]], 0)
     sizes = None if args[3] is None else [2 * args[3][0]]
@@ -184,24 +184,24 @@ def _cat(edit: Edit, at: int, home: Scope, parts: Sequence[Info], dim: int) -> I
     return joined
 
 
-def _needed(traced: Traced, before: int, until: int, slots: set[int]) -> list[int]:
+def _needed(draft: Draft, before: int, until: int, slots: set[int]) -> list[int]:
     """Lines between the two that make these slots, and what those need of lines after the first."""
-    lines = traced.tape.lines
+    lines = draft.tape.lines
     asked = [k for k in range(before, until) for o in lines[k].outputs if o is not None and o.slot in slots]
     needed: set[int] = set()
     while asked:
         k = asked.pop()
         if k >= before and k not in needed:
             needed.add(k)
-            asked += traced.graph.ops[k].after
+            asked += draft.after[k]
     return sorted(needed)
 
 
-def _followers(traced: Traced, line: int, until: int) -> list[int]:
+def _followers(draft: Draft, line: int, until: int) -> list[int]:
     """Lines before `until` that follow `line`, directly or through others."""
     followers = {line}
     for k in range(line + 1, until):
-        if not followers.isdisjoint(traced.graph.ops[k].after):
+        if not followers.isdisjoint(draft.after[k]):
             followers.add(k)
     return sorted(followers - {line})
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pararev_hw.tracing import Traced
-from pararev_hw.tracing.build import build
+from pararev_hw.tracing.build import Followed, build
 from pararev_hw.tracing.tape import Tape
 from pararev_hw.types import BlockGraph, InMemory, Task
 
 
-def rebuilt(traced: Traced, tape: Tape) -> Traced:
+def rebuilt(traced: Traced, tape: Tape, followed: Followed) -> Traced:
     """The step on `tape`, a changed form of that of `traced`, made by the code that made the first one."""
-    built = build(tape)
+    built = build(tape, followed)
     graph = replace(
         traced.graph,
         op_types=built.op_types,

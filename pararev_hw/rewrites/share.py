@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.rewrites.titles import place, titles
 from pararev_hw.rewrites.values import number_values
-from pararev_hw.tracing import Traced
 from pararev_hw.tracing.tape import Tape
 
 
-def find(traced: Traced) -> tuple[Opportunity, ...]:
+def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Ops that some place does again although another place of the same phase has done them. One opportunity for each
     pair of places; its `plan` is, for each line, the line that does the same."""
-    tape = traced.tape
+    tape = draft.tape
     values = number_values(tape)
     named = titles(tape)
     result_slots = set(tape.results.values())
@@ -42,9 +42,9 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     )
 
 
-def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
+def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape in which the chosen work is done once."""
-    tape = traced.tape
+    tape = draft.tape
     edit = Edit(tape)
     dropped: set[int] = set()
     common: set[int] = set()

@@ -12,21 +12,21 @@ from dataclasses import replace
 
 import torch
 
+from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.rewrites.titles import place, titles
-from pararev_hw.tracing import Traced
 from pararev_hw.tracing.tape import Scope, Tape
 
 _BACKWARD = torch.ops.aten.convolution_backward.default
 _MASK = -1  # output_mask is the last argument
 
 
-def find(traced: Traced) -> tuple[Opportunity, ...]:
+def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Gradient tasks with work of both sorts."""
-    tape = traced.tape
+    tape = draft.tape
     named = titles(tape)
-    needed = _needed_elsewhere(traced)
+    needed = _needed_elsewhere(draft)
     lines_of: dict[Scope, list[int]] = {}
     for k, line in enumerate(tape.lines):
         if line.home.phase == "backward" and not line.home.glue:
@@ -42,9 +42,9 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     return tuple(opportunities)
 
 
-def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
+def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape with the chosen tasks split."""
-    tape = traced.tape
+    tape = draft.tape
     edit = Edit(tape)
     for opportunity in chosen:
         both, weights = opportunity.plan
@@ -80,17 +80,17 @@ def _work(tape: Tape, k: int) -> int:
     return tape.entries[tape.lines[k].entry].op_type.flops
 
 
-def _needed_elsewhere(traced: Traced) -> set[int]:
+def _needed_elsewhere(draft: Draft) -> set[int]:
     """Backward lines on which the backward of another place depends; of a line that makes the gradients of input and
     weights at once, the input's alone counts."""
-    tape = traced.tape
+    tape = draft.tape
     users: dict[int, set[int]] = {}
     for k, line in enumerate(tape.lines):
         for i in line.inputs:
             users.setdefault(i.slot, set()).add(k)
     followers: list[list[int]] = [[] for _ in tape.lines]
-    for k, op in enumerate(traced.graph.ops):
-        for a in op.after:
+    for k, sources in enumerate(draft.after):
+        for a in sources:
             followers[a].append(k)
     needed: set[int] = set()
     for k in range(len(tape.lines) - 1, -1, -1):

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pararev_hw.rewrites.algebra import Algebra
+from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.rewrites.titles import place, titles
-from pararev_hw.tracing import Traced
 from pararev_hw.tracing.recorder import Alias, Fresh, Info
 from pararev_hw.tracing.tape import Scope, Tape
 
 
-def find(traced: Traced) -> tuple[Opportunity, ...]:
+def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Recomputing tasks all of whose work forward has done. The `plan` gives for each line what stands for what it
     makes."""
-    tape = traced.tape
+    tape = draft.tape
     if not any(line.home.phase == "recompute" for line in tape.lines):
         return ()
     same = _forward_twins(tape)
@@ -40,9 +40,9 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     return tuple(opportunities)
 
 
-def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
+def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape on which the chosen tasks read what forward made."""
-    tape = traced.tape
+    tape = draft.tape
     edit = Edit(tape)
     for opportunity in chosen:
         for k, twins in opportunity.plan:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.opportunity import Opportunity
-from pararev_hw.tracing import Traced
 from pararev_hw.tracing.tape import Tape
 
 
-def find(traced: Traced) -> tuple[Opportunity, ...]:
+def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Recomputing tasks that may start before what else their gradients wait for. The `plan` of each is the pairs of
     lines of which the second is to follow the first."""
-    graph = traced.graph
+    graph = draft.graph
     before: list[set[int]] = [set() for _ in graph.tasks]
     ancestors = [0] * len(graph.tasks)  # bit sets of tasks
     for e in graph.edges:
@@ -31,11 +31,11 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
         if task.phase != "recompute" or not any(graph.op_types[graph.ops[k].type].flops for k in task.ops):
             continue
         recomputed = {s for k in task.ops for s in graph.ops[k].writes if graph.storages[s].born == k}
-        readers = {owner[k] for k in _readers(traced, recomputed) if k in owner and graph.ops[k].phase == "backward"}
+        readers = {owner[k] for k in _readers(draft, recomputed) if k in owner and graph.ops[k].phase == "backward"}
         other = {b for g in readers for b in before[g] if not ancestors[b] >> r & 1 and b != r and b not in readers}
         late = {b for b in other if not ancestors[r] >> b & 1}
         first = next((k for k in task.ops if graph.op_types[graph.ops[k].type].kind != "view"), task.ops[0])
-        needed = {a for g in readers for k in graph.tasks[g].ops for a in _made_by(traced, k) if owner.get(a) in late}
+        needed = {a for g in readers for k in graph.tasks[g].ops for a in _made_by(draft, k) if owner.get(a) in late}
         # where the step itself does not recompute just in time, neither is there a time to wait for
         if needed and max(needed) < first:
             opportunities.append(
@@ -44,25 +44,25 @@ def find(traced: Traced) -> tuple[Opportunity, ...]:
     return tuple(opportunities)
 
 
-def _made_by(traced: Traced, op: int) -> list[int]:
+def _made_by(draft: Draft, op: int) -> list[int]:
     """The ops that `op` follows, and for each view those that made what it looks at."""
-    makers, open_ops = [], list(traced.graph.ops[op].after)
+    makers, open_ops = [], list(draft.graph.ops[op].after)
     while open_ops:
         a = open_ops.pop()
-        if traced.graph.op_types[traced.graph.ops[a].type].kind == "view":
-            open_ops += traced.graph.ops[a].after
+        if draft.graph.op_types[draft.graph.ops[a].type].kind == "view":
+            open_ops += draft.graph.ops[a].after
         else:
             makers.append(a)
     return makers
 
 
-def _readers(traced: Traced, storages: set[int]) -> list[int]:
-    return [k for k, op in enumerate(traced.graph.ops) if not storages.isdisjoint(op.reads)]
+def _readers(draft: Draft, storages: set[int]) -> list[int]:
+    return [k for k, op in enumerate(draft.graph.ops) if not storages.isdisjoint(op.reads)]
 
 
-def apply(traced: Traced, chosen: Sequence[Opportunity]) -> Tape:
+def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape on which the chosen tasks wait."""
-    edit = Edit(traced.tape)
+    edit = Edit(draft.tape)
     for opportunity in chosen:
         for src, dst in opportunity.plan:
             edit.wait(src, dst)

@@ -19,6 +19,7 @@ from pararev_hw.schedulers.safe_dispatch import Planned, SafeDispatch
 from pararev_hw.simulate import placements, play
 from pararev_hw.types import Schedule, SchedulingProblem
 
+MOST_TASKS_REMEMBERED = 10_000  # of a pass: of more tasks there are too few passes for one to come again
 PLACEMENTS = 30_000  # tasks placed in all passes together: it bounds the time, without a clock
 
 
@@ -58,6 +59,7 @@ class SafeSearch:
         self.plain = not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
         self.levels = upward_ranks(problem)
         self.spent = 0
+        self._passes: dict[tuple[bool, tuple[float, ...], tuple[int, ...]], Planned] = {}
 
     def safe_orders(self) -> list[tuple[int, ...]]:
         """Sequential orders that fit, the program's first."""
@@ -66,13 +68,22 @@ class SafeSearch:
         room = self.problem.memory_limit_bytes
         return [o for o in tried if room is None or peak_along(self.held, o) <= room]
 
-    def climb(self, rank: Sequence[float], order: Sequence[int]) -> Iterator[tuple[Planned, bool]]:
-        """Passes forward and backward without end, each from the one before; mirrored ones are marked."""
+    def climb(self, rank: Sequence[float], order: Sequence[int]) -> Iterator[tuple[Planned, bool, bool]]:
+        """Passes forward and backward without end, each from the one before; whether it is mirrored, whether it is new.
+
+        More than a third of all passes begin where one has begun before, and are not made again.
+        """
         while True:
             for mirrored, direction in ((False, self.forward), (True, self.backward)):
-                listed = direction.run(rank, order)
+                begins = (mirrored, tuple(rank), tuple(order))
+                listed = self._passes.get(begins)
+                new = listed is None
+                if listed is None:
+                    listed = direction.run(rank, order)
+                    if len(order) <= MOST_TASKS_REMEMBERED:
+                        self._passes[begins] = listed
                 self.spent += len(order)
-                yield listed, mirrored
+                yield listed, mirrored, new
                 # the next pass runs against this one: latest end first, and this one's starts, backward, are safe
                 topological = self.order if not mirrored else self.order[::-1]
                 by_start = sorted(topological, key=lambda i: (listed.starts_s[i], listed.ends_s[i]))
@@ -101,8 +112,8 @@ def search(problem: SchedulingProblem, placements: int, bound: tuple[float, str]
     for order in work.safe_orders():
         for rank in ([-level for level in work.levels], _positions(order)):
             local_s, stale = math.inf, 0
-            for listed, mirrored in work.climb(rank, order):
-                if best is None or not work.plain or listed.makespan_s < best.makespan_s:
+            for listed, mirrored, new in work.climb(rank, order):
+                if best is None or (new and not work.plain) or listed.makespan_s < best.makespan_s:
                     candidate = work.candidate(listed, mirrored)
                     if best is None or candidate.makespan_s < best.makespan_s:
                         best = candidate

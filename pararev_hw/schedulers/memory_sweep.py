@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers import forward_backward, heft, memory_list
-from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import MAX_TASKS, Forced
 from pararev_hw.schedulers.buffer_table import holding, peak_along
 from pararev_hw.schedulers.evaluate import evaluate_orders
@@ -52,7 +52,7 @@ def within(limits: ManyLimits, limit: int) -> Schedule | None:
     """A schedule that stays within `limit` bytes, judged by the problem as it is; None where none was found."""
     problem = limits.problem
     tight = replace(problem, memory_limit_bytes=limit)
-    listed = memory_list.search(tight, PLACEMENTS, lower_bound(tight, limits.forced))
+    listed = memory_list.search(tight, PLACEMENTS, bound_within(tight, limits.bound, limits.forced))
     if listed is None:
         return None
     try:

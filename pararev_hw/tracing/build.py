@@ -38,12 +38,25 @@ class Built:
     program: Program
 
 
-def build(tape: Tape) -> Built:
-    """The step on a tape as data."""
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """For each line of a tape those that it must follow, and the data that flows between lines."""
+
+    after: tuple[tuple[int, ...], ...]
+    flows: tuple[Flow, ...]
+
+
+def followed(tape: Tape) -> Followed:
+    """What must follow what on a tape."""
+    after, flows = dependencies(_accesses(tape.lines, tape.entries))
+    return Followed(_waiting(after, tape.waits) if tape.waits else after, flows)
+
+
+def build(tape: Tape, order: Followed | None = None) -> Built:
+    """The step on a tape as data; `order` is what `followed` gave for it, if it was asked."""
     lines, entries = tape.lines, tape.entries
-    after, flows = dependencies(_accesses(lines, entries))
-    if tape.waits:
-        after = _waiting(after, tape.waits)
+    order = order or followed(tape)
+    after, flows = order.after, order.flows
     members = [_member(line, entries[line.entry], follow, tape) for line, follow in zip(lines, after, strict=True)]
     groups, group_of = each_alone(members) if tape.granularity == "op" else group(members)
     types, type_of = _op_types(tape, tape.neurons)

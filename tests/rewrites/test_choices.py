@@ -79,6 +79,23 @@ def test_each_alternative_alone_is_its_own_rewrite(traced: Traced, kind: str) ->
         assert lower_bound(settled)[0] == pytest.approx(lower_bound(real)[0], rel=tolerance), found[i].name
 
 
+def test_rewrites_after_one_another_give_what_they_give_with_the_step_built_after_each(traced: Traced) -> None:
+    step = traced
+    names: list[str] = []
+    for kind in rewrites.REWRITES:
+        step, taken = rewrites.apply_all(step, [kind])
+        names += [o.name for o in taken]
+    draft, taken = rewrites.all_changed(rewrites.drafted(traced), rewrites.REWRITES)
+    assert [o.name for o in taken] == names
+    assert len({name.partition(" ")[0] for name in names}) >= 3
+    assert draft.tape.lines == step.tape.lines
+    assert (draft.graph.ops, draft.graph.tasks, draft.graph.edges) == (
+        step.graph.ops,
+        step.graph.tasks,
+        step.graph.edges,
+    )
+
+
 def test_names_can_be_applied_and_nothing_else_is_left_to_take(traced: Traced) -> None:
     found = alternatives(traced, price, ("split",))
     assert found and {a.kind for a in found} == {"split"}

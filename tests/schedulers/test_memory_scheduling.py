@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pararev_hw.check import check_schedule
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.schedulers import memory_list
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
-from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import Forced, least_memory
 from pararev_hw.schedulers.buffer_table import holding, peak_along, peak_memory, profile, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
@@ -248,6 +249,23 @@ def test_what_two_tasks_force_and_exclude_is_found_for_all_at_once_and_for_any_l
     for limit in (costs.memory_limit_bytes, 2 * costs.memory_limit_bytes, costs.memory_limit_bytes):
         tight = replace(costs, memory_limit_bytes=limit)
         assert lower_bound(tight, forced) == lower_bound(tight)
+
+
+@given(limited())
+@settings(max_examples=60, deadline=None)
+def test_passes_that_are_remembered_change_no_schedule(costs: SchedulingProblem) -> None:
+    remembered = memory_list.search(costs, 400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory_list, "MOST_TASKS_REMEMBERED", -1)
+        assert memory_list.search(costs, 400) == remembered
+
+
+@given(limited())
+@settings(max_examples=60, deadline=None)
+def test_the_bound_within_a_limit_is_between_the_one_without_and_the_whole(costs: SchedulingProblem) -> None:
+    roomy = lower_bound(replace(costs, memory_limit_bytes=None))
+    within, _ = bound_within(costs, roomy, Forced(costs))
+    assert roomy[0] <= within <= lower_bound(costs)[0] * (1 + 1e-9)
 
 
 def test_a_front_has_at_least_two_points_to_try() -> None:

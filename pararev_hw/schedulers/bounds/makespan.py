@@ -57,6 +57,17 @@ def lower_bound(problem: SchedulingProblem, forced: Forced | None = None) -> tup
     return _whole(problem, best_s), bound_by
 
 
+def bound_within(problem: SchedulingProblem, roomy: tuple[float, str], forced: Forced | None) -> tuple[float, str]:
+    """The best of `roomy`, the bound of the same problem with a wider memory limit, and of what its own limit adds.
+
+    Less than `lower_bound` gives where tasks may share a chip: which of them can overlap within a limit is a linear
+    program, and costs more than a limit's schedules.
+    """
+    works = problem.arrays.best_s
+    heads, tails = map(np.array, heads_and_tails(problem, works.tolist()))
+    return max((roomy, *_memory_bounds(problem, works, heads, tails, forced)), key=lambda b: b[0])
+
+
 def _whole(problem: SchedulingProblem, bound_s: float) -> float:
     """Where every time is a multiple of some whole number, and nothing stretches tasks, so is every makespan."""
     arrays = problem.arrays
