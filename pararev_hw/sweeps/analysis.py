@@ -26,6 +26,7 @@ from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 BINS = 16  # of a range without steps
 MOST_BINS = 64  # of listed values, of which a range may have a million
 SAMPLE = 1500  # configurations kept for pictures
+JUDGES = 32  # rows with which a table is thinned out before all that are left are compared
 MATTERS = 0.01  # share of an objective's variance from which on a parameter matters
 
 
@@ -45,8 +46,29 @@ def nondominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
             better[k] = better[k - 1]
         keep[order] = better
         return keep
-    keep[order] = _unbeaten(costs.size, costs.shape[1], costs[order].reshape(-1))
+    ordered = costs[order]
+    first = np.ones(n, np.bool_)
+    first[1:] = (ordered[1:] != ordered[:-1]).any(1)
+    distinct = ordered[first]  # copies share the fate of the first of them
+    left = _survivors(distinct)
+    unbeaten = np.zeros(len(distinct), np.bool_)
+    unbeaten[left] = _unbeaten(distinct[left].size, costs.shape[1], distinct[left].reshape(-1))
+    keep[order] = unbeaten[np.cumsum(first) - 1]
     return keep
+
+
+def _survivors(costs: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows of a table that a few good ones do not beat, in order: of many rows hardly more than stay in the end."""
+    span = np.ptp(costs, axis=0) if len(costs) else np.zeros(costs.shape[1])
+    scaled = (costs - costs.min(0, initial=np.inf)) / np.where(span > 0, span, 1.0)
+    left = np.argsort(scaled.sum(1), kind="stable")
+    for k in range(JUDGES):
+        if k >= len(left):
+            break
+        judge, others = costs[left[k]], costs[left]
+        beaten = (others >= judge).all(1) & (others > judge).any(1)
+        left = left[~beaten]
+    return np.sort(left)
 
 
 @loop
@@ -202,12 +224,13 @@ def _hardware(parameters: Mapping[str, Any], sweep: Sweep) -> float:
     sizes = [
         float(v)
         for name, v in parameters.items()
-        if not isinstance(v, str | bool)
-        and v
-        and v > 0
-        and (name == "lanes" or (name in PARAMETERS and PARAMETERS[name].unit in _HARDWARE_UNITS))
+        if not isinstance(v, str | bool) and v and v > 0 and _counts_as_hardware(name)
     ]
     return float(np.log(sizes).sum()) if sizes else 0.0
+
+
+def _counts_as_hardware(name: str) -> bool:
+    return name == "lanes" or (name in PARAMETERS and PARAMETERS[name].unit in _HARDWARE_UNITS)
 
 
 def _recommended(store: Store, front: Sequence[SweepPoint], columns: Sequence[str]) -> SweepPoint:
@@ -220,8 +243,21 @@ def _recommended(store: Store, front: Sequence[SweepPoint], columns: Sequence[st
         fine = table.filter(pa.compute.is_null(table["failed"]))
         if fine.num_rows:
             values = np.column_stack([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives])
-            candidates += _points(fine.filter(pa.array(near(values, at, EQUAL))), columns, sweep)
+            equal = fine.filter(pa.array(near(values, at, EQUAL)))
+            candidates += _points(_least_hardware(equal, columns, sweep), columns, sweep)
     return min(candidates, key=lambda p: (round(_hardware(p.parameters, sweep), 9), p.row != best.row, p.row))
+
+
+def _least_hardware(table: pa.Table, columns: Sequence[str], sweep: Sweep) -> pa.Table:
+    """The rows that take the least chip, and those that differ from them by rounding alone."""
+    if not table.num_rows:
+        return table
+    sizes = np.zeros(table.num_rows)
+    for name in set(columns).difference(o.column for o in sweep.objectives):
+        if _counts_as_hardware(name) and not pa.types.is_dictionary(table[name].type):
+            values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+            sizes += np.log(np.where(values > 0, values, 1.0))
+    return table.filter(pa.array(sizes <= sizes.min() + 1e-6))
 
 
 def _edges(sweep: Sweep, fit: AdditiveFit, points: Sequence[SweepPoint]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pararev_hw.errors import PararevError
 from pararev_hw.sweeps import expressions, workers
-from pararev_hw.sweeps.analysis import nondominated
+from pararev_hw.sweeps.analysis import _unbeaten, nondominated
 from pararev_hw.sweeps.parameters import Parameter, Space, stepped
 from pararev_hw.sweeps.spec import from_yaml
 from tests.helpers.command_line import run
@@ -166,6 +166,16 @@ def test_the_front_is_what_nothing_beats(rows: list[tuple[int, ...]], k: int) ->
     costs = np.array(rows, float)[:, :k]
     beaten = [any((o <= r).all() and (o < r).any() for o in costs) for r in costs]
     assert nondominated(costs).tolist() == [not b for b in beaten]
+
+
+@pytest.mark.parametrize("values", [2, 4, 10**6])
+def test_the_front_of_many_rows_is_what_comparing_them_one_by_one_gives(values: int) -> None:
+    costs = np.random.default_rng(values).integers(0, values, (700, 3)).astype(float)
+    order = np.lexsort(costs.T[::-1])
+    keep = np.zeros(len(costs), np.bool_)
+    keep[order] = _unbeaten.plain(3, costs[order].reshape(-1).tolist())
+    assert nondominated(costs).tolist() == keep.tolist()
+    assert keep.sum() > 1
 
 
 def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
