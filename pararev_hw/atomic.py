@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,9 +56,15 @@ def write_file(path: Path | str, content: str) -> None:
         write_files(path.parent, {path.name: content})
         return
     try:
-        path.write_text(content + "\n" * (not content.endswith("\n")), encoding="utf-8")
+        # without waiting: a pipe that nobody reads could be waited for without end
+        handle = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+        os.set_blocking(handle, True)
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace", newline="\n") as stream:
+            stream.write(content + "\n" * (not content.endswith("\n")))
     except OSError as error:
-        raise BadFile(f"cannot write {str(path)!r}: {error.strerror}: name another file") from error
+        unread = error.errno == errno.ENXIO
+        reason = "nobody reads it: start its reader first" if unread else f"{error.strerror}: name another file"
+        raise BadFile(f"cannot write {str(path)!r}: {reason}") from error
 
 
 def is_stream(path: Path) -> bool:

@@ -34,6 +34,7 @@ ROWS = 100_000_000
 NETWORKS = 500  # of one sweep: each is traced
 EXPRESSION_CHARACTERS = 1000
 CSV_ROWS = 2_000_000  # that are written as text too: more are in results.parquet alone
+WATCHED_FOLDERS = 1000  # below a network's file, in which files that are read are noticed
 
 # Searches
 TILINGS = 1 << 22  # tilings of one product that are compared

@@ -17,7 +17,7 @@ from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.objectives import NetworkSize, objective_values
 from pararev_hw.sweeps.sources import files_read
 from pararev_hw.sweeps.spec import DISCRETE, NETWORK, Sweep
-from pararev_hw.sweeps.variants import Variant, graph_of, with_rate
+from pararev_hw.sweeps.variants import Variant, graph_of, networks_of, with_rate
 from pararev_hw.types import BlockGraph, Study
 
 Table = dict[str, NDArray[Any]]  # column -> values; "failed" holds the reason, "" where there is none
@@ -167,7 +167,7 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
     def traced(variant: Variant) -> BlockGraph:
         at_any_rate = replace(variant, rate=None)
         if at_any_rate not in graphs:
-            with files_read() as paths:
+            with files_read(networks_of(sweep)) as paths:
                 graphs[at_any_rate] = graph_of(variant, sweep, progress)
             read.update(paths)
         return with_rate(graphs[at_any_rate], variant.rate)

@@ -16,10 +16,10 @@ from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
 from pararev_hw.sweeps.explain import explained, read_explanations, write_explanations
 from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
-from pararev_hw.sweeps.sources import digests, users_files
+from pararev_hw.sweeps.sources import digests, package_versions, users_files
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import Store, missing, opened
-from pararev_hw.sweeps.variants import located
+from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
 Tell = Callable[[str], None]
@@ -58,8 +58,9 @@ def run(
         problem: Problem | None = None
         if wanted:
             problem = prepare(sweep, progress)
-            networks = tuple(located(str(n), sweep.folder) for n in sweep.space.parameters[0].values)
-            store.begin(digests(users_files(set(problem.read), networks, folder), folder))
+            networks = networks_of(sweep)
+            files = users_files(set(problem.read), networks, folder)
+            store.begin(digests(files, folder), package_versions(files, networks))
             store.write_base(problem.base())
             began = time.perf_counter()
             for chunk, data in _parts(problem, store, wanted, processes, cluster):

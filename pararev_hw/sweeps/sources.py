@@ -1,4 +1,4 @@
-"""The files that a sweep's rows depend on: network files, the user's modules they import, arrays they read.
+"""What a sweep's rows depend on: network files, the user's modules they import, arrays they read, installed packages.
 
 A sweep that goes on compares their contents with those of the run before, so that old rows and new ones never mix.
 """
@@ -11,9 +11,14 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from importlib.util import source_from_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+from pararev_hw.sweeps.file_watch import Watch
+from pararev_hw.versions import installed_version
 
 _listening: list[set[str]] = []  # each hears every file that is opened for reading
 _hooked: list[bool] = []
@@ -21,10 +26,12 @@ _OTHERS = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
 @contextlib.contextmanager
-def files_read() -> Iterator[set[str]]:
-    """The absolute paths of files that are opened for reading meanwhile, in this process.
+def files_read(networks: tuple[str, ...]) -> Iterator[set[str]]:
+    """The absolute paths of files that are opened for reading meanwhile.
 
-    The text of a module that is loaded already tells nothing new: it is opened to show a line of it in a traceback.
+    Python tells what it opens itself; what libraries in C and child processes open (HDF5, TorchScript) is heard where
+    the networks' own files lie. The text of a module that is loaded already tells nothing new: it is opened to show a
+    line of it in a traceback.
     """
     if not _hooked:
         sys.addaudithook(_hear)  # which stays for as long as the interpreter runs
@@ -32,10 +39,12 @@ def files_read() -> Iterator[set[str]]:
     paths: set[str] = set()
     loaded = {os.path.abspath(file) for _, file in _module_files()}
     _listening.append(paths)
+    watch = Watch({file.parent for file in network_files(networks)})
     try:
         yield paths
     finally:
         _listening[:] = [other for other in _listening if other is not paths]
+        paths |= watch.stop()
         paths -= loaded
 
 
@@ -48,14 +57,46 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
             paths.add(os.path.abspath(os.fsdecode(path)))
 
 
+def network_files(networks: tuple[str, ...]) -> tuple[Path, ...]:
+    """The files that networks are read from: `net.py` of net.py:make, and whole files such as net.onnx and net.nir."""
+    places = (n.rpartition(":")[0] if n.rpartition(":")[0].endswith(".py") else n for n in networks)
+    return tuple(file for file in (Path(p).resolve() for p in places) if file.suffix and file.is_file())
+
+
 def users_files(paths: set[str], networks: tuple[str, ...], apart: Path) -> tuple[Path, ...]:
-    """Of files that were read, and of modules beside or inside the networks, those that are the user's own, sorted.
+    """The networks' own files, and of files that were read, and of modules beside or inside the networks, those that
+    are the user's own, sorted.
 
     Installed packages, this package and what lies in the folder `apart` are left out.
     """
     installed = _installed(apart)
-    sources = {_source(path) for path in (*paths, *_modules(networks))}
+    sources = {_source(path) for path in (*paths, *_modules(networks))} | set(network_files(networks))
     return tuple(sorted(p for p in sources if p is not None and p.is_file() and not _inside(p, installed)))
+
+
+def package_versions(files: tuple[Path, ...], networks: tuple[str, ...]) -> dict[str, str]:
+    """Installed package -> version, of those that the user's modules take something from or that networks lie in."""
+    ours = {file.resolve() for file in files}
+    modules = [m for m in list(sys.modules.values()) if _file_of(m) in ours]
+    places = [n.rpartition(":")[0] for n in networks if ":" in n]
+    names = {place.partition(".")[0] for place in places if not place.endswith(".py")}
+    names |= {top for module in modules for top in _imports(module)}
+    names -= {*sys.stdlib_module_names, __name__.partition(".")[0]}
+    distributions = metadata.packages_distributions() if names else {}
+    return {d: installed_version(d) for name in sorted(names) for d in sorted(set(distributions.get(name, ())))}
+
+
+def _imports(module: ModuleType) -> Iterator[str]:
+    """Top-level names of the modules whose functions, classes or submodules a module holds."""
+    for value in list(vars(module).values()):
+        name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        if isinstance(name, str):
+            yield name.partition(".")[0]
+
+
+def _file_of(module: ModuleType) -> Path | None:
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if isinstance(file, str) else None
 
 
 def digests(files: tuple[Path, ...], beside: Path) -> dict[str, str]:

@@ -84,9 +84,10 @@ class Store:
     warnings: tuple[str, ...] = ()
     begun: bool = True  # whether the folder is this sweep's already: `begin` makes it so
 
-    def begin(self, sources: Mapping[str, str]) -> None:
+    def begin(self, sources: Mapping[str, str], packages: Mapping[str, str]) -> None:
         """Make the folder this sweep's, before its first part: what another one left goes. `sources` are digests of
-        the files that the rows depend on. Raises BadInput where one differs from what earlier rows were made with."""
+        the files that the rows depend on, `packages` the versions of those that the user's files use. Raises BadInput
+        where a file differs from what earlier rows were made with."""
         manifest = self.folder / "manifest.json"
         recorded = dict((read_manifest(manifest) or {}).get("sources", {})) if self.begun else {}
         for name, digest in sources.items():
@@ -96,8 +97,10 @@ class Store:
             for p in _leftovers(self.folder):
                 p.unlink(missing_ok=True)
         place = os.path.relpath(self.sweep.folder, self.folder)
+        asked = _manifest(self.sweep)
         document = {
-            **_manifest(self.sweep),
+            **asked,
+            "versions": {**packages, **asked["versions"]},
             "sources": recorded,
             "file": self.sweep.text,
             "folder": place,
@@ -112,7 +115,7 @@ class Store:
     def write(self, chunk: int, data: bytes) -> None:
         """Put a part into its place. Raises BadFile where it cannot be written: the parts before it stay."""
         if not self.begun:
-            self.begin({})
+            self.begin({}, {})
         at = self.part(chunk)
         draft = at.with_suffix(".draft")
         try:
@@ -300,10 +303,11 @@ def _check(present: Mapping[str, Any], sweep: Sweep, folder: Path) -> None:
             f"{folder}: holds the results of another sweep ({present.get('sweep', '?')!r}; the file or its device has "
             "changed): name another folder, or give --fresh to begin again"
         )
-    for name, version in wanted["versions"].items():
-        before = present.get("versions", {}).get(name)
-        if before != version:
-            raise BadInput(_stale(folder, f"{name} was {before} and is {version}"))
+    versions = present.get("versions", {})
+    for name in {**wanted["versions"], **versions}:
+        before, now = versions.get(name), installed_version(name)
+        if before != now:
+            raise BadInput(_stale(folder, f"{name} was {before} and is {now}"))
     difference = changed(present.get("sources", {}), folder)
     if difference is not None:
         raise BadInput(_stale(folder, difference))

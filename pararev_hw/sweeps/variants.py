@@ -57,6 +57,11 @@ def graph_of(variant: Variant, sweep: Sweep, progress: Callable[[str], None]) ->
     return _traced(target, variant, sweep, progress)
 
 
+def networks_of(sweep: Sweep) -> tuple[str, ...]:
+    """The networks that a sweep compares, files by their paths."""
+    return tuple(located(str(name), sweep.folder) for name in sweep.space.parameters[0].values)
+
+
 def located(network: str, folder: Path) -> str:
     """The network's name with the path of its file, where that lies beside the sweep file."""
     place, colon, factory = network.rpartition(":") if network.rpartition(":")[0].endswith(".py") else (network, "", "")

@@ -13,7 +13,9 @@ from unittest import mock
 
 import pytest
 
+from pararev_hw.atomic import write_file
 from pararev_hw.cli import console, entry
+from pararev_hw.errors import BadFile
 from tests.helpers.command_line import finish, run, start
 
 NETWORKS = """
@@ -206,3 +208,14 @@ def test_a_signal_that_falls_while_a_lost_one_is_looked_after_ends_the_run_too()
     with mock.patch.object(entry, "app", side_effect=verb), mock.patch.object(threading, "Timer", interrupted_once):
         ran = run("models")
     assert (ran.status, ran.err) == (143, "terminated\n") and interrupted_once.call_count == 2
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with pytest.raises(BadFile, match="nobody reads it: start its reader first"):
+        write_file(pipe, "{}")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_file(pipe, "{}")
+    assert os.read(reader, 10) == b"{}\n"
+    os.close(reader)

@@ -65,15 +65,48 @@ def test_a_changed_file_that_rows_depend_on_is_noticed(project: Path) -> None:
         rows(project)
 
 
-def test_another_version_of_the_package_begins_again(project: Path) -> None:
+def test_another_version_of_a_package_begins_again(project: Path) -> None:
     rows(project)
     manifest = project.parent / "out" / "manifest.json"
-    document = json.loads(manifest.read_text())
-    document["versions"]["torch"] = "1.0"
-    manifest.write_text(json.dumps(document))
-    with pytest.raises(BadInput, match=r"torch was 1.0 and is"):
-        rows(project)
+    recorded = json.loads(manifest.read_text())
+    assert set(recorded["versions"]) == {"pararev-hw", "torch", "numpy"}  # its module takes something from numpy
+    for package in ("torch", "numpy"):
+        versions = {**recorded["versions"], package: "1.0"}
+        manifest.write_text(json.dumps({**recorded, "versions": versions}))
+        with pytest.raises(BadInput, match=rf"{package} was 1.0 and is"):
+            rows(project)
     assert rows(project, fresh=True) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", ["nir", "torchscript", "child"])
+def test_files_that_are_not_opened_by_python_count(project: Path, kind: str) -> None:
+    import torch
+
+    def write(width: int) -> str:
+        if kind == "nir":
+            nir, np = pytest.importorskip("nir"), pytest.importorskip("numpy")
+            layer = nir.Affine(np.ones((width, 3), np.float32), np.ones(width, np.float32))
+            ends = nir.Input({"input": np.array([3])}), nir.Output({"output": np.array([width])})
+            nodes = {"input": ends[0], "layer": layer, "output": ends[1]}
+            nir.write(project / "net.nir", nir.NIRGraph(nodes, [("input", "layer"), ("layer", "output")]))
+            return "net.nir"
+        if kind == "torchscript":
+            torch.jit.save(torch.jit.trace(torch.nn.Linear(3, width), torch.zeros(2, 3)), project / "net.pt")
+            read = "torch.jit.load(HERE + '/net.pt')"
+        else:
+            (project / "width.txt").write_text(str(width))
+            read = "torch.nn.Linear(3, int(subprocess.check_output(['cat', HERE + '/width.txt'])))"
+        text = f"def make(batch: int = 2):\n    return {read}, torch.zeros(batch, 3)\n"
+        (project / "net.py").write_text(f"import os, subprocess, torch\nHERE = os.path.dirname(__file__)\n{text}")
+        return "net.py:make"
+
+    sweep = SWEEP.replace("stale_network.py:make", write(4)) + "modes: [infer]\n"
+    (project / "sweep.yaml").write_text(sweep)
+    assert rows(project) == 0
+    write(5)
+    with pytest.raises(BadInput, match="has changed since its rows were computed"):
+        rows(project)
 
 
 def test_a_refused_sweep_leaves_nothing_behind(project: Path) -> None:
