@@ -12,6 +12,7 @@ from pararev_hw.reports.unknown_work import unknown_work_lines
 from pararev_hw.types import Device, Prediction, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
+_LITTLE = 1.25  # times: where parallel lanes could give no more, the answer says where more may be hidden
 
 _DEVICE = {"gpu": "GPU", "cpu": "CPU"}
 _LANE = {"gpu": "stream", "neuromorphic": "core"}
@@ -102,8 +103,8 @@ def _parallel(study: Study) -> str:
     limit, noun = parallel_limit(study), lane_noun(study.device)
     level = study.chosen_graph.granularity
     tasks = f"tasks by {level}"
+    finer = "" if level == "op" or limit is None or limit > _LITTLE else "; --granularity op looks inside them"
     if limit is not None and limit < 1 + SAME:
-        finer = "" if level == "op" else "; --granularity op looks inside them"
         return f"With {tasks}, every task waits for the one before it, so parallel {noun}s gain nothing{finer}."
     if study.device.kind == "cpu" and all(p.schedule.lanes == 1 for p in study.predictions):
         most = "" if limit is None else f"; parallel lanes can give at most {units.times(limit)} ({tasks})"
@@ -111,7 +112,7 @@ def _parallel(study: Study) -> str:
     fastest = study.recommended("fastest")
     traced = " as traced" if fastest is not None and fastest.choices and not study.chosen.choices else ""
     most = "" if limit is None else units.times(limit)
-    bound = "" if limit is None else f"the limit of parallel {noun}s is {most} for the network{traced} ({tasks})"
+    bound = "" if limit is None else f"the limit of parallel {noun}s is {most} for the network{traced} ({tasks}{finer})"
     here = device_limit(study)
     if here is not None:
         bound += f" and {units.times(here[0])} on this {_DEVICE.get(study.device.kind, 'device')}"

@@ -486,6 +486,9 @@ def test_the_answer_admits_that_parallel_gains_nothing() -> None:
     assert "No other schedule was tried" in reports.answer(replace(study, predictions=study.predictions[:1], best=0))
     said = reports.answer(hand_built_study.single_task())
     assert "With tasks by block, every task waits for the one before it" in said and "--granularity op" in said
+    path = study.critical_path
+    little = replace(study, critical_path=replace(path, length=study.chosen.schedule.sequential_s / 1.08))
+    assert "is 1.08x for the network (tasks by block; --granularity op looks inside them)" in reports.answer(little)
 
 
 @pytest.mark.parametrize(
