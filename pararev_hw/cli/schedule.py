@@ -210,10 +210,10 @@ def _options(context: typer.Context, scheduler: str, **given: Any) -> dict[str, 
 def _print_step(graph: BlockGraph | None, energy: ModelEnergy | None) -> None:
     """What is unknown of a traced step, and its energy by a model of the literature."""
     from pararev_hw.reports.energy_model import energy_model_lines
-    from pararev_hw.reports.unknown_work import unknown_work_lines
+    from pararev_hw.reports.first_lines import first_lines
 
     for line in (
-        *(() if graph is None else unknown_work_lines(graph)),
+        *(() if graph is None else first_lines(graph)),
         *(() if energy is None else energy_model_lines(energy)),
     ):
         out.print(Text(line))

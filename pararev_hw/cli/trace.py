@@ -133,11 +133,11 @@ def _layers(graph: BlockGraph, hardware: Hardware) -> tuple[Layer, ...]:
 def _print_graph(graph: BlockGraph) -> None:
     from pararev_hw import graph as graphs
     from pararev_hw.reports import units
-    from pararev_hw.reports.unknown_work import unknown_work_lines
+    from pararev_hw.reports.first_lines import first_lines
 
     totals, memory = graphs.totals(graph), graph.memory
     path = graphs.critical_path(graph)
-    for line in unknown_work_lines(graph):
+    for line in first_lines(graph):
         out.print(Text(line))
     table = Table(
         title=Text(f"{graph.model}: {graph.mode} step, batch {graph.batch}, T {graph.timesteps or '-'}"), box=None

@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.types import AXES_UNKNOWN
 
 LAYOUTS = ("TB", "BT", "B")
 BATCH_NAMES = ("batch", "batch_size")
@@ -111,11 +112,20 @@ def given_axes(shape: tuple[int, ...], layout: str, declaration: Declared, becau
         raise BadInput(f"layout {layout} names {len(layout)} axes: the input has shape {shape}")
     sizes = dict(zip(layout, shape, strict=False))
     if declaration.batch is not None and sizes["B"] != declaration.batch:
-        raise BadInput(
-            f"layout {layout} of an input of shape {shape} means batch {sizes['B']}, not {declaration.batch}: "
-            "give another --layout or --batch"
-        )
+        raise BadInput(_contradiction(shape, layout, declaration))
     return Axes(layout, sizes["B"], sizes.get("T", declaration.timesteps), because)
+
+
+def _contradiction(shape: tuple[int, ...], layout: str, declaration: Declared) -> str:
+    """Who says what of the batch, and which layouts agree with the one that is not the layout."""
+    steps = f"{shape[layout.index('T')]} time steps of " if "T" in layout else ""
+    agree = [x for x in LAYOUTS if len(shape) >= len(x) and shape[x.index("B")] == declaration.batch]
+    advice = f"that is --layout {' or '.join(agree)}" if agree else "give the --batch that the network is built for"
+    source = declaration.because or "the network"
+    return (
+        f"--layout {layout} reads an input of shape {shape} as {steps}batch {shape[layout.index('B')]}, but "
+        f"{source} {'give' if source.endswith('s') else 'gives'} batch {declaration.batch}: {advice}"
+    )
 
 
 def axes_of(network: nn.Module, shape: tuple[int, ...], layout: str | None, declaration: Declared) -> Axes | None:
@@ -163,6 +173,6 @@ def _by_size(shape: tuple[int, ...], declaration: Declared) -> Axes | None:
 def unsettled(shape: tuple[int, ...]) -> str:
     """What is said where nothing tells which axis is time."""
     return (
-        f"input axes not known: the first of {shape} is taken for the batch; say which it is with --layout TB "
+        f"{AXES_UNKNOWN}: the first of {shape} is taken for the batch; say which it is with --layout TB "
         f"({_WORDS['TB']}), BT ({_WORDS['BT']}) or B ({_WORDS['B']})"
     )

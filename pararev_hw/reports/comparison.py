@@ -10,11 +10,11 @@ from typing import Any
 from pararev_hw.atomic import write_files
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.document import assumptions, dump, not_modelled, total_sops
+from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.reports.front import fronts_svg
 from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
 from pararev_hw.reports.shown_ways import FASTEST, SEQUENTIAL, WITHIN, WITHIN_LIMIT, shown_ways
 from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
-from pararev_hw.reports.unknown_work import unknown_work_lines
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 
 NAME_PX, GAP, VALUE_PX = 176.0, 24.0, 66.0
@@ -190,8 +190,8 @@ def comparison_lines(comparison: Comparison) -> tuple[str, ...]:
         f"{phrasing.way(best.chosen, comparison.device)}"
     )
     others = [f"{s.graph.model} takes {cost(s)}" for s in rest]
-    unknown = [f"{s.graph.model}: {line}" for s in comparison.studies for line in unknown_work_lines(s.graph)]
-    lines = [*unknown, opening + (f"; {'; '.join(others)}." if others else ".")]
+    first = [f"{s.graph.model}: {line}" for s in comparison.studies for line in first_lines(s.graph)]
+    lines = [*first, opening + (f"; {'; '.join(others)}." if others else ".")]
     lines += [
         f"{a} and {b} have the same graph here (the same work and the same longest chain of it): they cannot differ by "
         "what may run in parallel. Give them more blocks."

@@ -8,7 +8,7 @@ from pararev_hw.graph.process_memory import largest_peak_bytes, process_memory
 from pararev_hw.reports import units
 from pararev_hw.reports.chip import chip_lines
 from pararev_hw.reports.energy_model import energy_model_lines
-from pararev_hw.reports.unknown_work import unknown_work_lines
+from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.types import Device, Prediction, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
@@ -253,7 +253,7 @@ def _recommendation_lines(study: Study) -> list[str]:
 def answer_lines(study: Study) -> tuple[str, ...]:
     """The report in a few sentences: the step as PyTorch runs it, what is recommended, what parallel lanes can give."""
     before, after = study.sequential, study.chosen
-    warnings = (*unknown_work_lines(study.graph), *device_warnings(study))
+    warnings = (*first_lines(study.graph), *device_warnings(study))
     by_model = () if study.energy_model is None else energy_model_lines(study.energy_model)
     if study.chip is not None:
         learning = study.graph.mode == "train"

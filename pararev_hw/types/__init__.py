@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from pararev_hw.rooms import names_when_used
 
 if TYPE_CHECKING:
+    from pararev_hw.types.base import AXES_UNKNOWN as AXES_UNKNOWN
     from pararev_hw.types.base import CONTROL as CONTROL
     from pararev_hw.types.base import PHASES as PHASES
     from pararev_hw.types.base import ROLES as ROLES

@@ -12,6 +12,8 @@ Phase = Literal["forward", "recompute", "backward", "update"]
 
 PHASES: tuple[Phase, ...] = ("forward", "recompute", "backward", "update")
 
+AXES_UNKNOWN = "input axes not known"  # begins the assumption of a step of which nothing tells the axes
+
 Role = Literal["parameter", "buffer", "optimizer", "input", "gradient", "saved", "recomputed", "cotangent", "transient"]
 
 ROLES: tuple[Role, ...] = (

@@ -114,7 +114,11 @@ def test_an_axis_that_may_be_time_or_samples_is_not_taken_for_either_in_silence(
 @pytest.mark.parametrize(
     "shape, options, words",
     [
-        ((4, 8, 6), {"layout": "TB", "batch": 4}, "means batch 8, not 4"),
+        (
+            (4, 8, 6),
+            {"layout": "TB", "batch": 4},
+            "as 4 time steps of batch 8, but --batch gives batch 4: that is --layout BT or B",
+        ),
         ((6,), {"layout": "TB"}, "layout TB names 2 axes"),
         ((4, 8, 6), {"layout": "BTC"}, "did you mean BT"),
         ((), {}, "needs a batch"),

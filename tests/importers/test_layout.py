@@ -85,7 +85,9 @@ def test_batch_and_time_are_those_of_the_network(
 
 
 def test_a_layout_that_the_sizes_contradict_is_refused(nets: Path) -> None:
-    with pytest.raises(BadInput, match=r"layout BT of an input of shape \(4, 3, 6\) means batch 4, not 3"):
+    with pytest.raises(
+        BadInput, match=r"--layout BT reads an input of shape \(4, 3, 6\) as 3 time steps of batch 4, but "
+    ):
         build_graph(f"{nets}:defaults", layout="BT")
     with pytest.raises(BadInput, match="leave --layout out"):
         build_graph("pararevsnn21", layout="TB")

@@ -429,6 +429,14 @@ def test_a_way_that_exceeds_the_limit_reads_as_more_and_least_memory_is_told_onc
     assert reports.answer_lines(study)[3].startswith("Least memory: ")
 
 
+def test_axes_that_nothing_tells_are_asked_for_first() -> None:
+    study = hand_built_study.study()
+    asked = "input axes not known: the first of (6, 3, 2, 8, 8) is taken for the batch; say which it is with --layout"
+    graph = replace(study.graph, assumptions=(*study.graph.assumptions, asked))
+    assert reports.answer_lines(replace(study, graph=graph))[0] == f"I{asked[1:]}."
+    assert not reports.answer_lines(study)[0].startswith("Input axes")
+
+
 def _with_times(study: Study, latency_s: float, speedup: float) -> Study:
     schedule = replace(study.chosen.schedule, makespan_s=latency_s, sequential_s=latency_s * speedup)
     chosen = replace(study.chosen, latency_s=latency_s, schedule=schedule)
