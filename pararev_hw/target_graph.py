@@ -209,8 +209,8 @@ def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progre
     progress(f"counting spikes of {graph.model}")
     samples = int(inputs[0].shape[1] if target.event else inputs[0].shape[0])
     try:
-        network = target.realise()
-        kind = "the network's own" if network is target.network else "random"
+        network = _unrun(target)
+        kind = "random" if target.network is not network and target.remade is None else "the network's own"
         description = f"{source}, {samples} samples, {kind} weights"
         measured = measure_spikes(network, inputs, source=description, mode=graph.mode, samples=samples, graph=graph)
     except (PararevError, *INTERRUPTS):
@@ -222,6 +222,22 @@ def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progre
             f"assume a rate, as in --spikes {ASSUMED_RATE:g}, or --spikes none"
         ) from error
     return graphs.attach(graph, measured)
+
+
+def _unrun(target: Target) -> Any:
+    """The network as it was before it was traced: state that cannot be put back asks for a network made anew."""
+    from pararev_hw.tracing import uncopied_state
+
+    network = target.realise()
+    state = uncopied_state(network)
+    if state is None:
+        return network
+    if target.remade is None:
+        raise BadInput(
+            f"{target.name}: it holds {state}, whose state cannot be put back after a run: name the factory that makes "
+            f"the network, as in net.py:make, assume a rate (--spikes {ASSUMED_RATE:g}) or give --spikes none"
+        )
+    return target.remade()
 
 
 _SPIKE_MACS = 60e9  # of the forward pass that counts spikes: a few seconds of one core

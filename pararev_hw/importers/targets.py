@@ -11,14 +11,16 @@ import importlib
 import importlib.util
 import inspect
 import os
+import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -88,6 +90,7 @@ class Target:
     step: Step | None = None  # the network's own training step; None: forward, loss, backward, update
     axes: Axes | None = None  # of the first input, where they had to be settled
     axes_settled: bool = True  # False: nothing but the traced step can tell which axis is time
+    remade: Callable[[], nn.Module] | None = None  # the network once more, from its file as if never run
 
 
 def resolve(target: str, options: Options) -> Target:
@@ -219,6 +222,8 @@ def _from_factory(target: str, options: Options) -> Target:
 
         def make() -> Any:
             torch.manual_seed(options.seed)
+            np.random.seed(options.seed % 2**32)
+            random.seed(options.seed)
             return _called(factory, _accepted(factory, given, target), target)
 
         product = make()
@@ -242,7 +247,8 @@ def _from_factory(target: str, options: Options) -> Target:
             "factory give the network and its inputs"
         )
     name = f"{Path(place).stem if place.endswith('.py') else place}:{attribute}"
-    return target_of(network, form, options, name=name, where=target, factory=factory)
+    built = target_of(network, form, options, name=name, where=target, factory=factory)
+    return replace(built, remade=lambda: resolve(target, options).network)
 
 
 def target_of(

@@ -14,6 +14,7 @@ from pararev_hw.tracing.blocks import BlockFinder
 from pararev_hw.tracing.build import GRANULARITIES, Built, build
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
+from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import Recorded, no_gc, record

@@ -33,7 +33,7 @@ from pararev_hw.graph.spiking_network import spiking_network
 from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
-from pararev_hw.tracing.model_state import in_mode, state_preserved
+from pararev_hw.tracing.model_state import in_mode, random_states, state_preserved
 from pararev_hw.types import BlockGraph, LayerSpikes, NeuronSpikes, Spikes
 from pararev_hw.types.op_names import EMBEDDING_BAGS, base_name, factors
 
@@ -74,7 +74,9 @@ def measure_spikes(
             quiet.enter_context(torch.no_grad())
             quiet.enter_context(spelt_out(model))
             quiet.enter_context(counter)
+            before = random_states()
             model(*args, **keywords)
+            counter.draws |= random_states() != before
     finally:
         enter.remove()
         leave.remove()
