@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -176,7 +176,9 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "energy_by_phase_j": {phase: dict(parts) for phase, parts in prediction.energy_by_phase_j.items()},
         "time_by_phase_s": dict(prediction.time_by_phase_s),
         "standing": prediction.provenance,
-        "placements": [asdict(p) for p in schedule.placements],
+        "placements": [
+            {"task": p.task, "lane": p.lane, "start_s": p.start_s, "end_s": p.end_s} for p in schedule.placements
+        ],
     }
 
 
@@ -212,8 +214,39 @@ def _device(device: Device) -> dict[str, Any]:
 
 
 def dump(document: Mapping[str, Any]) -> str:
-    """Strict JSON text: what is not finite is null, since JSON has no word for it."""
-    return json.dumps(_finite(document), indent=1, allow_nan=False) + "\n"
+    """Strict JSON text, what holds no other things on one line: what is not finite is null, since JSON has no word for
+    it."""
+    return "".join(_text(document, "\n")) + "\n"
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False)
+
+
+def _text(value: Any, line: str) -> Iterator[str]:
+    """Pieces of the text of a value; `line` begins a line where it stands."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    if not any(isinstance(v, Mapping | list | tuple) for v in inner):
+        yield _encoded(value)
+        return
+    begins = line + " "
+    if isinstance(value, Mapping):
+        for k, (key, v) in enumerate(value.items()):
+            yield f"{',' if k else '{'}{begins}{_ENCODER.encode(str(key))}: "
+            yield from _text(v, begins)
+        yield line + "}"
+        return
+    for k, v in enumerate(value):
+        yield ("," if k else "[") + begins
+        yield from _text(v, begins)
+    yield line + "]"
+
+
+def _encoded(value: Any) -> str:
+    """A value on one line."""
+    try:
+        return _ENCODER.encode(value)
+    except (TypeError, ValueError):  # a mapping that is no dict, or what is not finite
+        return _ENCODER.encode(_finite(value))
 
 
 def _finite(value: Any) -> Any:

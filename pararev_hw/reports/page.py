@@ -45,8 +45,17 @@ def words_cell(text: str) -> Cell:
     return (text, None)
 
 
-def report_html(study: Study, script: str | None = None, against: SideBySide | None = None) -> str:
-    """The report as one HTML document: no file beside it, no network, every given name escaped."""
+def report_html(
+    study: Study,
+    script: str | None = None,
+    against: SideBySide | None = None,
+    pictures: Mapping[str, str] | None = None,
+) -> str:
+    """The report as one HTML document: no file beside it, no network, every given name escaped.
+
+    `pictures` are those of `drawn_wide`, where they are there already.
+    """
+    wide = drawn_wide(study) if pictures is None else pictures
     return render(
         "page.html.j2",
         title=f"{study.graph.model} on {study.device.title}",
@@ -54,13 +63,13 @@ def report_html(study: Study, script: str | None = None, against: SideBySide | N
         answer=phrasing.answer_lines(study),
         insights=insights(study),
         recommendations=_recommendations(study),
-        front=both_widths(front_svg, study),
+        front=_both("front", wide, study),
         memory_note=phrasing.memory_note(study),
         tiles=_tiles(study),
         schedules=_schedules(study),
-        gantt=both_widths(gantt_svg, study),
-        memory=both_widths(memory_svg, study),
-        graph=both_widths(graph_svg, study),
+        gantt=_both("gantt", wide, study),
+        memory=_both("memory", wide, study),
+        graph=_both("graph", wide, study),
         step_memory=_step_memory(study),
         critical=_critical(study),
         energy=_energy(study),
@@ -75,6 +84,18 @@ def report_html(study: Study, script: str | None = None, against: SideBySide | N
         against=None if against is None else _against(against),
         settings=_settings(study),
     )
+
+
+_PICTURES = {"front": front_svg, "gantt": gantt_svg, "memory": memory_svg, "graph": graph_svg}
+
+
+def drawn_wide(study: Study) -> dict[str, str]:
+    """The pictures of a report as wide as a desktop column, by name."""
+    return {name: draw(study) for name, draw in _PICTURES.items()}
+
+
+def _both(name: str, wide: Mapping[str, str], study: Study) -> tuple[str, str]:
+    return markup(wide[name]), markup(_PICTURES[name](study, svg.NARROW))
 
 
 def render(template: str, *more_scripts: str, **values: Any) -> str:

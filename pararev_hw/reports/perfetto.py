@@ -40,7 +40,8 @@ def trace_document(study: Study) -> dict[str, Any]:
 def trace_json(study: Study) -> str:
     """The trace as JSON text, an event per line."""
     document = trace_document(study)
-    events = ",\n".join(json.dumps(e, allow_nan=False) for e in document.pop("traceEvents"))
+    encode = json.JSONEncoder(allow_nan=False).encode  # one for all events: making it takes longer than using it
+    events = ",\n".join(map(encode, document.pop("traceEvents")))
     rest = json.dumps(document, allow_nan=False)[1:]
     return f'{{"traceEvents": [\n{events}\n], {rest}\n'
 

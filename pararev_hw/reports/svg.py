@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 WIDTH = 960  # of a figure, in px: a desktop column, and 7 pt text on an A4 page
 NARROW = 440  # of the same figure for a telephone: its text is not scaled to less than 10 px
@@ -131,10 +132,12 @@ def figure(height: float, label: str, parts: Iterable[str], name: str, width: fl
     )
 
 
+_LABELS = 1 << 16  # that are remembered: the same ones stand in every picture, at every width
 _NARROW = set("iljtfrI.,:;'|!()[]{}/\\` ")
 _WIDE = set("mwMWQ@%&—")
 
 
+@lru_cache(maxsize=_LABELS)
 def text_width(words: str, size_px: float = FONT_PX) -> float:
     """Width in px, on the generous side: no common sans-serif sets a whole label wider."""
     ems = sum(
@@ -144,6 +147,7 @@ def text_width(words: str, size_px: float = FONT_PX) -> float:
     return ems * size_px
 
 
+@lru_cache(maxsize=_LABELS)
 def shorten(words: str, room_px: float, size_px: float = FONT_PX) -> str:
     """`words`, cut in the middle where it needs more room than there is; "" where not even three letters fit."""
     if text_width(words, size_px) <= room_px:

@@ -6,13 +6,9 @@ from pathlib import Path
 
 from pararev_hw.atomic import write_files
 from pararev_hw.reports.against import SideBySide
-from pararev_hw.reports.blockgraph import graph_svg
 from pararev_hw.reports.document import dump, report_document
-from pararev_hw.reports.front import front_svg
-from pararev_hw.reports.gantt import gantt_svg
 from pararev_hw.reports.layers import layers_csv
-from pararev_hw.reports.memory import memory_svg
-from pararev_hw.reports.page import report_html
+from pararev_hw.reports.page import drawn_wide, report_html
 from pararev_hw.reports.perfetto import trace_json
 from pararev_hw.reports.replay_script import NAME as RUN_SCRIPT
 from pararev_hw.types import Study
@@ -29,13 +25,14 @@ def write_report(
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
     """
+    pictures = drawn_wide(study)
     contents = {
-        "report.html": report_html(study, script, against),
+        "report.html": report_html(study, script, against, pictures),
         "report.json": dump(report_document(study)),
-        "gantt.svg": gantt_svg(study),
-        "front.svg": front_svg(study),
-        "memory.svg": memory_svg(study),
-        "graph.svg": graph_svg(study),
+        "gantt.svg": pictures["gantt"],
+        "front.svg": pictures["front"],
+        "memory.svg": pictures["memory"],
+        "graph.svg": pictures["graph"],
         "layers.csv": layers_csv(study.layers),
         "trace.perfetto.json": trace_json(study),
         **({} if script is None else {RUN_SCRIPT: script}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import math
 import re
 import subprocess
 import sys
@@ -609,3 +610,22 @@ def test_importing_reports_brings_in_nothing_heavy() -> None:
     program = f"import sys, pararev_hw.reports; sys.exit(str({heavy}) if {heavy} else 0)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+        max_leaves=20,
+    )
+)
+def test_json_of_a_document_is_what_it_holds_and_null_where_that_is_no_number(value: object) -> None:
+    def finite(v: object) -> object:
+        if isinstance(v, float):
+            return v if math.isfinite(v) else None
+        if isinstance(v, dict):
+            return {name: finite(inner) for name, inner in v.items()}
+        return [finite(inner) for inner in v] if isinstance(v, list) else v
+
+    document = {"held": value, "numbers": (1.5, math.inf), "none": {}}
+    assert json.loads(dump(document)) == {"held": finite(value), "numbers": [1.5, None], "none": {}}
