@@ -66,7 +66,7 @@ def schedule(
 
     Example:
         >>> import pararev_hw as ph
-        >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1)
+        >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1, timesteps=1)
         >>> plan = ph.schedule(graph, "edge8", scheduler="exact", seconds=10, workers=1)
         >>> plan.schedule.makespan_s <= ph.schedule(graph, "edge8", "heft").schedule.makespan_s
         True

@@ -87,7 +87,7 @@ def report(
     Example:
         >>> import pararev_hw as ph
         >>> import tempfile
-        >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1)
+        >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1, timesteps=1)
         >>> written = ph.report(graph, "edge8", tempfile.mkdtemp())
         >>> written.files[0].name, written.study.chosen.latency_s <= written.study.sequential.latency_s
         ('report.html', True)
@@ -151,8 +151,8 @@ def compare(
 
     Example:
         >>> import pararev_hw as ph
-        >>> small = ph.TraceOptions(width=0.1, batch=1)
-        >>> both = ph.compare(["revsresnet21", "pararevsnn21"], "edge8", options=small)
+        >>> small = ph.TraceOptions(width=0.1, batch=1, timesteps=1)
+        >>> both = ph.compare(["revsresnet21", "pararevsnn21"], "edge8", options=small, choices="none")
         >>> [study.graph.model for study in both.studies]
         ['revsresnet21', 'pararevsnn21']
     """

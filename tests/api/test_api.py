@@ -31,7 +31,7 @@ from tests.helpers.command_line import run
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).parents[2]
-TINY = ph.TraceOptions(width=0.1, batch=2, spikes=0.2)
+TINY = ph.TraceOptions(width=0.1, batch=2, timesteps=2, spikes=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_a_plan_runs_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_report_says_what_the_command_says(graph: BlockGraph, tmp_path: Path) -> None:
     written = ph.report("pararevsnn21", "edge8", tmp_path / "api", options=TINY)
     ran = run(
-        *("report", "pararevsnn21", "--width", "0.1", "--batch", "2", "--spikes", "0.2"),
+        *("report", "pararevsnn21", "--width", "0.1", "--batch", "2", "--timesteps", "2", "--spikes", "0.2"),
         *("--device", "edge8", "-o", str(tmp_path / "cli"), "--json"),
     )
     assert ran.status == 0, ran.err
@@ -278,7 +278,7 @@ def test_compare_takes_graphs_and_names(graph: BlockGraph) -> None:
 
 
 def test_compare_gives_what_the_command_line_gives() -> None:
-    options = ("--batch", "2", "--width", "0.1", "--spikes", "0.2", "--device", "edge8", "--json")
+    options = ("--batch", "2", "--width", "0.1", "--timesteps", "2", "--spikes", "0.2", "--device", "edge8", "--json")
     ran = run("compare", "pararevsnn21", *options)
     assert ran.status == 0, ran.err
     document = json.loads(ran.out)

@@ -69,11 +69,15 @@ def test_every_scheduler_trains_a_zoo_network_as_the_plain_loop_does(name: str) 
     model, data = small(name), batches(IMAGE, 2)
     traced = traced_double(model, IMAGE)
     expected = trained_by_loop(model, data)
+    run = set[tuple[object, ...]]()
     for scheduler in schedulers.names():
         for lanes in (1, 2, 3, 4):
             made = pipeline.plan(traced.graph, load_device("h200"), scheduler, lanes=lanes, launch="graph")
             orders = lane_orders(traced.graph, made.schedule)
             assert len(orders) == lanes
+            if tuple(map(tuple, orders)) in run:
+                continue  # another scheduler's order too
+            run.add(tuple(map(tuple, orders)))
             found, runs = trained_on_lanes(model, traced, orders, data)
             assert_same(found, expected)
             assert all(never_two_at_once(r) and keeps_edges(traced.graph, r) for r in runs)

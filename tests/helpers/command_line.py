@@ -12,7 +12,7 @@ from unittest import mock
 
 from pararev_hw import cli
 
-SMALL = ("--width", "0.0625", "--batch", "2")  # a zoo network that traces in half a second
+SMALL = ("--width", "0.0625", "--batch", "2", "--timesteps", "2")  # a zoo network that traces in half a second
 _ROOT = Path(__file__).parents[2]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import pytest
@@ -48,12 +50,39 @@ def traced_with_step(model: nn.Module, *shape: int) -> tuple[Traced, Step]:
     return trace_step(model, x, dtype="float64"), steady(model, x)
 
 
+@dataclass(frozen=True)
+class Case:
+    """A network's traced step in double precision, the step to replay, and what replaying it as traced gives."""
+
+    before: Traced
+    step: Step
+    expected: Mapping[str, torch.Tensor]
+
+
+@cache
+def case(name: str) -> Case:
+    shape = SHAPE if name in STRANGERS else (2, 2, 2, 32, 32) if name.endswith("dvs") else (2, 3, 16, 16)
+    before, step = traced_with_step(stranger(name) if name in STRANGERS else small(name), *shape)
+    return Case(before, step, replayed(step, before.program, seed_rng=torch.manual_seed))
+
+
+@cache
+def plain(name: str) -> Traced:
+    """The step of a zoo network on small images, to look at."""
+    return trace_step(small(name), torch.empty(2, 3, 16, 16))
+
+
 def largest_difference(step: Step, before: Traced, after: Traced, seeds: Iterable[int | None]) -> float:
+    expected = replayed(step, before.program, seed_rng=torch.manual_seed)
+    return difference_from(Case(before, step, expected), after, seeds)
+
+
+def difference_from(case: Case, after: Traced, seeds: Iterable[int | None]) -> float:
     """Over all results, parameters and buffers, relative to the largest element of each; gradients, to that of all.
 
     A sum's rounding goes with its terms: the gradient of a bias before a batch norm is zero but for its rounding.
     """
-    expected = replayed(step, before.program, seed_rng=torch.manual_seed)
+    expected, step = case.expected, case.step
     scale = {name: float(value.abs().max()) for name, value in expected.items()}
     gradients = [name for name in expected if name.startswith("gradient:")]
     scale |= dict.fromkeys(gradients, max((scale[name] for name in gradients), default=0.0))
@@ -73,25 +102,24 @@ def largest_difference(step: Step, before: Traced, after: Traced, seeds: Iterabl
 @pytest.mark.parametrize("kinds", [("share",), ("split",), ("wait",), EXACT], ids="+".join)
 @pytest.mark.parametrize("name", sorted(STRANGERS))
 def test_what_runs_the_same_kernels_is_bit_equal_on_any_network(name: str, kinds: tuple[rewrites.Kind, ...]) -> None:
-    before, step = traced_with_step(stranger(name), *SHAPE)
-    after, _ = rewrites.apply_all(before, kinds)
+    network = case(name)
+    after, _ = rewrites.apply_all(network.before, kinds)
     assert_sound(after.graph)
-    assert largest_difference(step, before, after, (None, 0, 1)) == 0.0
+    assert difference_from(network, after, (None, 0, 1)) == 0.0
 
 
 @pytest.mark.parametrize("kinds", [("share",), ("split",), ("wait",), EXACT], ids="+".join)
 @pytest.mark.parametrize("name", ["pararevsnn37", "revsresnet21", "msresnet18", "pararevsnn24_dvs"])
 def test_what_runs_the_same_kernels_is_bit_equal_on_the_zoo(name: str, kinds: tuple[rewrites.Kind, ...]) -> None:
-    shape = (2, 2, 2, 32, 32) if name.endswith("dvs") else (2, 3, 16, 16)
-    before, step = traced_with_step(small(name), *shape)
-    after, taken = rewrites.apply_all(before, kinds)
+    network = case(name)
+    after, taken = rewrites.apply_all(network.before, kinds)
     assert taken or kinds in (("share",), ("wait",))
     assert_sound(after.graph)
-    assert largest_difference(step, before, after, (None, 0)) == 0.0
+    assert difference_from(network, after, (None, 0)) == 0.0
 
 
 def test_pairs_of_pararev_share_their_first_neuron_in_every_phase_and_revnet_has_nothing_to_share() -> None:
-    before = trace_step(small("pararevsnn37"), torch.empty(2, 3, 16, 16))
+    before = plain("pararevsnn37")
     found = [o.name for o in rewrites.find(before, ["share"])]
     assert "share stages.0.blocks.0.g:forward + stages.0.blocks.1.f:forward" in found
     assert "share stages.0.blocks.1.f:recompute + stages.0.blocks.0.g:recompute" in found
@@ -99,12 +127,12 @@ def test_pairs_of_pararev_share_their_first_neuron_in_every_phase_and_revnet_has
     after, _ = rewrites.apply_all(before, ["share"])
     assert totals(after.graph)["flops"] == totals(before.graph)["flops"]
     assert sum(t.vector_flops for t in after.graph.tasks) < sum(t.vector_flops for t in before.graph.tasks)
-    revnet = trace_step(small("revsresnet21"), torch.empty(2, 3, 16, 16))
+    revnet = plain("revsresnet21")
     assert not rewrites.find(revnet, ["share"])
 
 
 def test_sharing_makes_no_unit_wait_for_another() -> None:
-    before = trace_step(small("pararevsnn37"), torch.empty(2, 3, 16, 16))
+    before = plain("pararevsnn37")
     after, _ = rewrites.apply_all(before, ["share"])
     edges = {(after.graph.tasks[e.src].id, after.graph.tasks[e.dst].id) for e in after.graph.edges}
     g, f = "stages.0.blocks.0.g:forward", "stages.0.blocks.1.f:forward"
@@ -113,7 +141,7 @@ def test_sharing_makes_no_unit_wait_for_another() -> None:
 
 
 def test_splitting_moves_work_and_adds_none() -> None:
-    before = trace_step(small("pararevsnn37"), torch.empty(2, 3, 16, 16))
+    before = plain("pararevsnn37")
     after, taken = rewrites.apply_all(before, ["split"])
     assert totals(after.graph)["flops"] == totals(before.graph)["flops"]
     kept = {t.id: t for t in after.graph.tasks}
@@ -127,18 +155,18 @@ def test_splitting_moves_work_and_adds_none() -> None:
 
 @pytest.mark.parametrize("name", ["pararevsnn37", "revsresnet21", "pararevsnn24_dvs"])
 def test_storing_everything_leaves_no_recomputation_and_gives_the_same_step(name: str) -> None:
-    shape = (2, 2, 2, 32, 32) if name.endswith("dvs") else (2, 3, 16, 16)
-    before, step = traced_with_step(small(name), *shape)
+    network = case(name)
+    before = network.before
     after, _ = rewrites.apply_all(before, ["store"])
     assert_sound(after.graph)
     assert any(t.phase == "recompute" for t in before.graph.tasks)
     assert not any(t.phase == "recompute" for t in after.graph.tasks)
     assert after.graph.memory.saved_bytes > before.graph.memory.saved_bytes
-    assert largest_difference(step, before, after, (None, 0)) <= RELATIVE
+    assert difference_from(network, after, (None, 0)) <= RELATIVE
 
 
 def test_a_stored_step_does_the_work_and_keeps_the_memory_of_the_network_that_stores() -> None:
-    recomputing = trace_step(small("pararevsnn37"), torch.empty(2, 3, 16, 16))
+    recomputing = plain("pararevsnn37")
     rewritten, _ = rewrites.apply_all(recomputing, ["store"])
     storing = trace_step(small("pararevsnn37", store=True), torch.empty(2, 3, 16, 16))
     assert totals(rewritten.graph)["flops"] == totals(storing.graph)["flops"] < totals(recomputing.graph)["flops"]
@@ -146,7 +174,7 @@ def test_a_stored_step_does_the_work_and_keeps_the_memory_of_the_network_that_st
 
 
 def test_storing_the_last_blocks_first_trades_memory_for_work_step_by_step() -> None:
-    before = trace_step(small("pararevsnn69"), torch.empty(2, 3, 16, 16))
+    before = plain("pararevsnn69")
     names = [o.name for o in rewrites.find(before, ["store"])]
     assert names[0] == "store stages.3.blocks.3.g:recompute"
     steps = [rewrites.apply(before, names[:k]).graph for k in (0, 4, 12, len(names))]
@@ -158,10 +186,10 @@ def test_storing_the_last_blocks_first_trades_memory_for_work_step_by_step() -> 
 
 @pytest.mark.parametrize("name", ["checkpointed", "checkpointed_reentrant"])
 def test_a_checkpoint_stored_is_bit_equal(name: str) -> None:
-    before, step = traced_with_step(stranger(name), *SHAPE)
-    after, taken = rewrites.apply_all(before, ["store"])
+    network = case(name)
+    after, taken = rewrites.apply_all(network.before, ["store"])
     assert taken
-    assert largest_difference(step, before, after, (None, 0)) == 0.0
+    assert difference_from(network, after, (None, 0)) == 0.0
 
 
 class Lookalike(torch.autograd.Function):
@@ -204,17 +232,14 @@ def test_what_only_looks_like_forward_is_not_stored() -> None:
 @pytest.mark.parametrize("kinds", [("fuse",), ("share", "fuse", "split"), tuple(rewrites.REWRITES)], ids="+".join)
 @pytest.mark.parametrize("name", ["pararevsnn37", "pararevsnn24_dvs", "plain_pararev", "stepwise", "inception"])
 def test_stacked_convolutions_give_the_same_step_up_to_rounding(name: str, kinds: tuple[rewrites.Kind, ...]) -> None:
-    if name in STRANGERS:
-        before, step = traced_with_step(stranger(name), *SHAPE)
-    else:
-        before, step = traced_with_step(small(name), *((2, 2, 2, 32, 32) if name.endswith("dvs") else (2, 3, 16, 16)))
-    after, _ = rewrites.apply_all(before, kinds)
+    network = case(name)
+    after, _ = rewrites.apply_all(network.before, kinds)
     assert_sound(after.graph)
-    assert largest_difference(step, before, after, (None, 0, 1)) <= RELATIVE
+    assert difference_from(network, after, (None, 0, 1)) <= RELATIVE
 
 
 def test_a_fused_pair_is_one_task_with_one_wider_convolution_and_its_weights_concatenated() -> None:
-    before = trace_step(small("pararevsnn37"), torch.empty(2, 3, 16, 16))
+    before = plain("pararevsnn37")
     after, taken = rewrites.apply_all(before, ["fuse"])
     assert len(taken) == 4 * 3
     at = {t.id: t for t in after.graph.tasks}
@@ -231,7 +256,7 @@ def test_a_fused_pair_is_one_task_with_one_wider_convolution_and_its_weights_con
 
 
 def test_a_fused_pair_has_the_synaptic_operations_of_both() -> None:
-    graph = trace_step(small("pararevsnn37"), torch.empty(2, 3, 16, 16))
+    graph = plain("pararevsnn37")
     before = Traced(graphs.attach(graph.graph, graphs.assumed(graph.graph, 0.25)), graph.program, graph.tape)
     after, _ = rewrites.apply_all(before, ["fuse"])
     spent = [sum(t.sops or 0 for t in g.tasks if t.phase == "forward") for g in (before.graph, after.graph)]
@@ -239,20 +264,20 @@ def test_a_fused_pair_has_the_synaptic_operations_of_both() -> None:
 
 
 def test_convolutions_of_which_one_needs_the_other_are_not_fused() -> None:
-    revnet = trace_step(small("revsresnet37"), torch.empty(2, 3, 16, 16))
+    revnet = plain("revsresnet37")
     assert not rewrites.find(revnet, ["fuse"])
-    plain = trace_step(stranger("plain_revnet"), torch.empty(*SHAPE))
-    assert not rewrites.find(plain, ["fuse"])
+    assert not rewrites.find(case("plain_revnet").before, ["fuse"])
 
 
 def test_any_subset_of_the_opportunities_may_be_taken_and_the_others_stay_as_they_were() -> None:
-    before, step = traced_with_step(small("pararevsnn37"), 2, 3, 16, 16)
+    network = case("pararevsnn37")
+    before = network.before
     names = [o.name for o in rewrites.find(before, EXACT)]
     chosen = names[::3]
     after = rewrites.apply(before, chosen)
     left = {o.name for o in rewrites.find(after, EXACT)}
     assert left == set(names) - set(chosen)
-    assert largest_difference(step, before, after, (None, 5)) == 0.0
+    assert difference_from(network, after, (None, 5)) == 0.0
     assert rewrites.apply(before, ()) is before
 
 

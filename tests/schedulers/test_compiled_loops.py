@@ -33,7 +33,7 @@ def test_compiled_and_plain_schedules_are_the_same(scheduler: str, monkeypatch: 
     def schedules(small: int) -> list[Schedule]:
         monkeypatch.setattr(compiled, "SMALL", small)
         cases: list[dict[str, float]] = [{}, {"demand": 0.5}, {"host_s": 1e-5, "delay_s": 1e-4, "uneven": True}]
-        return [run(layered(400, 3, width=20, **case), scheduler) for case in cases]  # type: ignore[arg-type]
+        return [run(layered(200, 3, width=20, **case), scheduler) for case in cases]  # type: ignore[arg-type]
 
     monkeypatch.setattr(compiled.Loop, "_patience", 0)
     assert schedules(1) == schedules(NEVER)

@@ -47,10 +47,10 @@ def test_small_shops_are_solved_and_what_it_says_is_what_is_played() -> None:
 
 
 def test_compiled_moves_are_those_of_plain_python() -> None:
-    problem = shop(random.Random(7), 60, 5)
+    problem = shop(random.Random(7), 40, 5)
     searches = [TabuSearch(problem, heft.lane_orders(problem), 3, compiled) for compiled in (False, True)]
     for search in searches:
-        search.move(150)
+        search.move(100)
     assert searches[0].best == searches[1].best
     assert searches[0].best_s == searches[1].best_s < makespan_of(problem, heft.lane_orders(problem))
 
