@@ -33,6 +33,7 @@ from pararev_hw.types import (
     ExpectedError,
     Hardware,
     Layer,
+    ModelEnergy,
     Prediction,
     Recommendation,
     Schedule,
@@ -63,6 +64,7 @@ class Plan:
     launch: str
     expected_error: ExpectedError | None = None
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
+    energy_model: ModelEnergy | None = None  # of the literature, where one was asked for
 
     def __repr__(self) -> str:
         return f"<Plan for {self.graph.model}, {self.launch}: {self.schedule!r}>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -40,6 +41,7 @@ def schedule(
     workers: int | None = None,
     latency_bound: float | None = None,
     points: int | None = None,
+    energy_model: str = "device",
 ) -> Plan:
     """A schedule of a graph on a device, kept with what it was made for.
 
@@ -56,9 +58,11 @@ def schedule(
         workers: Searches that "exact" runs side by side.
         latency_bound: Seconds that "memory-min" may take.
         points: Memory limits that "pareto" tries.
+        energy_model: "device", or a model of the literature whose energy the plan has beside the device's: "papers",
+            "lemaire2022" or "compute-in-memory".
 
     Returns:
-        The plan: `plan.schedule`, `plan.predict()`, `plan.plot_timeline()`.
+        The plan: `plan.schedule`, `plan.predict()`, `plan.plot_timeline()`, `plan.energy_model`.
 
     Raises:
         BadInput: A name or value is wrong, or the scheduler has no such option.
@@ -75,8 +79,11 @@ def schedule(
         raise BadInput(
             f"graph is a {type(graph).__name__}: give what ph.trace gave; ph.schedule_problem takes problems"
         )
+    from pararev_hw.costmodels import energy_models
+
     check_lanes(lanes, launch)
-    return pipeline.plan(
+    energy_models.check_name(energy_model)
+    plan = pipeline.plan(
         graph,
         hardware_of(device, lanes=lanes),
         scheduler,
@@ -85,6 +92,9 @@ def schedule(
         memory_limit=bytes_of(memory_limit),
         options=_given(seconds, seed, iterations, workers, latency_bound, points),
     )
+    if energy_model == energy_models.DEVICE:
+        return plan
+    return replace(plan, energy_model=energy_models.model_energy(graph, energy_model))
 
 
 @exact

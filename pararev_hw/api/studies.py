@@ -59,6 +59,7 @@ def report(
     launch: Launch | None = None,
     memory_limit: int | str | None = None,
     choices: str | None = None,
+    energy_model: str = "device",
     progress: Progress = _silent,
 ) -> Report:
     """Write the report of a network on a device.
@@ -75,6 +76,8 @@ def report(
             the memory of the sequential step.
         choices: Which rewrites of the step are tried: "auto", "none", or kinds such as "fuse,split". None: "auto", and
             "none" where a scheduler is named.
+        energy_model: "device", or a model of the literature whose energy is told beside the device's: "papers",
+            "lemaire2022" or "compute-in-memory".
         progress: Called with a line for each thing that takes time.
 
     Returns:
@@ -93,12 +96,15 @@ def report(
         ('report.html', True)
     """
     from pararev_hw import recommendation, reports
+    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
 
     check_lanes(lanes, launch)
+    check_name(energy_model)
     hardware = hardware_of(device, progress, lanes)
     wanted = choices or ("auto" if scheduler is None else "none")
     search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), wanted)
     study = recommendation.study(_step_of(target, options, hardware, progress), hardware, search, progress)
+    study = with_energy_model(study, energy_model)
     return Report(study, reports.write_report(study, Path(folder)))
 
 
@@ -126,6 +132,7 @@ def compare(
     launch: Launch | None = None,
     memory_limit: int | str | None = None,
     choices: str = "auto",
+    energy_model: str = "device",
     progress: Progress = _silent,
 ) -> Comparison:
     """Several networks on one device, sequential and parallel, each with its front of latency against memory.
@@ -140,6 +147,7 @@ def compare(
             None: no limit.
         choices: Which rewrites of the step are tried: "auto", "none", or kinds such as "fuse,split". A graph from a
             file is not rewritten.
+        energy_model: "device", or a model of the literature whose energy stands in each study beside the device's.
         progress: Called with a line for each thing that takes time.
 
     Returns:
@@ -159,14 +167,17 @@ def compare(
     if isinstance(targets, str | Path | BlockGraph) or not targets:
         raise BadInput("compare takes a list of networks, as in ph.compare(['revsresnet21', 'pararevsnn21'], 'h200')")
     from pararev_hw import recommendation
+    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
     from pararev_hw.rewrites import select
 
     check_lanes(lanes, launch)
+    check_name(energy_model)
     select.parsed(choices)
     hardware = hardware_of(device, progress, lanes)
     search = recommendation.Search(None, lanes, launch, bytes_of(memory_limit), choices)
     steps = (_step_of(t, options, hardware, progress) for t in targets)
-    return recommendation.compare_steps(steps, hardware, search, progress)
+    comparison = recommendation.compare_steps(steps, hardware, search, progress)
+    return replace(comparison, studies=tuple(with_energy_model(s, energy_model) for s in comparison.studies))
 
 
 def _graph_of(

@@ -11,7 +11,7 @@ def layers(
     graph: BlockGraph, op_seconds: Sequence[float] | None = None, op_joules: Sequence[float] | None = None
 ) -> tuple[Layer, ...]:
     """The modules in the order in which the step first runs them. MACs, times and energies are of the whole step: of
-    forward, recomputation and backward; `forward_macs` those of the forward pass alone.
+    forward, recomputation and backward; `forward_macs` those of the forward pass alone, `macs` as torch counts them.
 
     `op_seconds` and `op_joules` are of each op alone on one lane; without them times and energies are not known. What
     runs in no module (the optimizer's update among it) is a row without a name, so that the rows add up to the step.
@@ -35,6 +35,7 @@ def layers(
                 output_shape=_first(graph, forward, inputs=False),
                 parameters=0 if info is None else info.parameters,
                 macs=sum(_type(graph, graph.ops[k]).macs for k in ops),
+                true_macs=sum(_type(graph, graph.ops[k]).true_macs for k in ops),
                 forward_macs=sum(_type(graph, op).macs for op in forward),
                 sops=sops,
                 rate=rate,

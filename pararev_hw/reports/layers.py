@@ -22,7 +22,18 @@ _WIDE = frozenset(name for name, _ in HEADS if name != "input")
 _NARROW = frozenset(("layer", "output", "MACs", "synaptic ops", "rate", "time"))
 LONGEST = 10  # layers that a terminal shows of a report
 _COLUMNS = (
-    *("module", "type", "input_shape", "output_shape", "parameters", "macs", "forward_macs", "sops", "rate"),
+    *(
+        "module",
+        "type",
+        "input_shape",
+        "output_shape",
+        "parameters",
+        "macs",
+        "true_macs",
+        "forward_macs",
+        "sops",
+        "rate",
+    ),
     *("saved_bytes", "time_s", "energy_j"),
 )
 
@@ -41,7 +52,7 @@ def _cells(layer: Layer, total_s: float) -> tuple[tuple[str, float | None], ...]
         (_shape(layer.input_shape), None),
         (_shape(layer.output_shape), None),
         (units.count(layer.parameters), layer.parameters),
-        (units.count(layer.macs), layer.macs),
+        (units.count(layer.true_macs), layer.true_macs),
         ("-" if layer.sops is None else units.count(layer.sops), layer.sops),
         ("-" if layer.rate is None else units.percent(layer.rate), layer.rate),
         (units.size(layer.saved_bytes), layer.saved_bytes),

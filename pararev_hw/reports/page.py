@@ -192,8 +192,8 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
         ("Parameters", units.count(graph.parameters), ""),
         (
             "MACs",
-            units.count(sum(t.macs for t in graph.tasks)),
-            f"{units.count(sum(t.flops for t in graph.tasks))} flops",
+            units.count(graph.totals.true_flops // 2),
+            f"{units.count(graph.totals.flops)} flops as torch counts them",
         ),
         ("Synaptic operations", units.count(total_sops(graph)), graph.spikes.source if graph.spikes else ""),
         (

@@ -230,7 +230,8 @@ class Layer:
     input_shape: tuple[int, ...] | None
     output_shape: tuple[int, ...] | None
     parameters: int
-    macs: int
+    macs: int  # as torch counts them
+    true_macs: int  # a grouped convolution's weight gradient as what it is
     forward_macs: int
     sops: int | None  # synaptic operations; None where its inputs are no spikes, or nothing is known of them
     rate: float | None  # share of its inputs that are not zero

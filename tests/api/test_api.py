@@ -63,7 +63,7 @@ def test_totals_and_layers_are_the_hand_counted_ones() -> None:
     rows = {layer.module: layer for layer in graph.layers()}
     weights = 4 * 3 * 9 + 4
     assert rows["conv"] == Layer(
-        "conv", "Conv2d", (2, 3, 8, 8), (2, 4, 8, 8), weights, conv, conv, sops=None, rate=None, saved_bytes=0
+        "conv", "Conv2d", (2, 3, 8, 8), (2, 4, 8, 8), weights, conv, conv, conv, sops=None, rate=None, saved_bytes=0
     )
     assert rows["norm"].parameters == 2 * 4
     assert (rows["head"].macs, rows["head"].parameters, rows["head"].output_shape) == (head, 4 * 5 + 5, (2, 5))
@@ -285,6 +285,25 @@ def test_compare_gives_what_the_command_line_gives() -> None:
     assert document["networks"][0]["parallel"]["choices"], "rewrites are searched"
     compared = ph.compare(["pararevsnn21"], "edge8", options=TINY)
     assert json.loads(json.dumps(reports.comparison_document(compared))) == document
+
+
+def test_an_energy_model_of_the_literature_stands_beside_the_devices_own(graph: BlockGraph, tmp_path: Path) -> None:
+    plan = ph.schedule(graph, "edge8", energy_model="papers")
+    assert plan.energy_model is not None and ph.schedule(graph, "edge8").energy_model is None
+    layers = {s.module: s for s in graph.spikes.layers} if graph.spikes is not None else {}
+    picojoules = 0.0
+    for row in graph.layers():
+        spiking = row.module in layers and layers[row.module].spiking
+        picojoules += 0.9 * layers[row.module].sops * graph.batch if spiking else 4.6 * row.forward_macs
+    assert plan.energy_model.by_phase["forward"] == pytest.approx(picojoules * 1e-12)
+    written = ph.report(graph, "edge8", tmp_path, scheduler="heft", energy_model="papers")
+    document = json.loads((tmp_path / "report.json").read_text())
+    assert document["energy_model"]["total_j"] == pytest.approx(plan.energy_model.total_j)
+    assert written.study.energy_model == plan.energy_model
+    (study,) = ph.compare([graph], "edge8", choices="none", energy_model="papers").studies
+    assert study.energy_model == plan.energy_model
+    with pytest.raises(BadInput, match=r"paper.*did you mean papers"):
+        ph.schedule(graph, "edge8", energy_model="paper")
 
 
 def test_a_sweep_of_a_mapping_is_the_sweep_of_its_file(tmp_path: Path) -> None:

@@ -76,3 +76,12 @@ def test_a_batchnorm_reads_the_image_and_not_its_counter_of_batches() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     rows = {layer.module: layer for layer in layers(trace_step(net, torch.rand(2, 3, 8, 8)).graph)}
     assert rows["1"].type == "BatchNorm2d" and rows["1"].input_shape == rows["1"].output_shape == (2, 4, 6, 6)
+
+
+def test_macs_of_a_grouped_convolution_are_torchs_and_beside_them_the_true_ones() -> None:
+    net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.Flatten(), nn.Linear(128, 2))
+    (conv, *_) = trace_step(net, torch.zeros(3, 8, 4, 4)).graph.layers()
+    forward = 3 * 8 * 16 * 2 * 9  # samples x channels x places x inputs of the group x taps
+    assert conv.forward_macs == forward
+    assert conv.true_macs == 2 * forward  # and the weight's gradient
+    assert conv.macs == forward + 4 * forward  # torch: every input channel meets every output channel

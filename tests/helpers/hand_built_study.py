@@ -232,6 +232,7 @@ def _layers(tasks: Sequence[Task], times: Sequence[float]) -> tuple[Layer, ...]:
             output_shape=(32, 64, 8, 8),
             parameters=36_864,
             macs=sum(tasks[k].flops for k in members) // 2,
+            true_macs=sum(tasks[k].flops for k in members) // 2,
             forward_macs=sum(tasks[k].flops for k in members if tasks[k].phase == "forward") // 2,
             sops=sum(tasks[k].sops or 0 for k in members) or None,
             rate=0.15,
