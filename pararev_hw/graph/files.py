@@ -61,50 +61,14 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
             "weight": path.weight,
             "by_phase": {p: list(tasks) for p, tasks in path.by_phase.items()},
         },
-        "tasks": [
-            {
-                "id": t.id,
-                "block": t.block,
-                "branch": t.branch,
-                "phase": t.phase,
-                "flops": t.flops,
-                "vector_flops": t.vector_flops,
-                "read_bytes": t.read_bytes,
-                "write_bytes": t.write_bytes,
-                "ops": len(t.ops),
-                "sops": t.sops,
-                "op_indices": list(t.ops),
-            }
-            for t in graph.tasks
-        ],
+        "tasks": [_task_document(t) for t in graph.tasks],
         "edges": [{"src": ids[e.src], "dst": ids[e.dst], "bytes": e.bytes} for e in graph.edges],
         "unknown_ops": dict(graph.unknown_ops),
         "spikes": None if graph.spikes is None else _spikes_document(graph.spikes),
         "assumptions": list(graph.assumptions),
         "modules": [{"path": m.path, "type": m.type, "parameters": m.parameters} for m in graph.modules],
-        "op_types": [
-            {
-                "name": t.name,
-                "kind": t.kind,
-                "dtype": t.dtype,
-                "input_shapes": [list(s) for s in t.input_shapes],
-                "output_shapes": [list(s) for s in t.output_shapes],
-                "attributes": {name: list(value) for name, value in t.attributes},
-                "flops": t.flops,
-                "vector_flops": t.vector_flops,
-                "read_bytes": t.read_bytes,
-                "write_bytes": t.write_bytes,
-            }
-            for t in graph.op_types
-        ],
-        "ops": {
-            "type": [o.type for o in graph.ops],
-            "module": [o.module for o in graph.ops],
-            "phase": [PHASES.index(o.phase) for o in graph.ops],
-            "reads": [list(o.reads) for o in graph.ops],
-            "writes": [list(o.writes) for o in graph.ops],
-            "after": [list(o.after) for o in graph.ops],
-        },
+        "op_types": [_op_type_document(t) for t in graph.op_types],
+        "ops": _ops_document(graph),
         "phases": list(PHASES),
         "storages": {
             "bytes": [s.bytes for s in graph.storages],
@@ -112,6 +76,49 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
             "born": [s.born for s in graph.storages],
             "freed": [s.freed for s in graph.storages],
         },
+    }
+
+
+def _task_document(task: Task) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "block": task.block,
+        "branch": task.branch,
+        "phase": task.phase,
+        "flops": task.flops,
+        "vector_flops": task.vector_flops,
+        "read_bytes": task.read_bytes,
+        "write_bytes": task.write_bytes,
+        "ops": len(task.ops),
+        "sops": task.sops,
+        "op_indices": list(task.ops),
+    }
+
+
+def _op_type_document(op_type: OpType) -> dict[str, Any]:
+    return {
+        "name": op_type.name,
+        "kind": op_type.kind,
+        "dtype": op_type.dtype,
+        "input_shapes": [list(s) for s in op_type.input_shapes],
+        "output_shapes": [list(s) for s in op_type.output_shapes],
+        "attributes": {name: list(value) for name, value in op_type.attributes},
+        "flops": op_type.flops,
+        "vector_flops": op_type.vector_flops,
+        "read_bytes": op_type.read_bytes,
+        "write_bytes": op_type.write_bytes,
+    }
+
+
+def _ops_document(graph: BlockGraph) -> dict[str, list[Any]]:
+    """One list for each property: a step has tens of thousands of ops."""
+    return {
+        "type": [o.type for o in graph.ops],
+        "module": [o.module for o in graph.ops],
+        "phase": [PHASES.index(o.phase) for o in graph.ops],
+        "reads": [list(o.reads) for o in graph.ops],
+        "writes": [list(o.writes) for o in graph.ops],
+        "after": [list(o.after) for o in graph.ops],
     }
 
 
