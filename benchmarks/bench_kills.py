@@ -1,12 +1,13 @@
 """What is lost when a verb is stopped at a random moment? Every verb that writes, killed again and again.
 
-    python benchmarks/bench_kills.py [--kills 60] [--verbs sweep report ...] [--seed 0]
+    python benchmarks/bench_kills.py [--kills 60] [--losses 10] [--verbs sweep report ...] [--seed 0]
 
 Each run is a fork of one process that has everything imported, so that the signal (SIGKILL, SIGTERM and SIGINT in
 turn) falls into the verb's own work. After each: it is over within 10 s and says no traceback; every file under its
 final name is whole; after a signal that can be handled no draft is left. A sweep is killed again and again in one
 folder, and then finishes with the rows of one that was never stopped; what the store of timed operations held is
-still there.
+still there. Then workers are lost: of sweeps in two processes and of sweeps on a Dask cluster, where the scheduler is
+lost too, one is killed at a random moment; the same command again gives the rows of a sweep that lost none.
 Exit status 1 where something was lost.
 """
 
@@ -19,6 +20,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -175,6 +177,90 @@ def table(folder: Path) -> object:
     return rows.sort_values(list(rows.columns)).reset_index(drop=True)
 
 
+def children(parent: int) -> list[int]:
+    """Processes below that one, workers that Python has started for it."""
+    below = [int(n) for n in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return [n for n in below if b"spawn_main" in Path(f"/proc/{n}/cmdline").read_bytes()]
+
+
+def lost_workers(losses: int, draw: random.Random, root: Path) -> Counter[str]:
+    """The faults of sweeps in two processes, one of which is killed."""
+    outcome = Counter[str]()
+    alone = Verb(lambda f: ("sweep", f / "sweep.yaml", "-o", f / "out", "--workers", 1))
+    two = Verb(lambda f: ("sweep", f / "sweep.yaml", "-o", f / "out", "--workers", 2))
+    assert waited(start(alone, prepared(root / "whole")), 240.0), "the sweep that loses nobody has no end"
+    right = table(root / "whole")
+    for k in range(losses):
+        folder = prepared(root / f"loss-{k}")
+        child, victims = start(two, folder), list[int]()
+        while not victims and not waited(child, 0.02):
+            victims = children(child)
+        time.sleep(draw.uniform(0.0, 3.0))
+        if victims and Path(f"/proc/{victims[-1]}").exists():
+            os.kill(draw.choice(victims), signal.SIGKILL)
+        else:
+            outcome["ended before"] += 1
+        ended = not victims or waited(child, 120.0)
+        outcome.update(faults(folder, signal.SIGTERM) if ended else ["has no end without its worker"])
+        outcome.update(_finished(alone, folder, right))
+    return outcome
+
+
+def lost_on_cluster(losses: int, draw: random.Random, root: Path) -> Counter[str]:
+    """The faults of sweeps on a Dask scheduler with two workers, one of the three killed."""
+    outcome = Counter[str]()
+    alone = Verb(lambda f: ("sweep", f / "sweep.yaml", "-o", f / "out", "--workers", 1))
+    assert waited(start(alone, prepared(root / "whole")), 240.0), "the sweep that loses nobody has no end"
+    right = table(root / "whole")
+    for k in range(losses):
+        folder = prepared(root / f"cluster-{k}")
+        address_file = folder / "scheduler.txt"
+        file = ("--scheduler-file", address_file)
+        running = [_dask(folder, "scheduler", "--port", 0, *file, "--no-dashboard", "--no-show")]
+        running += [_dask(folder, "worker", *file, "--nthreads", 1, "--no-nanny", "--no-dashboard") for _ in range(2)]
+        try:
+            while not address_file.exists() or not address_file.read_text():
+                time.sleep(0.05)
+            address = json.loads(address_file.read_text())["address"]
+            address_file.unlink()
+            there = Verb(lambda f, a=address: ("sweep", f / "sweep.yaml", "-o", f / "out", "--cluster", a))  # type: ignore[misc]
+            child = start(there, folder)
+            if waited(child, draw.uniform(0.5, 8.0)):
+                outcome["ended before"] += 1
+            else:
+                running[k % 3].kill()  # the scheduler every third time
+                if not waited(child, 120.0):
+                    outcome[f"has no end without its {('scheduler', 'worker', 'worker')[k % 3]}"] += 1
+                    os.killpg(child, signal.SIGKILL)
+                    os.waitpid(child, 0)
+        finally:
+            for process in running:
+                process.kill()
+                process.wait()
+        shutil.rmtree(folder / "dask", ignore_errors=True)
+        outcome.update(faults(folder, signal.SIGTERM))
+        outcome.update(_finished(alone, folder, right))
+    return outcome
+
+
+def _dask(folder: Path, *arguments: object) -> subprocess.Popen[bytes]:
+    where = folder / "dask"
+    where.mkdir(exist_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dask", *map(str, arguments)]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, env=environment, cwd=where, stdout=quiet, stderr=quiet, start_new_session=True)
+
+
+def _finished(verb: Verb, folder: Path, right: object) -> Iterator[str]:
+    """What is wrong with a sweep's rows once it has been asked for again, and cleans up."""
+    if not waited(start(verb, folder), 240.0) or not (folder / "out" / "results.parquet").exists():
+        yield f"cannot be finished: {(folder / 'messages.txt').read_text()[-300:]!r}"
+    elif not table(folder).equals(right):  # type: ignore[attr-defined]
+        yield "its rows differ from those of a sweep that lost no worker"
+    shutil.rmtree(folder)
+
+
 def killed(name: str, kills: int, draw: random.Random, root: Path) -> Counter[str]:
     """The faults of so many kills of one verb, and how many runs had ended before their signal came."""
     verb, outcome = VERBS[name], Counter[str]()
@@ -195,8 +281,9 @@ def killed(name: str, kills: int, draw: random.Random, root: Path) -> Counter[st
         child = start(verb, folder)
         if waited(child, draw.uniform(0.0, took)):
             outcome["ended before"] += 1
-            if name == "sweep":  # from the start again, where it was done already
+            if verb.resumes:  # from the start again, where it was done already
                 shutil.rmtree(folder / "out", ignore_errors=True)
+                shutil.rmtree(folder / "cache", ignore_errors=True)
                 most = 0
         else:
             os.kill(child, number)
@@ -223,7 +310,8 @@ def killed(name: str, kills: int, draw: random.Random, root: Path) -> Counter[st
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=60, help="of each verb")
-    parser.add_argument("--verbs", nargs="+", choices=sorted(VERBS), default=sorted(VERBS))
+    parser.add_argument("--losses", type=int, default=10, help="of workers, in processes and on a cluster each")
+    parser.add_argument("--verbs", nargs="*", choices=sorted(VERBS), default=sorted(VERBS))
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     import matplotlib.pyplot  # noqa: F401  what the children would import each for itself
@@ -242,6 +330,14 @@ def main() -> int:
             early = outcome.pop("ended before", 0)
             bad += sum(outcome.values())
             print(f"{name}: {asked.kills} kills, {early} after its end: {dict(outcome) or 'nothing lost'}", flush=True)
+        for title, lose in (("processes", lost_workers), ("a cluster", lost_on_cluster)):
+            if asked.losses:
+                outcome = lose(asked.losses, random.Random(f"{asked.seed} {title}"), Path(root))
+                early = outcome.pop("ended before", 0)
+                bad += sum(outcome.values())
+                print(
+                    f"{asked.losses} losses in {title}, {early} too late: {dict(outcome) or 'nothing lost'}", flush=True
+                )
     return 1 if bad else 0
 
 

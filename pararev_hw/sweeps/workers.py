@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import os
 import pickle
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -66,31 +67,41 @@ def local(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tup
 
 def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, bytes]]:
     from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (pickle.dumps(problem), os.getpid()))
+    # In a file: what is sent along with a new process is waited for without end where that dies before it has read it
+    handle, file = tempfile.mkstemp(prefix="pararev-hw-sweep-")
+    with os.fdopen(handle, "wb") as into:
+        pickle.dump(problem, into)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (file, os.getpid()))
     try:
         queue, running = deque(chunks), dict[Future[bytes], int]()
         while queue or running:
             while queue and len(running) < 2 * workers:
                 chunk = queue.popleft()
-                running[pool.submit(_chunk, chunk)] = chunk
+                try:
+                    running[pool.submit(_chunk, chunk)] = chunk
+                except OSError as error:  # one worker has died while another was being started
+                    raise BrokenProcessPool(str(error)) from error
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in sorted(finished, key=lambda f: running[f]):
                 chunk = running.pop(future)
                 yield chunk, future.result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        os.unlink(file)
 
 
-def _start(problem: bytes, parent: int) -> None:
+def _start(file: str, parent: int) -> None:
     """Begin a worker process: it ends with its parent, and leaves Ctrl-C to it."""
     global _problem
     import signal
     import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _problem = pickle.loads(problem)  # from the parent, through the pipe that started this process
+    with open(file, "rb") as problem:  # from the parent, which alone may write it
+        _problem = pickle.load(problem)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

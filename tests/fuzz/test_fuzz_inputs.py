@@ -1,7 +1,7 @@
 """Damaged and hostile inputs of every kind: one line and status 1 or 2, never status 3, never a traceback.
 
 Ten seconds by default, a minute with `-m slow`, an hour with `make fuzz` (PARAREV_FUZZ_SECONDS). The seed is fixed:
-the n-th input is the same on every run.
+the n-th input is the same on every run; PARAREV_FUZZ_FIRST is the first one's number, 0 by default.
 """
 
 import io
@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,15 @@ import pytest
 
 from pararev_hw.devices import device_names, load_device
 from pararev_hw.devices.files import device_to_json, device_to_yaml
+from pararev_hw.graph.files import dumps
+from pararev_hw.target_graph import build_graph
 from tests.helpers.command_line import run
 from tests.helpers.sweep_helpers import SMALL
 
 SECONDS = float(os.environ.get("PARAREV_FUZZ_SECONDS", "60"))
+FIRST = int(os.environ.get("PARAREV_FUZZ_FIRST", "0"))
 TASKS = {"tasks": [{"id": "a", "time_s": 1.0}, {"id": "b", "time_s": 2.0}], "edges": [{"src": "a", "dst": "b"}]}
+JSP = "2 2\n0 3 1 4\n1 2 0 5\n"
 STG = "2\n0 0 0\n1 3 1 0\n2 4 1 1\n3 0 1 2\n"
 WORDS = [
     "1e999",
@@ -89,7 +94,7 @@ def device_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
 
 
 def tasks_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
-    ending, text = draw.choice([(".json", json.dumps(TASKS)), (".stg", STG)])
+    ending, text = draw.choice([(".json", json.dumps(TASKS)), (".stg", STG), (".jsp", JSP)])
     file = folder / f"tasks{ending}"
     file.write_bytes(damaged_text(text, draw))
     return ("schedule", file, "--lanes", 2)
@@ -163,6 +168,43 @@ def onnx_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
     return ("trace", file, "--mode", draw.choice(["train", "infer"]), "-o", folder / "graph.json")
 
 
+@cache
+def nir_file() -> bytes:
+    nir = pytest.importorskip("nir")
+    layers = {
+        "input": nir.Input({"input": np.array([3])}),
+        "dense": nir.Affine(np.ones((4, 3), np.float32), np.ones(4, np.float32)),
+        "neuron": nir.LIF(*(np.ones(4, np.float32) for _ in range(4))),
+        "output": nir.Output({"output": np.array([4])}),
+    }
+    path = list(layers)
+    into = io.BytesIO()
+    nir.write(into, nir.NIRGraph(layers, list(pairwise(path))))
+    return into.getvalue()
+
+
+def nir_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
+    """A NIR file, which is HDF5, with some bytes changed."""
+    data = bytearray(nir_file())
+    for _ in range(draw.randrange(1, 5)):
+        data[draw.randrange(len(data))] = draw.randrange(256)
+    file = folder / "net.nir"
+    file.write_bytes(bytes(data[: draw.choice([len(data), draw.randrange(len(data))])]))
+    return ("trace", file, "--timesteps", 2, "-o", folder / "graph.json")
+
+
+@cache
+def graph_text() -> str:
+    return dumps(build_graph("pararevsnn21", width=0.0625, batch=2, spikes="0.1"))
+
+
+def graph_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
+    """A traced step with part of its text damaged."""
+    file = folder / "step.json"
+    file.write_bytes(damaged_text(graph_text(), draw))
+    return ("schedule", file, "--device", draw.choice(["h200", "edge8"]))
+
+
 def options_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
     option = draw.choice(["--width", "--batch", "--timesteps", "--seed", "--input-shape", "--num-classes", "--spikes"])
     value = draw.choice(["1e300", "-1", "nan", "0", "x", "9" * 30, "1,2", "\x00", "inf", ""])
@@ -174,12 +216,14 @@ CASES: tuple[Callable[[random.Random, Path], tuple[object, ...]], ...] = (
     *(tasks_case,) * 6,
     *(options_case,) * 2,
     *(onnx_case,) * 4,
+    *(nir_case,) * 2,
+    *(graph_case,) * 2,
     sweep_case,
 )
 
 
 def fuzz(seconds: float, folder: Path, cases: tuple[Callable[[random.Random, Path], tuple[object, ...]], ...]) -> int:
-    until, count = time.monotonic() + seconds, 0
+    until, count = time.monotonic() + seconds, FIRST
     while time.monotonic() < until:
         draw = random.Random(count)
         arguments = draw.choice(cases)(draw, folder)
@@ -192,7 +236,7 @@ def fuzz(seconds: float, folder: Path, cases: tuple[Callable[[random.Random, Pat
             assert ran.out == "", shown
         assert not list(folder.glob("**/*.part")), shown
         count += 1
-    return count
+    return count - FIRST
 
 
 def test_ten_seconds_of_damaged_files(tmp_path: Path) -> None:

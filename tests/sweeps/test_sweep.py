@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -230,6 +231,20 @@ def test_an_interrupt_keeps_what_is_finished(tmp_path: Path, whole: Path) -> Non
     assert not list((tmp_path / "out").rglob("*.draft"))
     assert run("sweep", file, "-o", tmp_path / "out").status == 0
     assert rows(tmp_path) == rows(whole)
+
+
+def test_workers_that_die_before_they_begin_are_not_waited_for(
+    problem: Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from multiprocessing import spawn
+
+    assert len(pickle.dumps(problem)) > 1 << 16  # what a pipe holds
+    dies = tmp_path / "python"
+    dies.write_text(f'#!/bin/sh\ncase "$*" in *spawn_main*) exit 1;; esac\nexec {sys.executable} "$@"\n')
+    dies.chmod(0o755)
+    monkeypatch.setattr(spawn, "_python_exe", os.fsencode(dies))
+    with pytest.raises(workers.WorkersDied, match="died 4 times in a row"):
+        list(workers.local(problem, [0, 1], 2))
 
 
 def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_path: Path, problem: Problem) -> None:
