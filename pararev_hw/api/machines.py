@@ -104,7 +104,7 @@ def measure(
     from pararev_hw.execution.measured_device import measured_device
 
     if not isinstance(graph, BlockGraph):
-        raise BadInput(f"graph is a {type(graph).__name__}: give what ph.trace gave")
+        raise BadInput(f"graph is of type {type(graph).__name__}: give what ph.trace gave")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
         raise BadInput(f"seconds is {seconds!r}: it must be a number above 0")
     folder = None if cache is None else Path(cache)

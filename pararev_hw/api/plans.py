@@ -77,7 +77,7 @@ def schedule(
     """
     if not isinstance(graph, BlockGraph):
         raise BadInput(
-            f"graph is a {type(graph).__name__}: give what ph.trace gave; ph.schedule_problem takes problems"
+            f"graph is of type {type(graph).__name__}: give what ph.trace gave; ph.schedule_problem takes problems"
         )
     from pararev_hw.costmodels import energy_models
 
@@ -131,7 +131,9 @@ def schedule_problem(
     from pararev_hw.schedulers import run
 
     if not isinstance(problem, SchedulingProblem):
-        raise BadInput(f"problem is a {type(problem).__name__}: ph.load_problem reads one; ph.schedule takes graphs")
+        raise BadInput(
+            f"problem is of type {type(problem).__name__}: ph.load_problem reads one; ph.schedule takes graphs"
+        )
     return run(problem, scheduler, **_given(seconds, seed, iterations, workers, latency_bound, points))
 
 
@@ -187,7 +189,7 @@ def predict(plan: Plan) -> Prediction:
         True
     """
     if not isinstance(plan, Plan):
-        raise BadInput(f"plan is a {type(plan).__name__}: give what ph.schedule gave")
+        raise BadInput(f"plan is of type {type(plan).__name__}: give what ph.schedule gave")
     return pipeline.predict(plan)
 
 
@@ -220,7 +222,7 @@ def execute(plan: Plan, *, steps: int = 10, progress: Callable[[str], None] = la
     from pararev_hw import execution
 
     if not isinstance(plan, Plan):
-        raise BadInput(f"plan is a {type(plan).__name__}: give what ph.schedule gave")
+        raise BadInput(f"plan is of type {type(plan).__name__}: give what ph.schedule gave")
     whole_number("steps", steps, least=1)
     launch = next((how for how in LAUNCHES if how == plan.launch), None)
     job = _job(plan, progress)
@@ -267,7 +269,7 @@ def parallel(net: nn.Module, plan: Plan, *, launch: Launch = "eager") -> Paralle
     from pararev_hw.execution import parallel as on_lanes
 
     if not isinstance(plan, Plan):
-        raise BadInput(f"plan is a {type(plan).__name__}: give what ph.schedule gave")
+        raise BadInput(f"plan is of type {type(plan).__name__}: give what ph.schedule gave")
     check_lanes(None, launch)
     return on_lanes(net, plan, launch=launch)
 

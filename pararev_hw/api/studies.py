@@ -277,7 +277,7 @@ def sweep(
     elif isinstance(spec, str | Path):
         asked = sweeps.load(Path(spec), bytes_of(memory_limit))
     else:
-        raise BadInput(f"spec is a {type(spec).__name__}: give a YAML file, or a mapping with the same keys")
+        raise BadInput(f"spec is of type {type(spec).__name__}: give a YAML file, or a mapping with the same keys")
     place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else Path(folder)
     result = sweeps.run(asked, place, fresh=fresh, processes=workers, cluster=cluster, progress=progress)
     return SweepRun(result, place)
