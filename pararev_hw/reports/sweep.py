@@ -14,7 +14,7 @@ from rich.text import Text
 
 from pararev_hw.atomic import write_files
 from pararev_hw.reports import sweep_phrasing, sweep_svg, units
-from pararev_hw.reports.page import Cell, Row, markup, render
+from pararev_hw.reports.page import Cell, Row, both_widths, markup, render
 from pararev_hw.reports.text import columns_of, plain_table
 from pararev_hw.types import PointExplanation, SweepPoint, SweepResult
 
@@ -139,9 +139,9 @@ def sweep_html(result: SweepResult) -> str:
         device=result.device,
         answer=sweep_phrasing.answer(result),
         tiles=_tiles(result),
-        pareto_svg=markup(sweep_svg.pareto_svg(result)),
-        parallel_svg=markup(sweep_svg.parallel_svg(result)),
-        sensitivity_svg=markup(sweep_svg.sensitivity_svg(result)),
+        pareto_svg=both_widths(sweep_svg.pareto_svg, result),
+        parallel_svg=both_widths(sweep_svg.parallel_svg, result),
+        sensitivity_svg=both_widths(sweep_svg.sensitivity_svg, result),
         compared=_compared(result),
         data=markup(json.dumps(_data(result), allow_nan=False).replace("<", "\\u003c")),
         heads=_heads(result),

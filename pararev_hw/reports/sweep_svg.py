@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pararev_hw.reports import svg, sweep_phrasing
 from pararev_hw.reports.axis import Axis
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
-TOP, PANEL, LEFT, GAP = 44.0, 380.0, 84.0, 96.0
+PANEL, LEFT, GAP, BELOW = 380.0, 84.0, 96.0, 100.0
+AXES_NARROW = 4  # axes of parallel coordinates beside each other on a narrow screen
 MOST_POINTS, MOST_FRONT = 1500, 600
 MOST_LINES, MOST_FRONT_LINES = 300, 120
 _BASE = "var(--ink, #1a1f26)"
 _ACCENT, _OTHER, _CHOSEN = "var(--phase-forward)", "var(--phase-other)", "var(--phase-recompute)"
 
 
-def pareto_svg(result: SweepResult) -> str:
+def pareto_svg(result: SweepResult, width: float = svg.WIDTH) -> str:
     """The first objective against the second, and against the third where there is one; the front stands out.
 
-    With one objective, that objective over the parameter that matters most to it.
+    With one objective, that objective over the parameter that matters most to it. Panels that have no room beside each
+    other stand one below the other.
     """
     first = result.objectives[0]
     if len(result.objectives) > 1:
@@ -28,13 +31,17 @@ def pareto_svg(result: SweepResult) -> str:
         shares = result.sensitivity.get(first.name, {})
         axes = sorted(result.parameters, key=lambda a: -(shares.get(a.name) or 0.0))[:1]
         pairs = [(a, first) for a in axes] or [(first, first)]
-    width = PANEL if len(pairs) == 2 else svg.WIDTH - LEFT - 40
-    parts = [_legend(result)]
+    legend, top = _legend(result, width)
+    side_by_side = len(pairs) == 2 and width >= svg.WIDTH
+    across = PANEL if side_by_side else width - LEFT - 40
+    parts, bottom = [legend], top
     for k, (x, y) in enumerate(pairs):
-        parts.append(_panel(result, x, y, LEFT + k * (PANEL + GAP), width))
+        left, top = (LEFT + k * (PANEL + GAP), top) if side_by_side else (LEFT, top + k * (PANEL + BELOW))
+        parts.append(_panel(result, x, y, left, top, across))
+        bottom = top + PANEL
     names = " and ".join(f"{sweep_phrasing.objective(y)} over {sweep_phrasing.objective(x)}" for x, y in pairs)
     label = f"{names} of {result.evaluated} configurations, {len(result.pareto)} on the Pareto front"
-    return svg.figure(TOP + PANEL + 64, label, parts, "pareto")
+    return svg.figure(bottom + 64, label, parts, "pareto", width)
 
 
 def _of(point: SweepPoint, axis: SweepAxis) -> Any:
@@ -45,23 +52,23 @@ def _base(result: SweepResult) -> tuple[SweepPoint, ...]:
     return () if result.base is None else (result.base,)
 
 
-def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, width: float) -> str:
+def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, top: float, width: float) -> str:
     front, others = _thinned(result.pareto, MOST_FRONT), _thinned(result.sample, MOST_POINTS)
     points = (*front, *others, sweep_phrasing.recommended(result), *_base(result))
     across = Axis.of([_of(p, x) for p in points], x.unit, 0.04)
     up = Axis.of([_of(p, y) for p in points], y.unit, 0.04)
-    bottom = TOP + PANEL
+    bottom = top + PANEL
     parts = []
     for share, label in across.ticks():
         at = left + share * width
-        parts.append(svg.element("line", x1=at, x2=at, y1=TOP, y2=bottom, class_="grid"))
+        parts.append(svg.element("line", x1=at, x2=at, y1=top, y2=bottom, class_="grid"))
         parts.append(svg.text(at, bottom + 18, label, "quiet mid"))
     for share, label in up.ticks():
         at = bottom - share * PANEL
         parts.append(svg.element("line", x1=left, x2=left + width, y1=at, y2=at, class_="grid"))
         parts.append(svg.text(left - 8, at + 4, label, "quiet end"))
     parts.append(svg.text(left + width / 2, bottom + 42, sweep_phrasing.objective(x), "strong mid"))
-    parts.append(svg.text(left, TOP - 10, sweep_phrasing.objective(y), "strong"))
+    parts.append(svg.text(left, top - 10, sweep_phrasing.objective(y), "strong"))
 
     def dot(p: SweepPoint, radius: float, colour: str, opacity: float) -> str:
         place = {"cx": left + across.share(_of(p, x)) * width, "cy": bottom - up.share(_of(p, y)) * PANEL}
@@ -93,21 +100,29 @@ def tooltip(result: SweepResult, p: SweepPoint) -> str:
     return f"{'base device' if p.row < 0 else f'row {p.row}'}: {values} ({named})"
 
 
-def _legend(result: SweepResult) -> str:
+def _legend(result: SweepResult, width: float) -> tuple[str, float]:
+    """The signs, in lines of this width, and where the picture may begin below them."""
     sampled = len(result.sample) > MOST_POINTS or result.evaluated - result.failed > len(result.sample) + len(
         result.pareto
     )
-    parts, at = [], LEFT
+    parts, at, y = [], LEFT if width >= svg.WIDTH else 12.0, 12.0
+    first = at
     for colour, words in (
         (_ACCENT, "Pareto front" + (", over all objectives" if len(result.objectives) > 2 else "")),
         (_CHOSEN, "recommended"),
         (_OTHER, "other configurations" + (" (a sample)" if sampled else "")),
         *(((_BASE, "base device"),) if result.base is not None else ()),
     ):
-        parts.append(svg.element("circle", cx=at + 6, cy=12, r=5, style=f"fill:{colour}"))
-        parts.append(svg.text(at + 16, 16, words))
+        if at > first and at + 16 + svg.text_width(words) > width:
+            at, y = first, y + 20
+        if colour == _BASE:  # a square, as in the picture
+            style = f"fill:none;stroke:{_BASE};stroke-width:2"
+            parts.append(svg.element("rect", x=at + 1, y=y - 5, width=10, height=10, style=style))
+        else:
+            parts.append(svg.element("circle", cx=at + 6, cy=y, r=5, style=f"fill:{colour}"))
+        parts.append(svg.text(at + 16, y + 4, words))
         at += 16 + svg.text_width(words) + 24
-    return "".join(parts)
+    return "".join(parts), y + 32
 
 
 def _thinned(points: Sequence[SweepPoint], most: int) -> list[SweepPoint]:
@@ -142,63 +157,101 @@ def place_on(point: SweepPoint, axis: SweepAxis, scale: Axis) -> float:
     return scale.share(_of(point, axis))
 
 
-def parallel_svg(result: SweepResult) -> str:
-    """Parallel coordinates: a line per configuration through all parameters and objectives."""
+def parallel_svg(result: SweepResult, width: float = svg.WIDTH) -> str:
+    """Parallel coordinates: a line per configuration through all parameters and objectives; on a narrow screen in
+    bands, each of which begins with the last axis of the one above."""
     axes, scales = parallel_axes(result)
     front, others = _lines(result)
-    top, height, left = 64.0, 300.0, 60.0
-    step = (svg.WIDTH - left - 80.0) / max(1, len(axes) - 1)
+    per_band = len(axes) if width >= svg.WIDTH else AXES_NARROW
+    bands = [range(k, min(k + per_band, len(axes))) for k in range(0, max(1, len(axes) - 1), max(1, per_band - 1))]
+    height = 300.0 if len(bands) == 1 else 220.0
+    left, each = (60.0 if width >= svg.WIDTH else 48.0), height + 88.0
+    step = (width - left - 80.0) / max(1, min(per_band, len(axes)) - 1)
+    parts = []
+    for n, band in enumerate(bands):
+        top = 64.0 + n * each
+        frame = _Band(tuple(band), left, step, top, height)
+        parts += [frame.line(result, p, axes, scales, _OTHER, 0.7, 0.25) for p in others]
+        parts += [frame.line(result, p, axes, scales, _ACCENT, 1.2, 0.55) for p in front]
+        if result.pareto:
+            parts.append(frame.line(result, sweep_phrasing.recommended(result), axes, scales, _CHOSEN, 3.0, 1.0))
+        if result.base is not None:
+            parts.append(frame.line(result, result.base, axes, scales, f"{_BASE};stroke-dasharray:6 4", 2.0, 0.9))
+        parts += [frame.axis(place, axes[k], scales[k], k) for place, k in enumerate(band)]
+    label = f"Parallel coordinates of {len(front)} configurations of the front and {len(others)} others"
+    return svg.figure(64.0 + len(bands) * each - 64.0, label, parts, "parallel", width)
 
-    def line(p: SweepPoint, colour: str, width: float, opacity: float) -> str:
+
+@dataclass(frozen=True, slots=True)
+class _Band:
+    """Axes of parallel coordinates beside each other: which, where the first stands, how far apart, and their ends."""
+
+    axes: tuple[int, ...]
+    left: float
+    step: float
+    top: float
+    height: float
+
+    def line(
+        self,
+        result: SweepResult,
+        p: SweepPoint,
+        axes: Sequence[SweepAxis],
+        scales: Sequence[Axis],
+        colour: str,
+        width: float,
+        opacity: float,
+    ) -> str:
+        """A configuration."""
         places = (
-            f"{svg.number(left + k * step)},{svg.number(top + height * (1 - s.share(_of(p, a))))}"
-            for k, (a, s) in enumerate(zip(axes, scales, strict=True))
+            f"{svg.number(self.left + n * self.step)},"
+            f"{svg.number(self.top + self.height * (1 - scales[k].share(_of(p, axes[k]))))}"
+            for n, k in enumerate(self.axes)
         )
         style = f"fill:none;stroke:{colour};stroke-width:{width:g};stroke-opacity:{opacity:g}"
         title = svg.title(tooltip(result, p))
         return svg.element("polyline", title, points=" ".join(places), style=style, data_task=f"row-{p.row}")
 
-    parts = [line(p, _OTHER, 0.7, 0.25) for p in others]
-    parts += [line(p, _ACCENT, 1.2, 0.55) for p in front]
-    if result.pareto:
-        parts.append(line(sweep_phrasing.recommended(result), _CHOSEN, 3.0, 1.0))
-    if result.base is not None:
-        parts.append(line(result.base, f"{_BASE};stroke-dasharray:6 4", 2.0, 0.9))
-    for k, (axis, scale) in enumerate(zip(axes, scales, strict=True)):
-        at = left + k * step
-        parts.append(svg.element("line", x1=at, x2=at, y1=top, y2=top + height, class_="rule"))
-        name = svg.shorten(sweep_phrasing.short(axis), max(60.0, 2 * step - 16))
-        place = "mid" if 0 < k < len(axes) - 1 else "end" if k else ""
-        end = at + 66 if k == len(axes) - 1 and k else at - 48 if not k else at
-        parts.append(
-            f"<g>{svg.title(axis.name)}{svg.text(end, top - 14 - 16 * (k % 2), name, f'strong {place}'.strip())}</g>"
-        )
+    def axis(self, n: int, axis: SweepAxis, scale: Axis, k: int) -> str:
+        """The n-th axis of the band, with its name, its ticks and the range that can be drawn on it."""
+        at, last = self.left + n * self.step, len(self.axes) - 1
+        name = svg.shorten(sweep_phrasing.short(axis), max(60.0, 2 * self.step - 16))
+        place = "mid" if 0 < n < last else "end" if n else ""
+        end = at + 66 if n == last and n else at - 48 if not n else at
+        height = self.top - 14 - 16 * (n % 2)
+        words = svg.text(end, height, name, f"strong {place}".strip())
         keys = f"range of {axis.name}: arrow keys move the upper end, with Shift the lower one, Escape clears"
         zone = {"class_": "zone", "data_axis": str(k), "tabindex": "0", "aria_label": keys}
-        parts.append(svg.element("rect", x=at - 10, y=top, width=20, height=height, **zone))
-        parts.append(svg.element("rect", class_="range", x=at, y=top, width=0, height=0))
+        parts = [
+            svg.element("line", x1=at, x2=at, y1=self.top, y2=self.top + self.height, class_="rule"),
+            f"<g>{svg.title(axis.name)}{words}</g>",
+            svg.element("rect", x=at - 10, y=self.top, width=20, height=self.height, **zone),
+            svg.element("rect", class_="range", x=at, y=self.top, width=0, height=0),
+        ]
         for share, label in scale.ticks():
-            shown = svg.shorten(label, max(34.0, step - 10), 11)
-            parts.append(svg.text(at + 5, top + height * (1 - share) + 4, shown, "small halo"))
-    label = f"Parallel coordinates of {len(front)} configurations of the front and {len(others)} others"
-    return svg.figure(top + height + 24, label, parts, "parallel")
+            shown = svg.shorten(label, max(34.0, self.step - 10), 11)
+            parts.append(svg.text(at + 5, self.top + self.height * (1 - share) + 4, shown, "small halo"))
+        return "".join(parts)
 
 
-def sensitivity_svg(result: SweepResult) -> str:
-    """A bar per parameter and objective: the share of the objective's variance that the parameter explains alone."""
+def sensitivity_svg(result: SweepResult, width: float = svg.WIDTH) -> str:
+    """A bar per parameter and objective: the share of the objective's variance that the parameter explains alone.
+    Objectives that have no room beside each other stand one below the other."""
     rows = sorted(
         result.parameters,
         key=lambda a: -max((f.get(a.name) or 0.0 for f in result.sensitivity.values()), default=0.0),
     )
-    left, row, top = 236.0, 24.0, 40.0
-    column = (svg.WIDTH - left - 16.0) / max(1, len(result.objectives))
+    wide = width >= svg.WIDTH
+    left, row, top = 236.0 if wide else 170.0, 24.0, 40.0
+    column = (width - left - 16.0) / (max(1, len(result.objectives)) if wide else 1)
+    each = top + row * len(rows) + 12
     parts = []
     for k, o in enumerate(result.objectives):
-        x = left + k * column
-        parts.append(svg.text(x, 24, svg.shorten(sweep_phrasing.objective(o), column - 12), "strong"))
+        x, above = (left + k * column, 0.0) if wide else (left, k * each)
+        parts.append(svg.text(x, above + 24, svg.shorten(sweep_phrasing.objective(o), column - 12), "strong"))
         room = column - 64.0
         for j, a in enumerate(rows):
-            share, y = result.sensitivity[o.name].get(a.name), top + j * row
+            share, y = result.sensitivity[o.name].get(a.name), above + top + j * row
             if share is None:
                 parts.append(svg.text(x, y + 14, "not known", "small quiet"))
                 continue
@@ -208,10 +261,10 @@ def sensitivity_svg(result: SweepResult) -> str:
             parts.append(
                 svg.text(x + room * share + 6, y + 15, f"{100 * share:.0f} %" if share >= 0.005 else "< 1 %", "small")
             )
-    for j, a in enumerate(rows):
-        name = svg.shorten(a.name, left - 20)
-        parts.append(f"<g>{svg.title(a.name)}{svg.text(left - 12, top + j * row + 15, name, 'end')}</g>")
+        for j, a in enumerate(rows if k == 0 or not wide else ()):
+            name = svg.shorten(a.name if wide else sweep_phrasing.short(a), left - 20)
+            parts.append(f"<g>{svg.title(a.name)}{svg.text(left - 12, above + top + j * row + 15, name, 'end')}</g>")
     label = (
         f"How much of the variance of {len(result.objectives)} objectives each of {len(rows)} parameters explains alone"
     )
-    return svg.figure(top + row * len(rows) + 12, label, parts, "sensitivity")
+    return svg.figure(each if wide else each * max(1, len(result.objectives)), label, parts, "sensitivity", width)
