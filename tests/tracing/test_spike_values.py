@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
@@ -153,6 +155,32 @@ def test_layout_and_loop_never_change_a_count() -> None:
             assert totals(graph)["sops"] == sum(expected.values())
     graph, _ = counted(Looped(), x, granularity="op")  # shared out over time steps, still whole
     assert totals(graph)["sops"] == sum(expected.values())
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(steps=st.integers(2, 5), batch=st.integers(1, 4), given_axes=st.booleans(), rate=st.floats(0.05, 0.9))
+def test_no_form_of_a_network_changes_its_counts(steps: int, batch: int, given_axes: bool, rate: float) -> None:
+    """Folded, looped and batch first, the axes given or declared by the layout: per sample and in all."""
+
+    class Steps(Looped):
+        def forward(self, x: Tensor) -> Tensor:
+            self.n1.v = self.n2.v = 0.0
+            return sum(self.fc(self.n2(self.c2(self.n1(self.c1(self.frame(x, t))))).flatten(1)) for t in range(steps))
+
+    class StepsOfSamples(Steps):
+        def frame(self, x: Tensor, t: int) -> Tensor:
+            return x[:, t]
+
+    x = (torch.rand(steps, batch, 2, 8, 8, generator=torch.Generator().manual_seed(steps)) < rate).float()
+    expected = by_brute_force(Folded(), x)
+    forms = ((Folded(), x, "TB"), (Steps(), x, "TB"), (StepsOfSamples(), x.transpose(0, 1).contiguous(), "BT"))
+    for net, inputs, layout in forms:
+        axes = {"batch": batch, "timesteps": steps} if given_axes and batch != steps else {}
+        graph = ph.trace(net, inputs, mode="infer", layout=layout, **axes)
+        assert (graph.batch, graph.timesteps) == (batch, steps)
+        assert graph.totals.sops == sum(expected.values())
+        assert graph.spikes is not None
+        assert {e.module: round(e.sops * batch) for e in graph.spikes.layers} == expected
 
 
 def test_accumulation_multiplies_and_inference_counts_the_forward_pass_alone() -> None:
