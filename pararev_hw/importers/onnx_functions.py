@@ -42,13 +42,13 @@ def _nodes_once_inlined(model: Any) -> int:
         return count
 
     def total(nodes: Any) -> int:
-        calls = Counter((n.domain, n.op_type) for n in _all_nodes(nodes))
+        calls = Counter((n.domain, n.op_type) for n in all_nodes(nodes))
         return sum(times * (size(key) if key in bodies else 1) for key, times in calls.items())
 
     return total(model.graph.node)
 
 
-def _all_nodes(nodes: Any) -> Iterator[Any]:
+def all_nodes(nodes: Any) -> Iterator[Any]:
     """Nodes, and those of the graphs in their attributes."""
     stack = [nodes]
     while stack:

@@ -27,7 +27,8 @@ from pararev_hw import limits
 from pararev_hw.atomic import real_path
 from pararev_hw.errors import BadFile, BadInput, PararevError
 from pararev_hw.importers.imported import Imported, next_float
-from pararev_hw.importers.onnx_functions import inline_functions, to_supported_version
+from pararev_hw.importers.onnx_control_flow import CONTROL_FLOW, ControlFlow
+from pararev_hw.importers.onnx_functions import all_nodes, inline_functions, to_supported_version
 from pararev_hw.importers.onnx_operators import ELEMENTWISE, MODAL, ROLES, lowering
 from pararev_hw.importers.onnx_quantization import fake_quantize
 from pararev_hw.importers.onnx_weights import constants_to_initializers, fill_absent_weights
@@ -144,11 +145,12 @@ def _check(file: Path, model: Any) -> None:
 
 
 def _refuse_unsupported(file: Path, model: Any) -> None:
-    missing = [n for n in model.graph.node if lowering(n.domain, n.op_type) is None]
+    nodes = [n for n in all_nodes(model.graph.node) if n.domain or n.op_type not in CONTROL_FLOW]
+    missing = [n for n in nodes if lowering(n.domain, n.op_type) is None]
     if missing:
         kinds = sorted({f"{n.domain}.{n.op_type}" if n.domain else n.op_type for n in missing})
         raise BadInput(
-            f"{file}: {len(missing)} of {len(model.graph.node)} nodes use operators that are not supported: "
+            f"{file}: {len(missing)} of {len(nodes)} nodes use operators that are not supported: "
             f"{', '.join(kinds)} (the first is node {_title(missing[0])}); trace the network's source instead"
         )
 
@@ -449,15 +451,36 @@ class _Import:
         graph = model.graph
         for proto in graph.initializer:
             self._initializer(proto)
-        cast = {n.input[0] for n in graph.node if n.op_type == "Cast" and self._to(n).is_floating_point}
-        for node in graph.node:
-            try:
-                self._node(node, fires=bool(node.output) and node.output[0] in cast)
-            except Exception as error:  # torch may raise anything for sizes that do not go together
-                raise BadInput(f"{file}: node {_title(node)} ({node.op_type}) {_reason(error, inputs)}") from error
+        self.flow = ControlFlow(self.constants.get, self.constants.__setitem__, self._initializer, self.opset)
+        self._nodes(graph.node)
         for name in self.outputs:
             if name not in self.metas and name not in self.constants and name not in self.weights:
                 raise BadFile(f"{file}: no node makes its output {name!r}")
+
+    def _nodes(self, nodes: Sequence[Any]) -> None:
+        cast = {n.input[0] for n in nodes if n.op_type == "Cast" and self._to(n).is_floating_point}
+        for node in nodes:
+            if node.op_type in CONTROL_FLOW and not node.domain:
+                self._control_flow(node)
+                continue
+            try:
+                self._node(node, fires=bool(node.output) and node.output[0] in cast)
+            except Exception as error:  # torch may raise anything for sizes that do not go together
+                raise self._fault(node, error) from error
+
+    def _control_flow(self, node: Any) -> None:
+        turns = self.flow.written_out(node)
+        while True:
+            try:
+                turn = next(turns, None)
+            except Exception as error:  # a body whose values do not go together with the node's
+                raise self._fault(node, error) from error
+            if turn is None:
+                return
+            self._nodes(turn)
+
+    def _fault(self, node: Any, error: Exception) -> BadInput:
+        return BadInput(f"{self.file}: node {_title(node)} ({node.op_type}) {_reason(error, self.inputs)}")
 
     def like(self, name: str) -> Tensor:
         """A tensor of that value's shape and type."""

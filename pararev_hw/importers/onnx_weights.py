@@ -26,9 +26,13 @@ _WEIGHT_INPUTS: Mapping[str, tuple[int, ...] | None] = {
 
 
 def constants_to_initializers(model: Any, limit_bytes: int) -> None:
-    """Move weights that stand in nodes to the initializers, in place."""
+    """Move weights that stand in nodes to the initializers, in place, also in the bodies of loops and branches."""
+    _to_initializers(model.graph, limit_bytes)
 
-    graph = model.graph
+
+def _to_initializers(graph: Any, limit_bytes: int) -> None:
+    for body in [a.g for node in graph.node for a in node.attribute if a.g.node]:
+        _to_initializers(body, limit_bytes)
     wanted = _weight_names(graph)
     values = {t.name: t for t in graph.initializer}
     rest, total = [], 0
