@@ -438,18 +438,16 @@ def _stranger(name: str, mode: Literal["train", "infer"], dtype: str, width: flo
 def _step(c: Campaign, trial: Trial) -> Record:
     with energy_counter(c.device) as counter:
         silent = counter if isinstance(counter, str) else None  # why the board's energy is not there
-        measured, samples = measure_trial(
-            trial, c.device, c.size(2.0, 0.2), None if isinstance(counter, str) else counter, 1, 0
-        )
+        measured = measure_trial(trial, c.device, c.size(2.0, 0.2), None if isinstance(counter, str) else counter, 1, 0)
     network = Path(trial.network).name  # of a stranger: its file and name, wherever the checkout lies
     return {
         "trial": asdict(replace(trial, network=network)),
-        "latency_s": measured.latency_s,
-        "peak_bytes": measured.peak_bytes,
-        "energy_j": measured.energy_j,
+        "latency_s": measured.cost.latency_s,
+        "peak_bytes": measured.cost.peak_bytes,
+        "energy_j": measured.cost.energy_j,
         "no_energy": silent,
-        "samples_s": list(samples),
-        "quartiles_s": [spread(samples).low, spread(samples).high],
+        "samples_s": list(measured.seconds),
+        "quartiles_s": [spread(measured.seconds).low, spread(measured.seconds).high],
     }  # fmt: skip
 
 

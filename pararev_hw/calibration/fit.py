@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,7 @@ from pararev_hw.types import Estimate, Fit, OpSample
 Key = tuple[str, str]
 _FEWEST = 4  # samples without which a group has no fit
 _PER_COEFFICIENT = 2  # samples of a group below which its coefficients are those of its kind, at the group's level
+_DEAREST_S_PER_BYTE = 2e-9  # small ops alone do not tell what bytes cost: no machine moves them as slowly as that
 _OUTLIER = 0.15  # a logarithm: residuals beyond it count less and less
 
 
@@ -96,7 +98,12 @@ def _at_level(kind: Mapping[str, Estimate], table: DesignMatrix, taken_s: Floats
     """What the terms cost the kind, times the median factor by which the group's samples take longer."""
     predicted_s = table.seconds(kind)
     level = float(np.exp(np.median(np.log(taken_s / np.maximum(predicted_s, 1e-9)))))
-    return {name: Estimate(level * kind[name].value) for name in table.names if name in kind}
+    return {name: Estimate(min(level * kind[name].value, _most(name))) for name in table.names if name in kind}
+
+
+def _most(name: str) -> float:
+    """The largest value of a coefficient that a machine may have."""
+    return _DEAREST_S_PER_BYTE if name.endswith("_s_per_byte") else math.inf
 
 
 def fitted_coefficients(table: DesignMatrix, taken_s: Floats) -> Mapping[str, Estimate]:
@@ -109,11 +116,13 @@ def fitted_coefficients(table: DesignMatrix, taken_s: Floats) -> Mapping[str, Es
     size = scaled.max(0)
     used = np.flatnonzero(size > 0)
     columns = scaled[:, used] / size[used]
+    most = np.array([_most(table.names[k]) for k in used])
+    most = np.maximum(most * size[used], 2e-6)
     start, _ = nnls(columns, np.ones(len(taken_s)), maxiter=200 * columns.shape[1])
     solution = least_squares(
         lambda c: np.log(np.maximum(columns @ c, 1e-6)),
-        np.maximum(start, 1e-6),
-        bounds=(0.0, np.inf),
+        np.clip(start, 1e-6, 0.99 * most),
+        bounds=(0.0, most),
         loss="soft_l1",
         f_scale=_OUTLIER,
         max_nfev=200,

@@ -12,6 +12,7 @@ import torch
 from pararev_hw.calibration.cases import Case
 from pararev_hw.calibration.failures import DeviceLost, failure
 from pararev_hw.calibration.suite import SEED, SuiteEntry, in_turn
+from pararev_hw.costmodels.calibrated.features import family
 from pararev_hw.measurement import Clock, Timing, measure
 from pararev_hw.types import OpSample
 
@@ -46,9 +47,14 @@ class Missed:
 
 
 def measured_ops(
-    entries: Sequence[SuiteEntry], device: str, clock: Clock, until: Callable[[], bool], effort: Effort = THOROUGH
+    entries: Sequence[SuiteEntry],
+    device: str,
+    clock_of: Callable[[str], Clock],
+    until: Callable[[], bool],
+    effort: Effort = THOROUGH,
 ) -> Iterator[OpSample | Missed]:
-    """Samples of the suite's cases in turn, while `until` does not say that the time is over. Where it is short, a
+    """Samples of the suite's cases in turn, while `until` does not say that the time is over, each by the clock of its
+    kind. Where it is short, a
     BRIEF effort tells more: more shapes, each less well known.
 
     A case that raises is missed and the rest go on; DeviceLost is raised where the device itself is gone.
@@ -79,7 +85,7 @@ def measured_ops(
             is_cold_too = cases_of[entry.name] % effort.cold_every == 0
             cases_of[entry.name] += 1
             run = case.call(device, generator)
-            yield from _measured(case, held_out, run, clock, flush if is_cold_too else None, effort)
+            yield from _measured(case, held_out, run, clock_of, flush if is_cold_too else None, effort)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
             reason = failure(error)
@@ -93,12 +99,13 @@ def _measured(
     case: Case,
     held_out: bool,
     run: Callable[[], object],
-    clock: Clock,
+    clock_of: Callable[[str], Clock],
     flush: Callable[[], object] | None,
     effort: Effort,
 ) -> Iterator[OpSample]:
     """Samples of an op with its data in the caches, and beyond them where `flush` empties them."""
     kind = case.op_type()
+    clock = clock_of(family(kind))
     with torch.no_grad():
         timings = [(False, measure(run, clock, limit_s=effort.warm_s, most_s=MOST_S))]
         if flush is not None and kind.kind not in _UNTOUCHED and timings[0][1].min_s < _SLOW_S:

@@ -16,20 +16,22 @@ from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import BRIEF, THOROUGH, Budget, Effort, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
+from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, entries
+from pararev_hw.costmodels.calibrated.pace_response import exponent, fitted_exponents
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
 from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
 from pararev_hw.measurement.environment import environment
-from pararev_hw.measurement.pace import PACE, PacedClock
+from pararev_hw.measurement.pace import PACE, PacedClock, typical_pace_s
 from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 
 DEVICES = ("cpu", "cuda")
 LEAST_MINUTES = 0.02
 SHORT_MINUTES = 8.0  # below which not all ops of the suite could be measured at length
 _LITTLE_S, _LEAST_S = 120.0, 30.0  # below which measuring Python's own time may not take long, and takes none
-_STEPS_SHARE, _PAIRS_SHARE = 0.2, 0.05  # of the time; the ops have the rest
+_REPLAYS_SHARE, _STEPS_SHARE, _PAIRS_SHARE = 0.6, 0.15, 0.03  # of the time; ops measured alone have the rest
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
 
 Progress = Callable[[str], None]
@@ -104,19 +106,27 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
         with _missing_on_error(measured, "Python beside ops"):
             beside = loop_overheads(FEW_RUNS if budget.left_s < _LITTLE_S else RUNS)
             measured.overheads = {**measured.overheads, **beside}
-            clock = PacedClock(beside[PACE].value)
+            clock = PacedClock(beside[PACE].value)  # until it is known how kinds of ops slow down
     elif device == "cpu":
         measured.missed.append(Missed("Python beside ops", "the time was too short"))
     with _missing_on_error(measured, "matmul peaks"):
         measured.curves |= host_overheads.matmul_peaks(device, clock)
 
-    part = 1.0 - _STEPS_SHARE - _PAIRS_SHARE
-    ended = budget.share(part)
+    rest = 1.0
+    if device == "cpu":
+        yield from _replaying(measured, budget.share(_REPLAYS_SHARE))
+        rest -= _REPLAYS_SHARE
+    pace = measured.overheads.get(PACE)
+
+    def clock_of(kind: str) -> Clock:
+        return clock if pace is None else PacedClock(pace.value, exponent(measured.overheads, kind))
+
+    ended = budget.share((rest - _STEPS_SHARE - _PAIRS_SHARE) / rest)
     todo = entries(device)
     cases = sum(e.count for e in todo)
     last: OpSample | None = None
     seen = 0
-    for sample in measured_ops(todo, device, clock, ended, effort):
+    for sample in measured_ops(todo, device, clock_of, ended, effort):
         if isinstance(sample, Missed):
             measured.missed.append(sample)
         else:
@@ -135,7 +145,6 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
     which = held_in.CUDA if device == "cuda" else held_in.CPU
     ended = budget.share(1.0)
     limit_s = min(STEP_LIMIT_S, budget.left_s / len(which))
-    pace = measured.overheads.get(PACE)
     for step in measured_steps(which, device, SEED, ended, limit_s, None if pace is None else pace.value):
         if isinstance(step, Missed):
             measured.missed.append(step)
@@ -149,6 +158,34 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
         with _missing_on_error(measured, "energy"):
             for power in measured_power():
                 (measured.missed if isinstance(power, Missed) else measured.power).append(power)  # type: ignore[arg-type]
+
+
+def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
+    """Measure ops in their place in steps of drawn networks, as many as the time holds."""
+    if PACE not in measured.overheads:
+        measured.overheads = {**measured.overheads, PACE: Estimate(typical_pace_s())}
+    replayed: list[Replayed] = []
+    try:
+        for one in replayed_networks(measured.overheads[PACE].value, until):
+            if isinstance(one, Missed):
+                measured.missed.append(one)
+            else:
+                replayed.append(one)
+                yield f"replayed {one.network.name} to time its {len(one.graph.ops)} operations"
+    finally:
+        exponents = fitted_exponents((one.by_kind(), one.slowness) for one in replayed)
+        measured.overheads = {**measured.overheads, **exponents}
+        measured.samples += op_samples(replayed, measured.overheads, cache_capacities(measured))
+
+
+def cache_capacities(measured: Measured) -> tuple[float, float]:
+    """Bytes of the second-level and of the last cache, usual ones where they could not be measured."""
+    names = ("l2_capacity_bytes", "last_capacity_bytes")
+    usual = _CACHES[measured.device]
+    l2, last = (
+        measured.overheads[n].value if n in measured.overheads else float(b) for n, b in zip(names, usual, strict=True)
+    )
+    return l2, last
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from pararev_hw.calibration.ops import Missed, rounded
 from pararev_hw.calibration.subprocess_steps import Timed, timed_here, timed_in_subprocess
 from pararev_hw.costmodels.allocator.workspace import LibraryRule, rule_of
 from pararev_hw.costmodels.calibrated import op_times
+from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
@@ -23,6 +25,7 @@ STEP_LIMIT_S = 4.0
 _USUAL_S = 3e-6  # of a correction per op
 _WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and what was measured already
 _OUTLIER = 0.05
+_SETTLED_BYTES = 2 * MMAP_BYTES  # M_TRIM_THRESHOLD, twice the largest block that was ever let go: mallopt(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +136,15 @@ def corrections(
 
 
 def kept_bytes(seen: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
-    """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen."""
+    """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen; of
+    several that explain them alike, what glibc keeps once a large block was let go."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
     def misfit(threshold_bytes: float) -> float:
         predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule).sum()) for s in seen)
         return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(predicted_bytes, seen, strict=True))
 
-    return Estimate(float(min(candidates, key=misfit)))
+    return Estimate(float(min(candidates, key=lambda b: (misfit(b), abs(math.log(b / _SETTLED_BYTES))))))
 
 
 def _host_s(graph: BlockGraph, profile: Profile) -> float:

@@ -95,6 +95,26 @@ def replay_times(
     return ReplayTimes(np.quantile(samples, QUANTILE, axis=0), other_s, step, _spread(samples))
 
 
+def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats]:
+    """Seconds of each op in place, [replays, ops], and of a fixed piece of Python around each replay, [replays].
+
+    Raises as `replay_times` does.
+    """
+    program = _program(graph)
+    _check_room(graph)
+    rows: list[Floats] = []
+    with computing_threads(1), collector_at_rest():
+        stamps = _Stamps(len(graph.ops))
+        step = bind(_one_task(graph), program, drawn_state(program), ((0,),), stamp=stamps)
+        _run(step)
+        paces = [pace_s()]
+        for _ in range(replays):
+            rows.append(stamps.of(lambda: _run(step)))
+            paces.append(pace_s())
+    around = np.array(paces)
+    return np.array(rows), (around[1:] + around[:-1]) / 2
+
+
 def _spread(samples: Floats) -> Floats:
     """Half the interquartile range of the samples (rows) over their median."""
     low, mid, high = np.quantile(samples, (0.25, 0.5, 0.75), axis=0)

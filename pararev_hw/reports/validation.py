@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -66,6 +67,7 @@ def _case(c: ValidationCase) -> dict[str, Any]:
         "samples_s": list(c.samples_s),
         "failed": c.failed,
         "expected_error": c.expected_error,
+        "slowness": c.slowness,
         "by_kind": [asdict(e) for e in c.by_kind],
         "worst_ops": [asdict(e) for e in c.worst_ops],
         "by_module": [asdict(e) for e in c.by_module],
@@ -78,6 +80,9 @@ def _cost(cost: StepCost | None) -> dict[str, Any] | None:
 
 def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
     return None if accuracy is None else asdict(accuracy)
+
+
+_NOTABLY = 1.2
 
 
 def validation_answer(validation: Validation) -> str:
@@ -99,7 +104,19 @@ def validation_answer(validation: Validation) -> str:
     sentence = ", ".join(clauses[:-1]) + (" and " if len(clauses) > 1 else "") + clauses[-1]
     others = [f"{name} is {units.percent(a.mape)} off" for name, a in validation.baselines.items()]
     compared = f" On the same steps {' and '.join(others)}." if others else ""
-    return f"{sentence}.{compared}{rest}"
+    return f"{sentence}.{compared}{_slower(validation)}{rest}"
+
+
+def _slower(validation: Validation) -> str:
+    """How slow the machine was meanwhile, where it notably was."""
+    slowness = [c.slowness for c in validation.cases if c.slowness is not None]
+    middle = statistics.median(slowness) if slowness else 1.0
+    if 1 / _NOTABLY < middle < _NOTABLY:
+        return ""
+    return (
+        f" Meanwhile the machine took {middle:.2g} times as long for the same Python as when it was calibrated, "
+        "a busy neighbour or another clock: the predictions are for that speed."
+    )
 
 
 def _ranking(accuracy: Accuracy) -> str:

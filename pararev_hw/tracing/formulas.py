@@ -61,7 +61,22 @@ _ELEMENTWISE: Mapping[str, int] = {
     "gelu": 8,
     "gelu_backward": 12,
     "softplus": 3,
+    "softplus_backward": 4,
+    "log_sigmoid_forward": 5,
+    "log_sigmoid_backward": 5,
+    "mish": 6,
+    "mish_backward": 10,
+    "elu": 3,
+    "elu_backward": 4,
+    "hardswish": 4,
+    "hardswish_backward": 5,
+    "hardsigmoid": 4,
+    "hardsigmoid_backward": 2,
     "hardtanh": 2,
+    "_prelu_kernel": 2,
+    "_prelu_kernel_backward": 3,
+    "rrelu_with_noise_backward": 2,
+    "floor_divide": 2,
     "clamp": 2,
     "threshold_backward": 1,
     "native_dropout": 3,
@@ -70,7 +85,27 @@ _ELEMENTWISE: Mapping[str, int] = {
     "glu_backward": 8,
 }
 _POINTWISE_UNTAGGED = frozenset(
-    {"masked_fill", "where", "threshold_backward", "hardtanh_backward", "leaky_relu_backward", "complex", "polar"}
+    {
+        *(
+            "masked_fill",
+            "where",
+            "complex",
+            "polar",
+            "floor_divide",
+            "hardswish",
+            "_prelu_kernel",
+            "log_sigmoid_forward",
+        ),
+        *("threshold_backward", "hardtanh_backward", "leaky_relu_backward", "hardswish_backward", "elu_backward"),
+        *(
+            "hardsigmoid_backward",
+            "softplus_backward",
+            "log_sigmoid_backward",
+            "mish_backward",
+            "_prelu_kernel_backward",
+        ),
+        *("softshrink_backward", "hardshrink_backward", "rrelu_with_noise_backward"),
+    }
 )
 
 _WORD_BITS = 64
@@ -142,6 +177,12 @@ _PER_OUTPUT: Mapping[str, tuple[str, int]] = {
     "nll_loss2d_backward": ("loss", 1),
     "mse_loss": ("loss", 3),
     "mse_loss_backward": ("loss", 3),
+    "smooth_l1_loss": ("loss", 5),
+    "smooth_l1_loss_backward": ("loss", 5),
+    "huber_loss": ("loss", 5),
+    "huber_loss_backward": ("loss", 5),
+    "soft_margin_loss": ("loss", 5),
+    "soft_margin_loss_backward": ("loss", 5),
 }
 # Window operations: one operation per element of the window, per output element (backward: per gradient element).
 _POOLS = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"})

@@ -54,6 +54,7 @@ class ValidationCase:
     samples_s: tuple[float, ...] = ()
     failed: str | None = None
     expected_error: float | None = None  # of the time, as it was predicted: half of the 90 % interval
+    slowness: float | None = None  # of Python meanwhile, over when the profile was made; the prediction is for it
     by_kind: tuple[OpError, ...] = ()  # of the user's own targets: where the error comes from
     worst_ops: tuple[OpError, ...] = ()
     by_module: tuple[OpError, ...] = ()

@@ -6,11 +6,13 @@ flops      flops x one constant, the median of seconds / flops over the whole st
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 
 from pararev_hw import pipeline, target_graph
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
 from pararev_hw.defaults import default_optimizer
+from pararev_hw.measurement.pace import PACE
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Profile, StepCost
 from pararev_hw.validation.statistics import fitted_constant
 from pararev_hw.validation.suite import Trial
@@ -45,6 +47,14 @@ def predicted(graph: BlockGraph, profile: Profile, launch: str) -> StepCost:
     prediction = _sequential(graph, profile, launch)
     energy_j = prediction.energy_j.get("total") if profile.kind == "gpu" else None
     return StepCost(prediction.latency_s, peak_bytes(graph, profile), energy_j)
+
+
+def slowness_since(profile: Profile, paces_s: Sequence[float]) -> float | None:
+    """How many times as long as when the profile was made a fixed piece of Python takes now; None where that is not
+    known."""
+    if not paces_s or PACE not in profile.host:
+        return None
+    return statistics.median(paces_s) / profile.host[PACE].value
 
 
 def peak_bytes(graph: BlockGraph, profile: Profile) -> int:

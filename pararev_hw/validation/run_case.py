@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 
 from pararev_hw import models, pipeline
+from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.errors import Infeasible, first_line
 from pararev_hw.importers.targets import Options, resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
 from pararev_hw.measurement.energy import Counter, energy_j
 from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.measurement.pace import PaceLog
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Profile, StepCost, ValidationCase
 from pararev_hw.validation.memory import cuda_bytes_before, peak_bytes
-from pararev_hw.validation.predicting import baselines, flops_of, optimizer_of, predicted, traced
+from pararev_hw.validation.predicting import baselines, flops_of, optimizer_of, predicted, slowness_since, traced
 from pararev_hw.validation.stepping import check_finite, real_step, replayed
 from pararev_hw.validation.suite import HeldOut, Trial
 
 _MIN_STEPS = 11
 
-Run = Callable[[Trial, BlockGraph], tuple[StepCost, tuple[float, ...]]]
+
+@dataclass(frozen=True, slots=True)
+class MeasuredTrial:
+    """Median time, peak memory and energy of a trial's step; the time of every step; and what a fixed piece of Python
+    took before each, which tells how fast the machine was."""
+
+    cost: StepCost
+    seconds: tuple[float, ...] = ()
+    paces_s: tuple[float, ...] = ()
+
+
+Run = Callable[[Trial, BlockGraph], MeasuredTrial]
 
 
 def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> ValidationCase:
@@ -30,18 +44,17 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
     that failed. Raises Infeasible where the prediction says that the memory does not hold it: then it is not tried.
     """
     graph = traced(trial, profile.kind)
-    prediction = predicted(graph, profile, trial.launch)
-    simpler = baselines(graph, profile, trial.launch)
-    expected = pipeline.plan(graph, profile, "sequential", launch=trial.launch).expected_error
-    _check_room(prediction.peak_bytes, profile)
-    measured: StepCost | None = None
-    seconds: tuple[float, ...] = ()
+    _check_room(predicted(graph, profile, trial.launch).peak_bytes, profile)
+    measured: MeasuredTrial | None = None
     failed: str | None = None
     try:
-        measured, seconds = run(trial, graph)
+        measured = run(trial, graph)
     except Exception as error:
         # whatever a network raises while it really runs is this case's result, and no other's
         failed = _reason(error)
+    slowness = None if measured is None else slowness_since(profile, measured.paces_s)
+    at = profile if slowness is None else slowed(profile, slowness)
+    expected = pipeline.plan(graph, at, "sequential", launch=trial.launch).expected_error
     return ValidationCase(
         name=trial.name,
         network=trial.network,
@@ -53,19 +66,20 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         timesteps=trial.timesteps or 1,
         width=trial.width,
         flops=flops_of(graph),
-        predicted=prediction,
-        measured=measured,
-        baselines=simpler,
-        samples_s=seconds,
+        predicted=predicted(graph, at, trial.launch),
+        measured=None if measured is None else measured.cost,
+        baselines=baselines(graph, profile, trial.launch),
+        samples_s=() if measured is None else measured.seconds,
         failed=failed,
         expected_error=None if expected is None else expected.latency,
+        slowness=slowness,
     )
 
 
 def runner(profile: Profile, device: str, limit_s: float, counter: Counter | None, seed: int = 0) -> Run:
     """What really runs a trial on that torch device, for about `limit_s` seconds each."""
 
-    def run(trial: Trial, graph: BlockGraph) -> tuple[StepCost, tuple[float, ...]]:
+    def run(trial: Trial, graph: BlockGraph) -> MeasuredTrial:
         with computing_threads(profile.environment.threads):
             try:
                 return measure_trial(trial, device, limit_s, counter, profile.environment.threads, seed)
@@ -79,8 +93,8 @@ def runner(profile: Profile, device: str, limit_s: float, counter: Counter | Non
 
 def measure_trial(
     trial: Trial, device: str, limit_s: float, counter: Counter | None, threads: int, seed: int
-) -> tuple[StepCost, tuple[float, ...]]:
-    """Median time, peak memory and energy of the trial's step, and the time of every step. Raises what it raises."""
+) -> MeasuredTrial:
+    """The trial's step, run for about `limit_s`. Raises what it raises."""
     before = cuda_bytes_before() if device == "cuda" else 0
     options = Options(batch=trial.batch, timesteps=trial.timesteps, width=trial.width, seed=seed)
     target = resolve(trial.network, options)
@@ -98,10 +112,12 @@ def measure_trial(
     step.run()  # the optimizer's state and the libraries' plans exist from here on
     peak = peak_bytes(step, device, before)
     timed = replayed(step) if trial.launch == "graph" else step
-    timing = measure_step(timed.run, step_clock(device, threads), limit_s=limit_s, min_steps=_MIN_STEPS)
+    clock = PaceLog(step_clock(device, threads)) if device == "cpu" else step_clock(device, threads)
+    timing = measure_step(timed.run, clock, limit_s=limit_s, min_steps=_MIN_STEPS)
     joules = None if counter is None else energy_j(timed.run, timing.median_s, counter)
     check_finite(timed.run(), len(timing.seconds) + 3)
-    return StepCost(timing.median_s, peak, joules), timing.seconds
+    paces_s = tuple(clock.paces_s) if isinstance(clock, PaceLog) else ()
+    return MeasuredTrial(StepCost(timing.median_s, peak, joules), timing.seconds, paces_s)
 
 
 def _check_room(peak: int, profile: Profile) -> None:

@@ -7,7 +7,7 @@ import gc
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
@@ -31,6 +32,7 @@ from pararev_hw.measurement import (
     step_clock,
 )
 from pararev_hw.measurement.environment import available_bytes, environment
+from pararev_hw.measurement.pace import PaceLog
 from pararev_hw.reports import units
 from pararev_hw.torch_private import buffers_of
 from pararev_hw.tracing.model_state import state_preserved
@@ -46,7 +48,7 @@ from pararev_hw.types import (
 )
 from pararev_hw.types.device import Device
 from pararev_hw.validation.memory import peak_bytes
-from pararev_hw.validation.predicting import flops_of
+from pararev_hw.validation.predicting import flops_of, slowness_since
 from pararev_hw.validation.stepping import RealStep, check_finite
 from pararev_hw.validation.validation import summary
 
@@ -136,6 +138,11 @@ def _case(
     steps = _RealSteps(job)
     if measure is not None:
         at = measure(graph, hardware, limit_s, steps.take_one)
+    slowness: float | None = None
+    if isinstance(at, Profile):
+        steps.take(limit_s)
+        slowness = slowness_since(at, steps.paces_s)
+        at = at if slowness is None else slowed(at, slowness)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
@@ -155,6 +162,7 @@ def _case(
         baselines={} if quick is None else {"roofline": quick},
         failed="it was not run",
         expected_error=None if prediction.expected_error is None else prediction.expected_error.latency,
+        slowness=slowness,
     )
     try:
         measured, calls_s = steps.measured(limit_s)
@@ -198,15 +206,28 @@ class _RealSteps:
         self._step: RealStep | None = None
         self._raises = False
         self.seconds: list[float] = []
+        self.paces_s: list[float] = []
 
     def take_one(self) -> None:
         """Times one more step, in turns with what else is measured. A step that raises is not taken again: `measured`
         tells of it."""
         if self._raises:
             return
-        try:
+        with self._any_failure():
             _, busy_s = step_clock("cpu")(self._warm().run, 1)
             self.seconds.append(busy_s)
+
+    def take(self, limit_s: float) -> None:
+        """Times steps for about `limit_s`."""
+        with self._any_failure(), computing_threads(1):
+            clock = PaceLog(step_clock("cpu"))
+            self.seconds = [*measure_step(self._warm().run, clock, limit_s=limit_s).seconds]
+            self.paces_s = clock.paces_s
+
+    @contextlib.contextmanager
+    def _any_failure(self) -> Iterator[None]:
+        try:
+            yield
         except Infeasible:
             raise
         except Exception:

@@ -47,6 +47,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "loop_overheads", lambda _: BESIDE)
     monkeypatch.setattr(session, "BRIEF", ops.Effort(0.002, 0.002, 3))
     monkeypatch.setattr(session, "measured_pairs", lambda *_: iter(()))
+    monkeypatch.setattr(session, "replayed_networks", lambda *_: iter(()))
     monkeypatch.setattr(steps, "timed_in_subprocess", here)
     monkeypatch.setattr(held_in, "CPU", (HeldIn("plain", "infer", "float32", 0.0625, 1, 2),))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -219,11 +218,14 @@ def test_a_shared_storage_counts_once() -> None:
 
 def test_a_tiny_network_is_really_measured() -> None:
     profile = cpu_profile()
-    found, seconds = run_case.runner(profile, "cpu", 0.5, None)(TINY, traced(TINY, "cpu"))
-    assert found.latency_s == sorted(seconds)[len(seconds) // 2] > 0
-    assert len(seconds) >= 3
-    assert found.energy_j is None
-    assert found.peak_bytes == pytest.approx(predicted(traced(TINY, "cpu"), profile, "eager").peak_bytes, rel=0.02)
+    measured = run_case.runner(profile, "cpu", 0.5, None)(TINY, traced(TINY, "cpu"))
+    seconds = measured.seconds
+    assert measured.cost.latency_s == sorted(seconds)[len(seconds) // 2] > 0
+    assert len(seconds) >= 3 and len(measured.paces_s) >= len(seconds)
+    assert measured.cost.energy_j is None
+    assert measured.cost.peak_bytes == pytest.approx(
+        predicted(traced(TINY, "cpu"), profile, "eager").peak_bytes, rel=0.02
+    )
 
 
 # ---- predictions
@@ -253,16 +255,16 @@ def planned(*trials: Trial) -> validation.Plan:
     return validation.Plan("quick", tuple((t, "network") for t in trials), ("before: said so",))
 
 
-def answering(*answers: object) -> Callable[[Trial, BlockGraph], tuple[StepCost, tuple[float, ...]]]:
+def answering(*answers: object) -> run_case.Run:
     """A run that gives these one after another; exceptions are raised."""
     waiting = list(answers)
 
-    def run(trial: Trial, graph: BlockGraph) -> tuple[StepCost, tuple[float, ...]]:
+    def run(trial: Trial, graph: BlockGraph) -> run_case.MeasuredTrial:
         answer = waiting.pop(0)
         if isinstance(answer, BaseException):
             raise answer
         assert isinstance(answer, float)
-        return StepCost(answer, 1000), (answer,)
+        return run_case.MeasuredTrial(StepCost(answer, 1000), (answer,))
 
     return run
 
@@ -271,8 +273,8 @@ def test_a_gpu_profile_predicts_both_ways_to_launch_and_energy_without_a_gpu() -
     base = cpu_profile()
     gpu = replace(base, device=load_device("h200"), environment=replace(base.environment, device="NVIDIA H200"))
 
-    def run(trial: Trial, graph: BlockGraph) -> tuple[StepCost, tuple[float, ...]]:
-        return StepCost(0.1, 1 << 20, 2.0), (0.1,)
+    def run(trial: Trial, graph: BlockGraph) -> run_case.MeasuredTrial:
+        return run_case.MeasuredTrial(StepCost(0.1, 1 << 20, 2.0), (0.1,))
 
     both = planned(TINY, replace(TINY, launch="graph"))
     found = judge(gpu, both, run)
@@ -391,7 +393,7 @@ def test_a_replayed_step_trains_as_the_eager_one_does() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_tiny_network_is_really_measured_on_a_gpu(launch: Any, dtype: str) -> None:
     trial = replace(TINY, launch=launch, dtype=dtype, batch=4)
-    found, seconds = run_case.measure_trial(trial, "cuda", 1.0, None, 1, 0)
-    assert 0 < found.latency_s < 10
-    assert len(seconds) >= 3
-    assert found.peak_bytes > 0
+    measured = run_case.measure_trial(trial, "cuda", 1.0, None, 1, 0)
+    assert 0 < measured.cost.latency_s < 10
+    assert len(measured.seconds) >= 3
+    assert measured.cost.peak_bytes > 0

@@ -14,6 +14,7 @@ from pararev_hw.devices.profiles import profile_to_json
 from pararev_hw.types import BlockGraph, Profile, StepCost
 from pararev_hw.validation import suite as suites
 from pararev_hw.validation import validation
+from pararev_hw.validation.run_case import MeasuredTrial
 from pararev_hw.validation.suite import Trial
 from tests.helpers.command_line import run
 from tests.helpers.json_schema import schema, wrong
@@ -63,10 +64,10 @@ def test_outside_its_tolerance_it_ends_with_status_one(tiny: Path) -> None:
 
 def test_interrupted_it_keeps_what_had_ended(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def runner(*_: object) -> object:
-        def once(trial: Trial, graph: BlockGraph) -> tuple[StepCost, tuple[float, ...]]:
+        def once(trial: Trial, graph: BlockGraph) -> MeasuredTrial:
             if trial.network == "revsresnet21":
                 raise KeyboardInterrupt
-            return StepCost(0.1, 1000), (0.1,)
+            return MeasuredTrial(StepCost(0.1, 1000), (0.1,))
 
         return once
 

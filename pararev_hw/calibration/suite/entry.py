@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pararev_hw.calibration.cases import Case
 from pararev_hw.types import Hole
@@ -20,6 +21,7 @@ USUAL, FEW, MANY = 25, 10, 160  # cases of an entry: what the zoo runs, what oth
 
 X, Y, Z = Hole(0), Hole(1), Hole(2)
 Shape = tuple[int, ...]
+Option = TypeVar("Option")
 
 
 class Draw:
@@ -34,6 +36,9 @@ class Draw:
         if value > 16 and self._random.random() < 0.5:
             value = min(high, 16 * round(value / 16))
         return max(low, value)
+
+    def option(self, options: Sequence[Option]) -> Option:
+        return self._random.choice(options)
 
     def integer(self, options: Sequence[int]) -> int:
         return self._random.choice(options)

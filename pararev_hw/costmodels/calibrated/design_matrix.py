@@ -54,10 +54,19 @@ def design_matrix(
 
 
 def measured_design_matrix(samples: Sequence[OpSample], capacities: tuple[float, float]) -> DesignMatrix:
-    """DesignMatrix of measured ops: one that ran warm last touched its memory one run before, a cold one never."""
+    """DesignMatrix of measured ops: one that ran warm last touched its memory one run before, a cold one never; of one
+    measured in a step its place there says what it fetched."""
     moved = np.array([float(s.op.read_bytes + s.op.write_bytes) for s in samples])
     cold = np.array([s.cold for s in samples])
-    l2, dram = (np.where(cold, moved, moved * miss_share(moved, c)) for c in capacities)
+    l2, dram = (
+        np.array(
+            [
+                share if s.fetched_bytes is None else s.fetched_bytes[level]
+                for s, share in zip(samples, np.where(cold, moved, moved * miss_share(moved, c)).tolist(), strict=True)
+            ]
+        )
+        for level, c in enumerate(capacities)
+    )
     density = np.array([0.0 if s.density is None else s.density for s in samples])
     return design_matrix([s.op for s in samples], l2, dram, density, cold.astype(np.float64))
 

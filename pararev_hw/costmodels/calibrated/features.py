@@ -42,6 +42,7 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "gemm": ("compute_s_per_flop", "row_s"),
     "attention": ("compute_s_per_flop",),
     "attention_backward": ("compute_s_per_flop",),
+    "scan": ("compute_s_per_flop",),
     "norm": ("row_s", "channel_s"),
     "norm_backward": ("row_s", "channel_s"),
     "pool": ("window_s_per_element", "row_s"),
@@ -80,13 +81,14 @@ def group(t: OpType) -> str:
     x, w = _image_and_weight(t)
     groups = attributes.get("groups", (1,))[0]
     if groups > 1:
-        form = "depthwise" if groups == x[1] else "grouped"
+        form = ("depthwise" if max(w[2:]) <= 3 else "wide depthwise") if groups == x[1] else "grouped"
     elif not _by_library(t):
         form = "single"
     elif max(attributes.get("stride", (1,))) > 1:
         form = "strided"
     else:
         form = "pointwise" if math.prod(w[2:]) == 1 else "plain"
+    form += "" if len(w) == 4 else f" {len(w) - 2}d"
     if t.kind == "conv":
         return f"{t.name} {form}"
     return f"{t.name} {form}{'' if attributes.get('output_mask', (1,))[0] else ' weight'}"
@@ -100,7 +102,7 @@ def work_terms(t: OpType) -> tuple[float, ...]:
             return (*common, *_convolution(t))
         case "gemm":
             return (*common, float(t.flops), float(_rows(t)))
-        case "attention" | "attention_backward":
+        case "attention" | "attention_backward" | "scan":
             return (*common, float(t.flops + (t.vector_flops or 0)))
         case "norm" | "norm_backward":
             channels = t.input_shapes[0][1] if t.input_shapes and len(t.input_shapes[0]) > 1 else 1

@@ -23,6 +23,7 @@ _USUAL_LENGTH, _LENGTH_SPREAD = 2.0, 1.0  # in natural logarithms of sizes, and 
 _USUAL_NOISE, _NOISE_SPREAD = 0.05, 0.7
 _LENGTHS, _NOISES, _DEVIATIONS = (0.3, 30.0), (0.01, 0.4), (0.02, 1.0)
 _FEWEST = 6  # measured shapes, below which nothing can be learnt
+_MOST_SHAPES = 120  # from which lengths and noise are learnt: the work grows with their cube
 _STEPS = 40  # of the search
 _MOST = 0.7  # of a correction, as a logarithm: a factor of two
 
@@ -46,6 +47,9 @@ def fit_hyperparameters(at: Floats, residual: Floats) -> Hyperparameters | None:
     deviation = float(np.sqrt(np.mean(residual**2))) if len(residual) else 0.0
     if len(residual) < _FEWEST or deviation < 0.01:
         return None
+    if len(residual) > _MOST_SHAPES:
+        some = np.linspace(0, len(residual) - 1, _MOST_SHAPES).astype(np.int64)
+        at, residual = at[some], residual[some]
     squared = (at[:, None, :] - at[None, :, :]) ** 2  # [n, n, d]
     varies = np.flatnonzero(squared.max((0, 1)) > 0)
     squared = np.ascontiguousarray(squared[:, :, varies].transpose(2, 0, 1))

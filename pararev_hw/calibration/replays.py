@@ -1,0 +1,105 @@
+"""Measuring ops in their place: steps of drawn networks are replayed with a timestamp after every op.
+
+One replay times all ops of a step at once, each with its data where the step leaves them. A few replays of a small
+network tell as much as some hundred ops measured one by one, in a tenth of the time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pararev_hw.calibration.drawn_networks import DrawnNetwork, drawn_networks
+from pararev_hw.calibration.failures import DeviceLost, failure
+from pararev_hw.calibration.ops import Missed
+from pararev_hw.costmodels.calibrated.branch_density import mask_densities
+from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
+from pararev_hw.costmodels.calibrated.features import branches, family, group
+from pararev_hw.costmodels.calibrated.pace_response import exponent
+from pararev_hw.costmodels.traffic import Floats, traffic
+from pararev_hw.execution.replay_timing import op_times
+from pararev_hw.measurement.clock import SPREAD_LIMIT, spread
+from pararev_hw.types import BlockGraph, Estimate, OpSample
+
+REPLAYS = 5
+_MOST_FLOPS = 3e9  # of a step: larger networks tell no more, and take long
+_ENOUGH = 300  # samples of a group of ops: more tell nothing new
+_SIXTEENTHS = 16  # of an op's bytes: uses of one op whose fetched bytes differ by less count as one sample
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A drawn network's step, replayed: seconds of each op, [replays, ops], and how many times as slowly as at its own
+    speed the machine ran meanwhile, [replays]."""
+
+    network: DrawnNetwork
+    graph: BlockGraph
+    seconds: Floats
+    slowness: Floats
+
+    def by_kind(self) -> Mapping[str, Floats]:
+        """Seconds of the ops of each kind, [replays]."""
+        kinds = [family(self.graph.op_types[op.type]) for op in self.graph.ops]
+        return {kind: self.seconds[:, [k == kind for k in kinds]].sum(1) for kind in dict.fromkeys(kinds)}
+
+
+def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Replayed | Missed]:
+    """Drawn networks in turn, replayed while `until` does not say that the time is over.
+
+    `pace_s` is what the fixed piece of Python takes at the machine's own speed. A network that raises is missed and the
+    rest go on; raises DeviceLost where the device is gone.
+    """
+    for network in drawn_networks():
+        if until():
+            return
+        try:
+            graph = network.traced()
+            if sum(t.flops for t in graph.tasks) <= _MOST_FLOPS:
+                seconds, paces = op_times(graph, REPLAYS)
+                yield Replayed(network, graph, seconds, paces / pace_s)
+        except Exception as error:
+            # a library may refuse a shape with any error; what it said goes into the profile
+            reason = failure(error)
+            if reason is None:
+                raise DeviceLost(str(error).splitlines()[0]) from error
+            yield Missed(network.name, reason)
+
+
+def op_samples(
+    replayed: Sequence[Replayed], host: Mapping[str, Estimate], capacities: tuple[float, float]
+) -> Iterator[OpSample]:
+    """Samples of ops at the machine's own speed, of each group of ops as many as tell something new."""
+    counts: Counter[tuple[str, str, bool]] = Counter()
+    for one in replayed:
+        for sample in _samples(one, host, capacities):
+            key = (group(sample.op), sample.op.dtype, sample.held_out)
+            counts[key] += 1
+            if counts[key] <= _ENOUGH:
+                yield sample
+
+
+def _samples(one: Replayed, host: Mapping[str, Estimate], capacities: tuple[float, float]) -> Iterator[OpSample]:
+    """One sample for each op of a replayed step that is used alike: same type, same data in the caches."""
+    graph = one.graph
+    l2, dram = miss_bytes(graph, traffic(graph), capacities)
+    density = mask_densities(graph)
+    uses: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    for k, op in enumerate(graph.ops):
+        moved = max(graph.op_types[op.type].read_bytes + graph.op_types[op.type].write_bytes, 1)
+        uses[op.type, round(_SIXTEENTHS * l2[k] / moved), round(_SIXTEENTHS * dram[k] / moved)].append(k)
+    for (which, _, _), ops in uses.items():
+        t = graph.op_types[which]
+        seconds = one.seconds[:, ops].mean(1) / one.slowness ** exponent(host, family(t))
+        if seconds.max() <= 0:
+            continue  # the step runs it ahead of itself
+        per_replay = tuple(float(f"{s:.4g}") for s in seconds.tolist())
+        yield OpSample(
+            op=t,
+            cold=False,
+            held_out=one.network.held_out,
+            noisy=spread(per_replay) > SPREAD_LIMIT,
+            seconds=per_replay,
+            density=float(density[ops].mean()) if branches(t) else None,
+            fetched_bytes=(float(round(l2[ops].mean())), float(round(dram[ops].mean()))),
+        )

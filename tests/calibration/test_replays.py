@@ -1,0 +1,179 @@
+"""Ops measured in their place: drawn networks, samples at the machine's own speed, and how kinds of ops slow down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pararev_hw.calibration import replays, session
+from pararev_hw.calibration.drawn_networks import FAMILIES, DrawnNetwork, drawn_networks
+from pararev_hw.calibration.fit import fits
+from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
+from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY
+from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.calibrated.features import family
+from pararev_hw.costmodels.calibrated.pace_response import exponent, exponent_name, fitted_exponents, slowed
+from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.execution.replay_timing import op_times
+from pararev_hw.measurement import pace
+from pararev_hw.types import BlockGraph, Estimate, Profile
+from tests.helpers.validation_helpers import cpu_profile
+
+CAPACITIES = (1e6, 3e7)
+FIRST = tuple(next(n for n in drawn_networks() if n.family is f) for f in dict.fromkeys(FAMILIES))
+TRACED = tuple(n for n in FIRST if n.name.split(",")[0] in ("convolutions", "layers", "depthwise", "lstm"))
+
+
+@pytest.fixture(scope="module")
+def graphs() -> Mapping[DrawnNetwork, BlockGraph]:
+    """The first networks of four families, traced."""
+    return {network: network.traced() for network in TRACED}
+
+
+@pytest.fixture(scope="module")
+def profile(graphs: Mapping[DrawnNetwork, BlockGraph]) -> Profile:
+    """A profile made of replays of four networks, whose ops take what a formula says instead of what they took."""
+    replayed = [_played(network, graphs[network], [1.0, 1.0]) for network in TRACED]
+    samples = tuple(op_samples(replayed, {}, CAPACITIES))
+    host = {"pace_s": Estimate(1e-4), "modules_s": Estimate(1e-5), exponent_name("conv"): Estimate(0.25)}
+    return replace(cpu_profile(), samples=samples, fits=fits(samples, CAPACITIES, 0.0), host=host)
+
+
+def _played(network: DrawnNetwork, graph: BlockGraph, slowness: list[float], power: float = 0.5) -> Replayed:
+    """A replay in which each op takes 5 us and 0.1 ns for each byte, times a power of the slowness."""
+    types = [graph.op_types[op.type] for op in graph.ops]
+    seconds = np.array([5e-6 + 1e-10 * (t.read_bytes + t.write_bytes) for t in types])
+    return Replayed(network, graph, np.outer(np.array(slowness) ** power, seconds), np.array(slowness))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", FIRST, ids=lambda n: n.name)
+def test_every_family_draws_networks_that_train(network: DrawnNetwork) -> None:
+    graph = network.traced()
+    assert graph.mode == "train" and {op.phase for op in graph.ops} >= {"forward", "backward", "update"}
+    assert not graph.unknown_ops
+
+
+def test_a_network_is_the_same_whenever_it_is_drawn(graphs: Mapping[DrawnNetwork, BlockGraph]) -> None:
+    first = TRACED[0]
+    assert first.traced().op_types == graphs[first].op_types
+    assert len({n.name for n, _ in zip(drawn_networks(), range(200), strict=False)}) == 200
+
+
+def test_every_family_is_held_out_in_its_turn() -> None:
+    some = [n for n, _ in zip(drawn_networks(), range(HELD_OUT_EVERY * len(FAMILIES)), strict=False)]
+    held_out = {n.family for n in some if n.held_out}
+    assert sum(n.held_out for n in some) * HELD_OUT_EVERY == len(some)
+    assert held_out == set(FAMILIES)
+    assert any(n.held_out for n in some[:HELD_OUT_EVERY])
+
+
+def test_a_replay_times_every_op_that_takes_time(graphs: Mapping[DrawnNetwork, BlockGraph]) -> None:
+    graph = next(g for n, g in graphs.items() if "layers" in n.name)
+    seconds, paces = op_times(graph, 2)
+    assert seconds.shape == (2, len(graph.ops)) and paces.shape == (2,) and (paces > 0).all()
+    products = [k for k, op in enumerate(graph.ops) if graph.op_types[op.type].kind == "gemm"]
+    assert (seconds[:, products] > 0).all()
+
+
+def test_samples_are_at_the_machines_own_speed_and_hold_all_of_the_step(
+    graphs: Mapping[DrawnNetwork, BlockGraph],
+) -> None:
+    network, graph = next(iter(graphs.items()))
+    slowness = [1.0, 2.0, 4.0]
+    kinds = {family(t) for t in graph.op_types}
+    host = {exponent_name(kind): Estimate(0.5) for kind in kinds}
+    samples = list(op_samples([_played(network, graph, slowness)], host, CAPACITIES))
+    for s in samples:
+        truth = 5e-6 + 1e-10 * (s.op.read_bytes + s.op.write_bytes)
+        assert s.seconds == pytest.approx([truth] * 3, rel=1e-3)
+        assert s.fetched_bytes is not None and not s.cold
+        assert all(b <= s.op.read_bytes + s.op.write_bytes + 1 for b in s.fetched_bytes)
+        assert s.held_out == network.held_out
+    assert {s.op for s in samples} == set(graph.op_types)
+
+
+def test_a_group_of_ops_has_as_many_samples_as_tell_something_new(
+    graphs: Mapping[DrawnNetwork, BlockGraph], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replays, "_ENOUGH", 3)
+    network, graph = next(iter(graphs.items()))
+    samples = list(op_samples([_played(network, graph, [1.0])] * 5, {}, CAPACITIES))
+    assert sum(s.op.name == "aten.mul_.Tensor" for s in samples) == 3
+
+
+def test_a_network_that_raises_is_missed_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(graph: BlockGraph, replays: int) -> tuple[Floats, Floats]:
+        raise RuntimeError("this kernel refuses")
+
+    monkeypatch.setattr(replays, "op_times", fails)
+    monkeypatch.setattr(replays, "drawn_networks", lambda: iter(FIRST[:2]))
+    missed = list(replayed_networks(1e-4, lambda: False))
+    assert [(m.case, m.reason) for m in missed] == [(n.name, "RuntimeError: this kernel refuses") for n in FIRST[:2]]
+
+
+@given(
+    slopes=st.dictionaries(st.sampled_from(["conv", "gemm", "view"]), st.floats(0.0, 1.1), min_size=1),
+    slowness=st.lists(st.floats(0.5, 4.0), min_size=4, max_size=8),
+)
+def test_exponents_are_those_by_which_kinds_slowed_down(slopes: Mapping[str, float], slowness: list[float]) -> None:
+    x = np.array(slowness)
+    steps = [({kind: 1e-3 * x**slope for kind, slope in slopes.items()}, x) for _ in range(40)]
+    fitted = fitted_exponents(steps)
+    varied = 40 * float(((np.log(x) - np.log(x).mean()) ** 2).sum())
+    for kind, slope in slopes.items():
+        # drawn to the usual 0.4 as strongly as 0.3 of squared logarithm
+        expected = (slope * varied + 0.4 * 0.3) / (varied + 0.3)
+        assert exponent(fitted, kind) == pytest.approx(expected, abs=1e-6)
+    assert exponent(fitted, "softmax") == 0.4
+
+
+def test_a_machine_that_is_slower_takes_longer_each_kind_to_its_power(
+    profile: Profile, graphs: Mapping[DrawnNetwork, BlockGraph]
+) -> None:
+    graph = graphs[TRACED[1]]
+    slower = slowed(profile, 4.0)
+    assert slower.host["modules_s"].value == pytest.approx(4e-5)
+    bare = [replace(p, host={n: e for n, e in p.host.items() if n != "modules_s"}) for p in (profile, slower)]
+    before, after = (np.array(cost(graph, p).op_seconds) for p in bare)
+    kinds = [family(graph.op_types[op.type]) for op in graph.ops]
+    conv = [k for k, kind in enumerate(kinds) if kind == "conv"]
+    view = [k for k, kind in enumerate(kinds) if kind == "view"]
+    assert after[conv] == pytest.approx(before[conv] * 4.0**0.25, rel=0.02)
+    assert after[view] == pytest.approx(before[view] * 4.0**0.4, rel=0.02)
+    assert slowed(profile, 1.0) == profile
+
+
+def test_bytes_cost_no_more_than_any_machine_takes_for_them(graphs: Mapping[DrawnNetwork, BlockGraph]) -> None:
+    """Many small ops whose times follow their bytes by chance: a large one must not cost seconds."""
+    network, graph = next(iter(graphs.items()))
+    replayed = _played(network, graph, [1.0])
+    samples = [s for s in op_samples([replayed], {}, CAPACITIES) if s.op.read_bytes + s.op.write_bytes < 4096]
+    steep = [replace(s, seconds=(1e-6 + 1e-7 * (s.op.read_bytes + s.op.write_bytes),)) for s in samples]
+    for fit in fits(steep, CAPACITIES, 0.0):
+        dearest = [e.value for n, e in fit.coefficients.items() if n.endswith("_s_per_byte")]
+        assert max(dearest, default=0.0) <= 2e-9 * (1 + 1e-9)
+
+
+def test_a_clock_divides_by_what_the_kind_slows_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "pace_s", lambda: 4e-4)
+    monkeypatch.setattr(pace, "cpu_clock", lambda run, count: (1.0, 1.0))
+    _, busy = pace.PacedClock(1e-4, exponent=0.5)(lambda: None, 1)
+    assert busy == pytest.approx(0.5)
+    _, busy = pace.PacedClock(1e-4, exponent=0.0)(lambda: None, 1)
+    assert busy == pytest.approx(1.0)
+
+
+def test_replays_come_into_a_calibration_with_their_exponents(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = next(n for n in TRACED if "layers" in n.name)
+    monkeypatch.setattr(replays, "drawn_networks", lambda: iter([network]))
+    measured = session.Measured("cpu", cpu_profile().device)
+    activities = list(session._replaying(measured, lambda: False))
+    assert len(activities) == 1 and network.name in activities[0]
+    assert measured.samples and all(s.fetched_bytes is not None for s in measured.samples)
+    assert exponent_name("gemm") in measured.overheads and "pace_s" in measured.overheads
