@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import logging
 import os
 import pickle
 import tempfile
@@ -128,6 +129,7 @@ def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[t
         dask: Any = import_module("distributed")  # an extra
     except ImportError:
         raise MissingDependency("--cluster needs Dask: install pararev-hw[cluster]") from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs tracebacks of what is told here in a line
     try:
         client = dask.Client(address, timeout="10s", set_as_default=False)
     except Exception as error:  # Dask raises what its transports raise: tls, ucx and others that are not installed

@@ -291,3 +291,9 @@ def test_what_a_network_prints_does_not_reach_standard_output() -> None:
 def test_a_width_beyond_the_limit_is_refused() -> None:
     with pytest.raises(BadInput, match="at most 1000"):
         Options(width=1e9)
+
+
+@pytest.mark.parametrize("name", ["batch", "timesteps", "num_classes"])
+def test_a_number_beyond_what_torch_holds_is_refused_in_a_line(name: str) -> None:
+    with pytest.raises(BadInput, match=rf"{name} is 1e\+30: it must be at most 1099511627776"):
+        Options(**{name: 10**30})  # type: ignore[arg-type]
