@@ -15,7 +15,6 @@
   };
   // Ranges: a part of an axis, drawn with the pointer or moved with the arrow keys. What lies outside fades.
   const ranges = new Map();
-  const figure = document.querySelector("svg.parallel");
   const zones = [...document.querySelectorAll("[data-axis]")];
   const box = (zone) => ["x", "y", "width", "height"].map((k) => Number(zone.getAttribute(k)));
   const outside = (p) => [...ranges].some(([axis, [low, high]]) => p.at[axis] < low - 1e-9 || p.at[axis] > high + 1e-9);
@@ -34,7 +33,7 @@
     status.textContent = ranges.size ? `${inside} of the ${data.points.length} configurations drawn are within the ranges` : "";
   };
   const place = (zone, event) => {
-    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(figure.getScreenCTM().inverse());
+    const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(zone.getScreenCTM().inverse());
     const [, y, , height] = box(zone);
     return Math.min(1, Math.max(0, 1 - (at.y - y) / height));
   };

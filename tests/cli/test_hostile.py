@@ -179,7 +179,7 @@ def test_a_signal_that_falls_where_python_drops_exceptions_still_ends_the_run(
     class Watched:
         pass
 
-    def verb(**_: object) -> None:
+    def verb(*_: object, **__: object) -> None:
         watched = Watched()
         reference = weakref.ref(watched, lambda _: signal.raise_signal(number))  # raises inside the callback
         del watched
@@ -200,7 +200,7 @@ def test_a_signal_that_falls_while_a_lost_one_is_looked_after_ends_the_run_too()
     timer = threading.Timer
     interrupted_once = mock.Mock(side_effect=[KeyboardInterrupt, timer(0.01, signal.raise_signal, (signal.SIGTERM,))])
 
-    def verb(**_: object) -> None:
+    def verb(*_: object, **__: object) -> None:
         lost = KeyboardInterrupt()
         sys.unraisablehook(SimpleNamespace(exc_type=type(lost), exc_value=lost))  # type: ignore[arg-type]
         time.sleep(5)

@@ -192,6 +192,7 @@ def _corner(png: Path) -> tuple[int, int, int]:
 
 
 SWEEP_PROBE = """
+  const shown = (selector) => [...document.querySelectorAll(selector)].filter((e) => e.getBoundingClientRect().width);
   const panel = document.getElementById("pinned");
   const heads = () => [...panel.querySelectorAll("table")[0].tHead.rows[0].cells].map((c) => c.textContent);
   seen.first = heads();
@@ -201,24 +202,24 @@ SWEEP_PROBE = """
   const enter = new KeyboardEvent("keydown", { key: "Enter", bubbles: true });
   rows.find((r) => r.dataset.task === "row-3").dispatchEvent(enter);
   seen.keyboard = heads();
-  const third = document.querySelector("svg.pareto circle[data-task='row-2']");
+  const [third] = shown("svg.pareto circle[data-task='row-2']");
   third.dispatchEvent(new MouseEvent("click", { bubbles: true }));
   seen.clicked = heads();
   seen.pins = new Set([...document.querySelectorAll(".pin")].map((e) => e.dataset.task)).size;
-  const line = document.querySelector("svg.parallel polyline[data-task='row-2']");
+  const [line] = shown("svg.parallel polyline[data-task='row-2']");
   line.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
   seen.hot = [...document.querySelectorAll(".hot")].map((e) => e.tagName + e.dataset.task);
-  const zone = document.querySelector("[data-axis='0']"), box = zone.getBoundingClientRect();
+  const [zone] = shown("[data-axis='0']"), box = zone.getBoundingClientRect();
   const at = (share, type) => zone.dispatchEvent(new PointerEvent(type, {
     bubbles: true, pointerId: 1, clientX: box.left + box.width / 2, clientY: box.bottom - share * box.height }));
   at(0.5, "pointerdown"); at(1, "pointermove"); at(1, "pointerup");
-  seen.brushed = [...document.querySelectorAll("svg.parallel polyline.dim")].map((e) => e.dataset.task).sort();
+  seen.brushed = shown("svg.parallel polyline.dim").map((e) => e.dataset.task).sort();
   seen.left = rows.filter((r) => !r.classList.contains("out")).map((r) => r.dataset.task).sort();
   seen.status = document.getElementById("range-status").textContent;
   zone.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape", bubbles: true }));
   seen.cleared = document.querySelectorAll(".dim, tr.out").length;
   zone.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true }));
-  seen.arrow = document.querySelectorAll("svg.parallel polyline.dim").length;
+  seen.arrow = shown("svg.parallel polyline.dim").length;
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   const wide = document.documentElement.clientWidth;
   const all = [...document.querySelectorAll("table, svg")];

@@ -248,7 +248,7 @@ def test_workers_that_die_before_they_begin_are_not_waited_for(
 
 
 def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_path: Path, problem: Problem) -> None:
-    pytest.importorskip("distributed")
+    distributed = pytest.importorskip("distributed")
     said = tmp_path / "scheduler.json"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
 
@@ -263,6 +263,8 @@ def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_
         while not said.exists() or not said.read_text():
             time.sleep(0.05)
         address = json.loads(said.read_text())["address"]
+        with distributed.Client(address) as client:
+            client.wait_for_workers(2, timeout=60)
         with stores.opened(problem.sweep, tmp_path / "out", fresh=False) as store:
             for chunk, data in workers.cluster(problem, stores.missing(store), address):
                 store.write(chunk, data)
