@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 from pararev_hw.calibration.drawn_networks import DrawnNetwork, drawn_networks
@@ -58,7 +58,7 @@ def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Repl
             graph = network.traced()
             if sum(t.flops for t in graph.tasks) <= _MOST_FLOPS:
                 seconds, paces = op_times(graph, REPLAYS)
-                yield Replayed(network, replace(graph, program=None), seconds, paces / pace_s)
+                yield Replayed(network, graph, seconds, paces / pace_s)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
             reason = failure(error)
