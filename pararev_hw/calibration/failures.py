@@ -22,3 +22,11 @@ def failure(error: Exception) -> str | None:
     if any(words in text for words in _GONE):
         return None
     return f"{type(error).__name__}: {first}"
+
+
+def reason_missed(error: Exception) -> str:
+    """Why a case was missed, in a few words. Raises DeviceLost where the device itself is gone."""
+    reason = failure(error)
+    if reason is None:
+        raise DeviceLost(str(error).splitlines()[0]) from error
+    return reason

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from pararev_hw.calibration.cases import Case
-from pararev_hw.calibration.failures import DeviceLost, failure
+from pararev_hw.calibration.failures import reason_missed
 from pararev_hw.calibration.suite import SEED, SuiteEntry, in_turn
 from pararev_hw.costmodels.calibrated.features import family
 from pararev_hw.measurement import Clock, Timing, measure
@@ -54,8 +54,7 @@ def measured_ops(
     effort: Effort = THOROUGH,
 ) -> Iterator[OpSample | Missed]:
     """Samples of the suite's cases in turn, while `until` does not say that the time is over, each by the clock of its
-    kind. Where it is short, a
-    BRIEF effort tells more: more shapes, each less well known.
+    kind. Where it is short, a BRIEF effort tells more: more shapes, each less well known.
 
     A case that raises is missed and the rest go on; DeviceLost is raised where the device itself is gone.
     """
@@ -88,10 +87,7 @@ def measured_ops(
             yield from _measured(case, held_out, run, clock_of, flush if is_cold_too else None, effort)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
-            reason = failure(error)
-            if reason is None:
-                raise DeviceLost(str(error).splitlines()[0]) from error
-            yield Missed(entry.name, reason)
+            yield Missed(entry.name, reason_missed(error))
         spent[dtype] += time.perf_counter() - begun
 
 

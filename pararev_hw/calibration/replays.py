@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from pararev_hw.calibration.drawn_networks import DrawnNetwork, drawn_networks
-from pararev_hw.calibration.failures import DeviceLost, failure
+from pararev_hw.calibration.failures import reason_missed
 from pararev_hw.calibration.ops import Missed
 from pararev_hw.costmodels.calibrated.branch_density import mask_densities
 from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
@@ -61,10 +61,7 @@ def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Repl
                 yield Replayed(network, graph, seconds, paces / pace_s)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
-            reason = failure(error)
-            if reason is None:
-                raise DeviceLost(str(error).splitlines()[0]) from error
-            yield Missed(network.name, reason)
+            yield Missed(network.name, reason_missed(error))
 
 
 def op_samples(

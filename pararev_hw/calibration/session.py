@@ -11,7 +11,7 @@ import torch
 
 from pararev_hw.calibration import held_in, host_overheads
 from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_power
-from pararev_hw.calibration.failures import DeviceLost, failure
+from pararev_hw.calibration.failures import DeviceLost, reason_missed
 from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import BRIEF, THOROUGH, Budget, Effort, Missed, measured_ops
@@ -33,6 +33,7 @@ SHORT_MINUTES = 8.0  # below which not all ops of the suite could be measured at
 _LITTLE_S, _LEAST_S = 120.0, 30.0  # below which measuring Python's own time may not take long, and takes none
 _REPLAYS_SHARE, _STEPS_SHARE, _PAIRS_SHARE = 0.6, 0.15, 0.03  # of the time; ops measured alone have the rest
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
+_CAPACITIES = ("l2_capacity_bytes", "last_capacity_bytes")
 
 Progress = Callable[[str], None]
 
@@ -180,10 +181,9 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
 
 def cache_capacities(measured: Measured) -> tuple[float, float]:
     """Bytes of the second-level and of the last cache, usual ones where they could not be measured."""
-    names = ("l2_capacity_bytes", "last_capacity_bytes")
-    usual = _CACHES[measured.device]
     l2, last = (
-        measured.overheads[n].value if n in measured.overheads else float(b) for n, b in zip(names, usual, strict=True)
+        measured.overheads[name].value if name in measured.overheads else float(usual)
+        for name, usual in zip(_CAPACITIES, _CACHES[measured.device], strict=True)
     )
     return l2, last
 
@@ -195,18 +195,15 @@ def _missing_on_error(measured: Measured, part: str) -> Iterator[None]:
         yield
     except Exception as error:
         # whatever a library raises here costs this part alone, and is written into the profile
-        reason = failure(error)
-        if reason is None:
-            raise DeviceLost(str(error).splitlines()[0]) from error
-        measured.missed.append(Missed(part, reason))
+        measured.missed.append(Missed(part, reason_missed(error)))
 
 
 def assembled(measured: Measured) -> Profile:
     """The profile of what was measured."""
+    limits = cache_capacities(measured)
     overheads = dict(measured.overheads)
-    for name, start in zip(("l2_capacity_bytes", "last_capacity_bytes"), _CACHES[measured.device], strict=True):
-        overheads.setdefault(name, Estimate(float(start)))
-    limits = overheads["l2_capacity_bytes"].value, overheads["last_capacity_bytes"].value
+    for name, limit in zip(_CAPACITIES, limits, strict=True):
+        overheads.setdefault(name, Estimate(limit))
     faults = overheads["fault_s_per_byte"].value if "fault_s_per_byte" in overheads else 0.0
     profile = Profile(
         device=with_sharing(measured.base, measured.pairs, limits[1]),

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from pararev_hw.calibration import held_in
-from pararev_hw.calibration.failures import DeviceLost, failure
+from pararev_hw.calibration.failures import reason_missed
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.ops import Missed, rounded
 from pararev_hw.calibration.subprocess_steps import Timed, timed_here, timed_in_subprocess
@@ -71,10 +71,7 @@ def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool],
             yield Timed(timed_here(one, "cuda", seed, limit_s))
         except Exception as error:
             # a step may fail in as many ways as a network: the other steps still count
-            reason = failure(error)
-            if reason is None:
-                raise DeviceLost(str(error).splitlines()[0]) from error
-            yield Timed(None, reason)
+            yield Timed(None, reason_missed(error))
 
 
 def corrections(

@@ -44,7 +44,8 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
     that failed. Raises Infeasible where the prediction says that the memory does not hold it: then it is not tried.
     """
     graph = traced(trial, profile.kind)
-    _check_room(predicted(graph, profile, trial.launch).peak_bytes, profile)
+    ahead = predicted(graph, profile, trial.launch)
+    _check_room(ahead.peak_bytes, profile)
     measured: MeasuredTrial | None = None
     failed: str | None = None
     try:
@@ -66,7 +67,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         timesteps=trial.timesteps or 1,
         width=trial.width,
         flops=flops_of(graph),
-        predicted=predicted(graph, at, trial.launch),
+        predicted=ahead if at is profile else predicted(graph, at, trial.launch),
         measured=None if measured is None else measured.cost,
         baselines=baselines(graph, profile, trial.launch),
         samples_s=() if measured is None else measured.seconds,
