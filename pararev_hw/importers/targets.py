@@ -62,7 +62,7 @@ class Options:
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}: it must be at least 1")
             if value is not None and value > limits.INPUT_ELEMENTS:
-                raise BadInput(f"{name} is {value:.3g}: it must be at most {limits.INPUT_ELEMENTS}")
+                raise BadInput(f"{name} is {value:.3g}: more than any device holds")
         if self.width is not None and not 0 < self.width <= limits.WIDTH:
             raise BadInput(f"width is {self.width:g}: it must be above 0, and at most {limits.WIDTH:g}")
         if self.input_shape is not None and (not self.input_shape or any(n < 1 for n in self.input_shape)):
