@@ -35,9 +35,10 @@ rehearse: $(VENV)/.installed-test
 test-all: lint
 	$(BIN)/python -m pytest -m "not gpu"
 
-# Damaged and hostile inputs for an hour.
+# Damaged and hostile inputs for an hour, others than those of the tests. What finds a fault stays in out/fuzz.
 fuzz: $(VENV)/.installed-test
-	PARAREV_FUZZ_SECONDS=3600 $(BIN)/python -m pytest -m slow tests/fuzz
+	mkdir -p out
+	PARAREV_FUZZ_SECONDS=3600 PARAREV_FUZZ_FIRST=1000000 $(BIN)/python -m pytest -m slow tests/fuzz --basetemp=out/fuzz
 
 # What depends on the processor's instructions, as narrower processors than this one have them.
 test-isa: $(VENV)/.installed-test
