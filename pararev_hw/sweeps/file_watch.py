@@ -18,6 +18,7 @@ from pararev_hw import limits
 _HEAD = struct.Struct("iIII")  # struct inotify_event: watch, mask, cookie, length of the name that follows
 _OPEN, _MODIFY, _IS_FOLDER = 0x20, 0x02, 0x40000000  # sys/inotify.h
 _BUFFER_BYTES = 1 << 20
+LOCK = "sweep.lock"  # lies in every folder of results of a sweep
 
 
 class Watch:
@@ -66,15 +67,16 @@ class Watch:
 
 
 def _below(folders: set[Path]) -> list[Path]:
-    """The folders and those inside them, the nearest first, hidden ones apart."""
+    """The folders and those inside them, the nearest first, but for hidden ones and results of sweeps: what another
+    sweep reads meanwhile is nothing that this one depends on."""
     below = sorted(folders)
     for folder in below:  # grows meanwhile
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
-            below += sorted(
-                Path(e.path)
-                for e in entries
-                if e.is_dir(follow_symlinks=False) and not e.name.startswith(".") and e.name != "__pycache__"
-            )
+            below += sorted(Path(e.path) for e in entries if e.is_dir(follow_symlinks=False) and not _passed_over(e))
         if len(below) >= limits.WATCHED_FOLDERS:
             break
     return list(dict.fromkeys(below))[: limits.WATCHED_FOLDERS]
+
+
+def _passed_over(folder: os.DirEntry[str]) -> bool:
+    return folder.name.startswith(".") or folder.name == "__pycache__" or os.path.exists(f"{folder.path}/{LOCK}")

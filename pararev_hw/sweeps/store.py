@@ -29,6 +29,7 @@ from pararev_hw import limits
 from pararev_hw.atomic import write_files
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, PararevError
+from pararev_hw.sweeps.file_watch import LOCK
 from pararev_hw.sweeps.problem import Table
 from pararev_hw.sweeps.sources import changed
 from pararev_hw.sweeps.spec import FORMAT, Sweep
@@ -225,7 +226,7 @@ def opened(sweep: Sweep, folder: Path, *, fresh: bool) -> Iterator[Store]:
     where it cannot be written or its results are damaged.
     """
     new = [p for p in (folder, *folder.parents) if not p.exists()]
-    at = folder / "sweep.lock"
+    at = folder / LOCK
     locked_before = at.exists()
     try:
         (folder / "parts").mkdir(parents=True, exist_ok=True)
@@ -267,7 +268,7 @@ def _hold(lock: int, folder: Path) -> None:
     except OSError:
         who = os.pread(lock, 100, 0).decode(errors="replace").strip() or "another process"
         raise BadInput(f"{folder}: {who} is sweeping into it: wait for its end, or name another folder") from None
-    if not os.path.samestat(os.fstat(lock), os.stat(folder / "sweep.lock")):  # its holder took it away meanwhile
+    if not os.path.samestat(os.fstat(lock), os.stat(folder / LOCK)):  # its holder took it away meanwhile
         raise BadInput(f"{folder}: another process has just left it: run the same command again")
     os.truncate(lock, 0)
     os.pwrite(lock, f"process {os.getpid()}\n".encode(), 0)
@@ -365,13 +366,14 @@ def _resumed(sweep: Sweep, folder: Path) -> Store:
 
 
 def _sound(part: Path, sweep: Sweep, chunk: int) -> pa.Table | str:
-    """The rows of a part, or what is wrong with it."""
+    """The rows of a part, or what is wrong with it. Raises BadFile where it cannot be read."""
     start, stop = sweep.span(chunk)
     try:
         table = pq.read_table(part, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError):
             return "is gone"
+        _check_readable(part, error)
         return "is damaged"
     if (table.schema.metadata or {}).get(_KEY) != sweep.fingerprint.encode():
         return "belongs to another sweep"
@@ -389,9 +391,21 @@ def _wrong_results(path: Path, sweep: Sweep) -> str | None:
                 return f"holds {file.metadata.num_rows} rows, not {sweep.rows}"
             for k in range(file.num_row_groups):
                 file.read_row_group(k)
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException) as error:
+        _check_readable(path, error)
         return "is damaged"
     return None
+
+
+def _check_readable(path: Path, error: Exception) -> None:
+    """Raises BadFile where the system, not what the file holds, is why it could not be read: the file may be sound."""
+    if isinstance(error, MemoryError):
+        reason = "not enough memory"
+    elif isinstance(error, OSError) and error.errno is not None:
+        reason = error.strerror or str(error)
+    else:
+        return
+    raise BadFile(f"{path}: cannot be read: {reason}: it stays: once that is mended, run the same command again")
 
 
 def missing(store: Store) -> Sequence[int]:

@@ -1,5 +1,6 @@
 """A sweep from the command line: goes on where it stopped, whoever stopped it, and ends with the same rows."""
 
+import errno
 import json
 import os
 import pickle
@@ -12,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pararev_hw.errors import BadFile
 from pararev_hw.sweeps import store as stores
 from pararev_hw.sweeps import workers
 from pararev_hw.sweeps.problem import Problem, prepare
@@ -143,6 +146,27 @@ def test_a_damaged_part_is_computed_again(whole: Path, tmp_path: Path, problem: 
     assert result.resumed == 2048
     assert len(said) == 1 and "part-00001.parquet: is damaged" in said[0]
     assert rows(tmp_path) == rows(whole)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), pa.ArrowMemoryError("malloc")])
+def test_a_part_that_cannot_be_read_for_now_stays(
+    tmp_path: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    sweep = problem.sweep
+    with stores.opened(sweep, tmp_path / "out", fresh=False) as store:
+        store.write(0, workers.evaluate_chunk(problem, 0))
+        part = store.part(0)
+
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pq, "read_table", failing)
+        with pytest.raises(BadFile, match=r"part-00000.parquet: cannot be read: (Input/output|not enough mem).*stays"):
+            run_sweep(sweep, tmp_path / "out")
+    assert part.exists()
+    with stores.opened(sweep, tmp_path / "out", fresh=False) as store:
+        assert store.finished == {0}
 
 
 @pytest.mark.usefixtures("rows_alone")

@@ -8,6 +8,7 @@ import pytest
 from pararev_hw import sweeps
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.sweeps.expressions import parse
+from pararev_hw.sweeps.file_watch import Watch
 from pararev_hw.sweeps.parameters import Parameter, stepped
 
 NETWORK = """
@@ -107,6 +108,17 @@ def test_files_that_are_not_opened_by_python_count(project: Path, kind: str) -> 
     write(5)
     with pytest.raises(BadInput, match="has changed since its rows were computed"):
         rows(project)
+
+
+def test_rows_depend_on_no_results_of_another_sweep(tmp_path: Path) -> None:
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "weights").mkdir()
+    for name in ("earlier/sweep.lock", "earlier/results.parquet", "weights/net.h5"):
+        (tmp_path / name).write_bytes(b"1")
+    watch = Watch({tmp_path})
+    for name in ("earlier/results.parquet", "weights/net.h5"):
+        (tmp_path / name).read_bytes()
+    assert watch.stop() == {str(tmp_path / "weights" / "net.h5")}
 
 
 def test_a_refused_sweep_leaves_nothing_behind(project: Path) -> None:
