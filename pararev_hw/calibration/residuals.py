@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
     seconds_without_faults,
 )
 from pararev_hw.costmodels.calibrated.features import family, group
-from pararev_hw.types import OpSample, Profile
+from pararev_hw.types import Fit, OpSample, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,35 @@ class Residual:
 def held_out_errors(profile: Profile) -> Iterator[tuple[OpSample, float]]:
     """Each held-out sample that has a fit, with predicted / measured - 1."""
     faults = profile.host["fault_s_per_byte"].value if "fault_s_per_byte" in profile.host else 0.0
-    limits = capacities(profile)
+    return errors_of_fits(profile.fits, profile.samples, capacities(profile), faults)
+
+
+def errors_of_fits(
+    fits: Sequence[Fit], samples: Sequence[OpSample], limits: tuple[float, float], fault_s_per_byte: float
+) -> Iterator[tuple[OpSample, float]]:
+    """Each held-out sample of `samples` that has one of `fits`, with predicted / measured - 1."""
     held_in: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
     held_out: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
-    for s in profile.samples:
+    for s in samples:
         (held_out if s.held_out else held_in)[group(s.op), s.op.dtype].append(s)
-    for fit in profile.fits:
+    for fit in fits:
         key = (fit.group, fit.dtype)
         if not held_in[key] or not held_out[key]:
             continue
         table, rest = measured_design_matrix(held_in[key], limits), measured_design_matrix(held_out[key], limits)
-        residual = np.log(seconds_without_faults(held_in[key], faults) / table.seconds(fit.coefficients))
+        residual = np.log(seconds_without_faults(held_in[key], fault_s_per_byte) / table.seconds(fit.coefficients))
         factor = corrected(table, residual, hyperparameters_of(fit), rest)
-        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(held_out[key], faults) - 1.0
+        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(held_out[key], fault_s_per_byte) - 1.0
         yield from zip(held_out[key], errors.tolist(), strict=True)
+
+
+def typical_error(errors: Iterable[tuple[OpSample, float]]) -> float | None:
+    """The |error| that half of the measured time stays within, None where nothing was held out."""
+    by_size = sorted((abs(error), float(np.median(sample.seconds))) for sample, error in errors)
+    if not by_size:
+        return None
+    share_of_time = np.cumsum([seconds for _, seconds in by_size])
+    return by_size[int(np.searchsorted(share_of_time, share_of_time[-1] / 2))][0]
 
 
 def kind_residuals(profile: Profile) -> tuple[Residual, ...]:

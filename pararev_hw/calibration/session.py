@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -17,6 +17,7 @@ from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import BRIEF, THOROUGH, Budget, Effort, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
 from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
+from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, entries
 from pararev_hw.costmodels.calibrated.pace_response import exponent, fitted_exponents
@@ -32,6 +33,7 @@ LEAST_MINUTES = 0.02
 SHORT_MINUTES = 8.0  # below which not all ops of the suite could be measured at length
 _LITTLE_S, _LEAST_S = 120.0, 30.0  # below which measuring Python's own time may not take long, and takes none
 _REPLAYS_SHARE, _STEPS_SHARE, _PAIRS_SHARE = 0.6, 0.15, 0.03  # of the time; ops measured alone have the rest
+_FEWEST_JUDGED = 8  # replayed networks, before which few of their ops are held out
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
 _CAPACITIES = ("l2_capacity_bytes", "last_capacity_bytes")
 
@@ -166,17 +168,37 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
     if PACE not in measured.overheads:
         measured.overheads = {**measured.overheads, PACE: Estimate(typical_pace_s())}
     replayed: list[Replayed] = []
+    error: float | None = None
     try:
         for one in replayed_networks(measured.overheads[PACE].value, until):
             if isinstance(one, Missed):
                 measured.missed.append(one)
             else:
                 replayed.append(one)
-                yield f"replayed {one.network.name} to time its {len(one.graph.ops)} operations"
+                if len(replayed) >= _FEWEST_JUDGED and len(replayed).bit_count() == 1:  # at every doubling
+                    error = _error_so_far(measured, replayed)
+                so_far = "" if error is None else f"; expected error of an operation so far {error:.0%}"
+                yield f"replayed {len(replayed)} networks (last: {one.network.name}){so_far}"
     finally:
-        exponents = fitted_exponents((one.by_kind(), one.slowness) for one in replayed)
-        measured.overheads = {**measured.overheads, **exponents}
-        measured.samples += op_samples(replayed, measured.overheads, cache_capacities(measured))
+        measured.samples += _replayed_samples(measured, replayed)
+
+
+def _replayed_samples(measured: Measured, replayed: Sequence[Replayed]) -> Iterator[OpSample]:
+    """Samples of the ops of replayed steps; how kinds of ops slow down with the machine goes into `measured`."""
+    exponents = fitted_exponents((one.by_kind(), one.slowness) for one in replayed)
+    measured.overheads = {**measured.overheads, **exponents}
+    return op_samples(replayed, measured.overheads, cache_capacities(measured))
+
+
+def _error_so_far(measured: Measured, replayed: Sequence[Replayed]) -> float | None:
+    """How far a fit of what has been replayed is from the ops of the networks held out, typically."""
+    samples = [*_replayed_samples(measured, replayed)]
+    faults, limits = _fault_s_per_byte(measured.overheads), cache_capacities(measured)
+    return typical_error(errors_of_fits(fits(samples, limits, faults), samples, limits, faults))
+
+
+def _fault_s_per_byte(overheads: Mapping[str, Estimate]) -> float:
+    return overheads["fault_s_per_byte"].value if "fault_s_per_byte" in overheads else 0.0
 
 
 def cache_capacities(measured: Measured) -> tuple[float, float]:
@@ -204,12 +226,11 @@ def assembled(measured: Measured) -> Profile:
     overheads = dict(measured.overheads)
     for name, limit in zip(_CAPACITIES, limits, strict=True):
         overheads.setdefault(name, Estimate(limit))
-    faults = overheads["fault_s_per_byte"].value if "fault_s_per_byte" in overheads else 0.0
     profile = Profile(
         device=with_sharing(measured.base, measured.pairs, limits[1]),
         environment=environment(measured.device, 1),
         host=overheads,
-        fits=fits(measured.samples, limits, faults),
+        fits=fits(measured.samples, limits, _fault_s_per_byte(overheads)),
         corrections={},
         curves=dict(measured.curves),
         samples=tuple(measured.samples),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from pararev_hw.calibration import replays, session
 from pararev_hw.calibration.drawn_networks import FAMILIES, DrawnNetwork, drawn_networks
 from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
+from pararev_hw.calibration.residuals import typical_error
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.calibrated.features import family
@@ -21,7 +22,7 @@ from pararev_hw.costmodels.calibrated.pace_response import exponent, exponent_na
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.execution.replay_timing import op_times
 from pararev_hw.measurement import pace
-from pararev_hw.types import BlockGraph, Estimate, Profile
+from pararev_hw.types import BlockGraph, Estimate, OpSample, Profile
 from tests.helpers.validation_helpers import cpu_profile
 
 CAPACITIES = (1e6, 3e7)
@@ -177,3 +178,31 @@ def test_replays_come_into_a_calibration_with_their_exponents(monkeypatch: pytes
     assert len(activities) == 1 and network.name in activities[0]
     assert measured.samples and all(s.fetched_bytes is not None for s in measured.samples)
     assert exponent_name("gemm") in measured.overheads and "pace_s" in measured.overheads
+
+
+def test_a_calibration_says_its_error_so_far_at_every_doubling(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = next(n for n in TRACED if "layers" in n.name)
+    steps = [network, replace(network, held_out=True), network]
+    monkeypatch.setattr(replays, "drawn_networks", lambda: iter(steps))
+    monkeypatch.setattr(session, "_FEWEST_JUDGED", 2)
+    judged: list[OpSample] = []
+
+    def typical_error_of(errors: Iterable[tuple[OpSample, float]]) -> float:
+        judged.extend(sample for sample, _ in errors)
+        return 0.125
+
+    monkeypatch.setattr(session, "typical_error", typical_error_of)
+    measured = session.Measured("cpu", cpu_profile().device)
+    first, second, third = session._replaying(measured, lambda: False)
+    assert "error" not in first
+    assert second.endswith("expected error of an operation so far 12%") and third.endswith(second.split("; ")[1])
+    assert judged and all(s.held_out for s in judged)
+
+
+def test_the_typical_error_is_that_of_half_the_time(graphs: Mapping[DrawnNetwork, BlockGraph]) -> None:
+    network, graph = next(iter(graphs.items()))
+    op = next(iter(op_samples([_played(network, graph, [1.0])], {}, CAPACITIES)))
+    errors = [(0.01, 1.0), (-0.3, 3.0), (0.2, 2.0), (2.0, 0.5)]
+    samples = [(replace(op, seconds=(s / 2, s, 3 * s)), error) for error, s in errors]
+    assert typical_error(samples) == 0.3  # 1 % for 1 s, 20 % for 2 s more, 30 % for 3 s more, of 6.5 s
+    assert typical_error([]) is None
