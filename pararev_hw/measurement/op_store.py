@@ -64,13 +64,19 @@ def store_path(folder: Path, machine: Mapping[str, str]) -> Path:
 def read_store(path: Path, machine: Mapping[str, str]) -> tuple[Measurements, str | None]:
     """What the file holds for that machine, and why it holds nothing where it was ignored."""
     try:
+        return _read(path, machine)
+    except OSError as error:
+        return Measurements(), f"{path}: cannot be read ({error.strerror}): measured anew"
+
+
+def _read(path: Path, machine: Mapping[str, str]) -> tuple[Measurements, str | None]:
+    """As `read_store`. Raises OSError where the system cannot read it: what it holds may be sound."""
+    try:
         if path.stat().st_size > MAX_BYTES:
             return Measurements(), f"{path}: larger than {MAX_BYTES} bytes: ignored"
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Measurements(), None
-    except OSError as error:
-        return Measurements(), f"{path}: cannot be read ({error.strerror}): measured anew"
     except (ValueError, RecursionError):
         return Measurements(), f"{path}: is not whole: measured anew"
     try:
@@ -107,14 +113,14 @@ def add_to_store(path: Path, machine: Mapping[str, str], new: Measurements) -> t
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock"), timeout=_LOCK_S):
-            old, _ = read_store(path, machine)
+            old, _ = _read(path, machine)
             merged = Measurements({**old.ops, **new.ops}, {**old.host, **new.host}, {**old.graphs, **new.graphs})
             _write(path, machine, merged)
             return merged, None
     except Timeout:
         return new, f"{path}: another process keeps it locked: this measurement is not stored"
     except OSError as error:
-        return new, f"{path}: cannot be written ({error.strerror or error}): this measurement is not stored"
+        return new, f"{path}: cannot be read or written ({error.strerror or error}): this measurement is not stored"
 
 
 def _write(path: Path, machine: Mapping[str, str], measurements: Measurements) -> None:

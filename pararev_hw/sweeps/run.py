@@ -14,11 +14,12 @@ from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
+from pararev_hw.sweeps.explain import FILE as POINTS
 from pararev_hw.sweeps.explain import explained, read_explanations, write_explanations
 from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
 from pararev_hw.sweeps.sources import digests, package_versions, users_files
 from pararev_hw.sweeps.spec import Sweep
-from pararev_hw.sweeps.store import Store, missing, opened
+from pararev_hw.sweeps.store import CSV, Store, missing, opened
 from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
@@ -69,9 +70,11 @@ def run(
             seconds = time.perf_counter() - began
         progress("gathering the results")
         store.merge()
-        if wanted or not (folder / "results.csv").exists():
+        if wanted or not (folder / CSV).exists():
             store.write_csv()
         result = analyse(store, resumed, seconds)
+        if problem is None and result.pareto and not (folder / POINTS).exists():  # stopped before it was written
+            problem = prepare(sweep, progress)
         if problem is not None and result.pareto:
             progress("explaining the points that matter")
             result = replace(result, explanations=explained(problem, result))

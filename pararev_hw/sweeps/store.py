@@ -29,6 +29,7 @@ from pararev_hw import limits
 from pararev_hw.atomic import write_files
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, PararevError
+from pararev_hw.sweeps.explain import FILE as POINTS
 from pararev_hw.sweeps.file_watch import LOCK
 from pararev_hw.sweeps.problem import Table
 from pararev_hw.sweeps.sources import changed
@@ -37,6 +38,7 @@ from pararev_hw.types import SweepPoint
 from pararev_hw.versions import installed_version
 
 RESULTS = "results.parquet"
+CSV = "results.csv"
 BASE = "base.json"
 _KEY = b"pararev-hw sweep"
 
@@ -95,8 +97,8 @@ class Store:
             if recorded.setdefault(name, digest) != digest:
                 raise BadInput(_stale(self.folder, f"{name} has changed"))
         if not self.begun:
-            for p in _leftovers(self.folder):
-                p.unlink(missing_ok=True)
+            for p in (*_leftovers(self.folder), *(self.folder / name for name in (CSV, BASE, POINTS))):
+                p.unlink(missing_ok=True)  # what tells of rows goes with them, or a run that is killed would show it
         place = os.path.relpath(self.sweep.folder, self.folder)
         asked = _manifest(self.sweep)
         document = {
@@ -118,18 +120,26 @@ class Store:
         if not self.begun:
             self.begin({}, {})
         at = self.part(chunk)
-        draft = at.with_suffix(".draft")
+        with self._draft(at, at.with_suffix(".draft")) as draft:
+            draft.write_bytes(data)
+        self.finished.add(chunk)
+
+    @contextlib.contextmanager
+    def _draft(self, at: Path, draft: Path) -> Iterator[Path]:
+        """The draft to write, which takes its place when the block ends; whatever stops it before, nothing of it stays.
+        Raises BadFile where it cannot be written."""
         try:
-            with draft.open("wb") as file:
-                file.write(data)
-                file.flush()
+            yield draft
+            with draft.open("rb") as file:
                 os.fsync(file.fileno())
             draft.replace(at)
         except OSError as error:
+            if isinstance(error, PararevError):
+                raise
+            raise BadFile(self._cannot(at, error)) from error
+        finally:
             with contextlib.suppress(OSError):
                 draft.unlink()
-            raise BadFile(self._cannot(at, error)) from error
-        self.finished.add(chunk)
 
     def _cannot(self, at: Path, error: OSError) -> str:
         finished = sum(b - a for a, b in map(self.sweep.span, self.finished))
@@ -142,42 +152,31 @@ class Store:
         """All parts, in order, as results.parquet; then the parts go. Never more than one part is in memory."""
         if self.complete:
             return
-        at = self.folder / RESULTS
-        draft = self.folder / f".{RESULTS}.draft"
         wanted = schema(self.sweep)
-        try:
-            with pq.ParquetWriter(draft, wanted, compression="zstd") as writer:
-                for chunk in range(self.sweep.chunks):
-                    table = _sound(self.part(chunk), self.sweep, chunk)
-                    if isinstance(table, str):
-                        raise BadFile(f"{self.part(chunk)}: {table}: run the same command again: its rows are redone")
-                    writer.write_table(table.cast(wanted), row_group_size=max(1, table.num_rows))
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
-            draft.replace(at)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise BadFile(self._cannot(at, error)) from error
+        with (
+            self._draft(self.folder / RESULTS, self.folder / f".{RESULTS}.draft") as draft,
+            pq.ParquetWriter(draft, wanted, compression="zstd") as writer,
+        ):
+            for chunk in range(self.sweep.chunks):
+                table = _sound(self.part(chunk), self.sweep, chunk)
+                if isinstance(table, str):
+                    raise BadFile(f"{self.part(chunk)}: {table}: run the same command again: its rows are redone")
+                writer.write_table(table.cast(wanted), row_group_size=max(1, table.num_rows))
         self.complete = True
         self.discard_parts()
 
     def write_csv(self) -> bool:
         """All rows as results.csv beside results.parquet; False, and nothing written, where they are too many."""
-        at = self.folder / "results.csv"
+        at = self.folder / CSV
         if self.sweep.rows > limits.CSV_ROWS:
             at.unlink(missing_ok=True)
             return False
-        draft = self.folder / ".results.csv.draft"
-        try:
-            with pa.csv.CSVWriter(draft, schema(self.sweep)) as writer:
-                for table in self.tables():
-                    writer.write_table(table)
-            draft.replace(at)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            raise BadFile(self._cannot(at, error)) from error
+        with (
+            self._draft(at, self.folder / f".{CSV}.draft") as draft,
+            pa.csv.CSVWriter(draft, schema(self.sweep)) as writer,
+        ):
+            for table in self.tables():
+                writer.write_table(table)
         return True
 
     def discard_parts(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import threading
@@ -231,6 +232,20 @@ def test_a_store_that_is_not_this_machines_is_ignored_and_said(text: str, why: s
     assert ignored is not None
     assert why in ignored
     add_to_store(path, MACHINE, Measurements({"a": times(1.0)}))
+    assert read_store(path, MACHINE)[0].ops == {"a": times(1.0)}
+
+
+def test_a_store_that_cannot_be_read_for_now_keeps_its_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, new = tmp_path / "s.json", Measurements({"b": times(2.0)})
+    add_to_store(path, MACHINE, Measurements({"a": times(1.0)}))
+
+    def failing(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", failing)
+        stored, why = add_to_store(path, MACHINE, new)
+    assert stored == new and why is not None and "Input/output error" in why
     assert read_store(path, MACHINE)[0].ops == {"a": times(1.0)}
 
 

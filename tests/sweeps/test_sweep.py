@@ -170,6 +170,26 @@ def test_a_part_that_cannot_be_read_for_now_stays(
 
 
 @pytest.mark.usefixtures("rows_alone")
+def test_stopped_while_it_gathers_results_a_sweep_leaves_no_draft_and_nothing_of_the_rows_before(
+    tmp_path: Path, problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    out, of_rows = tmp_path / "out", {"results.csv", "points.json"}
+    run_sweep(problem.sweep, out)
+    assert of_rows <= {p.name for p in out.iterdir()}
+    for owner, name in ((stores, "_sound"), (stores.Store, "tables")):  # of results.parquet, of results.csv
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(owner, name, stop)
+            run_sweep(problem.sweep, out, fresh=True)
+        assert not list(out.rglob("*.draft"))
+        assert not of_rows & {p.name for p in out.iterdir()}
+    assert run_sweep(problem.sweep, out).resumed == problem.sweep.rows
+    assert of_rows <= {p.name for p in out.iterdir()}
+
+
+@pytest.mark.usefixtures("rows_alone")
 def test_damaged_results_are_said_to_be_so(tmp_path: Path, whole: Path) -> None:
     file = written(tmp_path)
     (tmp_path / "out").mkdir()
