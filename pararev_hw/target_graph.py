@@ -146,7 +146,7 @@ def graph_of(
 def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
     from pararev_hw.importers.layout import Declared, given_axes, unsettled
-    from pararev_hw.tracing import layout_of_step
+    from pararev_hw.tracing import batch_leads, layout_of_step
 
     graph = traced.graph
     if target.axes_settled:
@@ -159,8 +159,9 @@ def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
         batch = graph.batch // shape[0] * axes.batch if graph.batch % shape[0] == 0 else axes.batch
         assumptions = (*graph.assumptions, axes.sentence)
         return replace(graph, batch=batch, timesteps=axes.timesteps, assumptions=assumptions), target
-    spiking = len(shape) in (3, 5) and graphs.spiking_layers(graph)
-    if spiking or (len(shape) > 2 and target.timesteps == shape[0]):
+    has_room = len(shape) in (3, 5)  # [B, features] and [B, C, H, W] have none for an axis of time
+    is_open = has_room and (bool(graphs.spiking_layers(graph)) or not batch_leads(traced.tape, shape))
+    if is_open or (len(shape) > 2 and target.timesteps == shape[0]):
         return replace(graph, assumptions=(*graph.assumptions, unsettled(shape))), target
     return graph, target
 

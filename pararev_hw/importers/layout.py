@@ -2,7 +2,8 @@
 
 Known from, in this order: the user (`--layout`), the network's declaration (an attribute `layout`; SpikingJelly's
 `step_mode`), the sizes that the user, the factory's arguments or the network name (`batch`, `timesteps`, `T`),
-`batch_first` of recurrent layers, and how the traced step walks along an axis. Where none tells, that is said.
+`batch_first` of recurrent and attention layers, and how the traced step walks along an axis. Where none tells, that is
+said.
 """
 
 from __future__ import annotations
@@ -87,10 +88,16 @@ def _declared_layout(network: nn.Module) -> tuple[str | None, str]:
 
 
 def _recurrent_layout(network: nn.Module) -> tuple[str | None, str]:
-    firsts = {m.batch_first for m in network.modules() if isinstance(m, nn.RNNBase)}
-    if len(firsts) == 1:
-        return ("BT" if firsts.pop() else "TB"), "batch_first of its recurrent layers"
+    for kind, words in ((nn.RNNBase, "recurrent"), (nn.MultiheadAttention, "attention")):
+        firsts = {m.batch_first for m in network.modules() if isinstance(m, kind)}
+        if len(firsts) == 1:
+            return ("BT" if firsts.pop() else "TB"), f"batch_first of its {words} layers"
     return None, ""
+
+
+def _is_sequence(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether an input is sequences of features, or of the indices that a table takes."""
+    return len(shape) == 3 or (len(shape) == 2 and any(isinstance(m, nn.Embedding) for m in network.modules()))
 
 
 def _defaults(factory: Any) -> dict[str, int]:
@@ -139,7 +146,7 @@ def axes_of(network: nn.Module, shape: tuple[int, ...], layout: str | None, decl
     if by_size is not None:
         return by_size
     recurrent, because = _recurrent_layout(network)
-    if recurrent is not None and len(shape) == 3:
+    if recurrent is not None and _is_sequence(network, shape):
         return given_axes(shape, recurrent, Declared(), because)
     return None
 

@@ -231,6 +231,7 @@ def _recommendations(study: Study) -> Mapping[str, Any]:
 
 def _schedules(study: Study) -> Mapping[str, Any]:
     noun = phrasing.lane_noun(study.device) + "s"
+    digits = phrasing.memory_digits(study)
     rows = []
     for k, p in enumerate(study.predictions):
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
@@ -244,7 +245,7 @@ def _schedules(study: Study) -> Mapping[str, Any]:
             ("-" if gain is None else units.times(gain), gain),
             (bound, p.schedule.lower_bound_s),
             (gap(p.schedule.gap, p.schedule.optimal), p.schedule.gap),
-            (units.size(p.peak_bytes), p.peak_bytes),
+            (units.size(p.peak_bytes, digits), p.peak_bytes),
             (units.joules(energy), energy),
         )
         rows.append(Row(cells, strong=k == study.best))

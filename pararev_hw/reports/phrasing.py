@@ -105,6 +105,8 @@ def _parallel(study: Study) -> str:
     tasks = f"tasks by {level}"
     finer = "" if level == "op" or limit is None or limit > _LITTLE else "; --granularity op looks inside them"
     if limit is not None and limit < 1 + SAME:
+        if _lanes_gain(study) >= 1 + SAME:  # the fastest way is that of another, rewritten graph
+            return f"{_no_gain(study)}; with {tasks}, as traced, every task waits for the one before it{finer}."
         return f"With {tasks}, every task waits for the one before it, so parallel {noun}s gain nothing{finer}."
     if study.device.kind == "cpu" and all(p.schedule.lanes == 1 for p in study.predictions):
         most = "" if limit is None else f"; parallel lanes can give at most {units.times(limit)} ({tasks})"
@@ -123,10 +125,15 @@ def _parallel(study: Study) -> str:
     return _share_of_lanes(study, gain) + (f"; {bound}." if bound else ".")
 
 
+def _lanes_gain(study: Study) -> float:
+    """What parallel lanes give in the fastest way."""
+    fastest = study.recommended("fastest")
+    return 1.0 if fastest is None or lanes_used(fastest) < 2 else fastest.schedule.speedup
+
+
 def _no_gain(study: Study) -> str:
     """Where it is the memory limit that leaves no room for a second lane, what the fastest way gains."""
-    noun, fastest = lane_noun(study.device), study.recommended("fastest")
-    gain = 1.0 if fastest is None or lanes_used(fastest) < 2 else fastest.schedule.speedup
+    noun, fastest, gain = lane_noun(study.device), study.recommended("fastest"), _lanes_gain(study)
     if fastest is None or gain < 1 + SAME or study.memory_limit_bytes is None:
         return f"Parallel {noun}s gain nothing in the recommended schedule"
     rewritten = " once the step is rewritten" if fastest.choices else ""
@@ -218,6 +225,12 @@ def recommended_ways(study: Study) -> tuple[RecommendedWay, ...]:
     for name, p in given.items():
         ways.append(RecommendedWay(*names[name], p, units.size(p.peak_bytes, significant)))
     return tuple(ways)
+
+
+def memory_digits(study: Study) -> int:
+    """The significant digits with which every schedule above the memory limit reads as more than it."""
+    limit = study.memory_limit_bytes
+    return 3 if limit is None else units.digits_apart(limit, [p.peak_bytes for p in study.predictions])
 
 
 def _as_small_and_fast(p: Prediction, other: Prediction) -> bool:

@@ -160,12 +160,12 @@ def _values(result: SweepResult, point: SweepPoint) -> str:
 
 
 def named_axes(result: SweepResult, *points: SweepPoint) -> tuple[SweepAxis, ...]:
-    """The parameters by which these points are told apart: those that matter, the network where several were swept,
-    and every one in which the points differ."""
+    """The parameters by which these points are told apart: those that matter, the network and the number of cores where
+    several were swept, and every one in which the points differ."""
     most = {a.name for a in telling(result)}
 
     def named(a: SweepAxis) -> bool:
-        return a.name in most or a.name == "network" or len({p.parameters[a.name] for p in points}) > 1
+        return a.name in most or a.name in ("network", "lanes") or len({p.parameters[a.name] for p in points}) > 1
 
     def place(a: SweepAxis) -> tuple[bool, bool]:
         return (a.name != "network", a.name != "lanes")
@@ -190,9 +190,10 @@ def hidden(result: SweepResult, shown: int) -> str:
     if alike > len(result.pareto):
         parts.append(
             f"{alike:,} configurations lie on the front: those within 0.1 % of each other in every objective stand in "
-            "one row, the one with the least hardware"
+            "one row, the one with the least hardware; and one that another equals within 1 % in every objective, with "
+            "over 1 % less of one, stands in the row of that other"
         )
-    return ". ".join(parts)
+    return ". ".join(map(_capital, parts))
 
 
 def counts(result: SweepResult) -> str:

@@ -17,6 +17,7 @@ def study_table(study: Study) -> Table:
     """The schedules that were tried, the recommended one in bold."""
     table = plain_table(f"{study.graph.model} on {study.device.title}")
     rewritten = any(p.choices for p in study.predictions)
+    digits = phrasing.memory_digits(study)
     columns_of(
         table,
         ("schedule", *(("step",) if rewritten else ()), "launch", phrasing.lane_noun(study.device) + "s"),
@@ -31,7 +32,7 @@ def study_table(study: Study) -> Table:
             str(phrasing.lanes_used(p)),
             units.seconds(p.latency_s),
             "-" if gain is None else units.times(gain),
-            units.size(p.peak_bytes),
+            units.size(p.peak_bytes, digits),
             units.joules(p.energy_j.get("total")),
             *(() if rewritten else (gap(p.schedule.gap, p.schedule.optimal),)),
         )
@@ -47,7 +48,9 @@ def gap(value: float, optimal: bool) -> str:
 def comparison_table(comparison: Comparison) -> Table:
     """Latency, memory and energy per step of each network: the sequential step, the fastest way within its memory (or
     the limit), the fastest."""
-    table = plain_table(f"One step on {comparison.device.title}")
+    ways = {phrasing.launch(p, comparison.device) for s in comparison.studies for _, p in shown_ways(s)}
+    launched = f", {ways.pop()}" if len(ways) == 1 and all(ways) else ""
+    table = plain_table(f"One step on {comparison.device.title}{launched}")
     columns_of(table, ("network", "schedule"), ("latency", "gain", "memory", "energy"))
     for s in comparison.studies:
         named = f"{s.graph.model} (batch {s.graph.batch})"

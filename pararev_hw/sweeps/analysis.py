@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pararev_hw.compiled import loop
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.reports import sweep_phrasing
-from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near
+from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, stand_ins
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
 from pararev_hw.sweeps.spec import Sweep, span_of
@@ -207,11 +207,16 @@ def _values(points: Sequence[SweepPoint], sweep: Sweep) -> list[NDArray[np.float
 
 
 def _merged(points: Sequence[SweepPoint], sweep: Sweep) -> tuple[SweepPoint, ...]:
-    """The points of a front with those that are alike as one, the least hardware of them, by the first objective."""
+    """The points of a front with those that are alike as one, the least hardware of them, by the first objective; and
+    without those that another point equals with less."""
     if not points:
         return ()
     chosen, counts = merged(_values(points, sweep), np.array([_hardware(p.parameters, sweep) for p in points]))
-    alike = dict(zip(chosen.tolist(), counts.tolist(), strict=True))
+    left = [points[k] for k in chosen]
+    alike: dict[int, int] = {}
+    stand_in = stand_ins(_values(left, sweep), [o.maximise for o in sweep.objectives])
+    for k, count in zip(stand_in.tolist(), counts.tolist(), strict=True):
+        alike[int(chosen[k])] = alike.get(int(chosen[k]), 0) + count
     return tuple(replace(points[k], alike=alike[k]) for k in sorted(alike))
 
 

@@ -42,6 +42,22 @@ def merged(columns: Sequence[Floats], hardware: Floats) -> tuple[Ints, Ints]:
     return np.array(chosen, np.int64), np.array(counts, np.int64)
 
 
+def stand_ins(columns: Sequence[Floats], maximise: Sequence[bool]) -> Ints:
+    """For each point of a front the one that stands for it: one as good within EQUAL in every objective that takes
+    more than EQUAL less of one of them, and that nothing else stands for; or the point itself."""
+    costs = costs_of(columns, maximise)
+    signed = np.column_stack([-v if more else v for v, more in zip(columns, maximise, strict=True)]).astype(np.float64)
+    margin = EQUAL * np.abs(signed)
+    stand_in = np.full(len(signed), -1, np.int64)
+    for k in np.lexsort((np.arange(len(signed)), costs.sum(1))):
+        if stand_in[k] >= 0:
+            continue
+        stand_in[k] = k
+        as_good = (signed[k] <= signed + margin).all(1) & (signed[k] < signed - margin).any(1)
+        stand_in[as_good & (stand_in < 0)] = k
+    return stand_in
+
+
 def near(values: Floats, point: Floats, tolerance: float) -> NDArray[np.bool_]:
     """Which rows [n, k] equal the point [k] within a relative tolerance in every objective."""
     return np.asarray((np.abs(values - point) <= tolerance * np.abs(point)).all(axis=1), np.bool_)

@@ -19,6 +19,7 @@ from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import Recorded, no_gc, record
 from pararev_hw.tracing.tape import Tape, written_down
+from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad

@@ -40,6 +40,20 @@ def layout_of_step(tape: Tape, shape: Sequence[int]) -> tuple[str, str] | None:
     return None
 
 
+def batch_leads(tape: Tape, shape: Sequence[int]) -> bool:
+    """Whether the step shows that the first axis of an input is the batch: a convolution takes the input as it is, or
+    the outputs keep the size of that axis and lose the second one."""
+    first, second = int(shape[0]), int(shape[1])
+    outputs = _output_shapes(tape)
+    if first != second and outputs and all(o[:1] == (first,) and o[1:2] != (second,) for o in outputs):
+        return True
+    signatures = (tape.entries[line.entry] for line in tape.lines if line.home.phase == "forward")
+    return any(
+        s.op_type.name.startswith("aten.convolution.") and tuple(s.op_type.input_shapes[0]) == tuple(shape)
+        for s in signatures
+    )
+
+
 def _walked_axes(tape: Tape, first: int, second: int) -> set[int]:
     """Of the two leading axes those that the forward pass goes through slice by slice, to the last one."""
     taken: dict[int, set[int]] = {0: set(), 1: set()}

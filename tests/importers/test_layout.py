@@ -11,7 +11,7 @@ from pararev_hw.execution import prepare
 from pararev_hw.importers.targets import Options
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.target_graph import build_graph
-from pararev_hw.types import BlockGraph
+from pararev_hw.types import AXES_UNKNOWN, BlockGraph
 
 NETS = """
 import torch
@@ -43,6 +43,17 @@ class Whole(nn.Module):
     def __init__(self): super().__init__(); self.f = nn.Linear(6, 5)
     def forward(self, x): return self.f(x).mean(1)
 def declared(): return Whole(), torch.rand(2, 7, 6)
+
+def per_token(): return nn.Linear(6, 5), torch.rand(2, 7, 6)
+def convolved(): return nn.Conv1d(7, 5, 3), torch.rand(2, 7, 6)
+def attention(): return nn.TransformerEncoderLayer(8, 2, 8), torch.rand(2, 7, 8)
+class Averaged(Whole):
+    layout = None
+def averaged(): return Averaged(), torch.rand(2, 7, 6)
+class Words(nn.Module):
+    def __init__(self): super().__init__(); self.table = nn.Embedding(9, 6); self.cells = nn.GRU(6, 5)
+    def forward(self, x): return self.cells(self.table(x))[0]
+def words(): return Words(), torch.randint(0, 9, (2, 7))
 """
 
 
@@ -82,6 +93,24 @@ def test_batch_and_time_are_those_of_the_network(
     assert axes(graph) == wanted
     stated = any(line.startswith("input axes: ") for line in graph.assumptions)
     assert stated == ("layout" not in options), "what was not said by the user is said by us"
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected", "asked"),
+    [
+        ("per_token", (2, None), True),  # [2, 7, 6] -> [2, 7, 5]: either axis may be the batch
+        ("convolved", (2, None), False),
+        ("averaged", (2, None), False),  # its output is [2, 5]
+        ("attention", (7, 2), False),  # torch's attention is time first unless told otherwise, and so is a GRU
+        ("words", (7, 2), False),
+    ],
+)
+def test_axes_that_nothing_tells_are_asked_for_without_spikes_too(
+    factory: str, expected: tuple[int, int | None], asked: bool, nets: Path
+) -> None:
+    graph = build_graph(f"{nets}:{factory}", mode="infer")
+    assert axes(graph) == expected
+    assert any(line.startswith(AXES_UNKNOWN) for line in graph.assumptions) == asked
 
 
 def test_a_layout_that_the_sizes_contradict_is_refused(nets: Path) -> None:

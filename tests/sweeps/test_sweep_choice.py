@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pararev_hw import reports, sweeps
-from pararev_hw.sweeps.front import costs_of, knee, merged
+from pararev_hw.sweeps.front import costs_of, knee, merged, stand_ins
 from pararev_hw.sweeps.sensitivity import AdditiveFit
 from tests.helpers.command_line import run
 from tests.helpers.sweep_helpers import text
@@ -32,6 +32,17 @@ def effects(rows: np.ndarray, y: np.ndarray) -> AdditiveFit:  # type: ignore[typ
     for part in np.array_split(np.arange(len(y)), 3):  # as rows stream by
         fit.add({"a": rows[part, 0], "b": rows[part, 1]}, {"y": y[part]})
     return fit
+
+
+def test_a_point_that_another_equals_with_less_leaves_the_front() -> None:
+    latency = np.array([0.2890, 0.2892, 0.40, 0.2850])  # 0.07 % apart; the last 1.5 % less than the second
+    energy = np.array([3.21, 2.04, 1.00, 4.00])
+    speed = np.array([10.0, 10.0, 10.0, 10.0])
+    assert stand_ins([latency, energy, speed], [False, False, True]).tolist() == [1, 1, 2, 3]
+    # 0.5 % apart in both: none is clearly less, and both stay
+    assert stand_ins([np.array([1.0, 1.005]), np.array([1.005, 1.0])], [False, False]).tolist() == [0, 1]
+    # what is maximised counts the other way round
+    assert stand_ins([latency[:2], np.array([5.0, 4.0])], [False, True]).tolist() == [0, 0]
 
 
 def test_on_a_full_grid_shares_are_first_order_sobol_indices() -> None:
