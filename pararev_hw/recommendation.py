@@ -381,8 +381,8 @@ def _critical_path(graph: BlockGraph, hardware: Hardware, launch: str, lanes: in
 
 
 def recommended(tried: Sequence[Prediction], limit: int) -> tuple[Recommendation, ...]:
-    """The fastest, the fastest within `limit` bytes (where one keeps it), the one of least memory. Ties go to the one
-    that was tried first."""
+    """The fastest, the fastest within `limit` bytes (where one keeps it), the one of least memory. Of those that are as
+    fast the one of least memory is taken, of those the one that was tried first."""
     fitting = [p for p in tried if p.peak_bytes <= limit]
     least = min(p.peak_bytes for p in tried)
     chosen = [
@@ -395,7 +395,7 @@ def recommended(tried: Sequence[Prediction], limit: int) -> tuple[Recommendation
 
 def _fastest(predictions: Sequence[Prediction]) -> Prediction:
     least_s = min(p.latency_s for p in predictions)
-    return next(p for p in predictions if p.latency_s <= least_s * (1 + TIE))
+    return min((p for p in predictions if p.latency_s <= least_s * (1 + TIE)), key=lambda p: p.peak_bytes)
 
 
 def front(tried: Iterable[Prediction]) -> tuple[Prediction, ...]:

@@ -199,8 +199,9 @@ def comparison_lines(comparison: Comparison) -> tuple[str, ...]:
     ]
     lines += _energy_model_line(comparison, per_sample)
     offs = trade_offs(comparison)
-    if offs is not None and len(comparison.studies) > 1 and not per_sample:
-        lines.append(_equal_line(comparison, offs))
+    if offs is not None and len(comparison.studies) > 1:
+        lines += [_equal_line(comparison, offs)] if not per_sample else []
+        lines += _batches_line(comparison, offs)
     return tuple(lines)
 
 
@@ -223,12 +224,16 @@ def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:
     pairs = list(zip(comparison.studies, offs.networks, strict=True))
     memory = ", ".join(f"{s.graph.model} {units.size(o.memory_at_equal_time_bytes)}" for s, o in pairs)
     time = ", ".join(f"{s.graph.model} {units.seconds(o.time_at_equal_memory_s)}" for s, o in pairs)
-    batches = ", ".join(f"{s.graph.model} {o.largest_batch}" for s, o in pairs if o.largest_batch is not None)
-    line = (
+    return (
         f"Memory at equal time ({units.seconds(offs.equal_time_s)}): {memory}. "
         f"Time at equal memory ({units.size(offs.equal_memory_bytes)}): {time}."
     )
-    return line + (f" Largest batch that fits: {batches}." if batches else "")
+
+
+def _batches_line(comparison: Comparison, offs: TradeOffs) -> list[str]:
+    pairs = zip(comparison.studies, offs.networks, strict=True)
+    batches = ", ".join(f"{s.graph.model} {o.largest_batch}" for s, o in pairs if o.largest_batch is not None)
+    return [f"Largest batch that fits: {batches}."] if batches else []
 
 
 def _rows(study: Study) -> list[Row]:

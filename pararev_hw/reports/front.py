@@ -46,7 +46,8 @@ def fronts_svg(comparison: Comparison, width: float = svg.WIDTH) -> str:
     kinds = [_COLOURS[k % len(_COLOURS)] for k in range(len(studies))]
     signs = [("rect", kind, s.graph.model) for kind, s in zip(kinds, studies, strict=True)]
     legend, y = svg.legend(signs, 12.0, width - 12.0)
-    plane = Plane.around([p for s in studies for p in (*s.front, s.sequential)], y + 44, width)
+    shown = (p for s in studies for p in (*s.front, s.sequential, *_ringed(s)))
+    plane = Plane.around(list(shown), y + 44, width)
     parts = [legend, plane.axes()]
     parts += [_front_of(study, kind, plane) for kind, study in zip(kinds, studies, strict=True)]
     label = f"Latency against peak memory of {len(studies)} networks on {comparison.device.title}"
@@ -59,8 +60,8 @@ def _front_of(study: Study, kind: str, plane: Plane) -> str:
     x, y = plane.x(study.sequential.peak_bytes) - 5, plane.y(study.sequential.latency_s) - 5
     words = f"{study.graph.model}, sequential: {_costs(study.sequential)}"
     parts.append(svg.element("rect", svg.title(words), x=x, y=y, width=10, height=10, class_=kind))
-    ringed = {id(p): p for n in ("fastest", "within_memory") if (p := study.recommended(n)) is not None}
-    for p in {id(p): p for p in (*study.front, *ringed.values())}.values():
+    ringed = {id(p) for p in _ringed(study)}
+    for p in {id(p): p for p in (*study.front, *_ringed(study))}.values():
         if p is study.sequential:
             continue
         x, y = plane.x(p.peak_bytes), plane.y(p.latency_s)
@@ -69,6 +70,10 @@ def _front_of(study: Study, kind: str, plane: Plane) -> str:
         if id(p) in ringed:
             parts.append(svg.element("circle", cx=x, cy=y, r=8, fill="none", style=stroke, stroke_width=2))
     return "".join(parts)
+
+
+def _ringed(study: Study) -> tuple[Prediction, ...]:
+    return tuple(p for n in ("fastest", "within_memory") if (p := study.recommended(n)) is not None)
 
 
 def _costs(p: Prediction) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -45,6 +46,13 @@ def test_nothing_that_was_tried_beats_what_is_recommended(study: Study) -> None:
     assert named["within_memory"].peak_bytes <= limit
     assert named["within_memory"].latency_s <= min(p.latency_s for p in tried if p.peak_bytes <= limit) * (1 + 1e-9)
     assert study.chosen is named["within_memory"]
+
+
+def test_of_two_that_are_as_fast_the_smaller_one_is_recommended(study: Study) -> None:
+    fast = min(study.predictions, key=lambda p: p.latency_s)
+    large = replace(fast, peak_bytes=2 * fast.peak_bytes)
+    smaller = replace(fast, peak_bytes=fast.peak_bytes - 1)
+    assert recommendation.recommended((large, fast, smaller, fast), large.peak_bytes)[0].prediction is smaller
 
 
 def test_a_search_ends_with_its_budget_and_says_what_it_left_out(step: Traced, device: Device) -> None:

@@ -40,6 +40,19 @@ def test_the_largest_batch_scales_what_samples_make_and_nothing_else() -> None:
     assert largest_batch(study) is None, "this device's memory is not known"
 
 
+def test_the_largest_batch_is_named_also_where_batches_differ() -> None:
+    curve = MemoryCurve((0.0, 1.0), {"parameter": (40,), "saved": (100,)})
+    studies = []
+    for model, batch in (("one", 32), ("other", 16)):
+        study = _study(model, (1.0, 140))
+        graph = replace(study.graph, batch=batch)
+        ways = (replace(study.sequential, memory=curve),)
+        studies.append(replace(study, graph=graph, predictions=ways, memory_limit_bytes=340, limit_given=True))
+    lines = comparison_lines(Comparison(studies[0].device, tuple(studies)))
+    assert lines[-1] == "Largest batch that fits: one 96, other 48."
+    assert not any(line.startswith("Memory at equal time") for line in lines)  # of steps that do not do the same
+
+
 def test_networks_of_one_graph_are_said_to_be_the_same() -> None:
     one, other = hand_built_study.study((2,), model="one"), hand_built_study.study((2,), model="other")
     third = hand_built_study.study((3,), model="third")
