@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _SHOWN = 60  # characters of a value that a message quotes
+_PRINTED_BITS = 256  # of an integer whose digits are shown
 
 
 def read_bytes(path: Path, most_bytes: int, holds: str) -> bytes:
@@ -157,6 +158,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
 def shown(value: object) -> str:
     """A value as a message quotes it: short, on one line."""
+    if isinstance(value, int) and value.bit_length() > _PRINTED_BITS:  # Python refuses to print thousands of digits
+        return f"a number of {value.bit_length()} bits"
     text = repr(value) if isinstance(value, str | int | float | bool | type(None)) else f"a {type(value).__name__}"
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 

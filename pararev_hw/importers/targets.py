@@ -27,7 +27,7 @@ from torch.nn.parameter import is_lazy
 
 from pararev_hw import limits, models
 from pararev_hw.atomic import real_path
-from pararev_hw.documents import read_bytes
+from pararev_hw.documents import read_bytes, shown
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, UnknownName, first_line, unknown_name
 from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
@@ -62,7 +62,8 @@ class Options:
             if value is not None and value < 1:
                 raise BadInput(f"{name} is {value}: it must be at least 1")
             if value is not None and value > limits.INPUT_ELEMENTS:
-                raise BadInput(f"{name} is {value:.3g}: more than any device holds")
+                size = f"{value:.3g}" if value < limits.NUMBER * 10 else shown(value)  # digits without end are no float
+                raise BadInput(f"{name} is {size}: more than any device holds")
         if self.width is not None and not 0 < self.width <= limits.WIDTH:
             raise BadInput(f"width is {self.width:g}: it must be above 0, and at most {limits.WIDTH:g}")
         if self.input_shape is not None and (not self.input_shape or any(n < 1 for n in self.input_shape)):

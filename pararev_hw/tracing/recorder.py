@@ -183,8 +183,9 @@ class Recorder(TorchDispatchMode):
     def enter_module(self, path: str) -> None:
         number = self._calls[path] = self._calls.get(path, 0) + 1
         caller = self._stack[-1] if self._stack else -1
-        self._stack.append(len(self.frames))
-        self.frames.append(Frame(path, number, caller))
+        frame = Frame(path, number, caller)  # made first: a recursion without end may stop anywhere here
+        self.frames.append(frame)
+        self._stack.append(len(self.frames) - 1)
 
     def exit_module(self) -> None:
         if self._stack:

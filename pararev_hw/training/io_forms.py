@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pararev_hw import limits
 from pararev_hw.errors import BadInput
 
 
@@ -52,10 +53,23 @@ def input_form(inputs: Any) -> InputForm:
         raise BadInput("inputs must hold tensors: a container that holds itself has no end") from None
     if not tensors:
         raise BadInput(f"inputs must hold a tensor: {type(inputs).__name__} holds none")
-    odd = next((t.layout for t in tensors if t.layout is not torch.strided), None)
-    if odd is not None:
-        raise BadInput(f"an input is a tensor in {odd}: give a dense one (to_dense())")
+    for tensor in tensors:
+        _check_plain(tensor)
     return InputForm(tuple(tensors), tuple(form) if isinstance(form, list) else form)
+
+
+def _check_plain(tensor: torch.Tensor) -> None:
+    """Refuse what no layer can be fed from or no memory holds. Raises BadInput."""
+    if tensor.is_nested:
+        raise BadInput("an input is a nested tensor: give one padded to equal lengths (to_padded_tensor())")
+    if tensor.layout is not torch.strided:
+        raise BadInput(f"an input is a tensor in {tensor.layout}: give a dense one (to_dense())")
+    if tensor.is_quantized:
+        raise BadInput(f"an input is quantized, of {tensor.dtype}: give its values (dequantize())")
+    if tensor.numel() > limits.INPUT_ELEMENTS:
+        raise BadInput(
+            f"an input of shape {tuple(tensor.shape)} has {tensor.numel()} elements: more than any device holds"
+        )
 
 
 def _form(value: Any, tensors: list[torch.Tensor]) -> Any:

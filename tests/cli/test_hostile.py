@@ -20,6 +20,7 @@ from tests.helpers.command_line import finish, run, start
 
 NETWORKS = """
 import os
+import warnings
 import torch
 from torch import nn
 
@@ -47,6 +48,24 @@ def mute():
 def recursive():
     return Recursive(), torch.zeros(2, 3)
 
+class Endless(Recursive):
+    def forward(self, x):
+        return self(x)
+
+def endless():
+    return Endless(), torch.zeros(2, 3)
+
+def nested():
+    with warnings.catch_warnings(action="ignore"):
+        return nn.Linear(3, 4), torch.nested.nested_tensor([torch.zeros(2, 3)])
+
+def quantized():
+    with warnings.catch_warnings(action="ignore"):
+        return nn.Linear(3, 4), torch.quantize_per_tensor(torch.zeros(2, 3), 0.1, 0, torch.quint8)
+
+def endlessly_expanded():
+    return nn.Linear(3, 4), torch.zeros(1, 3).expand(1 << 45, 3)
+
 def wrong():
     return nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 2)), torch.zeros(2, 3)
 
@@ -71,6 +90,10 @@ def networks(tmp_path: Path) -> Path:
         ("stop", "Stop (hostile_networks.py:"),
         ("mute", "Mute (hostile_networks.py:"),
         ("recursive", "RecursionError"),
+        ("endless", "RecursionError"),
+        ("nested", "nested tensor: give one padded"),
+        ("quantized", "quantized, of torch.quint8: give its values"),
+        ("endlessly_expanded", "105553116266496 elements: more than any device holds"),
         ("wrong", "a and b must have same reduction dim"),
     ],
 )

@@ -297,3 +297,5 @@ def test_a_width_beyond_the_limit_is_refused() -> None:
 def test_a_number_beyond_what_torch_holds_is_refused_in_a_line(name: str) -> None:
     with pytest.raises(BadInput, match=rf"{name} is 1e\+30: more than any device holds"):
         Options(**{name: 10**30})  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match=rf"{name} is a number of \d+ bits: more than any device holds"):
+        Options(**{name: 10**5000})  # type: ignore[arg-type]  # neither a float nor printable

@@ -22,7 +22,7 @@ import pararev_hw as ph
 from pararev_hw.errors import BadInput
 from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
 from pararev_hw.torch_private import without_onednn
-from pararev_hw.tracing import DispatchRules, measure_spikes, trace_step
+from pararev_hw.tracing import DispatchRules, holds_spikes, measure_spikes, trace_step
 from pararev_hw.types import LayerSpikes, Spikes
 from tests.helpers import command_line
 
@@ -668,3 +668,9 @@ def test_a_neuron_that_compares_twice_is_updated_once() -> None:
         fired.clear()
         net(x)
     assert neurons["n1"].spikes * 3 == sum(int((out != 0).sum()) for out in fired) > 0
+
+
+def test_an_expanded_input_is_looked_at_once() -> None:
+    events = torch.tensor([[0.0, 1.0, 0.0]])
+    assert holds_spikes((events.expand(1 << 38, 3),))  # a TiB, written out
+    assert not holds_spikes(((events - 0.5).expand(1 << 38, 3),))
