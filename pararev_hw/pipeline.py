@@ -249,7 +249,8 @@ def study(
     problem = costed[predictions[best].launch or "eager"].problem(lanes)
     path = graphs.critical_path(graph, [c.best_s for c in problem.tasks])
     rows = layer_rows(graph, costed[launches[0]])
-    return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows)
+    by_op = graphs.op_parallelism(graph, costed[predictions[best].launch or "eager"].op_seconds)
+    return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows, op_parallelism=by_op)
 
 
 def _chip_study(

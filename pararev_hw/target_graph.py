@@ -290,7 +290,8 @@ def _npy(path: Path, target: Any) -> Any:
         a != e for d, (a, e) in enumerate(zip(array.shape, expected, strict=True)) if d != free
     ):
         raise BadInput(f"{path}: has shape {array.shape}: {target.name} takes {expected}, any batch")
-    values = np.array(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused below
+        values = np.array(array, dtype=np.float32)
     if not np.isfinite(values).all():
         raise BadFile(f"{path}: holds values that are not finite")
     return (torch.from_numpy(values),), path.name

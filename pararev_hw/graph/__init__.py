@@ -1,6 +1,7 @@
 """The block-dependency graph: totals, spikes, the critical path, liveness, and its file."""
 
 from pararev_hw.graph.critical import critical_path as critical_path
+from pararev_hw.graph.critical import op_parallelism as op_parallelism
 from pararev_hw.graph.files import dumps as dumps
 from pararev_hw.graph.files import from_document as from_document
 from pararev_hw.graph.files import is_block_graph as is_block_graph

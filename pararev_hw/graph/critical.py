@@ -28,6 +28,16 @@ def critical_path(graph: BlockGraph, weights: Sequence[float] | None = None) -> 
     )
 
 
+def op_parallelism(graph: BlockGraph, op_seconds: Sequence[float]) -> float:
+    """The time of all ops over that of their longest chain: what parallel lanes could give at most if each op were a
+    task. 1.0 where nothing takes time."""
+    end_s: list[float] = []
+    for op, seconds in zip(graph.ops, op_seconds, strict=True):
+        end_s.append(seconds + max((end_s[k] for k in op.after), default=0.0))
+    longest = max(end_s, default=0.0)
+    return sum(op_seconds) / longest if longest > 0 else 1.0
+
+
 def _longest(graph: BlockGraph, weights: Sequence[float], among: Sequence[int]) -> list[int]:
     inside = set(among)
     before: dict[int, list[int]] = {k: [] for k in among}

@@ -12,6 +12,7 @@ from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.types import Device, Prediction, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
+_MORE = 1.05  # times the limit of the tasks at least, or finer ones are not worth a word
 _LITTLE = 1.25  # times: where parallel lanes could give no more, the answer says where more may be hidden
 
 _DEVICE = {"gpu": "GPU", "cpu": "CPU"}
@@ -103,7 +104,7 @@ def _parallel(study: Study) -> str:
     limit, noun = parallel_limit(study), lane_noun(study.device)
     level = study.chosen_graph.granularity
     tasks = f"tasks by {level}"
-    finer = "" if level == "op" or limit is None or limit > _LITTLE else "; --granularity op looks inside them"
+    finer = _finer(study, limit)
     if limit is not None and limit < 1 + SAME:
         if _lanes_gain(study) >= 1 + SAME:  # the fastest way is that of another, rewritten graph
             return f"{_no_gain(study)}; with {tasks}, as traced, every task waits for the one before it{finer}."
@@ -129,6 +130,17 @@ def _lanes_gain(study: Study) -> float:
     """What parallel lanes give in the fastest way."""
     fastest = study.recommended("fastest")
     return 1.0 if fastest is None or lanes_used(fastest) < 2 else fastest.schedule.speedup
+
+
+def _finer(study: Study, limit: float | None) -> str:
+    """Where tasks leave little to parallel lanes: what operations as tasks would allow, where that is more."""
+    if study.chosen_graph.granularity == "op" or limit is None or limit > _LITTLE:
+        return ""
+    if study.op_parallelism is None:
+        return "; --granularity op looks inside them"
+    if study.op_parallelism < limit * _MORE:
+        return ""
+    return f"; single operations as tasks would allow up to {units.times(study.op_parallelism)}: --granularity op"
 
 
 def _no_gain(study: Study) -> str:

@@ -167,6 +167,7 @@ class Study:
     rewrites: Mapping[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     not_searched: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()  # of the step as traced, each op alone on one lane
+    op_parallelism: float | None = None  # the most that lanes could give the step as traced if each op were a task
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
     forward_j_by_model: Mapping[str, float] = field(default_factory=dict)  # energy models of the literature
     energy_model: ModelEnergy | None = None  # the one of them that was asked for

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from pararev_hw import models
 from pararev_hw.errors import BadFile
-from pararev_hw.graph import critical_path, dumps, from_document, load, to_document
+from pararev_hw.graph import critical_path, dumps, from_document, load, op_parallelism, to_document
 from pararev_hw.tracing import trace_step
 from pararev_hw.tracing.dependencies import Access, dependencies
 from pararev_hw.tracing.grouping import Key, Member, each_alone, group
@@ -134,6 +134,21 @@ def test_the_critical_path_is_the_longest_of_all_paths() -> None:
 
 
 # ---- the file
+
+
+def test_what_single_operations_allow_is_their_time_over_that_of_their_longest_chain() -> None:
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.sin() + x.cos()
+
+    graph = trace_step(Sum(), torch.zeros(2, 3), mode="infer", granularity="block").graph
+    assert [graph.op_types[op.type].name for op in graph.ops] == [
+        "aten.sin.default",
+        "aten.cos.default",
+        "aten.add.Tensor",
+    ]
+    assert op_parallelism(graph, [3.0, 2.0, 1.0]) == 6 / 4  # sin beside cos, then their sum
+    assert op_parallelism(graph, [0.0, 0.0, 0.0]) == 1
 
 
 @pytest.mark.parametrize("name", ["pararevsnn37", "msresnet18"])

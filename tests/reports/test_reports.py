@@ -498,6 +498,9 @@ def test_the_answer_admits_that_parallel_gains_nothing() -> None:
     path = study.critical_path
     little = replace(study, critical_path=replace(path, length=study.chosen.schedule.sequential_s / 1.08))
     assert "is 1.08x for the network (tasks by block; --granularity op looks inside them)" in reports.answer(little)
+    hidden = reports.answer(replace(little, op_parallelism=1.56))
+    assert "(tasks by block; single operations as tasks would allow up to 1.56x: --granularity op)" in hidden
+    assert "is 1.08x for the network (tasks by block)" in reports.answer(replace(little, op_parallelism=1.09))
 
 
 @pytest.mark.parametrize(
