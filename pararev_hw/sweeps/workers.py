@@ -130,9 +130,12 @@ def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[t
     except ImportError:
         raise MissingDependency("--cluster needs Dask: install pararev-hw[cluster]") from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs tracebacks of what is told here in a line
+    client: Any = object.__new__(dask.Client)  # at hand also where it is not finished: it must be closed then, too
     try:
-        client = dask.Client(address, timeout="10s", set_as_default=False)
+        client.__init__(address, timeout="10s", set_as_default=False)
     except Exception as error:  # Dask raises what its transports raise: tls, ucx and others that are not installed
+        with contextlib.suppress(Exception, *_CANCELLED):
+            client.close(timeout=2)
         raise BadInput(
             f"no Dask scheduler answers at {address!r} ({_first(error)}): start one with `dask scheduler`"
         ) from None
