@@ -31,6 +31,7 @@ from pararev_hw.schedulers import heft, run
 from pararev_hw.schedulers.job_shop import TabuSearch
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.task_graph_files import read_problem
+from pararev_hw.trace_options import TraceOptions
 
 STORED = Path(__file__).with_name("ratios.json")
 TOLERANCE = 0.25
@@ -84,7 +85,7 @@ def measured(repeats: int) -> dict[str, Measured]:
     shop = read_problem(INSTANCES / "ft10.jsp")
     orders = heft.lane_orders(shop)
     beside_loop("job shop, 20,000 moves", lambda: TabuSearch(shop, orders, 0, compiled=True).move(20_000))
-    graph = target_graph.build_graph("pararevsnn37", batch=8, spikes="0.15")
+    graph = target_graph.build_graph("pararevsnn37", TraceOptions(batch=8, spikes="0.15"))
     engine = Engine(graph, bare_device(pipeline.find_device("edge8")), "heft")
     draw = np.random.default_rng(0)
     columns = {

@@ -25,6 +25,7 @@ from pararev_hw.schedulers import run
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.simulate import play
 from pararev_hw.task_graph_files import read_problem
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import CommEdge, Schedule, SchedulingProblem, TaskCost
 
 INSTANCES = Path(__file__).parents[1] / "tests" / "golden" / "instances"
@@ -203,7 +204,7 @@ def step() -> None:
     from pararev_hw import pipeline
     from pararev_hw.devices import load_hardware
 
-    graph = target_graph.build_graph("pararevsnn37", spikes="0.2")
+    graph = target_graph.build_graph("pararevsnn37", TraceOptions(spikes="0.2"))
     for device, launch in (("h200", "graph"), ("h200", "eager"), ("edge8", "eager")):
         costs = pipeline.plan(graph, load_hardware(device), lanes=2, launch=launch).costs
         for name, options in (

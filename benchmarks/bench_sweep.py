@@ -36,6 +36,7 @@ from pararev_hw import pipeline, target_graph
 from pararev_hw.devices import bare_device
 from pararev_hw.sweeps.chips import configured
 from pararev_hw.sweeps.engine import Engine
+from pararev_hw.trace_options import TraceOptions
 
 
 def main() -> None:
@@ -51,7 +52,7 @@ def main() -> None:
         layers = zigzag(asked.zigzag, weight_words=8)
         each = sum(x["seconds"] for x in layers) / len(layers)
         print(f"ZigZag: {each:.2f} s per layer (forward, one core, {len(layers)} layers)")
-    graph = target_graph.build_graph(asked.network, batch=8, spikes="0.15")
+    graph = target_graph.build_graph(asked.network, TraceOptions(batch=8, spikes="0.15"))
     device = bare_device(pipeline.find_device(asked.device))
     engine = Engine(graph, device, "heft")
     print(f"{asked.network}, training step, batch 8: {len(graph.ops)} ops, {len(graph.tasks)} tasks, on {device.name}")

@@ -34,6 +34,7 @@ from pararev_hw.overview import overview
 from pararev_hw.pipeline import find_device, study
 from pararev_hw.reports import units
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Comparison
 
 FOLDER = Path(__file__).parent / "workloads"
@@ -121,7 +122,7 @@ PAGES = (
 
 def traced(name: str, mode: str = "train", timesteps: int | None = None) -> BlockGraph:
     batch = 1 if models.spec(name).input_shape[-1:] == (224,) else 8
-    return build_graph(name, batch=batch, mode=mode, timesteps=timesteps, spikes="0.2")  # type: ignore[arg-type]
+    return build_graph(name, TraceOptions(batch=batch, mode=mode, timesteps=timesteps, spikes="0.2"))  # type: ignore[arg-type]
 
 
 def macs(graph: BlockGraph) -> int:
@@ -202,7 +203,9 @@ def figure(p: Page) -> str:
     name, steps = p.networks[0], p.times[0]
     spec = models.spec(name)
     sample = (spec.input_shape[0], 32, 32) if len(spec.input_shape) == 3 else None
-    graph = build_graph(name, batch=2, width=1 / 8, timesteps=max(1, steps), input_shape=sample, spikes="0.2")
+    graph = build_graph(
+        name, TraceOptions(batch=2, width=1 / 8, timesteps=max(1, steps), input_shape=sample, spikes="0.2")
+    )
     device = find_device("edge8")
     return reports.graph_svg(study(graph, device, scheduler="heft"))
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pararev_hw.api.machines import load_device as load_device
     from pararev_hw.api.machines import measure as measure
     from pararev_hw.api.machines import validate as validate
-    from pararev_hw.api.options import TraceOptions as TraceOptions
     from pararev_hw.api.plans import execute as execute
     from pararev_hw.api.plans import load_problem as load_problem
     from pararev_hw.api.plans import parallel as parallel
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from pararev_hw.errors import BadInput as BadInput
     from pararev_hw.errors import Infeasible as Infeasible
     from pararev_hw.pipeline import Plan as Plan
+    from pararev_hw.trace_options import TraceOptions as TraceOptions
 
     __version__: str
     devices: DevicesRoom
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 _ROOMS = ("devices", "models", "schedulers")  # packages that can be called for a table of what is in them
 _PLACES = {
     "pararev_hw.api.machines": ("calibrate", "load_device", "measure", "validate"),
-    "pararev_hw.api.options": ("TraceOptions",),
+    "pararev_hw.trace_options": ("TraceOptions",),
     "pararev_hw.api.plans": ("execute", "load_problem", "parallel", "predict", "schedule", "schedule_problem"),
     "pararev_hw.api.steps": ("load_graph", "trace"),
     "pararev_hw.api.studies": ("Report", "SweepRun", "compare", "report", "sweep"),

@@ -14,6 +14,7 @@ from pararev_hw import models
 from pararev_hw.devices import bare_device
 from pararev_hw.pipeline import study
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Comparison, Hardware, Study
 
 REPRESENTATIVES = (
@@ -46,7 +47,9 @@ def _studies(device: Hardware, batch: int | None, spikes: str, progress: Callabl
     for name in REPRESENTATIVES:
         data, note = _data(name)
         for mode in ("train", "infer"):
-            graph = build_graph(name, batch=batch, mode=mode, spikes=spikes, device=device, progress=progress, **data)
+            graph = build_graph(
+                name, TraceOptions(batch=batch, mode=mode, spikes=spikes, **data), device=device, progress=progress
+            )
             title = name if mode == "train" else f"{name}, inference"
             graph = replace(graph, model=title, assumptions=(*graph.assumptions, *note))
             # the list schedule alone: which of several is best differs little, and there are many networks

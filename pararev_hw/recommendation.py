@@ -20,6 +20,7 @@ from pararev_hw.pipeline import TIE, Plan
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, apply_all, changed, drafted, find, select
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import Traced
 from pararev_hw.types import BlockGraph, Comparison, CriticalPath, Hardware, Prediction, Recommendation, Study
 
@@ -28,6 +29,9 @@ MOST_OPS_REWRITES = 12_000  # each rewritten step is built anew: about 0.1 ms an
 POINTS, POINTS_REWRITTEN = 10, 6  # memory limits tried on the step as traced, and on each rewritten one
 STORED_SHARES = (0.5, 1.0)  # of the recomputations that can be stored
 Progress = Callable[[str], None]
+
+
+_DEFAULTS = TraceOptions()
 
 
 def _silent(_: str) -> None:
@@ -106,14 +110,15 @@ def compare(
     search: Search | None = None,
     progress: Progress = _silent,
     measure: Callable[[BlockGraph], Hardware] | None = None,
-    **options: object,
+    options: TraceOptions = _DEFAULTS,
 ) -> Comparison:
-    """Several networks on one device, each with its front of latency against memory; options are those of
-    `build_graph`. Sequential and parallel are launched the same way: as `search.launch` says, or on a GPU as a CUDA
-    graph. The chosen schedule is the fastest, within the limit where one is given; `measure` gives the device with the
-    times of a graph's own operations.
+    """Several networks on one device, each with its front of latency against memory.
+
+    Sequential and parallel are launched the same way: as `search.launch` says, or on a GPU as a CUDA graph. The chosen
+    schedule is the fastest, within the limit where one is given; `measure` gives the device with the times of a graph's
+    own operations.
     """
-    steps = (traced(target, device, progress, **options) for target in targets)
+    steps = (traced(target, device, options, progress) for target in targets)
     return compare_steps(steps, device, search, progress, measure)
 
 
@@ -146,15 +151,15 @@ def _with_fastest_chosen(study: Study, hardware: Hardware, launch: str, lanes: i
     return replace(study, best=best, critical_path=path)
 
 
-def traced(target: str, device: Hardware, progress: Progress = _silent, **options: object) -> Traced:
-    """The step of a target with its program, so that it can be rewritten; options are those of `build_graph`."""
+def traced(target: str, device: Hardware, options: TraceOptions = _DEFAULTS, progress: Progress = _silent) -> Traced:
+    """The step of a target with its program, so that it can be rewritten."""
     steps: list[Traced] = []
 
     def capture(step: Traced) -> Traced:
         steps.append(step)
         return step
 
-    build_graph(target, device=device, rewrite=capture, progress=progress, **options)  # type: ignore[arg-type]
+    build_graph(target, options, device=device, rewrite=capture, progress=progress)
     return steps[0]
 
 

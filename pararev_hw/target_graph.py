@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pararev_hw import graph as graphs
 from pararev_hw import limits
@@ -14,14 +14,16 @@ from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
 from pararev_hw.devices import bare_device
 from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, MissingDependency, PararevError, first_line
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
-    from pararev_hw.importers.targets import Target
+    from pararev_hw.importers.targets import Options, Target
     from pararev_hw.tracing import Traced
-    from pararev_hw.training.step import Loss, MakeOptimizer
+    from pararev_hw.training.step import MakeOptimizer
 
 Progress = Callable[[str], None]
+_DEFAULTS = TraceOptions()
 
 
 def _silent(_: str) -> None:
@@ -30,59 +32,41 @@ def _silent(_: str) -> None:
 
 def build_graph(
     target: str,
+    options: TraceOptions = _DEFAULTS,
     *,
-    batch: int | None = None,
-    timesteps: int | None = None,
-    mode: Literal["train", "infer"] = "train",
-    dtype: str = "float32",
-    input_shape: tuple[int, ...] | None = None,
-    num_classes: int | None = None,
-    width: float | None = None,
-    form: str | None = None,
-    seed: int = 0,
-    layout: str | None = None,
-    granularity: str = "auto",
-    blocks: Sequence[str] = (),
-    optimizer: str | None = None,
-    accumulate: int = 1,
-    zero_grad: Literal["none", "zero"] = "none",
-    channels_last: bool = False,
     device: Hardware | None = None,
-    spikes: str = "auto",
     rewrite: Callable[[Traced], Traced] | None = None,
     progress: Progress = _silent,
 ) -> BlockGraph:
     """Trace what `target` names: a zoo network, `file.py:factory` or `package.module:factory`.
 
-    `optimizer` None is SGD with momentum as PyTorch runs it on `device`: one kernel for all parameters on a GPU (and
-    where no device is named), one per parameter elsewhere. `accumulate` micro-batches, each of `batch` samples, go
-    before its step; `zero_grad` "zero" keeps the gradients' memory from one step to the next, "none" lets it go.
-    For a GPU (and where no device is named) the step takes the ops that CUDA takes, on whatever machine it is traced;
-    `channels_last` lays images and their weights out as `[B, H, W, C]`.
-    `spikes` says where firing rates come from: "auto" (the target's own inputs, else the digits, else an assumed
-    rate), "digits", "none", a rate such as "0.15", or a `.npy` file of inputs `[B, ...]`.
+    For a GPU (and where no device is named) the step takes the ops that CUDA takes, on whatever machine it is traced,
+    and SGD runs one kernel for all parameters; elsewhere one per parameter. `device` goes before the one of `options`.
     `rewrite` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
     """
-    from pararev_hw.importers.targets import Options, resolve
+    from pararev_hw.importers.targets import resolve
 
-    options = Options(batch, timesteps, num_classes, width, form, input_shape, seed, layout)
-    make_optimizer = optimizer_for(device, optimizer)
-    _check_spikes(spikes)
+    assert not callable(options.optimizer)
+    optimizer = optimizer_for(device, options.optimizer)
+    _check_spikes(options.spike_source)
     progress(f"building {target}")
-    return graph_of(
-        resolve(target, options),
-        make_optimizer,
-        mode=mode,
-        dtype=dtype,
-        granularity=granularity,
-        blocks=blocks,
-        accumulate=accumulate,
-        zero_grad=zero_grad,
-        channels_last=channels_last,
-        device=device,
-        spikes=spikes,
-        rewrite=rewrite,
-        progress=progress,
+    network = resolve(target, options_of_target(options))
+    return graph_of(network, optimizer, options, device=device, rewrite=rewrite, progress=progress)
+
+
+def options_of_target(options: TraceOptions) -> Options:
+    """What the options say of the network and its inputs."""
+    from pararev_hw.importers.targets import Options
+
+    return Options(
+        options.batch,
+        options.timesteps,
+        options.num_classes,
+        options.width,
+        options.form,
+        options.input_shape,
+        options.seed,
+        options.layout,
     )
 
 
@@ -96,51 +80,47 @@ def optimizer_for(device: Hardware | None, optimizer: str | None) -> MakeOptimiz
 def graph_of(
     target: Target,
     optimizer: MakeOptimizer,
+    options: TraceOptions = _DEFAULTS,
     *,
-    mode: Literal["train", "infer"] = "train",
-    dtype: str = "float32",
-    granularity: str = "auto",
-    blocks: Sequence[str] = (),
-    accumulate: int = 1,
-    zero_grad: Literal["none", "zero"] = "none",
-    channels_last: bool = False,
     device: Hardware | None = None,
-    spikes: str = "auto",
-    loss: Loss | None = None,
     rewrite: Callable[[Traced], Traced] | None = None,
     progress: Progress = _silent,
 ) -> BlockGraph:
-    """The graph of a network that is there already; `loss` is from its output, where it is not the default one."""
+    """The graph of a network that is there already: of the options, those that say how its step goes."""
+    _check_spikes(options.spike_source)
+    progress(f"tracing {target.name}")
+    traced = _traced(target, optimizer, options, device)
+    graph, target = with_axes(traced, target)
+    graph = with_spikes(graph, target, options.spike_source, progress)
+    return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
+
+
+def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, device: Hardware | None) -> Traced:
     from pararev_hw.tracing import DispatchRules, trace_step
 
-    _check_spikes(spikes)
-    progress(f"tracing {target.name}")
-    has_step = target.step is not None and mode == "train"
-    traced = trace_step(
+    has_step = target.step is not None and options.mode == "train"
+    return trace_step(
         target.network,
         (*target.inputs, *target.targets) if has_step else target.inputs,
         name=target.name,
-        mode=mode,
+        mode=options.mode,
         batch=target.batch,
         timesteps=target.timesteps,
-        dtype=dtype,
-        granularity=granularity,
-        blocks=blocks,
+        dtype=options.dtype,
+        granularity=options.granularity,
+        blocks=options.blocks,
         optimizer=optimizer,
-        accumulate=accumulate,
-        zero_grad=zero_grad,
+        accumulate=options.accumulate,
+        zero_grad=options.zero_grad,
         step=target.step if has_step else None,
-        loss=loss,
+        loss=options.loss,
         assumptions=target.assumptions,
         rules=DispatchRules(
             cuda=device is None or device.kind == "gpu",
-            channels_last=channels_last,
+            channels_last=options.channels_last,
             flash_attention=_has_bfloat16(device),
         ),
     )
-    graph, target = with_axes(traced, target)
-    graph = with_spikes(graph, target, spikes, progress)
-    return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
 def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:

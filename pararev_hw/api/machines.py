@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pararev_hw.api.keywords import exact
 from pararev_hw.errors import BadInput
+from pararev_hw.keywords import exact, path_of
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
 
 Progress = Callable[[str], None]
@@ -183,5 +183,5 @@ def validate(
     from pararev_hw.devices.profiles import read_profile
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
-    fitted = profile if isinstance(profile, Profile) else read_profile(Path(profile))
+    fitted = profile if isinstance(profile, Profile) else read_profile(path_of("profile", profile))
     return validation.validate(fitted, suite, minutes=minutes, seed=seed, progress=progress)

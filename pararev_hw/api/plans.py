@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pararev_hw import pipeline
-from pararev_hw.api.keywords import exact, whole_number
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.steps import Origin, module_target
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.keywords import exact, path_of, whole_number
 from pararev_hw.pipeline import Plan
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Schedule, SchedulingProblem
@@ -166,7 +166,7 @@ def load_problem(
     """
     from pararev_hw.task_graph_files import read_problem
 
-    return read_problem(path, format=format, lanes=lanes, memory_limit_bytes=bytes_of(memory_limit))
+    return read_problem(path_of("path", path), format=format, lanes=lanes, memory_limit_bytes=bytes_of(memory_limit))
 
 
 @exact
@@ -276,7 +276,7 @@ def parallel(net: nn.Module, plan: Plan, *, launch: Launch = "eager") -> Paralle
 
 def _job(plan: Plan, progress: Callable[[str], None]) -> Job:
     """The network that the plan's graph was traced from, ready to run."""
-    from pararev_hw import execution
+    from pararev_hw import execution, target_graph
     from pararev_hw.importers.targets import resolve
     from pararev_hw.training.io_forms import input_form
 
@@ -293,7 +293,7 @@ def _job(plan: Plan, progress: Callable[[str], None]) -> Job:
     if callable(o.optimizer) or o.loss is not None or o.step is not None:
         raise BadInput(f"{plan.graph.model}: an optimizer, loss or step of your own cannot be run again: name one")
     if isinstance(origin.model, str):
-        target = resolve(origin.model, o.of_target())
+        target = resolve(origin.model, target_graph.options_of_target(o))
     else:
         form = None if origin.inputs is None else input_form(origin.inputs)
         target = module_target(origin.model, form, o)

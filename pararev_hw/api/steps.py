@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pararev_hw import target_graph
-from pararev_hw.api.keywords import exact
 from pararev_hw.api.machines import hardware_of
-from pararev_hw.api.options import Layout, Mode, TraceOptions, ZeroGrad
 from pararev_hw.errors import BadInput
+from pararev_hw.keywords import exact, path_of
+from pararev_hw.trace_options import Layout, Mode, TraceOptions, ZeroGrad
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pararev_hw.api.options import Loss, MakeOptimizer, TrainingStep
     from pararev_hw.importers.targets import Target
+    from pararev_hw.trace_options import Loss, MakeOptimizer, TrainingStep
     from pararev_hw.tracing import Traced
     from pararev_hw.training.io_forms import InputForm
 
@@ -162,29 +162,8 @@ def _trace_named(
             raise BadInput(f"{target}: {field} is for an nn.Module: leave it out, or give the module itself")
     if callable(options.optimizer):
         raise BadInput(f"{target}: name the optimizer, as in optimizer='adamw': a function is for an nn.Module")
-    return target_graph.build_graph(
-        target,
-        batch=options.batch,
-        timesteps=options.timesteps,
-        mode=options.mode,
-        dtype=options.dtype,
-        input_shape=options.input_shape,
-        num_classes=options.num_classes,
-        width=options.width,
-        form=options.form,
-        seed=options.seed,
-        layout=options.layout,
-        granularity=options.granularity,
-        blocks=tuple(options.blocks),
-        optimizer=options.optimizer,
-        accumulate=options.accumulate,
-        zero_grad=options.zero_grad,
-        channels_last=options.channels_last,
-        device=None if options.device is None else hardware_of(options.device, progress),
-        spikes=options.spike_source,
-        rewrite=capture,
-        progress=progress,
-    )
+    hardware = None if options.device is None else hardware_of(options.device, progress)
+    return target_graph.build_graph(target, options, device=hardware, rewrite=capture, progress=progress)
 
 
 def _trace_module(
@@ -206,16 +185,8 @@ def _trace_module(
         return target_graph.graph_of(
             module_target(model, form, options),
             optimizer if callable(optimizer) else target_graph.optimizer_for(hardware, optimizer),
-            mode=options.mode,
-            dtype=options.dtype,
-            granularity=options.granularity,
-            blocks=tuple(options.blocks),
-            accumulate=options.accumulate,
-            zero_grad=options.zero_grad,
-            channels_last=options.channels_last,
+            options,
             device=hardware,
-            spikes=options.spike_source,
-            loss=options.loss,
             rewrite=capture,
             progress=progress,
         )
@@ -232,7 +203,7 @@ def module_target(model: nn.Module, form: InputForm | None, options: TraceOption
         )
     if form is not None and options.input_shape is not None:
         raise BadInput(f"{name}: the inputs have a shape of their own: leave input_shape out")
-    target = target_of(model, form, options.of_target(), name=name, where=name)
+    target = target_of(model, form, target_graph.options_of_target(options), name=name, where=name)
     step = options.step
     if step is None:
         return target
@@ -272,4 +243,4 @@ def load_graph(path: str | Path) -> BlockGraph:
     """
     from pararev_hw import graph
 
-    return graph.load(Path(path))
+    return graph.load(path_of("path", path))

@@ -9,12 +9,12 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pararev_hw.api.keywords import exact, whole_number
 from pararev_hw.api.machines import hardware_of
-from pararev_hw.api.options import TraceOptions
 from pararev_hw.api.plans import Launch, bytes_of, check_lanes
 from pararev_hw.api.steps import Origin, trace, traced_step
 from pararev_hw.errors import BadInput
+from pararev_hw.keywords import exact, path_of, whole_number
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Comparison, Hardware, Study, SweepPoint, SweepResult, Table
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ def report(
     from pararev_hw import recommendation, reports
     from pararev_hw.costmodels.energy_models import check_name, with_energy_model
 
+    place = path_of("folder", folder)
     check_lanes(lanes, launch)
     check_name(energy_model)
     hardware = hardware_of(device, progress, lanes)
@@ -105,7 +106,7 @@ def report(
     search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), wanted)
     study = recommendation.study(_step_of(target, options, hardware, progress), hardware, search, progress)
     study = with_energy_model(study, energy_model)
-    return Report(study, reports.write_report(study, Path(folder)))
+    return Report(study, reports.write_report(study, place))
 
 
 def _step_of(
@@ -278,6 +279,6 @@ def sweep(
         asked = sweeps.load(Path(spec), bytes_of(memory_limit))
     else:
         raise BadInput(f"spec is of type {type(spec).__name__}: give a YAML file, or a mapping with the same keys")
-    place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else Path(folder)
+    place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else path_of("folder", folder)
     result = sweeps.run(asked, place, fresh=fresh, processes=workers, cluster=cluster, progress=progress)
     return SweepRun(result, place)

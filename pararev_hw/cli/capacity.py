@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pararev_hw.cli.console import out, print_json, progress
 from pararev_hw.cli.inputs import hardware_named
-from pararev_hw.cli.options import (
-    AccumulateOpt,
-    BatchOpt,
-    ChannelsLastOpt,
-    ClassesOpt,
-    DeviceOpt,
-    DtypeOpt,
-    FormOpt,
-    JsonOpt,
-    LayoutOpt,
-    MemoryLimitOpt,
-    ModeOpt,
-    OptimizerOpt,
-    SeedOpt,
-    ShapeOpt,
-    StepsOpt,
-    TargetArg,
-    WidthOpt,
-    ZeroGradOpt,
-    parsed_limit,
-    step_options,
-)
+from pararev_hw.cli.options import DeviceOpt, JsonOpt, MemoryLimitOpt, NetworkOptions, TargetArg, grouped, parsed_limit
 from pararev_hw.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
@@ -39,26 +18,13 @@ if TYPE_CHECKING:
 _SIZES = ("batch", "timesteps")
 
 
+@grouped
 def capacity(
-    context: typer.Context,
     target: TargetArg,
+    step: NetworkOptions,
     device: DeviceOpt = "h200",
     of: Annotated[str, typer.Option("--of", help="What grows: batch, or timesteps at the given batch.")] = "batch",
     memory_limit: MemoryLimitOpt = None,
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    input_shape: ShapeOpt = None,
-    num_classes: ClassesOpt = None,
-    width: WidthOpt = None,
-    form: FormOpt = None,
-    seed: SeedOpt = 0,
-    layout: LayoutOpt = None,
-    optimizer: OptimizerOpt = None,
-    accumulate: AccumulateOpt = 1,
-    zero_grad: ZeroGradOpt = "none",
-    channels_last: ChannelsLastOpt = False,
     json_: JsonOpt = False,
 ) -> None:
     """Find the largest batch (or number of time steps) of TARGET that fits into a device's memory."""
@@ -69,8 +35,8 @@ def capacity(
 
     if of not in _SIZES:
         raise unknown_name("size", of, _SIZES)
-    options: dict[str, Any] = step_options(context)
-    if options.get(of) is not None:
+    options = replace(step.parsed(), spikes="none")
+    if getattr(options, of) is not None:
         raise BadInput(f"--{of} is what capacity searches for: leave it out")
     limit = parsed_limit(memory_limit)
     with progress() as tell:
@@ -78,7 +44,8 @@ def capacity(
 
         def make(size: int) -> BlockGraph:
             tell(f"tracing {of} {size}")
-            return build_graph(target, device=hardware, spikes="none", **{**options, of: size})
+            sized = replace(options, batch=size) if of == "batch" else replace(options, timesteps=size)
+            return build_graph(target, sized, device=hardware)
 
         largest = capacities.capacity(make, bare_device(hardware), limit_bytes=limit)
     if json_:

@@ -10,36 +10,16 @@ import typer
 from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
-from pararev_hw.cli.inputs import hardware_named, measured_for, on_chips
+from pararev_hw.cli.inputs import machine_named, measured_for
 from pararev_hw.cli.options import (
-    AccumulateOpt,
-    BatchOpt,
-    ChannelsLastOpt,
-    ChipsOpt,
-    ClassesOpt,
     DeviceOpt,
-    DtypeOpt,
-    EnergyModelOpt,
-    HostOpt,
     JsonOpt,
-    LanesOpt,
-    LaunchOpt,
-    LayoutOpt,
-    MeasureOpt,
-    MemoryLimitOpt,
-    ModeOpt,
-    OptimizerOpt,
-    RuleOpt,
+    MachineOptions,
+    PredictionOptions,
     SearchChoicesOpt,
-    SeedOpt,
-    ShapeOpt,
-    SpikesOpt,
-    StepsOpt,
-    WidthOpt,
-    ZeroGradOpt,
+    StepOptions,
+    grouped,
     option_given,
-    parsed_limit,
-    step_options,
 )
 from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
@@ -47,41 +27,22 @@ from pararev_hw.errors import BadInput
 # what --all decides for each network by itself
 _PER_NETWORK = (
     *("lanes", "launch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "seed", "optimizer"),
-    *("accumulate", "zero_grad", "spikes", "choices", "layout", "memory_limit"),
+    *("accumulate", "zero_grad", "spikes", "choices", "layout", "memory_limit", "form", "granularity", "blocks"),
 )
 
 
+@grouped
 def compare(
-    context: typer.Context,
+    machine: MachineOptions,
+    basis: PredictionOptions,
+    step: StepOptions,
     targets: Annotated[list[str] | None, typer.Argument(metavar="TARGET...", help="Two or more targets.")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="One network of every system, training step and inference, on the same data.")
     ] = False,
     device: DeviceOpt = "h200",
-    host: HostOpt = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write compare.html to.")] = None,
-    memory_limit: MemoryLimitOpt = None,
-    lanes: LanesOpt = None,
-    chips: ChipsOpt = None,
-    learning_rule: RuleOpt = None,
-    launch: LaunchOpt = None,
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    input_shape: ShapeOpt = None,
-    num_classes: ClassesOpt = None,
-    width: WidthOpt = None,
-    seed: SeedOpt = 0,
-    layout: LayoutOpt = None,
-    optimizer: OptimizerOpt = None,
-    accumulate: AccumulateOpt = 1,
-    zero_grad: ZeroGradOpt = "none",
-    channels_last: ChannelsLastOpt = False,
-    spikes: SpikesOpt = "auto",
     choices: SearchChoicesOpt = None,
-    measure: MeasureOpt = False,
-    energy_model: EnergyModelOpt = "device",
     json_: JsonOpt = False,
 ) -> None:
     """Compare networks on one device: latency, memory and energy per step, sequential and parallel."""
@@ -90,33 +51,24 @@ def compare(
     from pararev_hw.overview import overview
     from pararev_hw.rewrites import select
 
-    unheard = option_given(context, _PER_NETWORK) if every else None
-    if every and targets:
-        raise BadInput(f"--all names the networks itself: leave {targets[0]} out")
-    if unheard is not None:
-        raise BadInput(f"--all gives every network the same data: leave {unheard} out")
-    if not targets and not every:
-        raise BadInput("give one TARGET or more, or --all: `pararev-hw models` lists the networks")
+    _check_targets(targets, every)
     if output is not None:
         writable(output)
-    check_name(energy_model)
-    limit = parsed_limit(memory_limit)
-    select.parsed(choices or "auto")
+    check_name(basis.energy_model)
+    choices = choices or "auto"
+    select.parsed(choices)
+    search = recommendation.Search(
+        lanes=machine.lanes, launch=machine.launch, memory_limit=basis.limit, choices=choices
+    )
     with progress() as tell:
-        hardware = on_chips(hardware_named(device, tell, host, lanes), chips, learning_rule)
+        hardware = machine_named(device, machine, tell)
+        measured = (lambda graph: measured_for(graph, hardware, tell)) if basis.measure else None
         comparison = (
-            overview(hardware, batch=batch, progress=tell)
+            overview(hardware, batch=step.batch, progress=tell)
             if every
-            else recommendation.compare(
-                targets or [],
-                hardware,
-                recommendation.Search(lanes=lanes, launch=launch, memory_limit=limit, choices=choices or "auto"),
-                tell,
-                (lambda graph: measured_for(graph, hardware, tell)) if measure else None,
-                **step_options(context),
-            )
+            else recommendation.compare(targets or [], hardware, search, tell, measured, step.parsed())
         )
-        studies = tuple(with_energy_model(study, energy_model) for study in comparison.studies)
+        studies = tuple(with_energy_model(study, basis.energy_model) for study in comparison.studies)
         comparison = replace(comparison, studies=studies)
         written = () if output is None else reports.write_comparison(comparison, output)
     if json_:
@@ -127,3 +79,14 @@ def compare(
     out.print(reports.comparison_table(comparison))
     if written:
         say(f"wrote {', '.join(p.name for p in written)} in {output}")
+
+
+def _check_targets(targets: list[str] | None, every: bool) -> None:
+    """Raises BadInput where there is nothing to compare, or --all decides what the user says too."""
+    unheard = option_given(_PER_NETWORK) if every else None
+    if every and targets:
+        raise BadInput(f"--all names the networks itself: leave {targets[0]} out")
+    if unheard is not None:
+        raise BadInput(f"--all gives every network the same data: leave {unheard} out")
+    if not targets and not every:
+        raise BadInput("give one TARGET or more, or --all: `pararev-hw models` lists the networks")

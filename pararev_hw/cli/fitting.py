@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pararev_hw.errors import Infeasible, PararevError
 
 if TYPE_CHECKING:
+    from pararev_hw.trace_options import TraceOptions
     from pararev_hw.types import BlockGraph, Hardware
 
 
 @contextlib.contextmanager
 def largest_batch_named(
-    target: str | None, hardware: Hardware, limit: int | None, step: Mapping[str, Any], tell: Callable[[str], None]
+    target: str | None, hardware: Hardware, limit: int | None, options: TraceOptions, tell: Callable[[str], None]
 ) -> Iterator[None]:
     """Infeasible raised inside says as well which batch would fit. No target: the step is a file's, of one batch."""
     try:
@@ -30,7 +32,7 @@ def largest_batch_named(
 
         def make(size: int) -> BlockGraph:
             tell(f"tracing batch {size}")
-            return build_graph(target, device=hardware, **{**step, "spikes": "none", "batch": size})
+            return build_graph(target, replace(options, spikes="none", batch=size), device=hardware)
 
         try:
             largest = capacity.capacity(make, device, limit_bytes=limit, needs_of=capacity.tensors_of).size

@@ -10,17 +10,22 @@ from pararev_hw.api.machines import cache_folder as cache_folder
 from pararev_hw.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
+    from pararev_hw.cli.options import MachineOptions
     from pararev_hw.types import BlockGraph, Hardware
 
 
-def on_chips(hardware: Hardware, chips: int | None, learning_rule: str | None) -> Hardware:
-    """The device as so many chips, with that learning rule. Raises BadInput where it is no neuromorphic chip."""
+def machine_named(name: str, machine: MachineOptions, tell: Callable[[str], None]) -> Hardware:
+    """The device or profile of that name, used as the options say.
+
+    Raises BadInput where a device that is no neuromorphic chip is given chips or a learning rule.
+    """
     from pararev_hw.costmodels.neuromorphic.chip import learning, several_chips
     from pararev_hw.devices import bare_device
 
-    if chips is not None:
-        hardware = several_chips(bare_device(hardware), chips)
-    return hardware if learning_rule is None else learning(bare_device(hardware), learning_rule)
+    hardware = hardware_named(name, tell, machine.host, machine.lanes)
+    if machine.chips is not None:
+        hardware = several_chips(bare_device(hardware), machine.chips)
+    return hardware if machine.learning_rule is None else learning(bare_device(hardware), machine.learning_rule)
 
 
 def hardware_named(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Literal, cast, get_type_hints
 
 import typer
 
 from pararev_hw import limits
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.sizes import parsed_bytes
+from pararev_hw.trace_options import TraceOptions
 
 TargetArg = Annotated[
     str,
@@ -121,32 +126,109 @@ def parsed_limit(text: str | None) -> int | None:
     return None if text is None else parsed_bytes(text, "--memory-limit")
 
 
-def checked_mode(mode: str) -> Any:
+def checked_mode(mode: str) -> Literal["train", "infer"]:
     if mode not in ("train", "infer"):
         raise unknown_name("mode", mode, ("train", "infer"))
-    return mode
+    return cast(Literal["train", "infer"], mode)
 
 
-def checked_zero_grad(way: str) -> Any:
-    if way not in ("none", "zero"):
-        raise unknown_name("way to zero gradients", way, ("none", "zero"))
-    return way
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """What a network and its step are like."""
+
+    batch: BatchOpt = None
+    timesteps: StepsOpt = None
+    mode: ModeOpt = "train"
+    dtype: DtypeOpt = "float32"
+    input_shape: ShapeOpt = None
+    num_classes: ClassesOpt = None
+    width: WidthOpt = None
+    form: FormOpt = None
+    seed: SeedOpt = 0
+    layout: LayoutOpt = None
+    optimizer: OptimizerOpt = None
+    accumulate: AccumulateOpt = 1
+    zero_grad: ZeroGradOpt = "none"
+    channels_last: ChannelsLastOpt = False
+
+    def parsed(self) -> TraceOptions:
+        """Raises BadInput, UnknownName."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"input_shape": parsed_shape(self.input_shape), "blocks": values.get("blocks") or ()}
+        return TraceOptions(**values)
 
 
-def step_options(context: typer.Context) -> dict[str, Any]:
-    """What the verb's options say of the step, as `target_graph.build_graph` takes it. Raises BadInput, UnknownName."""
-    how: Mapping[str, Callable[[Any], Any]] = {
-        "mode": checked_mode,
-        "input_shape": parsed_shape,
-        "zero_grad": checked_zero_grad,
-        "blocks": lambda patterns: tuple(patterns or ()),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepOptions(NetworkOptions):
+    """And how the step is told in tasks, and its spikes."""
+
+    granularity: GranularityOpt = "auto"
+    blocks: BlocksOpt = None
+    spikes: SpikesOpt = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineOptions:
+    """How a device is used."""
+
+    host: HostOpt = None
+    lanes: LanesOpt = None
+    chips: ChipsOpt = None
+    learning_rule: RuleOpt = None
+    launch: LaunchOpt = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionOptions:
+    """What a prediction is made from, and the memory that it may need."""
+
+    memory_limit: MemoryLimitOpt = None
+    measure: MeasureOpt = False
+    energy_model: EnergyModelOpt = "device"
+
+    @property
+    def limit(self) -> int | None:
+        """The memory limit in bytes. Raises BadInput."""
+        return parsed_limit(self.memory_limit)
+
+
+_context: ContextVar[typer.Context] = ContextVar("context")  # of the verb that runs
+
+
+def grouped(verb: Callable[..., None]) -> Callable[..., None]:
+    """The verb as Typer reads it: in the place of each parameter that is a group of options, the options."""
+    hints = get_type_hints(verb, include_extras=True)
+    groups: dict[str, type] = {
+        name: group for name, group in hints.items() if isinstance(group, type) and is_dataclass(group)
     }
-    values = {name: context.params[name] for name in STEP_OPTIONS if name in context.params and name != "choices"}
-    return {name: how[name](value) if name in how else value for name, value in values.items()}
+    parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if name not in groups:
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY, annotation=hints[name]))
+            continue
+        types = get_type_hints(groups[name], include_extras=True)
+        parameters += (
+            inspect.Parameter(f.name, parameter.KEYWORD_ONLY, default=f.default, annotation=types[f.name])
+            for f in fields(groups[name])
+        )
+
+    @functools.wraps(verb)
+    def ungrouped(context: typer.Context, **values: object) -> None:
+        _context.set(context)
+        options_by_group = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        verb(**values, **options_by_group)
+
+    ungrouped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    ungrouped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return ungrouped
 
 
-def option_given(context: typer.Context, names: Iterable[str]) -> str | None:
+def option_given(names: Iterable[str]) -> str | None:
     """The first of these options that the user wrote, as it is written."""
+    context = _context.get()
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":

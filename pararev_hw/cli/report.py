@@ -4,57 +4,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.fitting import largest_batch_named
-from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
+from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, machine_named, measured_for
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
-    AccumulateOpt,
-    BatchOpt,
-    BlocksOpt,
-    ChannelsLastOpt,
-    ChipsOpt,
-    ClassesOpt,
     DeviceOpt,
-    DtypeOpt,
-    EnergyModelOpt,
-    FormOpt,
-    GranularityOpt,
-    HostOpt,
     JsonOpt,
-    LanesOpt,
-    LayoutOpt,
-    MeasureOpt,
-    MemoryLimitOpt,
-    ModeOpt,
-    OptimizerOpt,
-    RuleOpt,
+    MachineOptions,
+    PredictionOptions,
     SchedulerOpt,
     SearchChoicesOpt,
-    SeedOpt,
-    ShapeOpt,
-    SpikesOpt,
-    StepsOpt,
-    WidthOpt,
-    ZeroGradOpt,
+    StepOptions,
+    grouped,
     option_given,
-    parsed_limit,
-    step_options,
 )
 from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
-from pararev_hw.types import BlockGraph, Study
+from pararev_hw.types import BlockGraph, Hardware, Study
 
 if TYPE_CHECKING:
-    from pararev_hw.recommendation import Budget
-    from pararev_hw.reports.against import OtherReport, SideBySide
+    from pararev_hw.recommendation import Budget, Search
+    from pararev_hw.reports.against import SideBySide
+    from pararev_hw.trace_options import TraceOptions
     from pararev_hw.tracing import Traced
 
 OrdersOpt = Annotated[
@@ -76,100 +56,133 @@ SecondsOpt = Annotated[
 ]
 
 
-def report(
-    context: typer.Context,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the report to.")],
-    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="A target, or a graph.json.")] = None,
-    device: DeviceOpt = "h200",
-    host: HostOpt = None,
-    scheduler: SchedulerOpt = None,
-    lanes: LanesOpt = None,
-    chips: ChipsOpt = None,
-    learning_rule: RuleOpt = None,
-    memory_limit: MemoryLimitOpt = None,
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    input_shape: ShapeOpt = None,
-    num_classes: ClassesOpt = None,
-    width: WidthOpt = None,
-    form: FormOpt = None,
-    seed: SeedOpt = 0,
-    layout: LayoutOpt = None,
-    granularity: GranularityOpt = "auto",
-    blocks: BlocksOpt = None,
-    optimizer: OptimizerOpt = None,
-    accumulate: AccumulateOpt = 1,
-    zero_grad: ZeroGradOpt = "none",
-    channels_last: ChannelsLastOpt = False,
-    spikes: SpikesOpt = "auto",
-    choices: SearchChoicesOpt = None,
-    seconds: SecondsOpt = None,
-    measure: MeasureOpt = False,
-    energy_model: EnergyModelOpt = "device",
-    orders_of: OrdersOpt = None,
-    against: AgainstOpt = None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowOptions:
+    """A row of a sweep, which is reported instead of a target."""
+
     sweep: Annotated[
         Path | None, typer.Option("--sweep", metavar="DIR", help="Report one row of this sweep instead of a TARGET.")
-    ] = None,
-    row: Annotated[
-        int | None, typer.Option("--row", help="Which row of --sweep (default: the recommended one).")
-    ] = None,
+    ] = None
+    row: Annotated[int | None, typer.Option("--row", help="Which row of --sweep (default: the recommended one).")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """What is tried on the step."""
+
+    scheduler: SchedulerOpt = None
+    choices: SearchChoicesOpt = None
+    seconds: SecondsOpt = None
+    orders_of: OrdersOpt = None
+
+    def check(self) -> None:
+        """Raises BadInput where there is no such time."""
+        if self.seconds is not None and not (self.seconds > 0 and math.isfinite(self.seconds)):
+            raise BadInput(f"--seconds is {self.seconds}: give a positive number")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the user asked for the report of a target."""
+
+    target: str
+    device: str
+    search: SearchOptions
+    machine: MachineOptions
+    basis: PredictionOptions
+    step: StepOptions
+
+
+@grouped
+def report(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the report to.")],
+    search: SearchOptions,
+    machine: MachineOptions,
+    basis: PredictionOptions,
+    step: StepOptions,
+    row: RowOptions,
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="A target, or a graph.json.")] = None,
+    device: DeviceOpt = "h200",
+    against: AgainstOpt = None,
     json_: JsonOpt = False,
 ) -> None:
     """Trace TARGET, schedule it on a device, and write a report: report.html and its figures."""
-    from pararev_hw import pipeline, recommendation, reports, target_graph
-    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
-    from pararev_hw.rewrites import select
+    from pararev_hw import reports
+    from pararev_hw.costmodels.energy_models import check_name
 
     writable(output)
-    check_name(energy_model)
+    check_name(basis.energy_model)
     other = None if against is None else reports.read_report(against)
-    if sweep is not None:
-        _report_row(context, sweep, row, output, other, json_)
-        return
-    if target is None:
-        raise BadInput("nothing to report: give a TARGET, or --sweep DIR and --row N")
-    if row is not None:
-        raise BadInput("--row is a row of a sweep: give --sweep DIR too")
-    limit = parsed_limit(memory_limit)
-    if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-        raise BadInput(f"--seconds is {seconds}: give a positive number")
+    script = None
     with progress() as tell:
-        graph = _graph_file(context, target)
-        hardware = on_chips(hardware_named(device, tell, host, lanes), chips, learning_rule)
-        # a scheduler that is named is shown on the step as it is, unless rewrites are asked for too
-        wanted = choices or ("auto" if scheduler is None else "none")
-        step: Traced | BlockGraph
-        orders: tuple[tuple[int, ...], ...] | None = None
-        waits: tuple[tuple[int, int], ...] = ()
-        if graph is not None:
-            step = graph
-        elif orders_of is None:
-            select.parsed(wanted)
-            step = recommendation.traced(target, hardware, tell, **step_options(context))
+        if row.sweep is not None:
+            study = _row_study(row.sweep, row.row, target, basis.energy_model, tell)
+        elif target is None:
+            raise BadInput("nothing to report: give a TARGET, or --sweep DIR and --row N")
+        elif row.row is not None:
+            raise BadInput("--row is a row of a sweep: give --sweep DIR too")
         else:
-            rewrite = select.rewrite(choices or "none", hardware, scheduler=scheduler, lanes=lanes, progress=tell)
-            step = target_graph.build_graph(
-                target, device=hardware, rewrite=rewrite, progress=tell, **step_options(context)
-            )
-        if measure:
-            hardware = measured_for(step if isinstance(step, BlockGraph) else step.graph, hardware, tell)
-        if orders_of is not None:
-            assert isinstance(step, BlockGraph)
-            scheduler = scheduler or "heft"
-            decided = hardware_named(orders_of, tell)
-            plan = pipeline.plan(step, decided, scheduler, lanes=hardware.lanes if lanes is None else lanes)
-            orders, waits = pipeline.lane_orders(step, plan.schedule), pipeline.wait_pairs(step, plan.schedule)
-        search = recommendation.Search(scheduler, lanes, None, limit, wanted, orders, waits, _budget(seconds))
-        with largest_batch_named(target if graph is None else None, hardware, limit, step_options(context), tell):
-            study = with_energy_model(recommendation.study(step, hardware, search, tell), energy_model)
+            search.check()
+            study, of_network = _target_study(_Asked(target, device, search, machine, basis, step), tell)
+            script = reports.run_script(study, target, _given(step.parsed())) if of_network else None
         tell("drawing the report")
-        script = None if graph is not None or orders is not None else reports.run_script(study, target, _given(context))
         both = None if other is None else reports.side_by_side(study, other)
         written = reports.write_report(study, output, script, both)
     _show(study, both, written, output, json_)
+
+
+def _target_study(asked: _Asked, tell: Callable[[str], None]) -> tuple[Study, bool]:
+    """The study, and whether it is of a network that a script can build again and schedule by itself."""
+    from pararev_hw import recommendation
+    from pararev_hw.costmodels.energy_models import with_energy_model
+
+    search, lanes, limit = asked.search, asked.machine.lanes, asked.basis.limit
+    graph = _graph_file(asked.target)
+    hardware = machine_named(asked.device, asked.machine, tell)
+    step = graph or _traced(asked, hardware, tell)
+    if asked.basis.measure:
+        hardware = measured_for(step if isinstance(step, BlockGraph) else step.graph, hardware, tell)
+    tried = recommendation.Search(
+        search.scheduler, lanes, asked.machine.launch, limit, _wanted_choices(search), budget=_budget(search.seconds)
+    )
+    if search.orders_of is not None:
+        assert isinstance(step, BlockGraph)
+        tried = _with_orders_of(search.orders_of, step, tried, hardware.lanes if lanes is None else lanes, tell)
+    with largest_batch_named(asked.target if graph is None else None, hardware, limit, asked.step.parsed(), tell):
+        study = with_energy_model(recommendation.study(step, hardware, tried, tell), asked.basis.energy_model)
+    return study, graph is None and search.orders_of is None
+
+
+def _wanted_choices(search: SearchOptions) -> str:
+    """A scheduler that is named is shown on the step as it is, unless rewrites are asked for too."""
+    return search.choices or ("auto" if search.scheduler is None else "none")
+
+
+def _traced(asked: _Asked, hardware: Hardware, tell: Callable[[str], None]) -> Traced | BlockGraph:
+    """The step with its program, or rewritten already where its orders are those of another device."""
+    from pararev_hw import recommendation, target_graph
+    from pararev_hw.rewrites import select
+
+    search, options = asked.search, asked.step.parsed()
+    if search.orders_of is None:
+        select.parsed(_wanted_choices(search))
+        return recommendation.traced(asked.target, hardware, options, tell)
+    rewrite = select.rewrite(
+        search.choices or "none", hardware, scheduler=search.scheduler, lanes=asked.machine.lanes, progress=tell
+    )
+    return target_graph.build_graph(asked.target, options, device=hardware, rewrite=rewrite, progress=tell)
+
+
+def _with_orders_of(device: str, step: BlockGraph, search: Search, lanes: int, tell: Callable[[str], None]) -> Search:
+    """The search with the lanes' orders of the schedule for another device."""
+    from pararev_hw import pipeline
+
+    scheduler = search.scheduler or "heft"
+    plan = pipeline.plan(step, hardware_named(device, tell), scheduler, lanes=lanes)
+    orders, waits = pipeline.lane_orders(step, plan.schedule), pipeline.wait_pairs(step, plan.schedule)
+    return replace(search, scheduler=scheduler, orders=orders, waits=waits)
 
 
 def _budget(seconds: float | None) -> Budget | None:
@@ -180,25 +193,20 @@ def _budget(seconds: float | None) -> Budget | None:
     return None if seconds is None else Budget(seconds, lambda: time.monotonic() - began)
 
 
-def _report_row(
-    context: typer.Context, folder: Path, row: int | None, output: Path, other: OtherReport | None, json_: bool
-) -> None:
-    """The full report of one configuration of a finished sweep."""
-    from pararev_hw import reports, sweeps
+def _row_study(
+    folder: Path, row: int | None, target: str | None, energy_model: str, tell: Callable[[str], None]
+) -> Study:
+    """One configuration of a finished sweep, in full."""
+    from pararev_hw import sweeps
     from pararev_hw.costmodels.energy_models import with_energy_model
 
-    others = (*STEP_OPTIONS, "device", "host", "scheduler", "lanes", "memory_limit", "choices", "measure", "orders_of",
-              "seconds")  # fmt: skip
-    unheard = "TARGET" if context.params["target"] is not None else option_given(context, others)
+    others = (*STEP_OPTIONS, "device", "host", "scheduler", "lanes", "launch", "memory_limit", "choices", "measure",
+              "orders_of", "seconds")  # fmt: skip
+    unheard = "TARGET" if target is not None else option_given(others)
     if unheard is not None:
         raise BadInput(f"--sweep {folder} says what is reported: leave {unheard} out")
-    with progress() as tell:
-        study = sweeps.row_study(folder, sweeps.recommended_row(folder) if row is None else row, tell)
-        study = with_energy_model(study, context.params["energy_model"])
-        tell("drawing the report")
-        both = None if other is None else reports.side_by_side(study, other)
-        written = reports.write_report(study, output, against=both)
-    _show(study, both, written, output, json_)
+    study = sweeps.row_study(folder, sweeps.recommended_row(folder) if row is None else row, tell)
+    return with_energy_model(study, energy_model)
 
 
 def _show(study: Study, both: SideBySide | None, written: Sequence[Path], output: Path, json_: bool) -> None:
@@ -220,20 +228,19 @@ def _show(study: Study, both: SideBySide | None, written: Sequence[Path], output
     say(f"wrote {', '.join(p.name for p in written)} in {output}: open {written[0]}")
 
 
-def _graph_file(context: typer.Context, target: str) -> BlockGraph | None:
+def _graph_file(target: str) -> BlockGraph | None:
     """The graph of a file that holds a traced step, None where `target` names a network."""
     kind = format_of(target, None)
     graph = None if kind is None else graph_in(target, kind)
     if kind is not None and graph is None:
         raise BadInput(f"{target} is a bare task graph: `pararev-hw schedule {target} --lanes N` schedules it")
-    unheard = option_given(context, STEP_OPTIONS)
+    unheard = option_given(STEP_OPTIONS)
     if graph is not None and unheard is not None:
         raise BadInput(f"{target} holds a traced step: leave {unheard} out")
     return graph
 
 
-def _given(context: typer.Context) -> dict[str, Any]:
+def _given(options: TraceOptions) -> dict[str, object]:
     """The options of the target that the user set, for a script that builds it again."""
     names = ("batch", "timesteps", "num_classes", "width", "form", "input_shape", "seed", "layout")
-    values = {name: value for name, value in step_options(context).items() if name in names}
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,198 +15,203 @@ from rich.text import Text
 from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.fitting import largest_batch_named
-from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, measured_for, on_chips
+from pararev_hw.cli.inputs import format_of, graph_in, machine_named, measured_for
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
-    AccumulateOpt,
-    BatchOpt,
-    ChannelsLastOpt,
-    ChipsOpt,
     ChoicesOpt,
-    ClassesOpt,
-    DtypeOpt,
-    EnergyModelOpt,
-    FormOpt,
-    HostOpt,
     JsonOpt,
-    LanesOpt,
-    LaunchOpt,
-    LayoutOpt,
-    MeasureOpt,
-    MemoryLimitOpt,
-    ModeOpt,
-    OptimizerOpt,
-    RuleOpt,
-    ShapeOpt,
-    SpikesOpt,
-    StepsOpt,
-    WidthOpt,
-    ZeroGradOpt,
+    MachineOptions,
+    PredictionOptions,
+    StepOptions,
+    grouped,
     option_given,
-    parsed_limit,
-    step_options,
 )
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
-    from pararev_hw.types import BlockGraph, ModelEnergy
+    from pararev_hw.types import BlockGraph, Hardware, ModelEnergy, SchedulingProblem
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulerOptions:
+    """A scheduler, and what it is told."""
+
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`; those that draw take --seed.")
+    ] = "heft"
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", help="Time for the scheduler to search (local-search, exact, pareto).")
+    ] = None
+    workers: Annotated[int | None, typer.Option("--workers", help="Searches that exact runs in parallel.")] = None
+    latency_bound: Annotated[
+        float | None, typer.Option("--latency-bound", help="Seconds that memory-min may take.")
+    ] = None
+    points: Annotated[int | None, typer.Option("--points", help="Memory limits that pareto tries.")] = None
+
+    def accepted(self, seed: int) -> dict[str, float | None]:
+        """What the user asked of the scheduler. A seed that it does not take was meant for the weights."""
+        from pararev_hw.schedulers import options_of
+
+        given = {"seconds": self.seconds, "workers": self.workers, "latency_bound": self.latency_bound,
+                 "points": self.points, "seed": seed}  # fmt: skip
+        takes = options_of(self.scheduler)
+        asked = {name: value for name, value in given.items() if option_given([name]) is not None}
+        if "seed" not in takes:
+            asked.pop("seed", None)
+        for name in asked:
+            if name not in takes:
+                accepted = ", ".join(f"--{option.replace('_', '-')}" for option in takes if option in given)
+                raise BadInput(
+                    f"--{name.replace('_', '-')} means nothing to {self.scheduler}: it takes {accepted or 'no options'}"
+                )
+        return asked
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheduled:
+    """A schedule as JSON; of a network its graph, too, and its energy by a model of the literature."""
+
+    document: dict[str, Any]
+    graph: BlockGraph | None = None
+    energy: ModelEnergy | None = None
+
+
+@grouped
 def schedule(
-    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
             metavar="GRAPH_OR_TARGET", help="graph.json, a bare task graph (.json, .stg, .jsp), or a target."
         ),
     ],
+    search: SchedulerOptions,
+    machine: MachineOptions,
+    basis: PredictionOptions,
+    step: StepOptions,
     device: Annotated[str | None, typer.Option("--device", "-d", help="A device name or file.")] = None,
-    host: HostOpt = None,
-    scheduler: Annotated[str, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")] = "heft",
-    lanes: LanesOpt = None,
-    chips: ChipsOpt = None,
-    learning_rule: RuleOpt = None,
-    launch: LaunchOpt = None,
     format_: Annotated[
         str | None,
         typer.Option("--format", help="Format of a bare task graph whose name does not end in it: json, stg or jsp."),
     ] = None,
-    memory_limit: MemoryLimitOpt = None,
-    seconds: Annotated[
-        float | None, typer.Option("--seconds", help="Time for the scheduler to search (local-search, exact, pareto).")
-    ] = None,
-    workers: Annotated[int | None, typer.Option("--workers", help="Searches that exact runs in parallel.")] = None,
-    latency_bound: Annotated[
-        float | None, typer.Option("--latency-bound", help="Seconds that memory-min may take.")
-    ] = None,
-    points: Annotated[int | None, typer.Option("--points", help="Memory limits that pareto tries.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write the schedule to, such as schedule.json.")
     ] = None,
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    input_shape: ShapeOpt = None,
-    num_classes: ClassesOpt = None,
-    width: WidthOpt = None,
-    form: FormOpt = None,
-    seed: Annotated[
-        int, typer.Option("--seed", help="Seed of the weights, and of a scheduler that draws (local-search, exact).")
-    ] = 0,
-    layout: LayoutOpt = None,
-    optimizer: OptimizerOpt = None,
-    accumulate: AccumulateOpt = 1,
-    zero_grad: ZeroGradOpt = "none",
-    channels_last: ChannelsLastOpt = False,
-    spikes: SpikesOpt = "auto",
     choices: ChoicesOpt = "none",
-    measure: MeasureOpt = False,
-    energy_model: EnergyModelOpt = "device",
     json_: JsonOpt = False,
 ) -> None:
     """Schedule a graph or a target on a device, or a bare task graph on --lanes N."""
-    from pararev_hw.task_graph_files import read_problem
-
     if output is not None:
         check_output(output)
-    limit = parsed_limit(memory_limit)
-    options = _options(
-        context, scheduler, seconds=seconds, workers=workers, latency_bound=latency_bound, points=points, seed=seed
-    )
-    document: dict[str, Any]
-    graph: BlockGraph | None = None
-    energy: ModelEnergy | None = None
+    limit, options = basis.limit, search.accepted(step.seed)
     with progress() as tell:
         kind = format_of(source, format_)
         tell(f"reading {source}")
-        if kind is not None:
-            graph = graph_in(source, kind)
-            about_step = [o for o in STEP_OPTIONS if o != "seed"]  # which is a scheduler's too
-            about_device = ("device", "host", "launch", "chips", "learning_rule", "energy_model")
-            unheard = option_given(
-                context,
-                about_step if graph is not None else (*about_device, *about_step),
-            )
-            if unheard is not None:
-                held = "a traced step" if graph is not None else "a bare task graph, with times of its own"
-                raise BadInput(f"{source} holds {held}: leave {unheard} out")
+        graph = None if kind is None else graph_in(source, kind)
+        _check_heard(source, kind, graph)
         if kind is not None and graph is None:
-            if lanes is None and kind != "jsp":
-                raise BadInput(f"{source} is a bare task graph and does not say on how many lanes: give --lanes N")
-            from pararev_hw.schedulers import run
-            from pararev_hw.schedulers.document import bare_schedule_document
-
-            problem = read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=limit)
-            tell(f"scheduling {len(problem.tasks)} tasks: {scheduler}")
-            document = bare_schedule_document(run(problem, scheduler, **options), problem)
+            problem = _bare_problem(source, kind, machine.lanes, limit)
+            tell(f"scheduling {len(problem.tasks)} tasks: {search.scheduler}")
+            result = _scheduled_tasks(problem, search.scheduler, options)
         else:
-            # imported late: a bare task graph needs none of it, and torch takes two seconds to load
-            from pararev_hw import pipeline, target_graph
-            from pararev_hw.costmodels import energy_models as models
-            from pararev_hw.rewrites import select
-
-            models.check_name(energy_model)
-
-            if device is None:
-                raise BadInput(
-                    "a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)"
-                )
-            hardware = on_chips(hardware_named(device, tell, host, lanes), chips, learning_rule)
-            if graph is None:
-                graph = target_graph.build_graph(
-                    source,
-                    device=hardware,
-                    rewrite=select.rewrite(
-                        choices,
-                        hardware,
-                        scheduler=scheduler,
-                        lanes=lanes,
-                        launch=launch,
-                        memory_limit=limit,
-                        progress=tell,
-                    ),
-                    progress=tell,
-                    **step_options(context),
-                )
-            if measure:
-                hardware = measured_for(graph, hardware, tell)
-            with largest_batch_named(source if kind is None else None, hardware, limit, step_options(context), tell):
-                plan = pipeline.plan(
-                    graph, hardware, scheduler, lanes=lanes, launch=launch, memory_limit=limit, options=options
-                )
-            document = pipeline.schedule_document(plan, pipeline.predict(plan))
-            if energy_model != models.DEVICE:
-                energy = models.model_energy(graph, energy_model)
-                document["energy_model"] = energy.document()
-    text = json.dumps(document, allow_nan=False)
+            asked = _Asked(search.scheduler, options, machine, basis, choices, step)
+            result = _scheduled_step(graph or source, device, asked, tell)
+    text = json.dumps(result.document, allow_nan=False)
     if output is not None:
         write_file(output, text)
     if json_:
         print(text)
     else:
-        _print_step(graph, energy)
-        _print_schedule(document)
+        _print_step(result.graph, result.energy)
+        _print_schedule(result.document)
     if output is not None:
         say(f"wrote {output}")
 
 
-def _options(context: typer.Context, scheduler: str, **given: Any) -> dict[str, Any]:
-    """What the user asked of the scheduler. A seed that it does not take was meant for the weights."""
-    from pararev_hw.schedulers import options_of
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the user asked for the schedule of a network."""
 
-    takes = options_of(scheduler)
-    asked = {name: value for name, value in given.items() if option_given(context, [name]) is not None}
-    if "seed" not in takes:
-        asked.pop("seed", None)
-    for name in asked:
-        if name not in takes:
-            accepted = ", ".join(f"--{option.replace('_', '-')}" for option in takes if option in given)
-            raise BadInput(
-                f"--{name.replace('_', '-')} means nothing to {scheduler}: it takes {accepted or 'no options'}"
-            )
-    return asked
+    scheduler: str
+    options: Mapping[str, float | None]
+    machine: MachineOptions
+    basis: PredictionOptions
+    choices: str
+    step: StepOptions
+
+
+def _check_heard(source: str, kind: str | None, graph: BlockGraph | None) -> None:
+    """Raises BadInput where a file settles what the user says too."""
+    about_step = [o for o in STEP_OPTIONS if o != "seed"]  # which is a scheduler's too
+    about_device = ("device", "host", "launch", "chips", "learning_rule", "energy_model")
+    names = () if kind is None else about_step if graph is not None else (*about_device, *about_step)
+    unheard = option_given(names)
+    if unheard is not None:
+        content = "a traced step" if graph is not None else "a bare task graph, with times of its own"
+        raise BadInput(f"{source} holds {content}: leave {unheard} out")
+
+
+def _bare_problem(source: str, kind: str, lanes: int | None, limit: int | None) -> SchedulingProblem:
+    from pararev_hw.task_graph_files import read_problem
+
+    if lanes is None and kind != "jsp":
+        raise BadInput(f"{source} is a bare task graph and does not say on how many lanes: give --lanes N")
+    return read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=limit)
+
+
+def _scheduled_tasks(problem: SchedulingProblem, scheduler: str, options: Mapping[str, float | None]) -> _Scheduled:
+    from pararev_hw.schedulers import run
+    from pararev_hw.schedulers.document import bare_schedule_document
+
+    return _Scheduled(bare_schedule_document(run(problem, scheduler, **options), problem))
+
+
+def _scheduled_step(
+    source: BlockGraph | str, device: str | None, asked: _Asked, tell: Callable[[str], None]
+) -> _Scheduled:
+    # imported late: a bare task graph needs none of it, and torch takes two seconds to load
+    from pararev_hw import pipeline
+    from pararev_hw.costmodels import energy_models as models
+
+    models.check_name(asked.basis.energy_model)
+    if device is None:
+        raise BadInput("a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)")
+    hardware = machine_named(device, asked.machine, tell)
+    graph = _graph_of(source, hardware, asked, tell) if isinstance(source, str) else source
+    if asked.basis.measure:
+        hardware = measured_for(graph, hardware, tell)
+    target, limit = source if isinstance(source, str) else None, asked.basis.limit
+    with largest_batch_named(target, hardware, limit, asked.step.parsed(), tell):
+        plan = pipeline.plan(
+            graph,
+            hardware,
+            asked.scheduler,
+            lanes=asked.machine.lanes,
+            launch=asked.machine.launch,
+            memory_limit=limit,
+            options=asked.options,
+        )
+    document, energy = pipeline.schedule_document(plan, pipeline.predict(plan)), None
+    if asked.basis.energy_model != models.DEVICE:
+        energy = models.model_energy(graph, asked.basis.energy_model)
+        document["energy_model"] = energy.document()
+    return _Scheduled(document, graph, energy)
+
+
+def _graph_of(target: str, hardware: Hardware, asked: _Asked, tell: Callable[[str], None]) -> BlockGraph:
+    from pararev_hw import target_graph
+    from pararev_hw.rewrites import select
+
+    rewrite = select.rewrite(
+        asked.choices,
+        hardware,
+        scheduler=asked.scheduler,
+        lanes=asked.machine.lanes,
+        launch=asked.machine.launch,
+        memory_limit=asked.basis.limit,
+        progress=tell,
+    )
+    return target_graph.build_graph(target, asked.step.parsed(), device=hardware, rewrite=rewrite, progress=tell)
 
 
 def _print_step(graph: BlockGraph | None, energy: ModelEnergy | None) -> None:

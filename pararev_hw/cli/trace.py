@@ -13,30 +13,7 @@ from rich.text import Text
 from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.inputs import hardware_named
-from pararev_hw.cli.options import (
-    AccumulateOpt,
-    BatchOpt,
-    BlocksOpt,
-    ChannelsLastOpt,
-    ClassesOpt,
-    DtypeOpt,
-    EnergyModelOpt,
-    FormOpt,
-    ForOpt,
-    GranularityOpt,
-    JsonOpt,
-    LayoutOpt,
-    ModeOpt,
-    OptimizerOpt,
-    SeedOpt,
-    ShapeOpt,
-    SpikesOpt,
-    StepsOpt,
-    TargetArg,
-    WidthOpt,
-    ZeroGradOpt,
-    step_options,
-)
+from pararev_hw.cli.options import EnergyModelOpt, ForOpt, JsonOpt, StepOptions, TargetArg, grouped
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput, Infeasible
 
@@ -44,9 +21,10 @@ if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware, Layer
 
 
+@grouped
 def trace(
-    context: typer.Context,
     target: TargetArg,
+    step: StepOptions,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write the graph to (default graph.json).")
     ] = None,
@@ -54,23 +32,6 @@ def trace(
         Path | None, typer.Option("--layers", help="File to write the table of layers to, such as layers.csv.")
     ] = None,
     device: ForOpt = "h200",
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    input_shape: ShapeOpt = None,
-    num_classes: ClassesOpt = None,
-    width: WidthOpt = None,
-    form: FormOpt = None,
-    seed: SeedOpt = 0,
-    layout: LayoutOpt = None,
-    granularity: GranularityOpt = "auto",
-    blocks: BlocksOpt = None,
-    optimizer: OptimizerOpt = None,
-    accumulate: AccumulateOpt = 1,
-    zero_grad: ZeroGradOpt = "none",
-    channels_last: ChannelsLastOpt = False,
-    spikes: SpikesOpt = "auto",
     energy_model: EnergyModelOpt = "device",
     json_: JsonOpt = False,
 ) -> None:
@@ -89,12 +50,7 @@ def trace(
             check_output(file)
     with progress() as tell:
         hardware = hardware_named(device, tell)
-        graph = build_graph(
-            target,
-            device=hardware,
-            progress=tell,
-            **step_options(context),
-        )
+        graph = build_graph(target, step.parsed(), device=hardware, progress=tell)
         tell("writing the graph")
         rows = _layers(graph, hardware)
         document = graphs.to_document(graph) | {"layers": [layer_document(row) for row in rows]}
@@ -111,9 +67,8 @@ def trace(
     else:
         _print_graph(graph)
         out.print(layer_table(rows, out.width))
-        if energy is not None:
-            for line in energy_model_lines(energy):
-                say(line)
+    for line in () if energy is None or json_ else energy_model_lines(energy):
+        say(line)
     if path is not None:
         say(f"wrote {path}: next, pararev-hw schedule {path} --device {device}")
 

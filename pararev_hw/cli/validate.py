@@ -20,6 +20,7 @@ from pararev_hw.cli.options import (
     SeedOpt,
     StepsOpt,
     checked_mode,
+    grouped,
     option_given,
 )
 from pararev_hw.cli.outputs import writable
@@ -35,8 +36,8 @@ _OF_PAPER = ("device",)
 _OF_TARGETS = ("measure", "batch", "timesteps", "mode", "dtype")
 
 
+@grouped
 def validate(
-    context: typer.Context,
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TARGET]...", help="Your own networks, instead of the suite: with --device cpu or -p."),
@@ -75,9 +76,9 @@ def validate(
     json_: JsonOpt = False,
 ) -> None:
     """Compare a profile's predictions with measured steps of held-out networks."""
-    _check_published(context, published)
+    _check_published(published, bool(targets))
     if published is None:
-        _check_choice(context, paper, bool(targets))
+        _check_choice(paper, bool(targets))
     if output is not None:
         writable(output)
     if published is not None:
@@ -88,7 +89,7 @@ def validate(
         return
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
     if targets:
-        named = str(profile) if profile is not None else device if option_given(context, ("device",)) else "cpu"
+        named = str(profile) if profile is not None else device if option_given(("device",)) else "cpu"
         step = (batch, timesteps, checked_mode(mode), dtype, seed)
         _targets(targets, named, output, tolerance, minutes, step, measure, json_)
         return
@@ -190,20 +191,20 @@ def _print_coverage(result: Validation) -> None:
         out.print(f"{result.coverage:.0%} of the cases lie within their expected error; 90 % should")
 
 
-def _check_published(context: typer.Context, published: Path | None) -> None:
+def _check_published(published: Path | None, targets: bool) -> None:
     if published is None:
-        given = option_given(context, ("traces", "networks"))
+        given = option_given(("traces", "networks"))
         if given is not None:
             raise BadInput(f"{given} is for --published: give the folder of the published tables too")
         return
-    given = option_given(context, ("profile", "suite", "paper", "device", "seed", *_OF_TARGETS))
-    if given is not None or context.params["targets"]:
+    given = option_given(("profile", "suite", "paper", "device", "seed", *_OF_TARGETS))
+    if given is not None or targets:
         raise BadInput(f"--published names cards and networks of its own: leave {given or 'the TARGETs'} out")
 
 
-def _check_choice(context: typer.Context, paper: bool, targets: bool) -> None:
+def _check_choice(paper: bool, targets: bool) -> None:
     """Refuse options that only another of the comparisons has a use for."""
-    unheard = option_given(context, ("suite",) if targets else _OF_TARGETS)
+    unheard = option_given(("suite",) if targets else _OF_TARGETS)
     if unheard is not None:
         raise BadInput(
             f"{unheard} names networks, and so do the TARGETs: leave one of them out"
@@ -214,7 +215,7 @@ def _check_choice(context: typer.Context, paper: bool, targets: bool) -> None:
         raise BadInput("--paper compares the paper's own networks: leave the TARGETs out")
     if targets:
         return
-    given = option_given(context, _OF_TRAINING if paper else _OF_PAPER)
+    given = option_given(_OF_TRAINING if paper else _OF_PAPER)
     if given is not None and paper:
         raise BadInput(f"{given} means nothing with --paper, which runs no step: give --device, a name or a profile")
     if given is not None:

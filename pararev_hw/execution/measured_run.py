@@ -24,6 +24,7 @@ from pararev_hw.reports import units
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.tracing import Traced
 from pararev_hw.types import Hardware, Prediction, Schedule, SchedulingProblem
+from pararev_hw.types.base import html_table, milliseconds
 
 Progress = Callable[[str], None]
 SEQUENTIAL, PARALLEL, THREADS, LOOP = "sequential", "parallel", "threads", "loop"
@@ -46,7 +47,7 @@ class Choice:
         return self.predicted_s[THREADS] / self.predicted_s[PARALLEL]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Execution:
     """A schedule that ran for real. Seconds per step, bytes at the peak."""
 
@@ -60,6 +61,23 @@ class Execution:
     difference: float  # largest, between parameters and buffers of the sequential and the parallel run
     loop_difference: float
     profiled_overlap: float | None = None  # from the profiler's trace, where one was asked for
+
+    def __repr__(self) -> str:
+        measured = milliseconds(self.rounds.latency(PARALLEL).median)
+        return (
+            f"<Execution of {self.job.graph.model} by {self.parallel.scheduler} on {self.hardware.name}: "
+            f"{measured}, predicted {milliseconds(self.parallel.latency_s)}>"
+        )
+
+    def _repr_html_(self) -> str:
+        predicted = {SEQUENTIAL: self.sequential.latency_s, PARALLEL: self.parallel.latency_s, THREADS: self.threads_s}
+        rows = []
+        for name in self.rounds.runs:
+            latency, expected_s = self.rounds.latency(name), predicted.get(name)
+            text = f"{milliseconds(latency.median)} ({milliseconds(latency.low)} to {milliseconds(latency.high)})"
+            rows.append((name, text if expected_s is None else f"{text}, predicted {milliseconds(expected_s)}"))
+        title = f"{self.job.graph.model} by {self.parallel.scheduler} on {self.hardware.name}, measured"
+        return html_table(title, *rows)
 
     @property
     def choice(self) -> Choice | None:

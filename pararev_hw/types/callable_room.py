@@ -9,13 +9,16 @@ from __future__ import annotations
 import sys
 from types import ModuleType
 
+from pararev_hw.errors import BadInput
 from pararev_hw.types.table import Table
 
 
 class CallableRoom(ModuleType):
     """A module whose call is the call of its function `listing`."""
 
-    def __call__(self) -> Table[object]:
+    def __call__(self, *args: object, **options: object) -> Table[object]:
+        if args or options:
+            raise BadInput(f"ph.{self.__name__.rpartition('.')[2]} takes nothing: it gives a table of all there are")
         table: Table[object] = self.listing()
         return table
 

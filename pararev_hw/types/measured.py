@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pararev_hw.types.base import html_table, milliseconds
 from pararev_hw.types.device import Device
 from pararev_hw.types.profile import Environment, Estimate, Profile
 
@@ -31,7 +32,7 @@ class ReplayedStep:
     pace_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class MeasuredDevice:
     """This machine with times of ops by signature (`Program.signatures`), and by type for graphs without a program.
 
@@ -46,6 +47,13 @@ class MeasuredDevice:
     ops: Mapping[str, OpTime]
     host: Mapping[str, Estimate]
     step: ReplayedStep | None = None
+
+    def __repr__(self) -> str:
+        return f"<MeasuredDevice {self.name}: {len(self.ops):,} measured ops>"
+
+    def _repr_html_(self) -> str:
+        rows = () if self.step is None else (("replayed step", milliseconds(self.step.seconds)),)
+        return html_table(f"{self.device.title}, measured", ("measured ops", f"{len(self.ops):,}"), *rows)
 
     @property
     def device(self) -> Device:

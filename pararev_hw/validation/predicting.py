@@ -13,6 +13,7 @@ from pararev_hw import pipeline, target_graph
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.measurement.pace import PACE
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Profile, StepCost
 from pararev_hw.validation.statistics import fitted_constant
 from pararev_hw.validation.suite import Trial
@@ -29,13 +30,15 @@ def traced(trial: Trial, kind: str) -> BlockGraph:
     """The step of a trial, traced."""
     return target_graph.build_graph(
         trial.network,
-        batch=trial.batch,
-        timesteps=trial.timesteps,
-        mode=trial.mode,
-        dtype=trial.dtype,
-        width=trial.width,
-        optimizer=optimizer_of(kind),
-        spikes="none",
+        TraceOptions(
+            batch=trial.batch,
+            timesteps=trial.timesteps,
+            mode=trial.mode,
+            dtype=trial.dtype,
+            width=trial.width,
+            optimizer=optimizer_of(kind),
+            spikes="none",
+        ),
     )
 
 

@@ -27,6 +27,7 @@ from pararev_hw.devices import device_names, load_device
 from pararev_hw.devices.files import device_to_json, device_to_yaml
 from pararev_hw.graph.files import dumps
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from tests.helpers.command_line import Ran, run
 from tests.helpers.sweep_helpers import SMALL
 
@@ -201,7 +202,7 @@ def nir_case(draw: random.Random, folder: Path) -> tuple[object, ...]:
 
 @cache
 def graph_text() -> str:
-    return dumps(build_graph("pararevsnn21", width=0.0625, batch=2, spikes="0.1"))
+    return dumps(build_graph("pararevsnn21", TraceOptions(width=0.0625, batch=2, spikes="0.1")))
 
 
 def graph_case(draw: random.Random, folder: Path) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from pararev_hw.execution import prepare
 from pararev_hw.importers.targets import Options
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import AXES_UNKNOWN, BlockGraph
 
 NETS = """
@@ -89,7 +90,7 @@ def test_a_step_that_runs_has_the_batch_and_time_of_the_trace(nets: Path) -> Non
 def test_batch_and_time_are_those_of_the_network(
     nets: Path, factory: str, options: dict[str, object], wanted: tuple[int, int | None]
 ) -> None:
-    graph = build_graph(f"{nets}:{factory}", spikes="none", **options)  # type: ignore[arg-type]
+    graph = build_graph(f"{nets}:{factory}", TraceOptions(spikes="none", **options))  # type: ignore[arg-type]
     assert axes(graph) == wanted
     stated = any(line.startswith("input axes: ") for line in graph.assumptions)
     assert stated == ("layout" not in options), "what was not said by the user is said by us"
@@ -108,7 +109,7 @@ def test_batch_and_time_are_those_of_the_network(
 def test_axes_that_nothing_tells_are_asked_for_without_spikes_too(
     factory: str, expected: tuple[int, int | None], asked: bool, nets: Path
 ) -> None:
-    graph = build_graph(f"{nets}:{factory}", mode="infer")
+    graph = build_graph(f"{nets}:{factory}", TraceOptions(mode="infer"))
     assert axes(graph) == expected
     assert any(line.startswith(AXES_UNKNOWN) for line in graph.assumptions) == asked
 
@@ -117,9 +118,9 @@ def test_a_layout_that_the_sizes_contradict_is_refused(nets: Path) -> None:
     with pytest.raises(
         BadInput, match=r"--layout BT reads an input of shape \(4, 3, 6\) as 3 time steps of batch 4, but "
     ):
-        build_graph(f"{nets}:defaults", layout="BT")
+        build_graph(f"{nets}:defaults", TraceOptions(layout="BT"))
     with pytest.raises(BadInput, match="leave --layout out"):
-        build_graph("pararevsnn21", layout="TB")
+        build_graph("pararevsnn21", TraceOptions(layout="TB"))
 
 
 def test_weights_alone_get_a_line_that_says_what_to_do() -> None:
@@ -128,8 +129,8 @@ def test_weights_alone_get_a_line_that_says_what_to_do() -> None:
 
 
 def test_a_network_called_once_per_time_step_is_taken_apart(nets: Path) -> None:
-    coarse = build_graph(f"{nets}:defaults", spikes="none", granularity="block")
-    graph = build_graph(f"{nets}:defaults", spikes="none")
+    coarse = build_graph(f"{nets}:defaults", TraceOptions(spikes="none", granularity="block"))
+    graph = build_graph(f"{nets}:defaults", TraceOptions(spikes="none"))
     assert coarse.granularity == "block" and graph.granularity in ("module", "op")
     # layer 0 of step 2 needs nothing of layer 2 of step 1: its state alone makes a layer wait for itself
     first, second = (
@@ -144,7 +145,9 @@ def test_a_network_called_once_per_time_step_is_taken_apart(nets: Path) -> None:
 
 
 def test_blocks_stay_whole_where_there_are_many_or_nothing_is_hidden_in_them() -> None:
-    graph = build_graph("pararevsnn21", width=0.0625, batch=2, timesteps=1, input_shape=(3, 16, 16), spikes="none")
+    graph = build_graph(
+        "pararevsnn21", TraceOptions(width=0.0625, batch=2, timesteps=1, input_shape=(3, 16, 16), spikes="none")
+    )
     assert graph.granularity == "block"
 
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pararev_hw.errors import BadInput
 from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
@@ -79,7 +80,7 @@ def test_a_loop_over_time_runs_its_turns_with_one_set_of_weights(tmp_path: Path)
         np.testing.assert_allclose(ours, right, rtol=1e-5, atol=1e-6)
     parameters = load_onnx(tmp_path / "net.onnx").network.parameters()
     assert sorted(tuple(p.shape) for p in parameters) == [(2, 4), (4, 4)]  # where the membrane starts, and the weight
-    graph = build_graph(str(tmp_path / "net.onnx"), mode="infer", spikes="none")
+    graph = build_graph(str(tmp_path / "net.onnx"), TraceOptions(mode="infer", spikes="none"))
     assert sum(t.macs for t in graph.tasks) == 3 * 2 * 4 * 4  # turns, samples, a weight of 4 x 4
 
 

@@ -21,6 +21,7 @@ from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.importers.onnx_operators import OPERATORS, OTHER_DOMAINS
 from pararev_hw.importers.targets import Options, resolve
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import trace_step
 from pararev_hw.tracing.cuda_dispatch import DispatchRules
 from pararev_hw.types import BlockGraph
@@ -730,7 +731,7 @@ def test_a_file_is_a_target_with_its_own_weights(tmp_path: Path) -> None:
 def test_spikes_are_counted_on_a_batch_that_the_file_can_run(tmp_path: Path) -> None:
     net, x = network("spiking")
     export(net, x, tmp_path / "net.onnx", train=True)
-    graph = build_graph(str(tmp_path / "net.onnx"), batch=3, spikes="digits")
+    graph = build_graph(str(tmp_path / "net.onnx"), TraceOptions(batch=3, spikes="digits"))
     assert graph.spikes is not None
     assert graph.spikes.measured
     (layer,) = [s for s in graph.spikes.layers if s.module == "conv2"]
@@ -896,7 +897,7 @@ def test_weights_in_nodes_are_parameters_and_absent_ones_leave_the_shapes(tmp_pa
     graph = helper.make_graph([*constants, of_shape, *body], "g", *ends, [shape])
     path = tmp_path / "nodes.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
-    traced = build_graph(str(path), spikes="none")
+    traced = build_graph(str(path), TraceOptions(spikes="none"))
     assert traced.parameters == 4 * 3 * 9 + 4 + 2 * 4
     assert traced.memory.gradient_bytes == 4 * traced.parameters
 
@@ -910,6 +911,6 @@ def test_weights_in_nodes_are_parameters_and_absent_ones_leave_the_shapes(tmp_pa
     path.write_bytes(
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
     )
-    without = build_graph(str(path), spikes="none")
+    without = build_graph(str(path), TraceOptions(spikes="none"))
     assert [t.flops for t in without.tasks] == [t.flops for t in traced.tasks]
     assert any("values of 3 weights are not in the file" in a for a in without.assumptions)

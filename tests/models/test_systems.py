@@ -14,6 +14,7 @@ from pararev_hw import models
 from pararev_hw.check import random_order, replay
 from pararev_hw.errors import BadInput
 from pararev_hw.target_graph import build_graph
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import OPTIMIZERS, trace_step
 from tests.helpers.system_cases import CASES, Case, step_of
 
@@ -96,7 +97,9 @@ def test_it_traces_by_name_for_training_and_inference(name: str) -> None:
     fewer = {"image": 4, "events": 4, "tokens": 8, "steps": 8, "sequence": 16}.get(spec.layout, spec.timesteps)
     steps = fewer if fewer < spec.timesteps else None
     for mode in ("train", "infer"):
-        graph = build_graph(name, batch=2, mode=mode, width=1 / 32, timesteps=steps, input_shape=sample, spikes="0.2")
+        graph = build_graph(
+            name, TraceOptions(batch=2, mode=mode, width=1 / 32, timesteps=steps, input_shape=sample, spikes="0.2")
+        )
         assert graph.unknown_ops == {}
         assert {t.phase for t in graph.tasks} >= ({"forward", "backward", "update"} if mode == "train" else {"forward"})
         assert all(a in graph.assumptions for a in spec.assumptions)

@@ -20,6 +20,7 @@ from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.defaults import ASSUMED_RATE
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.models.neurons import IF
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
 from tests.helpers.command_line import run
 
@@ -29,7 +30,7 @@ WIDTH = 0.0625
 @pytest.fixture(scope="module")
 def graph() -> BlockGraph:
     """Two ParaRev pairs per stage, narrow, a quarter of its neurons firing."""
-    return target_graph.build_graph("pararevsnn37", batch=2, width=WIDTH, spikes="0.25")
+    return target_graph.build_graph("pararevsnn37", TraceOptions(batch=2, width=WIDTH, spikes="0.25"))
 
 
 @pytest.fixture(params=["edge8", "h200"])
@@ -161,7 +162,7 @@ def test_an_assumed_rate_is_every_spiking_layers(graph: BlockGraph) -> None:
 
 def test_spikes_are_counted_on_the_digits_where_they_fill_the_input() -> None:
     pytest.importorskip("sklearn")
-    found = target_graph.build_graph("pararevsnn21", batch=2, width=WIDTH)
+    found = target_graph.build_graph("pararevsnn21", TraceOptions(batch=2, width=WIDTH))
     assert found.spikes is not None
     assert found.spikes.measured
     assert "digits" in found.spikes.source
@@ -169,13 +170,15 @@ def test_spikes_are_counted_on_the_digits_where_they_fill_the_input() -> None:
 
 
 def test_where_digits_cannot_be_the_assumed_rate_is_said() -> None:
-    found = target_graph.build_graph("pararevsnn24_dvs", batch=2, timesteps=2, width=WIDTH, input_shape=(2, 32, 32))
+    found = target_graph.build_graph(
+        "pararevsnn24_dvs", TraceOptions(batch=2, timesteps=2, width=WIDTH, input_shape=(2, 32, 32))
+    )
     assert found.spikes is not None
     assert not found.spikes.measured
     assert found.spikes.rate == ASSUMED_RATE
     assert any("firing rate 0.2 assumed" in text for text in found.assumptions)
     with pytest.raises(BadInput, match="digits"):
-        target_graph.build_graph("pararevsnn24_dvs", batch=2, timesteps=2, width=WIDTH, spikes="digits")
+        target_graph.build_graph("pararevsnn24_dvs", TraceOptions(batch=2, timesteps=2, width=WIDTH, spikes="digits"))
 
 
 def test_spikes_are_counted_on_the_users_own_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +186,7 @@ def test_spikes_are_counted_on_the_users_own_inputs(tmp_path: Path, monkeypatch:
     np.save("zeros.npy", np.zeros((3, 3, 32, 32), dtype=np.float32))
     np.save("noise.npy", np.random.default_rng(0).random((3, 3, 32, 32)))
     quiet, loud = (
-        target_graph.build_graph("pararevsnn21", batch=2, width=WIDTH, spikes=name)
+        target_graph.build_graph("pararevsnn21", TraceOptions(batch=2, width=WIDTH, spikes=name))
         for name in ("zeros.npy", "noise.npy")
     )
     assert loud.spikes is not None
@@ -212,7 +215,7 @@ def test_inputs_that_cannot_be_are_refused(
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", values, allow_pickle=True)
     with pytest.raises((BadInput, BadFile), match=said):
-        target_graph.build_graph("pararevsnn21", batch=2, width=WIDTH, spikes="x.npy")
+        target_graph.build_graph("pararevsnn21", TraceOptions(batch=2, width=WIDTH, spikes="x.npy"))
 
 
 def test_a_network_that_traces_and_does_not_run_is_refused_with_what_to_do() -> None:

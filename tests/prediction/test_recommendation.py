@@ -15,6 +15,7 @@ from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.recommendation import Search
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import Traced
 from pararev_hw.types import Device, Study
 
@@ -28,7 +29,7 @@ def device() -> Device:
 
 @pytest.fixture(scope="module")
 def step(device: Device) -> Traced:
-    return recommendation.traced("pararevsnn21", device, **OPTIONS)
+    return recommendation.traced("pararevsnn21", device, TraceOptions(**OPTIONS))
 
 
 @pytest.fixture(scope="module")

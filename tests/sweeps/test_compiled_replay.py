@@ -16,6 +16,7 @@ from pararev_hw.sweeps.compiled_replay import makespans_and_peaks, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.memory_columns import MemoryEvents, peak_bytes
 from pararev_hw.sweeps.replay import lane_orders, replay
+from pararev_hw.trace_options import TraceOptions
 
 EXACT = 1e-12
 
@@ -90,7 +91,7 @@ def test_tables_of_distinct_cores_cost_what_each_configuration_costs(
 ) -> None:
     monkeypatch.setattr(compiled, "SMALL", small)
     monkeypatch.setattr(compiled.Loop, "_patience", 0)
-    graph = target_graph.build_graph("pararevsnn21", batch=2, width=0.0625, spikes="0.2")
+    graph = target_graph.build_graph("pararevsnn21", TraceOptions(batch=2, width=0.0625, spikes="0.2"))
     device = bare_device(pipeline.find_device("edge8"))
     draw = np.random.default_rng(1)
     given = {

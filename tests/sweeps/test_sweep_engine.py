@@ -15,6 +15,7 @@ from pararev_hw.simulate import play, play_sequential
 from pararev_hw.sweeps.columns import FAILURES, NO_CORE, NO_ROOM, TaskColumns
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.replay import lane_orders, replay, sequential_seconds
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, CommEdge, Device, SchedulingProblem, TaskCost
 
 CLOSE = 1e-9
@@ -23,7 +24,7 @@ CLOSE = 1e-9
 @cache
 def graph(network: str = "pararevsnn21", mode: str = "train") -> BlockGraph:
     found = "train" if mode == "train" else "infer"
-    return target_graph.build_graph(network, batch=2, width=0.0625, mode=found, spikes="0.2")  # type: ignore[arg-type]
+    return target_graph.build_graph(network, TraceOptions(batch=2, width=0.0625, mode=found, spikes="0.2"))  # type: ignore[arg-type]
 
 
 @cache

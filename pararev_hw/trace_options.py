@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pararev_hw.api.keywords import exact_fields, whole_number
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.keywords import exact_fields, whole_number
 from pararev_hw.types import Hardware
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-    from pararev_hw.importers.targets import Options
 
     MakeOptimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
     Loss = Callable[[Any], torch.Tensor]
@@ -96,15 +94,15 @@ class TraceOptions:
                 whole_number(name, getattr(self, name), least=1)
         whole_number("seed", self.seed, least=0)
         whole_number("accumulate", self.accumulate, least=1)
-        for name, choices in (("mode", ("train", "infer")), ("zero_grad", ("none", "zero"))):
-            if getattr(self, name) not in choices:
-                raise unknown_name(name, str(getattr(self, name)), choices)
+        if self.mode not in ("train", "infer"):
+            raise unknown_name("mode", self.mode, ("train", "infer"))
+        if self.zero_grad not in ("none", "zero"):
+            raise unknown_name("way to zero gradients", self.zero_grad, ("none", "zero"))
         if self.layout is not None and self.layout not in LAYOUTS:
             raise unknown_name("layout", str(self.layout), LAYOUTS)
         if self.width is not None and (isinstance(self.width, bool) or not isinstance(self.width, int | float)):
             raise BadInput(f"width is {self.width!r}: it must be a number above 0")
-        if isinstance(self.blocks, str):
-            object.__setattr__(self, "blocks", (self.blocks,))
+        object.__setattr__(self, "blocks", (self.blocks,) if isinstance(self.blocks, str) else tuple(self.blocks))
         if self.input_shape is not None:
             shape = tuple(self.input_shape) if isinstance(self.input_shape, Sequence) else (self.input_shape,)
             for size in shape:
@@ -117,18 +115,3 @@ class TraceOptions:
     def spike_source(self) -> str:
         """`spikes` as the command line writes it."""
         return self.spikes if isinstance(self.spikes, str) else repr(float(self.spikes))
-
-    def of_target(self) -> Options:
-        """What is said about the network and its inputs."""
-        from pararev_hw.importers.targets import Options  # imports torch
-
-        return Options(
-            self.batch,
-            self.timesteps,
-            self.num_classes,
-            self.width,
-            self.form,
-            self.input_shape,
-            self.seed,
-            self.layout,
-        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from pararev_hw.errors import BadInput, unknown_name
@@ -58,3 +59,10 @@ def whole_number(what: str, value: object, *, least: int) -> None:
         raise BadInput(f"{what} is {value!r}: it must be an integer")
     if value < least:
         raise BadInput(f"{what} is {value}: it must be at least {least}")
+
+
+def path_of(what: str, value: object) -> Path:
+    """The value as a path. Raises BadInput where it names none."""
+    if not isinstance(value, str | Path):
+        raise BadInput(f"{what} is of type {type(value).__name__}: give a path")
+    return Path(value)
