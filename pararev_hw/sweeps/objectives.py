@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pararev_hw.sweeps.columns import Outcome
 
 
@@ -85,18 +87,20 @@ class NetworkSize:
 def objective_values(outcome: Outcome, network: NetworkSize, lanes: int, device: Mapping[str, Any]) -> dict[str, Any]:
     """Column -> values of every objective of OBJECTIVES; `device` gives the configurations' parameters."""
     latency_s, energy_j = outcome.latency_s, outcome.energy_j["total"]
+    with np.errstate(divide="ignore", invalid="ignore"):  # configurations that are not possible take no time
+        power_w, speedup = energy_j / latency_s, outcome.sequential_s / latency_s
     values: dict[str, Any] = {
         "latency_s": latency_s,
         "latency_per_sample_s": latency_s / network.batch,
         "energy_j": energy_j,
         "energy_per_sample_j": energy_j / network.batch,
         "energy_delay_js": energy_j * latency_s,
-        "power_w": energy_j / latency_s,
+        "power_w": power_w,
         "dram_energy_j": outcome.energy_j.get("dram", 0.0),
         "static_energy_j": outcome.energy_j.get("static", 0.0),
         "peak_bytes": outcome.peak_bytes,
         "cores": float(lanes),
-        "speedup": outcome.sequential_s / latency_s,
+        "speedup": speedup,
         "parameters": float(network.parameters),
         "macs": float(network.macs),
     }

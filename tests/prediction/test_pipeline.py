@@ -204,6 +204,7 @@ def test_spikes_are_counted_on_the_users_own_inputs(tmp_path: Path, monkeypatch:
         (np.zeros((2, 3, 8, 8)), "has shape"),
         (np.zeros((0, 3, 32, 32)), "0 samples"),
         (np.full((2, 3, 32, 32), np.nan), "not finite"),
+        (np.full((2, 3, 32, 32), 1e300), "not finite"),
         (np.full((2, 3, 32, 32), "a"), "real numbers"),
         (np.ones((2, 3, 32, 32), dtype=complex), "real numbers"),
         (np.array([None]), "no .npy file of numbers"),

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pararev_hw.errors import PararevError
 from pararev_hw.sweeps import expressions, workers
 from pararev_hw.sweeps.analysis import _unbeaten, nondominated
+from pararev_hw.sweeps.objectives import objective_values
 from pararev_hw.sweeps.parameters import Parameter, Space, stepped
 from pararev_hw.sweeps.spec import from_yaml
 from tests.helpers.command_line import run
@@ -153,6 +155,17 @@ def test_draws_do_not_depend_on_how_they_are_cut(start: int, count: int, cut: in
     for name, values in whole.items():
         assert (np.concatenate([p[name] for p in parts]) == values).all()
     assert ((whole["x"] >= 1) & (whole["x"] <= 100)).all()
+
+
+def test_a_configuration_that_takes_no_time_has_no_power_and_warns_of_nothing() -> None:
+    columns = {"total": np.array([2.0, 0.0])}
+    outcome = SimpleNamespace(
+        latency_s=np.array([4.0, 0.0]), energy_j=columns, peak_bytes=np.ones(2), sequential_s=np.array([8.0, 0.0])
+    )
+    network = SimpleNamespace(batch=2, parameters=1, macs=1)
+    values = objective_values(outcome, network, 1, {})  # type: ignore[arg-type]
+    assert (values["power_w"][0], values["speedup"][0], values["energy_per_sample_j"][0]) == (0.5, 2.0, 1.0)
+    assert not np.isfinite(values["power_w"][1])
 
 
 def test_scales() -> None:
