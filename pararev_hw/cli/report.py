@@ -126,7 +126,7 @@ def report(
         else:
             search.check()
             study, of_network = _target_study(_Asked(target, device, search, machine, basis, step), tell)
-            script = reports.run_script(study, target, _given(step.parsed())) if of_network else None
+            script = reports.run_script(study, target, _given(step.parsed()), output) if of_network else None
         tell("drawing the report")
         both = None if other is None else reports.side_by_side(study, other)
         written = reports.write_report(study, output, script, both)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from pprint import pformat
 from typing import Any
 
@@ -16,6 +18,7 @@ Forward and backward run on {lanes} ({kind}); the optimizer is PyTorch's own.
 
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -23,7 +26,8 @@ from pararev_hw import rewrites
 from pararev_hw.execution import batches, lane_orders, parallel_step, prepare
 from pararev_hw.importers.targets import Options
 
-TARGET = {target!r}
+HERE = Path(__file__).resolve().parent
+TARGET = {target}
 OPTIONS = {options}
 GRANULARITY = {granularity!r}
 REWRITES = {rewrites}
@@ -49,10 +53,11 @@ if __name__ == "__main__":
 '''
 
 
-def run_script(study: Study, target: str, options: Mapping[str, Any]) -> str | None:
+def run_script(study: Study, target: str, options: Mapping[str, Any], folder: Path) -> str | None:
     """The script, None where nothing of this kind can run: an inference, a chip that PyTorch does not drive.
 
-    `options` are those of the target that the user set, by the names of `pararev_hw.importers.targets.Options`.
+    A file is named by its place seen from `folder`, into which the script is written. `options` are those of the
+    target that the user set, by the names of `pararev_hw.importers.targets.Options`.
     """
     if study.graph.mode != "train" or study.device.kind not in ("cpu", "gpu"):
         return None
@@ -69,13 +74,22 @@ def run_script(study: Study, target: str, options: Mapping[str, Any]) -> str | N
         name=NAME,
         lanes=f"{len(lanes)} {noun}{'s' * (len(lanes) > 1)}",
         kind=study.chosen.scheduler,
-        target=target,
+        target=_target(target, folder),
         options=pformat(dict(options), width=100, sort_dicts=True),
         granularity=graph.granularity,
         rewrites=pformat(list(study.rewrites.get(study.chosen.choices, ())), width=110),
         orders=pformat([lanes[k] for k in sorted(lanes)], width=110, compact=True),
         dtype=graph.dtype,
     )
+
+
+def _target(target: str, folder: Path) -> str:
+    """The expression that gives the target: a file's path is relative to the script's own folder."""
+    place, colon, factory = target.rpartition(":") if ":" in target else (target, "", "")
+    if not Path(place).is_file():
+        return repr(target)
+    path = os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
+    return f"str(HERE / {path!r})" + (f" + {colon + factory!r}" if colon else "")
 
 
 def _plain(text: str) -> str:

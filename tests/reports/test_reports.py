@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from pararev_hw.atomic import write_files
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
+from pararev_hw.reports.replay_script import run_script
 from pararev_hw.types import Comparison, DeviceParameter, LayerEnergy, ModelEnergy, Recommendation, Study
 from tests.helpers import hand_built_study
 
@@ -632,3 +634,22 @@ def test_json_of_a_document_is_what_it_holds_and_null_where_that_is_no_number(va
 
     document = {"held": value, "numbers": (1.5, math.inf), "none": {}}
     assert json.loads(dump(document)) == {"held": finite(value), "numbers": [1.5, None], "none": {}}
+
+
+def test_the_script_of_a_file_names_it_wherever_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "own.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    study, folder = hand_built_study.study(), tmp_path / "out" / "first"
+    for target, wanted in (
+        ("nets/own.py:make", f"{tmp_path}/nets/own.py:make"),
+        ("nets/own.py", f"{tmp_path}/nets/own.py"),
+        ("pararevsnn21", "pararevsnn21"),
+        ("package.module:make", "package.module:make"),
+    ):
+        script = run_script(study, target, {}, folder)
+        assert script is not None
+        line = next(line for line in script.splitlines() if line.startswith("TARGET = "))
+        place, colon, factory = str(eval(line.removeprefix("TARGET = "), {"HERE": folder})).rpartition(":")
+        shown = f"{os.path.normpath(place)}:{factory}" if colon else os.path.normpath(factory)
+        assert shown == wanted
