@@ -15,7 +15,7 @@ from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
 from pararev_hw.target_graph import with_axes
-from pararev_hw.tracing import Traced, optimizer_named, trace_step
+from pararev_hw.tracing import Traced, optimizer_named, trace_step, uncopied_state
 from pararev_hw.training.step import EagerStep, Loop, eager_step, tensors_in
 from pararev_hw.types import BlockGraph
 
@@ -79,10 +79,8 @@ def prepare_target(
     make = optimizer_named(optimizer)
     brings_step = target.step is not None and mode == "train"
     model = _realised(target, dtype, device)
-    # tracing swaps fake tensors in, and those of a scripted module do not come out again
-    scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
     traced = trace_step(
-        copied_network(model, target.name) if scripted else model,
+        _to_trace(model, target),
         (*target.inputs, *target.targets) if brings_step else target.inputs,
         name=target.name,
         mode=mode,
@@ -102,6 +100,14 @@ def prepare_target(
     return Job(target, traced, model, mode, dtype, optimizer, device, seed)
 
 
+def _to_trace(model: nn.Module, target: Target) -> nn.Module:
+    """The network, or its copy where tracing changes what cannot be put back: a generator goes on, and the fake tensors
+    of a scripted module do not come out again."""
+    scripted = any(isinstance(m, torch.jit.ScriptModule) for m in model.modules())
+    changes = scripted or (target.remade is not None and uncopied_state(model) is not None)
+    return copied_network(model, target.name, target.remade) if changes else model
+
+
 def _realised(target: Target, dtype: str, device: str) -> nn.Module:
     try:
         model = target.realise().to(device)
@@ -116,7 +122,7 @@ def _realised(target: Target, dtype: str, device: str) -> nn.Module:
 
 def start(job: Job) -> tuple[nn.Module, Batch]:
     """A copy of the network and all that its step starts from, by name, with the first batch in tensors of its own."""
-    model = copied_network(job.model, job.graph.model)
+    model = copied_network(job.model, job.graph.model, job.target.remade)
     state = network_state(model)
     if job.mode == "train":
         state |= fresh_optimizer_state(model, optimizer_named(job.optimizer))
@@ -185,7 +191,7 @@ def plain_loop(job: Job) -> tuple[nn.Module, Callable[[Batch], torch.Tensor]]:
 
 def copied_step(job: Job) -> EagerStep:
     """The step of a copy of the network, with an optimizer of its own."""
-    model = copied_network(job.model, job.graph.model)
+    model = copied_network(job.model, job.graph.model, job.target.remade)
     loop = Loop(optimizer_named(job.optimizer), step=job.target.step) if job.mode == "train" else None
     return eager_step(model, loop, job.dtype, job.device)
 

@@ -251,7 +251,14 @@ def _from_factory(target: str, options: Options) -> Target:
         )
     name = f"{Path(place).stem if place.endswith('.py') else place}:{attribute}"
     built = target_of(network, form, options, name=name, where=target, factory=factory)
-    return replace(built, remade=lambda: resolve(target, options).network)
+
+    source = sys.modules.get(getattr(factory, "__module__", None) or type(factory).__module__)
+
+    def remade() -> nn.Module:
+        _forget_files_around(source)
+        return resolve(target, options).network
+
+    return replace(built, remade=remade)
 
 
 def target_of(
@@ -391,6 +398,22 @@ def _forget_namesakes(folder: Path) -> None:
         if file is None or top not in names_here or top in sys.stdlib_module_names or "site-packages" in file:
             continue
         if folder not in Path(file).resolve().parents:
+            del sys.modules[name]
+
+
+def _forget_files_around(module: ModuleType | None) -> None:
+    """Drop the user's modules that lie beside or below this one, or in its package: the next import runs them as if
+    never run."""
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or "site-packages" in file:
+        return
+    package = module.__name__.partition(".")[0]
+    folder = Path(file).resolve().parent
+    for name, other in list(sys.modules.items()):
+        place = getattr(other, "__file__", None)
+        if place is None or "site-packages" in place or name.partition(".")[0] in ("__main__", "pararev_hw"):
+            continue
+        if name.partition(".")[0] == package or folder in Path(place).resolve().parents:
             del sys.modules[name]
 
 

@@ -1,21 +1,25 @@
 """The whole state of a network, put back after a run: attributes, containers, values of tensors, random generators.
 
 Neurons keep their membranes wherever their framework likes: in buffers that change shape, plain attributes, lists,
-dictionaries, NumPy arrays or small objects, in what a function encloses, in attributes of the class or globals of the
-file that defines it. Nothing is copied but values, so whatever refers to the network (a bound method, a registry) goes
-on referring to it. A generator or an iterator cannot be put back: `uncopied_state` names it.
+dictionaries, NumPy arrays or small objects, in what a function encloses, in attributes of the class, in globals of the
+file that defines it and in those of the user's other files that its code names. Nothing is copied but values, so
+whatever refers to the network (a bound method, a registry) goes on referring to it. A generator or an iterator that the
+code can reach cannot be put back: `uncopied_state` names it.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
 import functools
 import io
+import queue
 import random
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
+from contextvars import ContextVar
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,6 +32,7 @@ _DEPTH = 12  # of containers and objects inside an attribute
 _LONGEST = 100_000  # items of a list that are looked at one by one
 _LARGEST_GLOBAL_BYTES = 1 << 24  # a larger array beside the network is data, not a membrane
 _OPAQUE = (type, ModuleType, BuiltinFunctionType, str, bytes, int, float, complex, bool)
+_CACHED_FUNCTION = type(functools.cache(lambda: None))
 
 
 @contextlib.contextmanager
@@ -63,6 +68,7 @@ class _Snapshot:
         self.seen: dict[int, Any] = {}  # keeps what it saw alive, so that no id is used twice
         self.undo: list[Callable[[], object]] = []
         self.uncopied: list[str] = []
+        self.used = True  # by the network's code, as far as it tells
         self.largest_bytes = sys.maxsize
 
     def network(self, model: nn.Module) -> None:
@@ -71,16 +77,29 @@ class _Snapshot:
         for module in model.modules():
             self.attributes(module.__dict__, 0)
         self.largest_bytes = _LARGEST_GLOBAL_BYTES
-        for cls in {c: None for module in model.modules() for c in type(module).__mro__ if _is_users(c)}:
+        classes = list({c: None for module in model.modules() for c in type(module).__mro__ if _is_users(c.__module__)})
+        for cls in classes:
             self._of_class(cls)
+        self.used = False
+        for cls in classes:
+            self._file(cls.__module__)
 
     def _of_class(self, cls: type) -> None:
-        """Attributes of a class, and the globals of the file that defines it."""
+        """Attributes of a class, and what its methods name."""
+        if id(cls) in self.seen:
+            return
+        self.seen[id(cls)] = cls
         values = {k: v for k, v in vars(cls).items() if not (k.startswith("__") or hasattr(type(v), "__get__"))}
         self.undo.append(lambda: _put_back(values, lambda k: vars(cls).get(k), lambda k, v: setattr(cls, k, v)))
         for value in values.values():
             self.visit(value, 1)
-        table = getattr(sys.modules.get(cls.__module__), "__dict__", None)
+        for method in vars(cls).values():
+            for function in _functions_of(method):
+                self.visit(function, 1)
+
+    def _file(self, module: str) -> None:
+        """All globals of a file."""
+        table = getattr(sys.modules.get(module), "__dict__", None)
         if table is None or id(table) in self.seen:
             return
         self.seen[id(table)] = table
@@ -88,6 +107,22 @@ class _Snapshot:
         self.undo.append(lambda: _put_back(names, table.get, table.__setitem__))
         for value in names.values():
             self.visit(value, 1)
+
+    def _code(self, code: CodeType, table: dict[str, Any], depth: int) -> None:
+        """Globals that a function's code names, and members of the user's other files that it names."""
+        named = set(code.co_names)
+        files = [
+            table,
+            *(vars(m) for n in named if isinstance(m := table.get(n), ModuleType) and _is_users(m.__name__)),
+        ]
+        for file in files:
+            values = {n: file[n] for n in named & file.keys()}
+            self.undo.append(functools.partial(_put_back, values, file.get, file.__setitem__))
+            for value in values.values():
+                self.visit(value, depth + 1)
+        for inner in code.co_consts:
+            if isinstance(inner, CodeType):
+                self._code(inner, table, depth)
 
     def attributes(self, table: dict[str, Any], depth: int) -> None:
         before = dict(table)
@@ -112,20 +147,44 @@ class _Snapshot:
         elif isinstance(value, FunctionType):
             for cell in value.__closure__ or ():
                 self._cell(cell, depth)
+            if _is_users(value.__module__):
+                self._code(value.__code__, value.__globals__, depth)
+        elif isinstance(value, _CACHED_FUNCTION):
+            self.undo.append(value.cache_clear)  # a run on fake tensors leaves some there
+            self.visit(value.__wrapped__, depth + 1)
         elif isinstance(value, MethodType | functools.partial):
             parts = (value.__self__,) if isinstance(value, MethodType) else (value.args, value.keywords, value.func)
             self._each(parts, depth)
-        elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
-            self.uncopied.append(f"a {type(value).__name__}")
+        elif isinstance(value, io.IOBase):
+            self._open_file(value)
+        elif isinstance(value, Iterator | queue.SimpleQueue):
+            self._cannot(value)
         elif not self._numbers(value):
             self._object(value, depth)
 
+    def _cannot(self, value: object) -> None:
+        if self.used:
+            self.uncopied.append(f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}")
+
+    def _open_file(self, file: Any) -> None:
+        if file.closed:
+            return
+        try:
+            self.undo.append(functools.partial(file.seek, file.tell()))
+        except OSError:  # a pipe, or a file in the middle of being read line by line
+            self._cannot(file)
+
     def _numbers(self, value: Any) -> bool:
-        """Whether the value is an array of NumPy, or draws random numbers."""
+        """Whether the value is an array, a context's variable, or draws random numbers."""
         if isinstance(value, np.ndarray):
             # a run on fake tensors changes NumPy's values too
             if value.flags.writeable and not value.dtype.hasobject and value.nbytes <= self.largest_bytes:
                 self.undo.append(functools.partial(np.copyto, value, value.copy()))
+        elif isinstance(value, bytearray | array.array):
+            self.undo.append(functools.partial(value.__setitem__, slice(None), value[:]))
+        elif isinstance(value, ContextVar):
+            with contextlib.suppress(LookupError):  # no value yet
+                self.undo.append(functools.partial(value.set, value.get()))
         elif isinstance(value, torch.Generator):
             self.undo.append(functools.partial(value.set_state, value.get_state()))
         elif isinstance(value, random.Random):
@@ -157,6 +216,8 @@ class _Snapshot:
         self.visit(before, depth + 1)
 
     def _object(self, value: Any, depth: int) -> None:
+        if _is_users(type(value).__module__):
+            self._of_class(type(value))
         if isinstance(vars(value) if hasattr(value, "__dict__") else None, dict):
             self.attributes(value.__dict__, depth)
         for name in [n for c in type(value).__mro__ for n in _names_of_slots(c)]:
@@ -172,6 +233,8 @@ class _Snapshot:
             self.visit(item, depth + 1)
 
     def _tensor(self, tensor: torch.Tensor) -> None:
+        if tensor.is_leaf and not tensor.is_inference():
+            self.undo.append(functools.partial(_with_gradient, tensor, tensor.requires_grad))
         if not self.values or tensor.device.type == "meta" or tensor.layout is not torch.strided:
             return
         if tensor.numel() * tensor.element_size() > self.largest_bytes:
@@ -196,16 +259,30 @@ class _Snapshot:
             step()
 
 
-def _is_users(cls: type) -> bool:
-    """Whether a class is of the user's own files, not of a library's."""
-    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
-    return cls.__module__.partition(".")[0] not in ("torch", "pararev_hw", "builtins") and "site-packages" not in file
+def _is_users(module: str | None) -> bool:
+    """Whether a module is one of the user's own files, not a library's."""
+    file = getattr(sys.modules.get(module or ""), "__file__", None) or ""
+    top = (module or "builtins").partition(".")[0]
+    library = top in ("torch", "pararev_hw", "builtins") or top in sys.stdlib_module_names - {"__main__"}
+    return not library and "site-packages" not in file
+
+
+def _functions_of(member: object) -> tuple[object, ...]:
+    """The functions behind a member of a class."""
+    if isinstance(member, property):
+        return member.fget, member.fset
+    return (member.__func__ if isinstance(member, staticmethod | classmethod) else member,)
 
 
 def _names_of_slots(cls: type) -> tuple[str, ...]:
     names = cls.__dict__.get("__slots__", ())
     names = (names,) if isinstance(names, str) else tuple(names)
     return tuple(n for n in names if n not in ("__dict__", "__weakref__") and not n.startswith("__"))
+
+
+def _with_gradient(tensor: torch.Tensor, wanted: bool) -> None:
+    if tensor.is_leaf and tensor.requires_grad is not wanted:
+        tensor.requires_grad_(wanted)
 
 
 def _without(value: object, name: str) -> None:

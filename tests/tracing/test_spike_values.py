@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
+import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -20,7 +23,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import pararev_hw as ph
 from pararev_hw.errors import BadInput
+from pararev_hw.execution.job import prepare, start
 from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
+from pararev_hw.importers.targets import Options
 from pararev_hw.torch_private import without_onednn
 from pararev_hw.tracing import DispatchRules, holds_spikes, measure_spikes, trace_step
 from pararev_hw.types import LayerSpikes, Spikes
@@ -470,6 +475,77 @@ def test_state_in_odd_places_is_put_back_or_made_anew(place: str, tmp_path: Path
     if place == "generator":  # nobody knows how this one was made
         with pytest.raises(BadInput, match="holds a generator, whose state cannot be put back after a run"):
             ph.trace(by_hand["make"]()[0], x)
+
+
+STREAMS = """
+import functools, itertools
+GAINS = itertools.cycle([0.05, 0.2, 0.6])
+CALLS = bytearray(1)
+
+@functools.cache
+def scale(n):
+    return torch.ones(n) / 2
+
+def gain():
+    CALLS[0] += 1
+    return next(GAINS) * CALLS[0]
+"""
+STREAMED = """
+import threading
+import torch
+from torch import nn
+import streams
+
+UNUSED = iter([1, 2])
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(12, 10), nn.Linear(10, 4)
+        self.lock, self.thresholds = threading.Lock(), iter([0.05] + 50 * [0.9])
+
+    def forward(self, x):
+        with self.lock:
+            own = next(self.thresholds)
+            return sum(self.b((self.a(f) > own + streams.gain() * streams.scale(10)).float()) for f in x)
+
+def make():
+    return Net(), (torch.rand(5, 3, 12, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+"""
+
+
+def test_a_network_that_nothing_copies_is_made_anew_with_the_files_that_it_names(tmp_path: Path) -> None:
+    """An iterator, one in another file, and a lock: counts are those of a network that never ran."""
+    (tmp_path / "streams.py").write_text("import torch\n" + STREAMS)
+    (tmp_path / "streamed.py").write_text(STREAMED)
+    torch.manual_seed(0)
+    a, x = nn.Linear(12, 10), (torch.rand(5, 3, 12, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    with torch.no_grad():
+        gains = [0.05, 0.4, 1.8, 0.2, 1.0]  # the cycle times the number of the call
+        fired = sum(float((a(f) > 0.05 + g / 2).sum()) for f, g in zip(x, gains, strict=True))
+    for mode in ("infer", "train"):
+        ran = command_line.run("trace", f"{tmp_path / 'streamed.py'}:make", "--json", "--mode", mode)
+        assert ran.status == 0, ran.err
+        assert json.loads(ran.out)["totals"]["sops"] == float(x.sum()) * 10 + fired * 4
+    job = prepare(f"{tmp_path / 'streamed.py'}:make", Options())
+    (first, batch), (second, _) = start(job), start(job)
+    assert first is not second
+    assert torch.equal(first.a.weight, a.weight)
+    assert torch.equal(first(x), second(x))  # each from the first of the stream
+    assert set(batch) > {"input:0"}
+
+
+def test_an_iterator_that_the_network_never_names_is_no_state_of_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text(ODD_PLACES.replace("SHARED =", "BESIDE = iter([1, 2])\nSHARED ="))
+    spec = importlib.util.spec_from_file_location("beside", tmp_path / "beside.py")
+    assert spec is not None
+    assert spec.loader is not None
+    beside = importlib.util.module_from_spec(spec)
+    with mock.patch.dict(sys.modules, beside=beside):
+        spec.loader.exec_module(beside)
+        assert ph.trace(*beside.make("class")).totals.sops
+        assert next(beside.BESIDE) == 1
 
 
 class Stateful(nn.Module):
