@@ -404,7 +404,9 @@ def _check_readable(path: Path, error: Exception) -> None:
         reason = error.strerror or str(error)
     else:
         return
-    raise BadFile(f"{path}: cannot be read: {reason}: it stays: once that is mended, run the same command again")
+    raise BadFile(
+        f"{path}: cannot be read ({reason}): the file is left as it is: run the same command again once it can be read"
+    )
 
 
 def missing(store: Store) -> Sequence[int]:

@@ -274,7 +274,7 @@ def fault(arguments: tuple[object, ...], folder: Path) -> str | None:
         return f"{wrong}: {ran.err}"
     if time.process_time() - began > PATIENCE_S:
         return "over, but late"
-    return "leaves a draft" if list(folder.glob("**/*.part")) else None
+    return "leaves a draft" if any(p.suffix in (".part", ".draft") for p in folder.rglob("*")) else None
 
 
 def fuzz(seconds: float, into: Path, cases: tuple[Callable[[random.Random, Path], tuple[object, ...]], ...]) -> int:
