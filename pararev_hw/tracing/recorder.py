@@ -110,6 +110,25 @@ class OpSignature:
     replayable: bool  # its outputs can be made from this entry alone
 
 
+class _Sources:
+    """The tensors that an op reads, by identity and by storage: an optimizer's foreach op has thousands."""
+
+    def __init__(self, tensors: Sequence[Any]) -> None:
+        self.tensors = tensors
+        self._position = {id(t): k for k, t in reversed(list(enumerate(tensors)))}
+        self._by_storage: dict[int, int] | None = None
+
+    def same(self, out: Any) -> int | None:
+        """The first position at which an output is an input itself."""
+        return self._position.get(id(out))
+
+    def sharing(self, out: Any) -> int | None:
+        """The first position of an input whose storage an output shares."""
+        if self._by_storage is None:
+            self._by_storage = {storage_key(t): k for k, t in reversed(list(enumerate(self.tensors)))}
+        return self._by_storage.get(storage_key(out))
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One call of a module: the `number`-th of its path. `caller` is the frame that it ran in, -1 outside any."""
@@ -373,7 +392,7 @@ class Recorder(TorchDispatchMode):
         infos = tuple(map(self._info_of, tensors))
         info = out.pararev_info = self._adopt(holds, self._storage_of(holds))
         reads, call = tuple(range(len(tensors))), Call(func, _holes(args, [0]), {})
-        spec = self._spec(holds, [])
+        spec = self._spec(holds, _Sources([]))
         self._write_down(OpSignature(call, op_type, reads, (), (spec,), None, False, False, False), infos, (info,))
 
     def record_part(self, func: Any, out: Any, part: Any) -> None:
@@ -487,7 +506,8 @@ class Recorder(TorchDispatchMode):
         out = self._run_fake(func, args, kwargs)
         outputs = _listed(out)
         written = _written_positions(func, args, kwargs)
-        specs = tuple(self._spec(o, tensors) for o in outputs)
+        sources = _Sources(tensors)
+        specs = tuple(self._spec(o, sources) for o in outputs)
         aliases = [s for s in specs if isinstance(s, int | Alias)]
         view = not written and bool(aliases) and len(aliases) == len([s for s in specs if s is not None])
         base = base_name(str(func))
@@ -526,35 +546,31 @@ class Recorder(TorchDispatchMode):
         if torch.Tag.inplace_view in func.tags and tensors:
             tensors[0].pararev_info = self._adopt(tensors[0], infos[0].storage)
             infos = (tensors[0].pararev_info, *infos[1:])
-        return tuple([self._outcome(o, tensors, infos) for o in outputs])
+        sources = _Sources(tensors)
+        return tuple([self._outcome(o, sources, infos) for o in outputs])
 
-    def _outcome(self, out: Any, tensors: list[Any], infos: tuple[Info, ...]) -> Info | None:
+    def _outcome(self, out: Any, sources: _Sources, infos: tuple[Info, ...]) -> Info | None:
         """The info of an output: an input's own, one that shares an input's storage, or a new one."""
         if not isinstance(out, torch.Tensor):
             return None
-        for t, info in zip(tensors, infos, strict=True):
-            if out is t:
-                return info
-        cdata = storage_key(out)
-        for t, info in zip(tensors, infos, strict=True):
-            if storage_key(t) == cdata:
-                return self._adopt(out, info.storage)
-        return self._adopt(out, self._storage_of(out))
+        k = sources.same(out)
+        if k is not None:
+            return infos[k]
+        k = sources.sharing(out)
+        return self._adopt(out, self._storage_of(out) if k is None else infos[k].storage)
 
-    def _spec(self, out: Any, tensors: list[Any]) -> Fresh | Alias | int | None:
+    def _spec(self, out: Any, sources: _Sources) -> Fresh | Alias | int | None:
         if not isinstance(out, torch.Tensor):
             return None
-        for k, t in enumerate(tensors):
-            if out is t:
-                return k
+        k = sources.same(out)
+        if k is not None:
+            return k
         shape, stride = tuple(out.shape), out.stride()
         span = _span(shape, stride, out.dtype)
-        cdata = storage_key(out)
-        for k, t in enumerate(tensors):
-            if storage_key(t) == cdata:
-                return Alias(
-                    k, out.storage_offset() - t.storage_offset(), shape, stride, out.dtype, self._meta(out), span
-                )
+        k = sources.sharing(out)
+        if k is not None:
+            offset = out.storage_offset() - sources.tensors[k].storage_offset()
+            return Alias(k, offset, shape, stride, out.dtype, self._meta(out), span)
         nbytes = out.untyped_storage().nbytes()
         return Fresh(shape, stride, out.dtype, out.device, nbytes, self._meta(out), span)
 
@@ -587,7 +603,8 @@ class Recorder(TorchDispatchMode):
             pointwise = torch.Tag.pointwise in func.tags
             kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, named)
             flops = formulas.product_flops(str(func), inputs)
-        fresh = [o for o in tensors_out if not any(o is t for t in tensors)]
+        sources = _Sources(tensors)
+        fresh = [o for o in tensors_out if sources.same(o) is None]
         read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
         write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written)]))
         if base in ALLOCATES_ONLY:

@@ -16,7 +16,8 @@ from pararev_hw import models
 from pararev_hw.check import random_order
 from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.graph import critical_path, totals
-from pararev_hw.tracing import OPTIMIZERS, Traced, trace_step
+from pararev_hw.torch_private import storage_key
+from pararev_hw.tracing import OPTIMIZERS, Traced, recorder, trace_step
 from pararev_hw.types import BlockGraph
 from tests.helpers.graph_invariants import assert_sound
 from tests.helpers.real_step import assert_same, default_loss, eager, replayed, steady
@@ -501,3 +502,22 @@ def test_a_network_is_whole_again_after_a_failed_trace() -> None:
     refused(model, torch.empty(4, 5, 8, 8))
     assert all(p is parameters[n] for n, p in model.named_parameters())
     assert isinstance(trace_step(model, torch.empty(*SHAPE)), Traced)
+
+
+def test_an_ops_outputs_are_looked_up_among_its_inputs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An optimizer's foreach op reads and writes all weights: each against each would be quadratic."""
+    looked_up = 0
+
+    def counted(tensor: torch.Tensor) -> int:
+        nonlocal looked_up
+        looked_up += 1
+        return storage_key(tensor)
+
+    monkeypatch.setattr(recorder, "storage_key", counted)
+    lookups = {}
+    for layers in (20, 40):
+        looked_up = 0
+        net = nn.Sequential(*[nn.Linear(3, 3) for _ in range(layers)])
+        trace_step(net, torch.zeros(2, 3), optimizer=lambda weights: torch.optim.Adam(weights, foreach=True))
+        lookups[layers] = looked_up
+    assert lookups[40] < 2.2 * lookups[20]
