@@ -119,6 +119,10 @@ def _chunk(chunk: int) -> bytes:
     return evaluate_chunk(_problem, chunk)
 
 
+# Of Dask and its event loop, which log tracebacks of what is told here in a line; Dask's client has a level of its own
+_LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
+
+
 def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[tuple[int, bytes]]:
     """Every chunk, as it is finished by a worker of the Dask scheduler at `address`.
 
@@ -129,7 +133,8 @@ def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[t
         dask: Any = import_module("distributed")  # an extra
     except ImportError:
         raise MissingDependency("--cluster needs Dask: install pararev-hw[cluster]") from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it logs tracebacks of what is told here in a line
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     client: Any = object.__new__(dask.Client)  # at hand also where it is not finished: it must be closed then, too
     try:
         client.__init__(address, timeout="10s", set_as_default=False)
