@@ -346,7 +346,8 @@ class Recorder(TorchDispatchMode):
         entry = self.entries[position]
         if not entry.replayable or any(t.constant is not None for t in tensors):
             out = self._run_fake(func, args, kwargs or {})
-            self._record(position, infos, self._outcomes(func, _listed(out), tensors, infos), entry.random)
+            outcomes = self._outcomes(func, _listed(out), _Sources(tensors), infos)
+            self._record(position, infos, outcomes, entry.random)
             return out
         results: list[Any] = []
         result_infos: list[Info | None] = []
@@ -523,7 +524,7 @@ class Recorder(TorchDispatchMode):
         reads = tuple(k for k in range(len(tensors)) if not (k in written and base in formulas.OVERWRITES))
         entry = OpSignature(
             call=Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()}),
-            op_type=self._op_type(func, base, args, kwargs, out, tensors, outputs, written, view, reads),
+            op_type=self._op_type(func, base, args, kwargs, out, sources, outputs, written, view, reads),
             reads=() if view or base in ALLOCATES_ONLY else reads,
             writes=written,
             outputs=specs,
@@ -535,18 +536,18 @@ class Recorder(TorchDispatchMode):
         position = len(self.entries)
         self.entries.append(entry)
         self._entry_of[key] = position
-        self._record(position, infos, self._outcomes(func, outputs, tensors, infos), random)
+        self._record(position, infos, self._outcomes(func, outputs, sources, infos), random)
         return out
 
     def _outcomes(
-        self, func: Any, outputs: tuple[Any, ...], tensors: list[Any], infos: tuple[Info, ...]
+        self, func: Any, outputs: tuple[Any, ...], sources: _Sources, infos: tuple[Info, ...]
     ) -> tuple[Info | None, ...]:
         """The infos of an op's outputs. What `transpose_` and its like give is the tensor that they were given, which
         from here on looks at its memory in another way: another slot."""
-        if torch.Tag.inplace_view in func.tags and tensors:
-            tensors[0].pararev_info = self._adopt(tensors[0], infos[0].storage)
-            infos = (tensors[0].pararev_info, *infos[1:])
-        sources = _Sources(tensors)
+        if torch.Tag.inplace_view in func.tags and sources.tensors:
+            changed = sources.tensors[0]
+            changed.pararev_info = self._adopt(changed, infos[0].storage)
+            infos = (changed.pararev_info, *infos[1:])
         return tuple([self._outcome(o, sources, infos) for o in outputs])
 
     def _outcome(self, out: Any, sources: _Sources, infos: tuple[Info, ...]) -> Info | None:
@@ -581,12 +582,13 @@ class Recorder(TorchDispatchMode):
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         out: Any,
-        tensors: list[Any],
+        sources: _Sources,
         outputs: tuple[Any, ...],
         written: tuple[int, ...],
         view: bool,
         reads: tuple[int, ...],
     ) -> OpType:
+        tensors = sources.tensors
         tensors_out = [o for o in outputs if isinstance(o, torch.Tensor)]
         named = _named_arguments(func, args, kwargs)
         inputs = tuple(tuple(t.shape) for t in tensors)
@@ -603,7 +605,6 @@ class Recorder(TorchDispatchMode):
             pointwise = torch.Tag.pointwise in func.tags
             kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, named)
             flops = formulas.product_flops(str(func), inputs)
-        sources = _Sources(tensors)
         fresh = [o for o in tensors_out if sources.same(o) is None]
         read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
         write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written)]))
