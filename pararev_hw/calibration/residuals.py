@@ -11,6 +11,7 @@ import numpy as np
 from pararev_hw.costmodels.calibrated.design_matrix import (
     capacities,
     corrected,
+    fault_s_per_byte,
     hyperparameters_of,
     measured_design_matrix,
     seconds_without_faults,
@@ -34,14 +35,14 @@ class Residual:
 
 def held_out_errors(profile: Profile) -> Iterator[tuple[OpSample, float]]:
     """Each held-out sample that has a fit, with predicted / measured - 1."""
-    faults = profile.host["fault_s_per_byte"].value if "fault_s_per_byte" in profile.host else 0.0
-    return errors_of_fits(profile.fits, profile.samples, capacities(profile), faults)
+    return errors_of_fits(profile.fits, profile.samples, capacities(profile), fault_s_per_byte(profile.host))
 
 
 def errors_of_fits(
-    fits: Sequence[Fit], samples: Sequence[OpSample], limits: tuple[float, float], fault_s_per_byte: float
+    fits: Sequence[Fit], samples: Sequence[OpSample], limits: tuple[float, float], faults: float
 ) -> Iterator[tuple[OpSample, float]]:
-    """Each held-out sample of `samples` that has one of `fits`, with predicted / measured - 1."""
+    """Each held-out sample of `samples` that has one of `fits`, with predicted / measured - 1; `faults` are seconds for
+    each byte of a page fault."""
     held_in: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
     held_out: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
     for s in samples:
@@ -51,9 +52,9 @@ def errors_of_fits(
         if not held_in[key] or not held_out[key]:
             continue
         table, rest = measured_design_matrix(held_in[key], limits), measured_design_matrix(held_out[key], limits)
-        residual = np.log(seconds_without_faults(held_in[key], fault_s_per_byte) / table.seconds(fit.coefficients))
+        residual = np.log(seconds_without_faults(held_in[key], faults) / table.seconds(fit.coefficients))
         factor = corrected(table, residual, hyperparameters_of(fit), rest)
-        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(held_out[key], fault_s_per_byte) - 1.0
+        errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(held_out[key], faults) - 1.0
         yield from zip(held_out[key], errors.tolist(), strict=True)
 
 

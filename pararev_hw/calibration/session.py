@@ -20,6 +20,7 @@ from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networ
 from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, entries
+from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
 from pararev_hw.costmodels.calibrated.pace_response import exponent, fitted_exponents
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
@@ -193,12 +194,8 @@ def _replayed_samples(measured: Measured, replayed: Sequence[Replayed]) -> Itera
 def _error_so_far(measured: Measured, replayed: Sequence[Replayed]) -> float | None:
     """How far a fit of what has been replayed is from the ops of the networks held out, typically."""
     samples = [*_replayed_samples(measured, replayed)]
-    faults, limits = _fault_s_per_byte(measured.overheads), cache_capacities(measured)
+    faults, limits = fault_s_per_byte(measured.overheads), cache_capacities(measured)
     return typical_error(errors_of_fits(fits(samples, limits, faults), samples, limits, faults))
-
-
-def _fault_s_per_byte(overheads: Mapping[str, Estimate]) -> float:
-    return overheads["fault_s_per_byte"].value if "fault_s_per_byte" in overheads else 0.0
 
 
 def cache_capacities(measured: Measured) -> tuple[float, float]:
@@ -230,7 +227,7 @@ def assembled(measured: Measured) -> Profile:
         device=with_sharing(measured.base, measured.pairs, limits[1]),
         environment=environment(measured.device, 1),
         host=overheads,
-        fits=fits(measured.samples, limits, _fault_s_per_byte(overheads)),
+        fits=fits(measured.samples, limits, fault_s_per_byte(overheads)),
         corrections={},
         curves=dict(measured.curves),
         samples=tuple(measured.samples),

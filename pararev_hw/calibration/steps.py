@@ -17,6 +17,7 @@ from pararev_hw.calibration.subprocess_steps import Timed, timed_here, timed_in_
 from pararev_hw.costmodels.allocator.workspace import LibraryRule, rule_of
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
+from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
@@ -99,7 +100,7 @@ def corrections(
         host_s, ops_s = np.array(beside_s), ops_s - beside_s
     else:
         host_s = np.array([_host_s(s.graph, bare) for s in seen])
-    price = profile.host["fault_s_per_byte"].value if on_cpu and "fault_s_per_byte" in profile.host else 0.0
+    price = fault_s_per_byte(profile.host) if on_cpu else 0.0
     faults_s = price * np.array([float(s.sample.faulted_bytes) for s in seen])
     n, m = len(shifts), len(factors)
 

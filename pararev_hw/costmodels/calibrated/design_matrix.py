@@ -87,6 +87,11 @@ def capacities(profile: Profile) -> tuple[float, float]:
     return bytes_of("l2_capacity_bytes"), bytes_of("last_capacity_bytes")
 
 
+def fault_s_per_byte(host: Mapping[str, Estimate]) -> float:
+    """Seconds for each byte of memory that is touched for the first time; none where it was not measured."""
+    return host["fault_s_per_byte"].value if "fault_s_per_byte" in host else 0.0
+
+
 def hyperparameters_of(fit: Fit) -> Hyperparameters | None:
     """How the residuals of a fit are smoothed, None where they are not."""
     c = fit.coefficients

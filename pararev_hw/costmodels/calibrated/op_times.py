@@ -23,6 +23,7 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
     capacities,
     corrected,
     design_matrix,
+    fault_s_per_byte,
     hyperparameters_of,
     measured_design_matrix,
     seconds_without_faults,
@@ -81,7 +82,7 @@ def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
     if "kept_bytes" not in profile.corrections:
         return np.zeros(len(graph.ops))
     dearer = profile.corrections["fault_factor"].value if "fault_factor" in profile.corrections else 1.0
-    price = _fault_s_per_byte(profile) * dearer
+    price = fault_s_per_byte(profile.host) * dearer
     return price * mapped_bytes(graph, profile.corrections["kept_bytes"].value, rule_of(profile))
 
 
@@ -109,7 +110,7 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
         if how is not None and samples:
             measured_rows = measured_design_matrix(samples, limits)
             if measured_rows.at.shape[1] == unknown.at.shape[1]:
-                taken = seconds_without_faults(samples, _fault_s_per_byte(profile))
+                taken = seconds_without_faults(samples, fault_s_per_byte(profile.host))
                 factor = corrected(measured_rows, np.log(taken / measured_rows.seconds(fit.coefficients)), how, unknown)
         seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
     slowest, fastest = measured_rates(profile)
@@ -192,10 +193,6 @@ def is_python_measured(profile: Profile) -> bool:
 def shift_name(graph: BlockGraph, phase: str) -> str:
     """Name of the correction for the ops of a phase."""
     return "infer_shift_s" if graph.mode == "infer" else f"{phase}_shift_s"
-
-
-def _fault_s_per_byte(profile: Profile) -> float:
-    return profile.host["fault_s_per_byte"].value if "fault_s_per_byte" in profile.host else 0.0
 
 
 def _measured(profile: Profile, keys: set[Key]) -> dict[Key, list[OpSample]]:
