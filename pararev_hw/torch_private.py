@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -98,6 +98,44 @@ def watched_python_calls(tell: Callable[[str], None]) -> Iterator[None]:
         utils.unwrap_dead_wrappers = unwrap
         backward.apply = gradient  # type: ignore[method-assign]
         lists._push_saved_tensors_default_hooks = push
+
+
+@contextlib.contextmanager
+def gradients_asked_for(before: Iterable[torch.Tensor]) -> Iterator[dict[int, torch.Tensor]]:
+    """Real tensors, by id, of which code asks for a gradient (`requires_grad = True`) meanwhile, and those of which it
+    did `before`. What gradients they gather is dropped on exit, and those from before are put back."""
+    plain: Any = torch.Tensor.requires_grad
+    in_place: Any = torch.Tensor.requires_grad_
+    asked: dict[int, torch.Tensor] = {}
+    gradients: list[torch.Tensor | None] = []
+
+    def remember(tensor: torch.Tensor) -> None:
+        if not isinstance(tensor, FakeTensor) and tensor.is_leaf and id(tensor) not in asked:
+            asked[id(tensor)] = tensor
+            gradients.append(tensor.grad)
+            tensor.grad = None
+
+    def assign(tensor: torch.Tensor, wanted: bool) -> None:
+        if wanted:
+            remember(tensor)
+        plain.__set__(tensor, wanted)
+
+    def call(tensor: torch.Tensor, requires_grad: bool = True) -> Any:
+        if requires_grad:
+            remember(tensor)
+        return in_place(tensor, requires_grad)
+
+    for tensor in before:
+        remember(tensor)
+    hidden: Any = torch.Tensor  # it inherits both: a definition of its own hides them
+    hidden.requires_grad = property(plain.__get__, assign)
+    hidden.requires_grad_ = call
+    try:
+        yield asked
+    finally:
+        del hidden.requires_grad, hidden.requires_grad_
+        for tensor, gradient in zip(asked.values(), gradients, strict=True):
+            tensor.grad = gradient
 
 
 @contextlib.contextmanager

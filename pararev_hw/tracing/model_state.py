@@ -54,6 +54,25 @@ def uncopied_state(model: nn.Module) -> str | None:
     return snapshot.uncopied[0] if snapshot.uncopied else None
 
 
+def library_constants(model: nn.Module) -> list[torch.Tensor]:
+    """Trainable tensors among the globals of the packages that define the network's modules, such as the resting
+    potentials of a library's neurons: no optimizer is meant to train them."""
+    packages = {type(m).__module__.partition(".")[0] for m in model.modules() if not _is_users(type(m).__module__)}
+    packages -= {"torch", "pararev_hw"}
+    tables = [vars(m) for n, m in list(sys.modules.items()) if n.partition(".")[0] in packages and m is not None]
+    return [t for table in tables for value in list(table.values()) for t in _trainable(value, 0)]
+
+
+def _trainable(value: object, depth: int) -> Iterator[torch.Tensor]:
+    """Leaf tensors that ask for a gradient, through tuples and lists."""
+    if isinstance(value, torch.Tensor):
+        if value.requires_grad and value.is_leaf and not isinstance(value, nn.Parameter):
+            yield value
+    elif isinstance(value, tuple | list) and depth < _DEPTH:
+        for item in value:
+            yield from _trainable(item, depth + 1)
+
+
 def random_states() -> tuple[object, ...]:
     """Where Python's and NumPy's random numbers stand."""
     of_numpy = np.random.get_state(legacy=False)["state"]

@@ -188,6 +188,7 @@ class Recorder(TorchDispatchMode):
         self._frame_of_node: dict[int, int] = {}
         self._rng_tokens: dict[bytes, int] = {}
         self._constant_infos: dict[int, tuple[Any, Info, Any]] = {}
+        self.trained_states: Mapping[int, torch.Tensor] = {}  # by id: the network's forward asks for their gradient
         self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
         self._sparse = False  # whether a sparse tensor was ever made
         self.merged_rows = False  # whether rows of one were added up where they are the same
@@ -276,7 +277,7 @@ class Recorder(TorchDispatchMode):
         constant_info = self._constant_infos.get(id(tensor))
         if constant_info is not None:
             return constant_info[2]
-        if tensor.requires_grad and tensor.is_leaf:
+        if tensor.requires_grad and tensor.is_leaf and id(tensor) not in self.trained_states:
             raise TraceError(
                 f"a trainable tensor of shape {tuple(tensor.shape)} is used that is no parameter of the network"
                 f"{self._where()}: register it as nn.Parameter, or reset the state that an earlier call left"

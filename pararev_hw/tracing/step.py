@@ -21,6 +21,7 @@ from pararev_hw.torch_private import (
     buffers_of,
     compiler_loaded_when_used,
     fake_mode,
+    gradients_asked_for,
     graph_task_id,
     parameters_of,
     silent_fake_tensors,
@@ -30,7 +31,7 @@ from pararev_hw.tracing import sparse_gradients
 from pararev_hw.tracing.arguments import check_arguments
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
-from pararev_hw.tracing.model_state import in_mode, state_preserved
+from pararev_hw.tracing.model_state import in_mode, library_constants, state_preserved
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.user_optimizers import on_twins
 from pararev_hw.training.step import Loop, StepOutput, run_training_step, tensors_in
@@ -147,6 +148,7 @@ def _recorded(
     with (
         compiler_loaded_when_used(),
         _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda),
+        gradients_asked_for(library_constants(model)) as recorder.trained_states,
         rules.applied(),
         silent_fake_tensors(),
     ):
@@ -173,6 +175,8 @@ def _recorded(
                 if loop is not None and chosen is not None and loop.keeps_gradients:
                     with _primed_alike(parameters, sparse):
                         in_use = _settle(loop, model, batch, chosen, fake, cast)
+                        for state in recorder.trained_states.values():
+                            state.grad = None
                 _declare(recorder, model, batch, in_use, parameters)
                 for twin in model.buffers():
                     info, original = recorder.info(twin), swap.originals.get(id(twin))

@@ -48,6 +48,21 @@ def test_a_fake_tensor_made_without_checks_is_like_one_made_with_them() -> None:
     assert unchecked.device == checked.device
 
 
+def test_gradients_that_code_asks_for_are_noticed_and_dropped() -> None:
+    before, assigned, called = (torch.ones(2) for _ in range(3))
+    before.requires_grad_()
+    before.grad = gradient = torch.zeros(2)
+    with private.gradients_asked_for([before]) as asked:
+        assigned.requires_grad = True
+        assert called.requires_grad_() is called
+        (before * assigned * called).sum().backward()
+        assert [*map(id, (before, assigned, called))] == list(asked)
+        assert all(t.grad is not None and t.requires_grad for t in asked.values())
+    assert before.grad is gradient
+    assert assigned.grad is None and called.grad is None
+    assert "requires_grad" not in vars(torch.Tensor) and "requires_grad_" not in vars(torch.Tensor)
+
+
 def test_storages_versions_and_onednn_are_told_apart() -> None:
     x = torch.zeros(4)
     assert private.storage_key(x) == private.storage_key(x[1:]) != private.storage_key(x.clone())

@@ -496,6 +496,32 @@ def test_a_trainable_tensor_that_is_no_parameter_is_refused() -> None:
     assert "nn.Parameter" in refused(Loose(), torch.empty(2, 8))
 
 
+def test_a_state_whose_gradient_forward_itself_asks_for_is_traced() -> None:
+    """As a library's neuron does with its resting potential."""
+
+    class Rested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(8, 8)
+            self.rest = (torch.tensor(0.1),)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            v = self.rest[0]
+            v.requires_grad = True
+            return torch.sigmoid(self.fc(x) - v) * v.requires_grad_()
+
+    model, x = Rested(), torch.randn(2, 8)
+    traced = trace_step(model, x)
+    assert not model.rest[0].requires_grad
+    model(x).sum().backward()  # it is marked already, and has a gradient
+    gradient = model.rest[0].grad
+    again = trace_step(model, x)
+    assert totals(again.graph) == totals(traced.graph)
+    assert model.rest[0].grad is gradient
+    step = steady(Rested(), x, classes=8)
+    assert_same(replayed(step, again.program), eager(step))
+
+
 def test_a_network_is_whole_again_after_a_failed_trace() -> None:
     model = stranger("inception")
     parameters = dict(model.named_parameters())
