@@ -1,68 +1,174 @@
-"""Calls that name an option which does not exist get the nearest one that does, as the command line says it."""
+"""Calls of public functions, held against their signatures: a wrong name or type is told in one line.
+
+An option that does not exist gets the nearest one that does, as the command line says it. A value of another type than
+the annotation names is refused before anything is done with it; an integer of numpy's becomes an int.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import math
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
+from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C")
 
+_WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a text",
+    "bool": "True or False",
+    "Path": "a path",
+    "Any": "anything",
+    "BlockGraph": "what ph.trace gave",
+    "Plan": "what ph.schedule gave",
+    "Prediction": "what ph.predict gave",
+    "SchedulingProblem": "what ph.load_problem gave",
+    "TraceOptions": "ph.TraceOptions(...)",
+}
+
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, whose wrong calls raise BadInput in one line where Python raises a TypeError."""
-    signature = inspect.signature(function)
-    name = f"ph.{function.__name__}"
-
-    @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        _check(signature, name, args, kwargs)
-        return function(*args, **kwargs)
-
-    return checked
+    """The function, whose wrong calls raise BadInput in one line."""
+    return functools.wraps(function)(_checked(function, _public_name(function)))
 
 
 def exact_fields(cls: type[C]) -> type[C]:
     """The same for the fields of a dataclass."""
-    signature = inspect.signature(cls)
     plain_init = cls.__init__
-
-    @functools.wraps(plain_init)
-    def init(self: C, *args: object, **kwargs: object) -> None:
-        _check(signature, f"ph.{cls.__name__}", args, kwargs)
-        plain_init(self, *args, **kwargs)
-
-    type.__setattr__(cls, "__init__", init)
+    type.__setattr__(cls, "__init__", functools.wraps(plain_init)(_checked(plain_init, f"ph.{cls.__name__}")))
     return cls
 
 
-def _check(signature: inspect.Signature, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> None:
+def _public_name(function: Callable[..., object]) -> str:
+    """As a user names it: "ph.trace", "ph.models.create", "Study.graph_of"."""
+    if "." in function.__qualname__:
+        return function.__qualname__
+    room = function.__module__.split(".")[1]
+    return f"ph.{function.__name__}" if room == "api" else f"ph.{room}.{function.__name__}"
+
+
+def _checked(function: Callable[P, R], name: str) -> Callable[P, R]:
+    signature = inspect.signature(function)
+    names = tuple(n for n in signature.parameters if n != "self")
+    hints: dict[str, Any] = {}
+
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            unknown = next((k for k in kwargs if k not in names), None)
+            if unknown is not None:
+                raise unknown_name(f"option of {name}", unknown, names) from None
+            raise BadInput(f"{name}: {error}: it takes {', '.join(names) or 'nothing'}") from None
+        if not hints:  # at the first call: until then what annotations name may not be there yet
+            hints.update(_hints(function, signature))
+        for parameter, value in bound.arguments.items():
+            bound.arguments[parameter] = _of_type(parameter, value, hints[parameter])
+        return function(*bound.args, **bound.kwargs)
+
+    return checked
+
+
+def _hints(function: Callable[..., object], signature: inspect.Signature) -> dict[str, Any]:
+    """The type of each parameter; Any where it names what is imported for type checkers alone."""
+    module = vars(sys.modules[function.__module__])
+    hints: dict[str, Any] = {}
+    for name, parameter in signature.parameters.items():
+        try:
+            plain = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            hints[name] = eval(parameter.annotation, module) if plain and name != "self" else Any
+        except NameError:
+            hints[name] = Any
+    return hints
+
+
+def _of_type(name: str, value: object, hint: Any) -> object:
+    """The value as one of that type. Raises BadInput."""
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
+    for kind in kinds:
+        if _fits(value, kind):
+            return int(value) if kind is int and isinstance(value, Integral) else value
+    items = next((k for k in kinds if _is_list(k)), None)
+    if items is not None:
+        item = typing.get_args(items)[0]
+        values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
+        return tuple(_of_type(f"one of {name}", v, item) for v in values)
+    words = [_in_words(kind) for kind in kinds if kind is not types.NoneType]
+    listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    raise BadInput(f"{name} is {_quoted(value)}: it must be {listed}")
+
+
+def _quoted(value: object) -> str:
+    """`torch.float32` tells more than "a dtype" does, and `[1, 2]` more than "a list"."""
+    text = repr(value) if isinstance(value, list | tuple) or type(value).__module__ == "torch" else ""
+    return text if 0 < len(text) <= 40 and "\n" not in text else shown(value)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    plain = typing.get_origin(kind) or kind
+    if plain is Any:
+        return True
+    if plain is Literal:  # which of the names, the function itself tells
+        return isinstance(value, str)
+    if isinstance(value, bool):
+        return plain is bool
+    if plain is int:
+        return isinstance(value, Integral)
+    if plain is float:
+        return isinstance(value, Real) and _is_finite(value)
+    if plain is Path:
+        return isinstance(value, os.PathLike)
+    if plain is Callable:
+        return callable(value)
+    if plain is Mapping:
+        of_key, of_value = typing.get_args(kind)
+        return isinstance(value, Mapping) and all(_fits(k, of_key) and _fits(v, of_value) for k, v in value.items())
+    return not _is_list(kind) and isinstance(value, plain)
+
+
+def _is_finite(value: Real) -> bool:
     try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        names = tuple(signature.parameters)
-        unknown = next((k for k in kwargs if k not in names), None)
-        if unknown is not None:
-            raise unknown_name(f"option of {name}", unknown, names) from None
-        raise BadInput(f"{name}: {error}: it takes {', '.join(names)}") from None
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
 
 
-def whole_number(what: str, value: object, *, least: int) -> None:
-    """Raise BadInput unless the value is an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadInput(f"{what} is {value!r}: it must be an integer")
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) in (tuple, Sequence)
+
+
+def _in_words(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(typing.get_args(kind))
+    plain = typing.get_origin(kind) or kind
+    if plain is Mapping:
+        of_key, of_value = (_in_words(k) for k in typing.get_args(kind))
+        return f"a mapping from {of_key} to {of_value}"
+    return "a function" if plain is Callable else _WORDS.get(plain.__name__, f"a {plain.__name__}")
+
+
+def whole_number(what: str, value: int, *, least: int) -> None:
+    """Raise BadInput unless the value is at least `least`, and one that a machine counts with."""
     if value < least:
-        raise BadInput(f"{what} is {value}: it must be at least {least}")
+        raise BadInput(f"{what} is {shown(value)}: it must be at least {least}")
+    if value > sys.maxsize:
+        raise BadInput(f"{what} is {shown(value)}: it must be at most {sys.maxsize}")
 
 
-def path_of(what: str, value: object) -> Path:
-    """The value as a path. Raises BadInput where it names none."""
-    if not isinstance(value, str | Path):
-        raise BadInput(f"{what} is of type {type(value).__name__}: give a path")
-    return Path(value)
+def positive(what: str, value: float, unit: str = "") -> None:
+    """Raise BadInput unless the value is above 0."""
+    if not value > 0:
+        raise BadInput(f"{what} is {shown(value)}: it must be a number{unit} above 0")

@@ -35,13 +35,13 @@ def read_problem(
     """
     path = Path(path)
     kind = _format(path, format)
+    text = read_text(path, limits.TASK_GRAPH_BYTES, "a task graph is a JSON, STG or JSP text")
     if lanes is None and kind != "jsp":
         raise BadInput(f"{path} does not say how many lanes there are: give the number (lanes=4)")
     if lanes is not None and not 1 <= lanes <= limits.LANES:
         raise BadInput(f"{lanes} lanes: a problem has 1 to {limits.LANES}")
     if memory_limit_bytes is not None and memory_limit_bytes < 0:
         raise BadInput(f"a memory limit of {memory_limit_bytes} bytes: it must not be negative")
-    text = read_text(path, limits.TASK_GRAPH_BYTES, "a task graph is a JSON, STG or JSP text")
     document = parse_json(text, str(path)) if kind == "json" else None
     try:
         if kind == "jsp":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.errors import unknown_name
 from pararev_hw.keywords import exact_fields, whole_number
 from pararev_hw.types import Hardware
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     MakeOptimizer = Callable[[Sequence[nn.Parameter]], torch.optim.Optimizer]
-    Loss = Callable[[Any], torch.Tensor]
-    TrainingStep = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
 
+Loss = Callable[[Any], "torch.Tensor"]
+TrainingStep = Callable[["nn.Module", "tuple[torch.Tensor, ...]", "torch.optim.Optimizer"], Any]
 Mode = Literal["train", "infer"]
 Layout = Literal["B", "TB", "BT"]
 ZeroGrad = Literal["none", "zero"]
@@ -89,27 +89,18 @@ class TraceOptions:
     name: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("batch", "timesteps", "num_classes"):
+        for name in ("batch", "timesteps", "num_classes", "accumulate"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name), least=1)
         whole_number("seed", self.seed, least=0)
-        whole_number("accumulate", self.accumulate, least=1)
         if self.mode not in ("train", "infer"):
             raise unknown_name("mode", self.mode, ("train", "infer"))
         if self.zero_grad not in ("none", "zero"):
             raise unknown_name("way to zero gradients", self.zero_grad, ("none", "zero"))
         if self.layout is not None and self.layout not in LAYOUTS:
-            raise unknown_name("layout", str(self.layout), LAYOUTS)
-        if self.width is not None and (isinstance(self.width, bool) or not isinstance(self.width, int | float)):
-            raise BadInput(f"width is {self.width!r}: it must be a number above 0")
-        object.__setattr__(self, "blocks", (self.blocks,) if isinstance(self.blocks, str) else tuple(self.blocks))
-        if self.input_shape is not None:
-            shape = tuple(self.input_shape) if isinstance(self.input_shape, Sequence) else (self.input_shape,)
-            for size in shape:
-                whole_number("a size of input_shape", size, least=1)
-            object.__setattr__(self, "input_shape", shape)
-        if isinstance(self.spikes, bool) or not isinstance(self.spikes, str | int | float):
-            raise BadInput(f"spikes is {self.spikes!r}: give auto, digits, none, a rate such as 0.15, or a .npy file")
+            raise unknown_name("layout", self.layout, LAYOUTS)
+        for size in self.input_shape or ():
+            whole_number("a size of input_shape", size, least=1)
 
     @property
     def spike_source(self) -> str:

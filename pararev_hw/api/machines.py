@@ -7,8 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from pararev_hw.errors import BadInput
-from pararev_hw.keywords import exact, path_of
+from pararev_hw.keywords import exact, positive
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
 
 Progress = Callable[[str], None]
@@ -53,8 +52,6 @@ def load_device(name: str | Path, *, cache: str | Path | None = None, progress: 
     """
     from pararev_hw.pipeline import find_device
 
-    if not isinstance(name, str | Path):
-        raise BadInput(f"a device is named by a text or a path, not by {name!r}: see ph.devices()")
     return find_device(str(name), cache=cache_folder() if cache is None else Path(cache), progress=progress)
 
 
@@ -62,8 +59,6 @@ def hardware_of(device: str | Path | Hardware, progress: Progress = _silent, lan
     """The device itself, or the one of that name or file; "cpu" with so many lanes."""
     if isinstance(device, Device | Profile | MeasuredDevice):
         return device
-    if not isinstance(device, str | Path):
-        raise BadInput(f"a device is a name, a file, a Device or a Profile, not {device!r}: see ph.devices()")
     from pararev_hw.pipeline import find_device
 
     return find_device(str(device), lanes=lanes or 1, cache=cache_folder(), progress=progress)
@@ -103,10 +98,7 @@ def measure(
     """
     from pararev_hw.execution.measured_device import measured_device
 
-    if not isinstance(graph, BlockGraph):
-        raise BadInput(f"graph is of type {type(graph).__name__}: give what ph.trace gave")
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise BadInput(f"seconds is {seconds!r}: it must be a number above 0")
+    positive("seconds", seconds)
     folder = None if cache is None else Path(cache)
     return measured_device(graph, hardware_of(device, progress), folder=folder, seconds=seconds, progress=progress)
 
@@ -183,5 +175,5 @@ def validate(
     from pararev_hw.devices.profiles import read_profile
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
-    fitted = profile if isinstance(profile, Profile) else read_profile(path_of("profile", profile))
+    fitted = profile if isinstance(profile, Profile) else read_profile(Path(profile))
     return validation.validate(fitted, suite, minutes=minutes, seed=seed, progress=progress)

@@ -11,8 +11,9 @@ from pararev_hw import pipeline
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.steps import Origin, module_target
 from pararev_hw.defaults import default_optimizer
+from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
-from pararev_hw.keywords import exact, path_of, whole_number
+from pararev_hw.keywords import exact, positive, whole_number
 from pararev_hw.pipeline import Plan
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Schedule, SchedulingProblem
@@ -75,10 +76,6 @@ def schedule(
         >>> plan.schedule.makespan_s <= ph.schedule(graph, "edge8", "heft").schedule.makespan_s
         True
     """
-    if not isinstance(graph, BlockGraph):
-        raise BadInput(
-            f"graph is of type {type(graph).__name__}: give what ph.trace gave; ph.schedule_problem takes problems"
-        )
     from pararev_hw.costmodels import energy_models
 
     check_lanes(lanes, launch)
@@ -130,10 +127,6 @@ def schedule_problem(
     """
     from pararev_hw.schedulers import run
 
-    if not isinstance(problem, SchedulingProblem):
-        raise BadInput(
-            f"problem is of type {type(problem).__name__}: ph.load_problem reads one; ph.schedule takes graphs"
-        )
     return run(problem, scheduler, **_given(seconds, seed, iterations, workers, latency_bound, points))
 
 
@@ -166,7 +159,7 @@ def load_problem(
     """
     from pararev_hw.task_graph_files import read_problem
 
-    return read_problem(path_of("path", path), format=format, lanes=lanes, memory_limit_bytes=bytes_of(memory_limit))
+    return read_problem(path, format=format, lanes=lanes, memory_limit_bytes=bytes_of(memory_limit))
 
 
 @exact
@@ -188,8 +181,6 @@ def predict(plan: Plan) -> Prediction:
         >>> ph.predict(plan).latency_s == plan.predict().latency_s
         True
     """
-    if not isinstance(plan, Plan):
-        raise BadInput(f"plan is of type {type(plan).__name__}: give what ph.schedule gave")
     return pipeline.predict(plan)
 
 
@@ -221,8 +212,6 @@ def execute(plan: Plan, *, steps: int = 10, progress: Callable[[str], None] = la
     """
     from pararev_hw import execution
 
-    if not isinstance(plan, Plan):
-        raise BadInput(f"plan is of type {type(plan).__name__}: give what ph.schedule gave")
     whole_number("steps", steps, least=1)
     launch = next((how for how in LAUNCHES if how == plan.launch), None)
     job = _job(plan, progress)
@@ -266,10 +255,12 @@ def parallel(net: nn.Module, plan: Plan, *, launch: Launch = "eager") -> Paralle
         >>> net.weight.grad.shape
         torch.Size([3, 4])
     """
+    from torch import nn
+
     from pararev_hw.execution import parallel as on_lanes
 
-    if not isinstance(plan, Plan):
-        raise BadInput(f"plan is of type {type(plan).__name__}: give what ph.schedule gave")
+    if not isinstance(net, nn.Module):
+        raise BadInput(f"net is {shown(net)}: it must be the nn.Module that was traced")
     check_lanes(None, launch)
     return on_lanes(net, plan, launch=launch)
 
@@ -315,7 +306,7 @@ def check_lanes(lanes: int | None, launch: str | None) -> None:
     if lanes is not None:
         whole_number("lanes", lanes, least=1)
     if launch is not None and launch not in LAUNCHES:
-        raise unknown_name("launch", str(launch), LAUNCHES)
+        raise unknown_name("launch", launch, LAUNCHES)
 
 
 def bytes_of(memory_limit: int | str | None) -> int | None:
@@ -345,8 +336,8 @@ def _given(
         if value is not None:
             whole_number(name, value, least=least)
     for name, amount in (("seconds", seconds), ("latency_bound", latency_bound)):
-        if amount is not None and (isinstance(amount, bool) or not isinstance(amount, int | float) or not amount > 0):
-            raise BadInput(f"{name} is {amount!r}: it must be a number of seconds above 0")
+        if amount is not None:
+            positive(name, amount, " of seconds")
     options = {
         "seconds": seconds,
         "seed": seed,

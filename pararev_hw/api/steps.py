@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pararev_hw import target_graph
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.errors import BadInput
-from pararev_hw.keywords import exact, path_of
+from pararev_hw.keywords import exact
 from pararev_hw.trace_options import Layout, Mode, TraceOptions, ZeroGrad
 from pararev_hw.types import BlockGraph, Hardware
 
@@ -120,8 +120,6 @@ def trace(
         "step": step,
         "name": name,
     }
-    if options is not None and not isinstance(options, TraceOptions):
-        raise BadInput(f"options is {options!r}: give ph.TraceOptions(...), or keywords such as timesteps=4")
     asked = replace(options or TraceOptions(), **{k: v for k, v in keywords.items() if v is not None})  # type: ignore[arg-type]
     return traced_step(model, inputs, asked, progress).graph
 
@@ -243,4 +241,4 @@ def load_graph(path: str | Path) -> BlockGraph:
     """
     from pararev_hw import graph
 
-    return graph.load(path_of("path", path))
+    return graph.load(Path(path))

@@ -13,7 +13,7 @@ from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.plans import Launch, bytes_of, check_lanes
 from pararev_hw.api.steps import Origin, trace, traced_step
 from pararev_hw.errors import BadInput
-from pararev_hw.keywords import exact, path_of, whole_number
+from pararev_hw.keywords import exact, whole_number
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Comparison, Hardware, Study, SweepPoint, SweepResult, Table
 
@@ -98,7 +98,6 @@ def report(
     from pararev_hw import recommendation, reports
     from pararev_hw.costmodels.energy_models import check_name, with_energy_model
 
-    place = path_of("folder", folder)
     check_lanes(lanes, launch)
     check_name(energy_model)
     hardware = hardware_of(device, progress, lanes)
@@ -106,7 +105,7 @@ def report(
     search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), wanted)
     study = recommendation.study(_step_of(target, options, hardware, progress), hardware, search, progress)
     study = with_energy_model(study, energy_model)
-    return Report(study, reports.write_report(study, place))
+    return Report(study, reports.write_report(study, Path(folder)))
 
 
 def _step_of(
@@ -165,7 +164,7 @@ def compare(
         >>> [study.graph.model for study in both.studies]
         ['revsresnet21', 'pararevsnn21']
     """
-    if isinstance(targets, str | Path | BlockGraph) or not targets:
+    if isinstance(targets, str) or not isinstance(targets, Sequence) or not targets:
         raise BadInput("compare takes a list of networks, as in ph.compare(['revsresnet21', 'pararevsnn21'], 'h200')")
     from pararev_hw import recommendation
     from pararev_hw.costmodels.energy_models import check_name, with_energy_model
@@ -275,10 +274,8 @@ def sweep(
         whole_number("workers", workers, least=1)
     if isinstance(spec, Mapping):
         asked = from_yaml(yaml.safe_dump(dict(spec)), "the sweep", memory_limit=bytes_of(memory_limit))
-    elif isinstance(spec, str | Path):
-        asked = sweeps.load(Path(spec), bytes_of(memory_limit))
     else:
-        raise BadInput(f"spec is of type {type(spec).__name__}: give a YAML file, or a mapping with the same keys")
-    place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else path_of("folder", folder)
+        asked = sweeps.load(Path(spec), bytes_of(memory_limit))
+    place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else Path(folder)
     result = sweeps.run(asked, place, fresh=fresh, processes=workers, cluster=cluster, progress=progress)
     return SweepRun(result, place)

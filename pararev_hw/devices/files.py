@@ -28,6 +28,7 @@ from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.parameters import PARAMETERS, needed_parameters
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, parse_yaml, read_text, shown, unknown_key
 from pararev_hw.errors import BadFile, BadInput, unknown_name
+from pararev_hw.keywords import exact
 from pararev_hw.strict_yaml import SafeDumper
 from pararev_hw.types import CONTROL, SCHEMA_VERSION, Device, DeviceParameter, Provenance
 
@@ -82,12 +83,14 @@ class _DeviceModel(_Strict):
 ALIASES = {"loihi1-like": "loihi1"}  # names of earlier releases
 
 
+@exact
 def device_names() -> tuple[str, ...]:
     """Names that `load_device` knows without a file, sorted; `cpu` is the machine itself and has to be measured."""
     here = resources.files("pararev_hw.devices")
     return tuple(sorted(["cpu", *(f.name.removesuffix(".yaml") for f in here.iterdir() if f.name.endswith(".yaml"))]))
 
 
+@exact
 def load_device(name_or_path: str | Path, *, cpu: Device | None = None) -> Device:
     """The device of that name, or the one described by a `.yaml`, `.yml` or `.json` file.
 
@@ -116,11 +119,13 @@ def _read(path: Path) -> str:
     return read_text(path, limits.DEVICE_FILE_BYTES, "a device file is a few KiB of YAML or JSON")
 
 
+@exact
 def device_from_yaml(text: str, where: str) -> Device:
     """The device that a YAML text describes. Raises BadFile, one line that begins with `where`."""
     return device_from_dict(parse_yaml(text, where), where)
 
 
+@exact
 def device_from_json(text: str, where: str) -> Device:
     """The device that a JSON text describes. Raises BadFile, one line that begins with `where`."""
     return device_from_dict(parse_json(text, where), where)
@@ -193,6 +198,7 @@ def _one_line(error: ValidationError) -> str:
     return fault_in_words(fault, ".".join((*parents, last)))
 
 
+@exact
 def device_to_dict(device: Device) -> dict[str, Any]:
     """The device as plain data, what its YAML and JSON files hold."""
     return {
@@ -209,17 +215,20 @@ def device_to_dict(device: Device) -> dict[str, Any]:
     }
 
 
+@exact
 def device_to_yaml(device: Device) -> str:
     """The device as YAML that `device_from_yaml` reads back to an equal device."""
     text: str = yaml.dump(device_to_dict(device), Dumper=SafeDumper, sort_keys=False, allow_unicode=True, width=120)
     return text
 
 
+@exact
 def device_to_json(device: Device) -> str:
     """The device as JSON that `device_from_json` reads back to an equal device."""
     return json.dumps(device_to_dict(device), indent=2)
 
 
+@exact
 def describe(device: Device) -> tuple[tuple[str, float, str, str, Provenance, str], ...]:
     """Rows (name, value, unit, source, standing, meaning) of every figure, in the order of the schema."""
     return tuple(

@@ -22,6 +22,7 @@ from pararev_hw import limits
 from pararev_hw.devices.files import device_from_dict, device_names, device_to_dict, load_device
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_bytes, read_text
 from pararev_hw.errors import BadFile, unknown_name
+from pararev_hw.keywords import exact
 from pararev_hw.types import SCHEMA_VERSION, Device, Estimate, Hardware, Profile, Table
 
 # The end of a coefficient's name is its unit, and says between which values a machine can have it.
@@ -57,9 +58,10 @@ def is_profile(data: object) -> bool:
     return isinstance(data, dict) and "fits" in data
 
 
-def read_profile(path: Path) -> Profile:
+@exact
+def read_profile(path: str | Path) -> Profile:
     """The profile in that file. Raises BadFile, one line."""
-    return profile_from_json(read_text(path, limits.PROFILE_BYTES, "a profile is JSON"), str(path))
+    return profile_from_json(read_text(Path(path), limits.PROFILE_BYTES, "a profile is JSON"), str(path))
 
 
 def profile_names() -> tuple[str, ...]:
@@ -79,6 +81,7 @@ def hardware_names() -> tuple[str, ...]:
     return tuple(sorted((*device_names(), *profile_names())))
 
 
+@exact
 def load_hardware(name_or_path: str | Path) -> Hardware:
     """The device or measured card of that name, or what a device file or a profile holds.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pararev_hw.errors import BadInput
+from pararev_hw.keywords import exact
 
 State = Mapping[str, Tensor]
 
@@ -16,6 +17,7 @@ _PAIR = re.compile(r"(?P<stage>(?:.*\.)?)blocks\.(?P<i>\d+)\.(?P<unit>[fg])\.(?P
 _FUSED = re.compile(r"(?P<stage>(?:.*\.)?)(?P<unit>first|last|merged\.(?P<i>\d+))\.(?P<key>.+)")
 
 
+@exact
 def fuse(state: State) -> dict[str, Tensor]:
     """The state of a fused ParaRevSNN that computes what the unfused one of this state does.
 
@@ -41,6 +43,7 @@ def fuse(state: State) -> dict[str, Tensor]:
     return fused
 
 
+@exact
 def unfuse(state: State) -> dict[str, Tensor]:
     """The inverse of `fuse`. Raises BadInput for a state of the merged form, which no unfused network computes."""
     last: dict[str, int] = {}
@@ -69,6 +72,7 @@ def unfuse(state: State) -> dict[str, Tensor]:
     return unfused
 
 
+@exact
 def load_published(net: nn.Module, state: State) -> None:
     """Loads a checkpoint of the published RevSNN code (mi804/RevSNN) into our RevSResNet or MS-ResNet of that name.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.keywords import exact
 from pararev_hw.models.neurons import IF, LIF, PLIF, Neuron
 from pararev_hw.models.surrogates import ATan, Surrogate
 
@@ -79,6 +80,7 @@ class Spec:
 Shaped = tuple[tuple[int, ...], torch.dtype]
 
 
+@exact
 def batch_shapes(
     layout: Layout, batch: int, timesteps: int, sample: tuple[int, ...]
 ) -> tuple[tuple[Shaped, ...], tuple[Shaped, ...]]:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.keywords import exact
 from pararev_hw.models import residual
 from pararev_hw.models.spec import Spec, whole
 from pararev_hw.models.systems import (
@@ -34,11 +35,13 @@ _SPECS: Mapping[str, Spec] = {s.name: s for f in _FAMILIES for s in f.SPECS}
 _BUILDERS: Mapping[str, Callable[..., nn.Module]] = {s.name: f.create for f in _FAMILIES for s in f.SPECS}
 
 
+@exact
 def names() -> tuple[str, ...]:
     """The networks of the zoo, the residual ones first, by family and depth."""
     return tuple(s.name for f in _FAMILIES for s in sorted(f.SPECS, key=lambda s: (s.family, s.event, s.depth)))
 
 
+@exact
 def spec(name: str) -> Spec:
     """What the network of that name is. Raises UnknownName."""
     if name not in _SPECS:
@@ -58,6 +61,7 @@ def listing() -> Table[Spec]:
     return Table("networks of the zoo", rows, columns, tuple(tuple(getattr(s, c) for c in columns) for s in rows))
 
 
+@exact
 def create(
     name: str,
     *,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from pararev_hw import keywords
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.schedulers import (
     asap,
@@ -75,6 +76,7 @@ SCHEDULERS: Mapping[str, Scheduler] = MappingProxyType(
 )
 
 
+@keywords.exact
 def names() -> tuple[str, ...]:
     """The schedulers there are, simplest first."""
     return tuple(SCHEDULERS)
@@ -86,11 +88,13 @@ def listing() -> Table[str]:
     return Table("schedulers", names(), ("name", "description", "options"), cells)
 
 
+@keywords.exact
 def describe(name: str) -> str:
     """What a scheduler does, in one line. Raises UnknownName."""
     return _find(name).description
 
 
+@keywords.exact
 def options_of(name: str) -> tuple[str, ...]:
     """The options that a scheduler takes. Raises UnknownName."""
     return _find(name).options
@@ -101,6 +105,7 @@ def uses_memory(name: str) -> bool:
     return _find(name).uses_memory
 
 
+@keywords.exact
 def run(problem: SchedulingProblem, name: str, **options: Any) -> Schedule:
     """The schedule that the scheduler of that name gives.
 
@@ -113,7 +118,7 @@ def run(problem: SchedulingProblem, name: str, **options: Any) -> Schedule:
         if option not in takes:
             takes_text = f"it takes {', '.join(takes)}" if takes else "it takes none"
             raise BadInput(f"scheduler {name!r} has no option {option!r}: {takes_text}")
-    return algorithm(problem, **options)
+    return keywords.exact(algorithm)(problem, **options)
 
 
 def _find(name: str) -> Scheduler:

@@ -38,7 +38,7 @@ OPTIMIZERS: Mapping[str, MakeOptimizer] = {
 
 def optimizer_named(name: str) -> MakeOptimizer:
     """The optimizer of that name, made per parameter list. Raises UnknownName."""
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, tuple(OPTIMIZERS))
     return OPTIMIZERS[name]
 

@@ -60,13 +60,13 @@ class Device:
 
     def value(self, name: str) -> float:
         """The value of the parameter of that name. Raises BadInput where the device has none."""
-        if name not in self.parameters:
+        if not isinstance(name, str) or name not in self.parameters:
             raise BadInput(f"device {self.name!r} gives no {name}: add it to its YAML")
         return self.parameters[name].value
 
     def get(self, name: str, default: float) -> float:
         """The value of the parameter of that name, or `default` where the device has none."""
-        return self.parameters[name].value if name in self.parameters else default
+        return self.parameters[name].value if isinstance(name, str) and name in self.parameters else default
 
     @property
     def plans_memory(self) -> bool:

@@ -8,15 +8,26 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from pararev_hw.documents import shown
+from pararev_hw.errors import BadInput
 from pararev_hw.types.base import PHASES, ROLES
 from pararev_hw.types.schedule import Placement
 
 _OTHER = "task"
 
 
+def _axes(ax: Axes | None, height: float) -> Axes:
+    """The axes that are given, or new ones."""
+    if ax is None:
+        return plt.subplots(figsize=(9, height), layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise BadInput(f"ax is {shown(ax)}: it must be matplotlib's Axes")
+    return ax
+
+
 def timeline_axes(placements: Sequence[Placement], lanes: int, title: str, ax: Axes | None) -> Axes:
     """A bar per task, a row per lane, a colour per phase where ids name one."""
-    ax = plt.subplots(figsize=(9, min(1.2 + 0.5 * lanes, 9)), layout="constrained")[1] if ax is None else ax
+    ax = _axes(ax, height=min(1.2 + 0.5 * lanes, 9))
     by_phase: dict[str, list[Placement]] = {}
     for p in placements:
         by_phase.setdefault(next((x for x in PHASES if x in p.task), _OTHER), []).append(p)
@@ -40,7 +51,7 @@ def timeline_axes(placements: Sequence[Placement], lanes: int, title: str, ax: A
 
 def memory_axes(times_s: Sequence[float], live: Mapping[str, Sequence[int]], title: str, ax: Axes | None) -> Axes:
     """Live bytes by role, stacked, from what persists at the bottom to what passes at the top."""
-    ax = plt.subplots(figsize=(9, 3.5), layout="constrained")[1] if ax is None else ax
+    ax = _axes(ax, height=3.5)
     roles = [r for r in ROLES if r in live] + [r for r in live if r not in ROLES]
     if roles and times_s:
         stacks = [[b / 2**20 for b in live[r]] for r in roles]

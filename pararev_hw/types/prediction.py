@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pararev_hw.errors import BadInput
+from pararev_hw.keywords import exact
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table, mebibytes, milliseconds
 from pararev_hw.types.chip import ChipRun
 from pararev_hw.types.device import Device
@@ -176,10 +177,12 @@ class Study:
         if not 0 <= self.best < len(self.predictions):
             raise BadInput(f"best is {self.best}: it must name one of {len(self.predictions)} predictions")
 
+    @exact
     def graph_of(self, prediction: Prediction) -> BlockGraph:
         """The step that a prediction was made for: as traced, or rewritten."""
         return self.variants.get(prediction.choices, self.graph)
 
+    @exact
     def recommended(self, name: str) -> Prediction | None:
         """The prediction of the recommendation of that name."""
         return next((r.prediction for r in self.recommendations if r.name == name), None)

@@ -1,6 +1,8 @@
 """The Python interface: the command line's verbs with exact keywords, nouns that show themselves, one-line errors."""
 
+import ast
 import contextlib
+import functools
 import importlib
 import inspect
 import json
@@ -10,12 +12,14 @@ import subprocess
 import sys
 import textwrap
 import threading
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import networkx as nx
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -420,29 +424,33 @@ def test_a_long_table_shows_its_first_rows_and_counts_the_rest() -> None:
         (lambda: ph.trace("pararevsnn21", spikes=2.0), "between 0 and 1"),
         (lambda: ph.trace("pararevsnn21", torch.rand(1)), "leave inputs out"),
         (lambda: ph.trace("pararevsnn21", loss=lambda out: out), "loss is for an nn.Module"),
-        (lambda: ph.trace("pararevsnn21", None, {"batch": 1}), "give ph.TraceOptions"),
+        (lambda: ph.trace("pararevsnn21", None, {"batch": 1}), "it must be ph.TraceOptions"),
         (lambda: ph.trace(nn.Linear(1, 1)), "what shape has an input"),
         (lambda: ph.trace(nn.Linear(1, 1), torch.rand(1, 1), width=2.0), "width is for a network that is built by"),
         (lambda: ph.trace(nn.Linear(1, 1), [1, 2]), "must hold a tensor"),
         (lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1).to_sparse()), "give a dense one"),
-        (lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1), dtype=torch.float32), "dtype is torch.float32, no name"),
+        (
+            lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1), dtype=torch.float32),
+            "dtype is torch.float32: it must be a text",
+        ),
         (lambda: ph.trace(nn.Linear(1, 1), torch.ones(1, 1), optimizer=5), "optimizer is 5, no name: known: adam"),
         (lambda: ph.trace("a\0b.py:make"), "a path holds no NUL"),
         (lambda: ph.trace(42), "give an nn.Module"),
         (lambda: ph.trace(), "missing a required argument: 'model'"),
         (lambda: ph.load_device("h20"), "did you mean h200?"),
-        (lambda: ph.load_device(3), "a device is named by"),
+        (lambda: ph.load_device(3), "name is 3: it must be a text or a path"),
         (lambda: ph.load_graph("none.json"), "none.json: cannot be read"),
-        (lambda: ph.load_problem("none.json", lanes=2), "none.json: cannot be read"),
+        (lambda: ph.load_problem("none.json"), "none.json: cannot be read"),
+        (lambda: ph.load_problem(ROOT / "examples/task_graph.json"), "does not say how many lanes"),
         (lambda: ph.sweep("none.yaml"), "none.yaml: cannot be read"),
-        (lambda: ph.sweep(3), "give a YAML file"),
+        (lambda: ph.sweep(3), "it must be a text, a path or a mapping"),
         (lambda: ph.validate("none.json"), "none.json: cannot be read"),
         (lambda: ph.calibrate("cpu", minutes=0), "minutes is 0"),
         (lambda: ph.compare("pararevsnn21", "h200"), "compare takes a list"),
-        (lambda: ph.schedule("graph.json", "h200"), "give what ph.trace gave"),
-        (lambda: ph.schedule_problem("graph.json"), "ph.load_problem reads one"),
-        (lambda: ph.predict(3), "give what ph.schedule gave"),
-        (lambda: ph.execute(3), "give what ph.schedule gave"),
+        (lambda: ph.schedule("graph.json", "h200"), "it must be what ph.trace gave"),
+        (lambda: ph.schedule_problem("graph.json"), "it must be what ph.load_problem gave"),
+        (lambda: ph.predict(3), "it must be what ph.schedule gave"),
+        (lambda: ph.execute(3), "it must be what ph.schedule gave"),
     ],
 )
 def test_a_wrong_call_raises_bad_input_in_one_line(wrong: Any, words: str) -> None:
@@ -451,6 +459,86 @@ def test_a_wrong_call_raises_bad_input_in_one_line(wrong: Any, words: str) -> No
     assert words.lower() in str(caught.value).lower()
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+WRONG = (object(), b"x", float("nan"), {3: 3}, [[]], 10**400)  # values that no option takes
+
+
+def typed_rooms() -> dict[str, list[str]]:
+    """What a type checker sees in `ph.models`, `ph.devices` and `ph.schedulers`."""
+    tree = ast.parse((ROOT / "pararev_hw" / "api" / "rooms.pyi").read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    return {
+        c.name.removesuffix("Room").lower(): [ast.unparse(n.targets[0]) for n in c.body if isinstance(n, ast.Assign)]
+        for c in classes
+    }
+
+
+def public_calls(graph: BlockGraph, folder: Path) -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
+    """Every public function and method that takes anything, with arguments that are right."""
+    plan = ph.schedule(graph, "edge8")
+    study = ph.compare([graph], "edge8", choices="none").studies[0]
+    problem = SchedulingProblem("mine", 1, (TaskCost("a", (1.0,)),), ())
+    right: dict[str, tuple[Any, ...]] = {
+        "compare": ([graph], "edge8"),
+        "execute": (plan,),
+        "load_device": ("edge8",),
+        "load_graph": (folder / "none.json",),
+        "load_problem": (ROOT / "examples" / "task_graph.json",),
+        "measure": (graph,),
+        "parallel": (nn.Linear(1, 1), plan),
+        "predict": (plan,),
+        "report": (graph, "edge8", folder),
+        "schedule": (graph, "edge8"),
+        "schedule_problem": (problem,),
+        "sweep": ({},),
+        "trace": (nn.Linear(1, 1), torch.rand(1, 1)),
+        "validate": (folder / "none.json",),
+    }
+    for name in ph.__all__:
+        if inspect.isfunction(getattr(ph, name)):
+            yield name, getattr(ph, name), right.get(name, ())
+    yield "TraceOptions", ph.TraceOptions, ()
+    for room, members in typed_rooms().items():
+        for name in members:
+            yield f"{room}.{name}", getattr(getattr(ph, room), name), ((problem, "heft") if name == "run" else ())
+    yield "graph.save", graph.save, ()
+    yield "plan.plot_timeline", plan.plot_timeline, ()
+    yield "schedule.plot_timeline", plan.schedule.plot_timeline, ()
+    yield "prediction.plot_memory", plan.predict().plot_memory, ()
+    yield "study.graph_of", study.graph_of, ()
+    yield "study.recommended", study.recommended, ()
+    yield "device.value", plan.device.value, ()
+
+
+def test_every_argument_of_another_type_is_told_in_one_line(graph: BlockGraph, tmp_path: Path) -> None:
+    tried = 0
+    for name, function, right in public_calls(graph, tmp_path):
+        parameters = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        for k, parameter in enumerate(parameters):
+            for wrong in WRONG:
+                if k < len(right):
+                    call = functools.partial(function, *right[:k], wrong, *right[k + 1 :])
+                elif k > 0 and not right:  # the first is wrong, and told first
+                    break
+                else:
+                    call = functools.partial(function, *right, **{parameter.name: wrong})
+                with pytest.raises(BadInput) as caught:
+                    call()
+                assert "\n" not in str(caught.value) and len(str(caught.value)) > 15, (name, parameter.name, wrong)
+                tried += 1
+        with pytest.raises((BadInput, TypeError), match="nonsense"):
+            function(*right, nonsense=3)
+    assert tried > 500
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numpys_numbers_and_one_value_for_a_list_are_taken(graph: BlockGraph) -> None:
+    plan = ph.schedule(graph, "edge8", lanes=np.int64(2))
+    assert plan.schedule.lanes == 2 and type(plan.schedule.lanes) is int
+    options = ph.TraceOptions(input_shape=[3, 8], blocks="encoder", width=np.float32(0.5))
+    assert (options.input_shape, options.blocks, options.width) == ((3, 8), ("encoder",), 0.5)
+    assert ph.TraceOptions(input_shape=8).input_shape == (8,)
 
 
 @pytest.mark.parametrize(
