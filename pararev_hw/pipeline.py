@@ -142,16 +142,16 @@ def plan_costed(
 ) -> Plan:
     """As `plan`, of a graph whose costs are there already; `waits` go with `orders`, as in `evaluate_orders`."""
     graph = costed.graph
-    problem = costed.problem(lanes)
-    room = min((m for m in (problem.memory_limit_bytes, memory_limit) if m is not None), default=None)
-    problem = without_limit(problem)
+    has_bytes, problem = costed.problem(lanes).memory_limit_bytes, costed.problem(lanes, limited=False)
+    room = min((m for m in (has_bytes, memory_limit) if m is not None), default=None)
     # buffers take time to find: only where the limit may matter, or where memory is what is asked for
     if uses_memory(scheduler) or (room is not None and sum(s.bytes for s in graph.storages) > room):
         graph_buffers = planned_buffers if costed.device.plans_memory else buffers
         problem = replace(problem, memory_limit_bytes=room, buffers=graph_buffers(graph))
     if orders is not None:
         # who decided these orders decided on their memory: whether it is there is for `predict` to say
-        problem = without_limit(problem)
+        if problem.memory_limit_bytes is not None:
+            problem = without_limit(problem)
         return _plan(costed, problem, evaluate_orders(problem, orders, scheduler, waits=waits))
     try:
         return _plan(costed, problem, run_scheduler(problem, scheduler, **(options or {})))

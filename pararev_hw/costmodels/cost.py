@@ -6,7 +6,7 @@ curves (`op_seconds`), reports and rewrites.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from pararev_hw.costmodels import accelerator, neuromorphic, roofline
 from pararev_hw.costmodels.calibrated import op_times
@@ -34,6 +34,7 @@ class CostedGraph:
     op_seconds: tuple[float, ...]  # of each op alone on one lane of the first kind, in the order of `graph.ops`
     # of a neuromorphic chip: its mapping and time steps, which are `graph`'s tasks then; None elsewhere
     run: neuromorphic.Run | None = None
+    problems: dict[tuple[int | None, bool], SchedulingProblem] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def device(self) -> Device:
@@ -46,11 +47,17 @@ class CostedGraph:
         parts = tuple(self.by_core_kind[0][2].energy_j.values())
         return tuple(float(sum(part[k] for part in parts)) for k in range(len(self.graph.ops)))
 
-    def problem(self, lanes: int | None = None) -> SchedulingProblem:
-        """The scheduling problem on `lanes` lanes (default: all that the device has).
+    def problem(self, lanes: int | None = None, limited: bool = True) -> SchedulingProblem:
+        """The scheduling problem on `lanes` lanes (default: all that the device has), one for all who ask.
 
-        Raises BadInput for more lanes than the device has.
+        `limited`: with the device's memory as a limit. Raises BadInput for more lanes than the device has.
         """
+        if (lanes, limited) not in self.problems:
+            problem = self._problem(lanes) if limited else without_limit(self.problem(lanes))
+            self.problems[lanes, limited] = problem
+        return self.problems[lanes, limited]
+
+    def _problem(self, lanes: int | None) -> SchedulingProblem:
         if self.run is not None:
             return timeline.problem(self.graph, self.device, self.run, self.by_core_kind[0][2], lanes)
         problems = [

@@ -120,24 +120,39 @@ def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement])
     in the plan, and nothing has started that had not: so what is alive is part of what was alive in the plan. Pairs
     that follow from edges, or from an earlier pair of the same lane, are left out.
     """
-    index = {c.task: i for i, c in enumerate(problem.tasks)}
-    position = {problem.tasks[i].task: k for k, i in enumerate(problem.topological_order())}
-    edges = {(e.src, e.dst) for e in problem.edges}
-    ended: list[int | None] = [None] * problem.lanes  # the last task that has ended on each lane
-    seen = [list(ended) for _ in ended]  # what the latest task of each lane has waited for
-    pairs: list[tuple[int, int]] = []
-    running: list[tuple[float, int, int]] = []
-    # of what starts together, what takes no time comes first, predecessors before successors: it may be what the others
-    # wait for. Every edge, lane order and wait points forward in this order, so together they cannot deadlock
-    for p in sorted(placements, key=lambda p: (p.start_s, p.end_s, position[p.task])):
-        i = index[p.task]
-        while running and running[0][0] <= p.start_s:
-            _, lane, finished = heapq.heappop(running)
-            ended[lane] = finished
-        for k, before in enumerate(ended):
-            if k != p.lane and before is not None and seen[p.lane][k] != before:
-                seen[p.lane][k] = before
-                if (before, i) not in edges:
-                    pairs.append((before, i))
-        heapq.heappush(running, (p.end_s, p.lane, i))
-    return pairs
+    at = {p.task: p for p in placements}
+    placed = [at[c.task] for c in problem.tasks]
+    return WaitsThatKeep(problem).between(
+        [p.lane for p in placed], [p.start_s for p in placed], [p.end_s for p in placed]
+    )
+
+
+class WaitsThatKeep:
+    """What `waits_that_keep` asks of a problem, for those who ask of many schedules of it."""
+
+    def __init__(self, problem: SchedulingProblem) -> None:
+        self.lanes = problem.lanes
+        self.order = problem.topological_order()
+        self.edges = {(e.src, e.dst) for e in problem.edges}
+
+    def between(self, lane: Sequence[int], starts_s: Sequence[float], ends_s: Sequence[float]) -> list[tuple[int, int]]:
+        """The pairs of a schedule: lane, start and end of each task."""
+        ended: list[int | None] = [None] * self.lanes  # the last task that has ended on each lane
+        seen = [list(ended) for _ in ended]  # what the latest task of each lane has waited for
+        pairs: list[tuple[int, int]] = []
+        running: list[tuple[float, int, int]] = []
+        # of what starts together, what takes no time comes first, predecessors before successors: it may be what the
+        # others wait for. Every edge, lane order and wait points forward in this order: together they cannot deadlock
+        for i in sorted(self.order, key=lambda i: (starts_s[i], ends_s[i])):
+            while running and running[0][0] <= starts_s[i]:
+                _, on, finished = heapq.heappop(running)
+                ended[on] = finished
+            here = lane[i]
+            waited = seen[here]
+            for k, before in enumerate(ended):
+                if k != here and before is not None and waited[k] != before:
+                    waited[k] = before
+                    if (before, i) not in self.edges:
+                        pairs.append((before, i))
+            heapq.heappush(running, (ends_s[i], here, i))
+        return pairs

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import holding, peak_along, waits_that_keep
-from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan
+from pararev_hw.schedulers.buffer_table import WaitsThatKeep, holding, peak_along
+from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.schedulers.safe_dispatch import Planned, SafeDispatch
-from pararev_hw.simulate import placements, play
+from pararev_hw.simulate import timeline
 from pararev_hw.types import Schedule, SchedulingProblem
 
 MOST_TASKS_REMEMBERED = 10_000  # of a pass: of more tasks there are too few passes for one to come again
@@ -58,6 +58,7 @@ class SafeSearch:
         self.enough_s = (lower_bound(problem) if bound is None else bound)[0] * (1 + PROVED)
         self.plain = not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
         self.levels = upward_ranks(problem)
+        self.keeping = WaitsThatKeep(problem)
         self.spent = 0
         self._passes: dict[tuple[bool, tuple[float, ...], tuple[int, ...]], Planned] = {}
 
@@ -97,8 +98,8 @@ class SafeSearch:
         lanes = listed.lanes(self.problem.lanes, self.order)
         waits = []
         if self.held.matters:
-            waits = waits_that_keep(self.problem, placements(self.problem, listed.lane, listed.starts_s, listed.ends_s))
-        took_s = listed.makespan_s if self.plain else makespan(play(self.problem, lanes, waits))
+            waits = self.keeping.between(listed.lane, listed.starts_s, listed.ends_s)
+        took_s = listed.makespan_s if self.plain else timeline(self.problem, lanes, waits).makespan_s
         return ListedOrders(lanes, waits, listed.starts_s, took_s)
 
 

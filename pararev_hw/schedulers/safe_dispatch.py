@@ -29,6 +29,7 @@ from pararev_hw.types.problem_arrays import Floats, Ints
 
 WINDOW = 48  # ready tasks that are looked at before the scheduler waits; the first of the safe order always is one
 GONE = -(2**62)  # stands in the profile for tasks that have started
+_most = np.maximum.reduce  # without what ndarray.max does around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +171,17 @@ class _Run:
         free_at = [0.0] * p.lanes
         free = list(range(p.lanes))
         now, left, forced = 0.0, n, -1
+        idle = p.lanes  # lanes that run nothing now
         while left:
             at, looked = 0, 0
-            while at < len(ready) and free and looked < WINDOW:
+            while at < len(ready) and idle and looked < WINDOW:
                 i = ready[at][1]
                 k = free[0] if p.alike else self._lane(i, times_s[i], now, free_at, lane, ends_s, wake)
                 if k >= 0 and (i == forced or self._fits(i)):
                     self._start(i, now)
                     lane[i], starts_s[i], ends_s[i] = k, now, now + times_s[i][k]
                     heapq.heappush(running, (ends_s[i], i))
+                    idle -= p.alike or ends_s[i] > now
                     if p.alike:
                         heapq.heappop(free)
                     free_at[k] = ends_s[i]
@@ -206,6 +209,7 @@ class _Run:
                 _, i = heapq.heappop(running)
                 if p.alike:
                     heapq.heappush(free, lane[i])
+                idle += p.alike or ends_s[i] > starts_s[i]
                 self._end(i, now)
                 for j in p.out[i]:
                     missing[j] -= 1
@@ -230,10 +234,13 @@ class _Run:
             arrived += [max((at for src_lane, at in into if src_lane != k), default=0.0) for k in range(self.p.lanes)]
         best, best_end, best_start = -1, math.inf, 0.0
         for k, time_s in enumerate(times_s):
-            if time_s < math.inf:
-                start = max(now, free_at[k], arrived[k])
-                if start + time_s < best_end:
-                    best, best_end, best_start = k, start + time_s, start
+            start = now
+            if free_at[k] > start:
+                start = free_at[k]
+            if arrived[k] > start:
+                start = arrived[k]
+            if start + time_s < best_end:
+                best, best_end, best_start = k, start + time_s, start
         if best_start > now:
             if free_at[best] <= now:
                 heapq.heappush(wake, best_start)
@@ -245,31 +252,35 @@ class _Run:
         p = self.p
         if p.room == math.inf:
             return True
-        new = [b for b in p.touches[i] if not self.begun[b]]
-        need = sum(p.sizes[b] for b in new)
+        begun, sizes, places, first = self.begun, p.sizes, self.places, self.first
+        new = [b for b in p.touches[i] if not begun[b]]
+        need = 0
+        for b in new:
+            need += sizes[b]
         if self.live + need > p.room:
             return False
         here, head = self.position[i], self.head
-        until = max((self.places[b][self.first[b]] for b in new), default=head)
-        if until <= head:
+        until = head
+        for b in new:
+            at = places[b][first[b]]
+            if at > until:
+                until = at
+        if until == head:
             return True  # nothing new is alive before the order has it alive
+        if int(_most(self.profile[head:until])) + need <= p.room:
+            return True
         window = self.profile[head:until].copy()
         for b in new:
-            window[: self.places[b][self.first[b]] - head] += p.sizes[b]
+            window[: places[b][first[b]] - head] += sizes[b]
         for b in p.touches[i]:
-            after = self._end_without(b, here)
-            if after < here:
-                window[max(0, after + 1 - head) : here - head] -= p.sizes[b]
-        return bool(window.max() <= p.room)
+            if not p.stays[b] and places[b][self.last[b]] == here:
+                window[max(0, self._end_without(b) + 1 - head) : here - head] -= sizes[b]
+        return bool(_most(window) <= p.room)
 
-    def _end_without(self, b: int, here: int) -> int:
-        """The last position at which a buffer is needed once the task at `here` has run, `here` where that is the same
-        as before."""
-        places, last = self.places[b], self.last[b]
-        if self.p.stays[b] or places[last] != here:
-            return here
+    def _end_without(self, b: int) -> int:
+        """The last position at which a buffer is needed once the task there has run."""
+        places, last = self.places[b], self.last[b] - 1
         started, order = self.started, self.order
-        last -= 1
         while last >= 0 and started[order[places[last]]]:
             last -= 1
         return places[last] if last >= 0 else -1
@@ -277,25 +288,32 @@ class _Run:
     def _start(self, i: int, now: float) -> None:
         p = self.p
         here = self.position[i]
-        self.started[i] = True
+        started, order = self.started, self.order
+        started[i] = True
         if p.room < math.inf:
-            profile = self.profile
+            profile, begun, head = self.profile, self.begun, self.head
             for b in p.touches[i]:
-                places = self.places[b]
-                if not self.begun[b]:
-                    self.begun[b], self.begun_s[b] = True, now
-                    self.live += p.sizes[b]
-                    profile[self.head : places[self.first[b]]] += p.sizes[b]
-                after = self._end_without(b, here)
-                if after < here:
-                    profile[max(self.head, after + 1) : here] -= p.sizes[b]
-                while self.last[b] >= 0 and self.started[self.order[places[self.last[b]]]]:
-                    self.last[b] -= 1
-                while self.first[b] < len(places) and self.started[self.order[places[self.first[b]]]]:
-                    self.first[b] += 1
+                places, last, first, size = self.places[b], self.last[b], self.first[b], p.sizes[b]
+                if not begun[b]:
+                    begun[b], self.begun_s[b] = True, now
+                    self.live += size
+                    if places[first] > head:
+                        profile[head : places[first]] += size
+                if places[last] == here:  # it is needed no longer than by the last of the others
+                    last -= 1
+                    while last >= 0 and started[order[places[last]]]:
+                        last -= 1
+                    self.last[b] = last
+                    if not p.stays[b]:
+                        profile[max(head, places[last] + 1 if last >= 0 else 0) : here] -= size
+                while first < len(places) and started[order[places[first]]]:
+                    first += 1
+                self.first[b] = first
             profile[here] = GONE
-        while self.head < p.count and self.started[self.order[self.head]]:
-            self.head += 1
+        head = self.head
+        while head < p.count and started[order[head]]:
+            head += 1
+        self.head = head
 
     def _end(self, i: int, now: float) -> None:
         for b in self.p.touches[i]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
+from scipy.optimize import linprog
 
+from pararev_hw.schedulers.bounds import linear_program
 from pararev_hw.schedulers.bounds.makespan import heads_and_tails, lower_bound
 from pararev_hw.simulate import play
 from pararev_hw.types import CommEdge, SchedulingProblem, TaskCost
@@ -112,3 +115,20 @@ def test_the_bound_scales_with_the_times() -> None:
         "x", 4, tuple(TaskCost(c.task, tuple(1000 * t for t in c.times_s)) for c in small.tasks), small.edges
     )
     assert lower_bound(large)[0] == pytest.approx(1000 * lower_bound(small)[0])
+
+
+@pytest.mark.parametrize("solver", ["its own module", "of another release", "not there"])
+def test_the_solver_gives_what_it_gives_through_scipy(solver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if solver != "its own module":
+        monkeypatch.setattr(linear_program, "_solver", lambda: object() if solver == "of another release" else None)
+    draw = np.random.default_rng(3)
+    for n in (1, 2, 7, 30):
+        first, second = np.triu_indices(n, 1)
+        chosen = draw.random(len(first)) < 0.6
+        first, second = first[chosen], second[chosen]
+        worth, most, together = draw.random(n), 1 + draw.random(n), 1 + draw.random(len(first))
+        rows = np.zeros((len(first), n))
+        rows[np.arange(len(first)), first] = rows[np.arange(len(first)), second] = 1
+        bounds = np.column_stack((np.zeros(n), most))
+        right = linprog(-worth, *((rows, together) if len(first) else ()), bounds=bounds, method="highs").x
+        assert linear_program.most_of_pairs(worth, most, first, second, together) == pytest.approx(right, abs=1e-12)

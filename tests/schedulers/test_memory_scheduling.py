@@ -19,9 +19,11 @@ from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import Forced, least_memory
 from pararev_hw.schedulers.buffer_table import holding, peak_along, peak_memory, profile, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
+from pararev_hw.schedulers.safe_dispatch import SafeDispatch
 from pararev_hw.simulate import play
 from pararev_hw.types import Buffer, CommEdge, Placement, Schedule, SchedulingProblem, TaskCost
 from tests.helpers.memory_problems import best_of_limited, limited, orders
+from tests.helpers.plain_safe_dispatch import PlainRun
 from tests.helpers.scheduler_runs import EVERY, run, tight
 from tests.helpers.scheduling_problems import NAMED, layered
 
@@ -271,3 +273,32 @@ def test_the_bound_within_a_limit_is_between_the_one_without_and_the_whole(costs
 def test_a_front_has_at_least_two_points_to_try() -> None:
     with pytest.raises(BadInput, match="a front of 1 points: give at least 2"):
         run(NAMED["chain"], "pareto", points=1)
+
+
+def _larger(draw: random.Random) -> SchedulingProblem:
+    """Layers with delays, tasks of no time, buffers of two to five tasks, and a limit between least and all."""
+    width, delay_s = draw.randint(5, 9), draw.choice((0.0, 1e-5))
+    costs = layered(
+        width * draw.randint(2, 7), draw.randint(1, 3), seed=draw.randrange(99), width=width, delay_s=delay_s
+    )
+    n = len(costs.tasks)
+    tasks = tuple(replace(c, times_s=(0.0,) * costs.lanes) if draw.random() < 0.1 else c for c in costs.tasks)
+    buffers = tuple(
+        Buffer(draw.randint(1, 90), tuple(sorted(draw.sample(range(n), draw.randint(2, 5)))), draw.random() < 0.2)
+        for _ in range(n)
+    )
+    costs = replace(costs, tasks=tasks, buffers=buffers)
+    low = peak_along(holding(costs), least_peak_order(costs))
+    high = costs.static_bytes + holding(costs).total
+    return replace(costs, memory_limit_bytes=draw.randint(low, low + (high - low) // 2))
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_safe_lists_are_those_of_looking_at_every_task_on_every_lane(backward: bool) -> None:
+    draw = random.Random(5)
+    for _ in range(60):
+        costs = _larger(draw)
+        direction = SafeDispatch(costs, holding(costs), backward)
+        order = least_peak_order(costs)[:: -1 if backward else 1]
+        rank = [draw.choice((draw.random(), float(draw.randrange(3)))) for _ in costs.tasks]
+        assert direction.run(rank, order) == PlainRun(direction, rank, order).planned(direction.times_s)

@@ -31,6 +31,13 @@ def lower_bound(problem: SchedulingProblem, forced: Forced | None = None) -> tup
     `forced` is that of the same problem under any memory limit, for those who ask under many.
     Heads and tails take each task's best time and no communication. On a tie the name that comes first below wins.
     """
+    bounds = problem.lower_bounds
+    if "makespan" not in bounds:
+        bounds["makespan"] = _lower_bound(problem, forced)
+    return bounds["makespan"]
+
+
+def _lower_bound(problem: SchedulingProblem, forced: Forced | None) -> tuple[float, str]:
     arrays = problem.arrays
     works = arrays.best_s
     heads, tails = map(np.array, heads_and_tails(problem, works.tolist()))

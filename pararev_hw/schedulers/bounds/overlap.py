@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from pararev_hw.schedulers.bounds.linear_program import most_of_pairs
 from pararev_hw.schedulers.bounds.memory import Forced
 from pararev_hw.schedulers.buffer_table import holding
 from pararev_hw.types import SchedulingProblem
@@ -45,32 +46,17 @@ def pairing_bound(problem: SchedulingProblem, forced: Forced | None = None) -> f
 
 def _best_pairing(problem: SchedulingProblem, first: Ints, second: Ints) -> float:
     """The bound where the tasks `first[k]` and `second[k]` may overlap, and no others."""
-    n = len(problem.tasks)
-    from scipy.optimize import linprog  # late: it takes a third of a second to load
-    from scipy.sparse import csr_array
-
     compute = np.array([c.compute_demand for c in problem.tasks])
     bandwidth = np.array([c.bandwidth_demand for c in problem.tasks])
     work = np.array([c.best_s for c in problem.tasks])
     alone = np.maximum(1.0, np.maximum(compute, bandwidth))
     together = np.maximum(1.0, np.maximum(compute[first] + compute[second], bandwidth[first] + bandwidth[second]))
-    pairs = np.arange(len(first))
-    both = csr_array(
-        (np.ones(2 * len(first)), (np.concatenate((pairs, pairs)), np.concatenate((first, second)))),
-        shape=(len(first), n),
-    )
     scale = work.max()
     if scale <= 0:
         return 0.0
-    dual = linprog(
-        -work / scale,
-        A_ub=both if len(first) else None,
-        b_ub=together if len(first) else None,
-        bounds=np.column_stack((np.zeros(n), alone)),
-        method="highs",
-    )
-    if dual.x is None:
+    dual = most_of_pairs(work / scale, alone, first, second, together)
+    if dual is None:
         return 0.0
-    y = np.clip(dual.x, 0.0, alone)
+    y = np.clip(dual, 0.0, alone)
     worst = max(1.0, float(((y[first] + y[second]) / together).max(initial=1.0)))
     return float((y * work).sum() / worst) * (1 - 1e-12)
