@@ -1,7 +1,8 @@
 """Which comparisons of a forward pass give a neuron's spikes, beside those that only reset its membrane.
 
 Some neurons compare their membrane twice in a time step: once for the spikes that they send, once for their reset. What
-a comparison gives is followed for as long as it stays spikes; it is sent where a layer or another module reads it.
+a comparison gives is followed for as long as it stays spikes; it is sent where a layer or another module reads it. The
+inverse of one is a gate (of a neuron that is refractory), which sends nothing itself.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Mapping
 from pararev_hw.graph.sites import MATRIX_KINDS
 from pararev_hw.graph.spike_flow import makes_spikes, spike_flow
 from pararev_hw.types import BlockGraph
+from pararev_hw.types.op_names import base_name
+
+_INVERTS = frozenset({"rsub", "logical_not", "bitwise_not"})
 
 
 def fired_comparisons(graph: BlockGraph, population_of_op: Mapping[int, str]) -> frozenset[int]:
@@ -35,7 +39,7 @@ def _sent(graph: BlockGraph) -> frozenset[int]:
         matrix = op_type.kind in (*MATRIX_KINDS, "attention")
         sent |= {c for c in carried if matrix or op.module != graph.ops[c].module}
         result = frozenset[int]()
-        if k in spiking:
+        if k in spiking and base_name(op_type.name) not in _INVERTS:
             result = frozenset({k}) if makes_spikes(op_type.name) else carried
         for s in op.writes:
             whole = op_type.write_bytes >= graph.storages[s].bytes

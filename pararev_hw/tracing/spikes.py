@@ -237,6 +237,8 @@ class _Counter(TorchDispatchMode):
         self.whole: torch.Tensor | None = None  # the last potential that was rounded to a number of thresholds
         self.fired: tuple[_Neuron, torch.Tensor] | None = None  # the last comparison
         self.several: tuple[_Neuron, torch.Tensor] | None = None  # the last spikes of which a neuron sends several
+        self.sent: list[torch.Tensor] = []  # the last comparison as numbers
+        self.masks: list[torch.Tensor] = []  # the last comparison that only resets, as numbers, inverted
 
     def enter(self, module: nn.Module, _: Any) -> None:
         path = self.paths.get(id(module))
@@ -265,12 +267,27 @@ class _Counter(TorchDispatchMode):
             neuron = self._neuron()
             if neuron is not None:
                 neuron.add(out)
-                self.fired = neuron, out
+                self.fired, self.sent = (neuron, out), [out]
+            else:
+                self.masks = [out]
         elif kind == "whole":
             self.whole = out
         elif kind in ("gate", "limit"):
             self._several_spikes(args, out, kind)
+            self._held_back(args, out)
+        elif kind == "cast" and self.fired is not None:
+            for same in (self.sent, self.masks):
+                if any(a is t for a in args for t in same):
+                    same.append(out)
         return out
+
+    def _held_back(self, args: tuple[Any, ...], out: torch.Tensor) -> None:
+        """Spikes that a mask of the neuron's own keeps from being sent: it is refractory."""
+        if self.fired is not None and self.masks and self.sent:
+            spikes, masked = (any(a is t for a in args for t in group) for group in (self.sent, self.masks))
+            if spikes and masked:
+                self.fired[0].correct(out)
+                self.sent = [out]
 
     def _several_spikes(self, args: tuple[Any, ...], out: torch.Tensor, kind: str) -> None:
         """A neuron that sends as many spikes as its potential holds thresholds: the comparison alone is no count."""
@@ -396,7 +413,12 @@ class _Counter(TorchDispatchMode):
             return None
         rate = sum(v.active for v in carriers) / max(1, sum(v.elements for v in carriers))
         wanted = None if graph is None else spike_flow(graph).sources
-        neurons = tuple(n.record(samples) for n in self.neurons.values() if wanted is None or n.module in wanted)
+        repeats = {} if graph is None else _comparisons_per_update(graph, self.populations)
+        neurons = tuple(
+            n.record(samples, repeats.get(n.name, 1))
+            for n in self.neurons.values()
+            if wanted is None or n.module in wanted
+        )
         notes = [source]
         if self.draws:
             notes.append(f"of one run: it draws random numbers, here with seed {torch.initial_seed()}")
@@ -457,12 +479,12 @@ class _Neuron:
         elif self.channels.shape == channels.shape:
             self.channels = self.channels + channels
 
-    def record(self, samples: int) -> NeuronSpikes:
+    def record(self, samples: int, per_update: int) -> NeuronSpikes:
         times = torch.tensor(self.rates, dtype=torch.float64)
         channels = None if self.channels is None else self.channels / len(self.rates)
         return NeuronSpikes(
             self.name,
-            self.updates / samples,
+            self.updates / per_update / samples,
             self.counts / samples,
             float(times.std(correction=0)) if len(self.rates) > 1 else None,
             float(channels.std(correction=0)) if channels is not None and channels.numel() > 1 else None,
@@ -472,15 +494,40 @@ class _Neuron:
 def _populations(graph: BlockGraph) -> dict[str, list[str | None]]:
     """By module the population of each of its comparisons, in the order in which the step does them; None for one that
     only resets."""
-    of_op = spiking_network(graph).population_of_op
+    network = spiking_network(graph)
+    of_op = network.population_of_op
     fired = fired_comparisons(graph, of_op)
     firing = {graph.ops[k].module for k in fired}
     names: dict[str, list[str | None]] = {}
+    unreached: list[tuple[str, int]] = []
+    spiking = spike_flow(graph).spiking_ops
     for k, op in enumerate(graph.ops):
         if op.phase == "forward" and makes_spikes(graph.op_types[op.type].name):
-            name = of_op.get(k, op.module)
-            names.setdefault(op.module, []).append(None if op.module in firing and k not in fired else name)
+            of_module = names.setdefault(op.module, [])
+            if k not in spiking:
+                unreached.append((op.module, len(of_module)))
+            of_module.append(None if op.module in firing and k not in fired else of_op.get(k, op.module))
+    # before its input reaches the membrane (a synaptic current comes a step late), a step is as a later one
+    for module, position in reversed(unreached):
+        of_module = names[module]
+        a_step_later = position + len(of_module) // network.steps
+        if len(of_module) % network.steps == 0 and a_step_later < len(of_module):
+            of_module[position] = of_module[a_step_later]
     return names
+
+
+def _comparisons_per_update(graph: BlockGraph, populations: Mapping[str, Sequence[str | None]]) -> Mapping[str, int]:
+    """How often a population compares its potential in a time step: twice where spikes have a sign."""
+    network = spiking_network(graph)
+    names = {module: iter(of_module) for module, of_module in populations.items()}
+    compared: dict[str | None, int] = {}
+    for op in graph.ops:
+        op_type = graph.op_types[op.type]
+        if op.phase == "forward" and makes_spikes(op_type.name):
+            name = next(names[op.module])
+            compared[name] = compared.get(name, 0) + math.prod(op_type.output_shapes[0])
+    updates = {p.name: p.neurons * network.steps * max(1, graph.batch) for p in network.populations}
+    return {n: compared[n] // k for n, k in updates.items() if compared.get(n, 0) % k == 0 and compared.get(n, 0) > k}
 
 
 def _kind(func: Any) -> str:
@@ -493,6 +540,8 @@ def _kind(func: Any) -> str:
         return "whole"
     if base_name(str(func)) == "mul":
         return "gate"
+    if base_name(str(func)) in ("_to_copy", "rsub", "logical_not", "bitwise_not"):
+        return "cast"
     if base_name(str(func)) in ("clamp", "clamp_max"):
         return "limit"
     return "threshold" if makes_spikes(str(func)) else ""

@@ -746,6 +746,46 @@ def test_a_neuron_that_compares_twice_is_updated_once() -> None:
     assert neurons["n1"].spikes * 3 == sum(int((out != 0).sum()) for out in fired) > 0
 
 
+class LateAndRefractory(Cell):
+    """Its synaptic current reaches the membrane a step late; after a spike it cannot send for two steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(self.v, Tensor):
+            self.v, self.current, self.rest = torch.zeros_like(x), torch.zeros_like(x), torch.zeros_like(x)
+        self.v = 0.5 * self.v + self.current
+        s = Step.apply(self.v - 0.1)
+        resting = Step.apply(self.rest - 0.5)
+        s = (1 - resting) * s
+        self.rest = torch.relu(self.rest - 1) + 3 * s.detach()
+        self.v, self.current = self.v * (1 - s.detach()), 0.5 * self.current + x
+        return s
+
+
+class Signed(Cell):
+    """Spikes of either sign."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v = 0.5 * self.v + x
+        s = Step.apply(self.v - 0.1) - Step.apply(-self.v - 0.1)
+        self.v = self.v - 0.1 * s.detach()
+        return s
+
+
+@pytest.mark.parametrize("neuron", [LateAndRefractory, Signed])
+def test_updates_and_spikes_are_of_the_potential_however_often_it_is_compared(neuron: type[Cell]) -> None:
+    net, x = Looped(), events()
+    net.n1, net.n2 = neuron(), neuron()
+    sent: list[Tensor] = []
+    net.n1.register_forward_hook(lambda _, __, out: sent.append(out))
+    _, spikes = counted(net, x)
+    neurons = {n.module: n for n in spikes.neurons}
+    assert (neurons["n1"].updates, neurons["n2"].updates) == (4 * 6 * 8 * 8, 4 * 4 * 4 * 4)
+    with torch.no_grad():
+        sent.clear()
+        net(x)
+    assert neurons["n1"].spikes * 3 == sum(int((out != 0).sum()) for out in sent) > 0
+
+
 def test_an_expanded_input_is_looked_at_once() -> None:
     events = torch.tensor([[0.0, 1.0, 0.0]])
     assert holds_spikes((events.expand(1 << 38, 3),))  # a TiB, written out
