@@ -7,6 +7,8 @@ says when it must end; what a step is too large for, or what there was no time f
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,16 +20,24 @@ from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.pipeline import TIE, Plan
 from pararev_hw.reports import units
-from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, apply_all, changed, drafted, find, select
+from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, changed, drafted, find, select
+from pararev_hw.rewrites.titles import place
 from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import Traced
+from pararev_hw.tracing.tape import Tape, regrouped
 from pararev_hw.types import BlockGraph, Comparison, CriticalPath, Hardware, Prediction, Recommendation, Study
 
 MOST_TASKS_FRONT = 6_000  # beyond it the front of one launch takes more than half a minute of one core
 MOST_OPS_REWRITES = 12_000  # each rewritten step is built anew: about 0.1 ms an op
 POINTS, POINTS_REWRITTEN = 10, 6  # memory limits tried on the step as traced, and on each rewritten one
 STORED_SHARES = (0.5, 1.0)  # of the recomputations that can be stored
+FINER_LEVELS = ("block", "module", "op")
+MOST_TASKS_QUICK = 150  # finer tasks are always tried up to so many: a second or two of one core
+MOST_TASKS_FINER = 3_000  # and up to so many where parallel lanes gain little otherwise
+MOST_TASKS_FINER_FRONT = 400
+SHARED = ("work over lanes", "shared compute", "shared bandwidth")  # bounds that hold whatever the tasks are
+LITTLE_GAIN, FINER_PAYS, FINER_BETTER = 1.1, 1.1, 1.02  # times
 Progress = Callable[[str], None]
 
 
@@ -101,6 +111,10 @@ def study(
             not_searched.append(over.left_out(f"schedules with {', '.join(variant.choices)}"))
             continue
         tried += _of_variant(variant, device, search, limit, fastest_launch, progress, not_searched)
+    for variant in _finer(step, base, device, tried, limit, search, progress, not_searched):
+        predictions = _of_finer(variant, device, search, limit, fastest_launch, tried, not_searched)
+        variants += [variant] if predictions else []
+        tried += predictions
     return _decided(base, device, tried, limit, search, tuple(variants), tuple(not_searched))
 
 
@@ -261,19 +275,22 @@ def _variants(
     if (over := search.over()) is not None:
         return [], [over.left_out("rewrites")]
     progress(f"rewriting {step.graph.model}")
-    if kinds is not None:
-        rewritten_step, taken = apply_all(step, kinds)
-        return ([_variant(rewritten_step.graph, [o.name for o in taken])] if taken else []), []
-    variants, names, left_out = [], set(), []
-    for rewritten, taken_names in _candidates(drafted(step)):
-        key = frozenset(taken_names)
-        if key and key not in names:
-            names.add(key)
-            variants.append(_variant(rewritten.graph, taken_names))
+    variants, left_out = [], []
+    for graph, names in _rewritten(drafted(step), kinds):
+        variants.append(_variant(graph, names))
         if (over := search.over()) is not None:
             left_out.append(over.left_out("further rewrites"))
             break
     return variants, left_out
+
+
+def _rewritten(step: Draft, kinds: Sequence[Kind] | None) -> Iterator[tuple[BlockGraph, list[str]]]:
+    """Different rewritten steps: by all opportunities of these kinds, or (None) by those that may pay."""
+    seen = {frozenset[str]()}
+    for draft, names in _candidates(step) if kinds is None else [_everywhere(step, tuple(kinds))]:
+        if frozenset(names) not in seen:
+            seen.add(frozenset(names))
+            yield draft.graph, names
 
 
 def _candidates(step: Draft) -> Iterator[tuple[Draft, list[str]]]:
@@ -296,10 +313,10 @@ def _everywhere(step: Draft, kinds: tuple[Kind, ...]) -> tuple[Draft, list[str]]
     return rewritten, [o.name for o in taken]
 
 
-def _variant(graph: BlockGraph, names: Sequence[str]) -> _Variant:
-    words = select.words_of(names)
-    graph = replace(graph, assumptions=(*graph.assumptions, select.sentence(names)))
-    return _Variant(graph, words, tuple(names))
+def _variant(graph: BlockGraph, names: Sequence[str], tasks: tuple[str, ...] = ()) -> _Variant:
+    sentences = [select.sentence(names)] if names else []
+    graph = replace(graph, assumptions=(*graph.assumptions, *sentences))
+    return _Variant(graph, (*tasks, *select.words_of(names)), tuple(names))
 
 
 def _of_variant(
@@ -325,6 +342,96 @@ def _of_variant(
     if search.memory_limit is not None:
         predictions += _within(costed, search, limit)
     return [replace(p, choices=variant.choices) for p in predictions]
+
+
+def _finer(
+    step: Traced | BlockGraph,
+    base: Study,
+    device: Hardware,
+    tried: Sequence[Prediction],
+    limit: int,
+    search: Search,
+    progress: Progress,
+    not_searched: list[str],
+) -> Iterator[_Variant]:
+    """The step in finer tasks, as traced and rewritten, where the user left their size open: while looking is quick,
+    or while parallel lanes gain little in what was tried until then."""
+    lanes = device.lanes if search.lanes is None else search.lanes
+    fixed = search.scheduler is not None or search.orders is not None
+    if isinstance(step, BlockGraph) or step.coarse is None or lanes < 2 or fixed:
+        return
+    for level in FINER_LEVELS[FINER_LEVELS.index(step.graph.granularity) + 1 :]:
+        gain = _lanes_gain(tried, limit)
+        if level == "op" and (base.op_parallelism is None or base.op_parallelism < FINER_PAYS * gain):
+            return
+        if (over := search.over()) is not None:
+            not_searched.append(over.left_out(f"tasks by {level}"))
+            return
+        tape = regrouped(step.coarse, level)
+        tasks = len(tape.lines) if level == "op" else len({place(line.home) for line in tape.lines})
+        if tasks > (MOST_TASKS_FINER if gain < LITTLE_GAIN else MOST_TASKS_QUICK):
+            not_searched.append(
+                f"tasks by {level}, of which there are about {tasks} (--granularity {level} takes them)"
+            )
+            return
+        progress(f"tasks by {level} of {step.graph.model}")
+        yield from _in_tasks(step, tape, search, not_searched)
+
+
+def _in_tasks(step: Traced, tape: Tape, search: Search, not_searched: list[str]) -> Iterator[_Variant]:
+    """The step in the tasks of a tape, as traced and rewritten."""
+    draft, words = Draft(step, tape), (f"tasks by {tape.granularity}",)
+    yield _variant(graphs.attach(draft.graph, step.graph.spikes), (), words)
+    kinds = select.parsed(search.choices)
+    if kinds == () or (kinds is None and len(step.graph.ops) > MOST_OPS_REWRITES):
+        return
+    for graph, names in _rewritten(draft, kinds):
+        yield _variant(graph, names, words)
+        if (over := search.over()) is not None:
+            not_searched.append(over.left_out(f"further rewrites of {words[0]}"))
+            return
+
+
+def _lanes_gain(tried: Sequence[Prediction], limit: int) -> float:
+    """What parallel lanes give in the fastest way within the limit, or what they could give at most where that is
+    less than would be little: what is shared, not the size of the tasks, sets it."""
+    best = _fastest([p for p in tried if p.peak_bytes <= limit] or tried).schedule
+    most = best.sequential_s / best.lower_bound_s if best.lower_bound_s > 0 else math.inf
+    full = best.bound_by in SHARED and most < LITTLE_GAIN
+    return math.inf if full else best.speedup
+
+
+def _of_finer(
+    variant: _Variant,
+    device: Hardware,
+    search: Search,
+    limit: int,
+    launch: str,
+    tried: Sequence[Prediction],
+    not_searched: list[str],
+) -> list[Prediction]:
+    """Schedules of a step in finer tasks, none where two quick ones beat no answer that is there."""
+    costed = cost(variant.graph, device, launch)
+    predictions = _within(costed, search, limit)
+    with contextlib.suppress(Infeasible):
+        predictions.append(pipeline.predict(pipeline.plan_costed(costed, "heft", lanes=search.lanes)))
+    if not _better(predictions, tried, limit):
+        return []
+    if len(variant.graph.tasks) <= MOST_TASKS_FINER_FRONT:
+        predictions += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
+    return [replace(p, choices=variant.choices) for p in predictions]
+
+
+def _better(predictions: Sequence[Prediction], tried: Sequence[Prediction], limit: int) -> bool:
+    """Whether one of them is clearly faster, faster within the limit, or smaller than all that was tried."""
+
+    def answers(some: Sequence[Prediction]) -> tuple[float, float, float]:
+        within = min((p.latency_s for p in some if p.peak_bytes <= limit), default=math.inf)
+        return within, min(p.latency_s for p in some), min(p.peak_bytes for p in some)
+
+    if not predictions:
+        return False
+    return any(new * FINER_BETTER < old for new, old in zip(answers(predictions), answers(tried), strict=True))
 
 
 def _decided(

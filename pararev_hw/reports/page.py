@@ -238,7 +238,7 @@ def _schedules(study: Study) -> Mapping[str, Any]:
         energy = p.energy_j.get("total")
         bound = f"{units.seconds(p.schedule.lower_bound_s)} ({p.schedule.bound_by})"
         cells: tuple[Cell, ...] = (
-            words_cell(p.scheduler + (", rewritten step" if p.choices else "")),
+            words_cell(p.scheduler + (f", {phrasing.step_words(study, p)}" if p.choices else "")),
             words_cell(phrasing.launch(p, study.device) or "-"),
             (str(phrasing.lanes_used(p)), phrasing.lanes_used(p)),
             (units.seconds(p.latency_s), p.latency_s),

@@ -112,8 +112,7 @@ def _parallel(study: Study) -> str:
     if study.device.kind == "cpu" and all(p.schedule.lanes == 1 for p in study.predictions):
         most = "" if limit is None else f"; parallel lanes can give at most {units.times(limit)} ({tasks})"
         return f"One lane was used, one thread of this CPU: --lanes 2 schedules on two{most}."
-    fastest = study.recommended("fastest")
-    traced = " as traced" if fastest is not None and fastest.choices and not study.chosen.choices else ""
+    traced = " as traced" if _rewritten_only_when_fastest(study) else ""
     most = "" if limit is None else units.times(limit)
     bound = "" if limit is None else f"the limit of parallel {noun}s is {most} for the network{traced} ({tasks}{finer})"
     here = device_limit(study)
@@ -124,6 +123,11 @@ def _parallel(study: Study) -> str:
     if lanes_used(study.chosen) < 2 or gain < 1 + SAME:
         return _no_gain(study) + (f"; {bound}." if bound else ".")
     return _share_of_lanes(study, gain) + (f"; {bound}." if bound else ".")
+
+
+def _rewritten_only_when_fastest(study: Study) -> bool:
+    fastest = study.recommended("fastest")
+    return fastest is not None and study.is_rewritten(fastest) and not study.is_rewritten(study.chosen)
 
 
 def _lanes_gain(study: Study) -> float:
@@ -148,7 +152,7 @@ def _no_gain(study: Study) -> str:
     noun, fastest, gain = lane_noun(study.device), study.recommended("fastest"), _lanes_gain(study)
     if fastest is None or gain < 1 + SAME or study.memory_limit_bytes is None:
         return f"Parallel {noun}s gain nothing in the recommended schedule"
-    rewritten = " once the step is rewritten" if fastest.choices else ""
+    rewritten = " once the step is rewritten" if study.is_rewritten(fastest) else ""
     return (
         f"Within {units.size(study.memory_limit_bytes)} parallel {noun}s gain nothing; in the fastest way, with "
         f"{units.size(fastest.peak_bytes)}, they give {units.times(gain)}{rewritten}"
@@ -159,19 +163,21 @@ def _share_of_lanes(study: Study, gain: float) -> str:
     """The recommended gain as a product: parallel lanes, and what else was changed."""
     noun, total = lane_noun(study.device), ratio(study.sequential.latency_s, study.chosen.latency_s) or 1.0
     rest = total / gain
+    finer = study.chosen_graph.granularity != study.graph.granularity
     changes = [
         *(["the CUDA graph"] if study.chosen.launch == "graph" != study.sequential.launch else []),
-        *(["the rewrites"] if study.chosen.choices else []),
+        *(["the finer tasks"] if finer else []),
+        *(["the rewrites"] if study.is_rewritten(study.chosen) else []),
     ]
     if abs(rest - 1) < SAME:
         return f"The recommended {units.times(total)} comes from parallel {noun}s"
     if not changes:
         return f"Parallel {noun}s give {units.times(gain)} in the recommended schedule, {units.times(total)} in all"
-    others = " and ".join(changes)
+    others = ", ".join(changes[:-1]) + " and " * (len(changes) > 1) + changes[-1]
     if rest > 1:
         given = f"parallel {noun}s give {units.times(gain)} and {others} {units.times(rest)}"
         return f"Of the recommended {units.times(total)}, {given}"
-    purpose = ", which save memory," if study.chosen.choices else ""
+    purpose = ", which save memory," if study.is_rewritten(study.chosen) or finer else ""
     verb = "costs" if others == "the CUDA graph" else "cost"
     return (
         f"Parallel {noun}s make the recommended step {units.times(gain)} faster; {others}{purpose} {verb} "
@@ -273,6 +279,13 @@ def _recommendation_lines(study: Study) -> list[str]:
         costs += [units.joules(energy)] if energy else []
         lines.append(f"{heading}: {', '.join(costs)}: {recommended_how(study, p)}.")
     return lines
+
+
+def step_words(study: Study, p: Prediction) -> str:
+    """Which step it was made for: "traced", "rewritten by module"."""
+    level = study.graph_of(p).granularity
+    finer = [] if level == study.graph.granularity else [f"by {level}"]
+    return " ".join([*(["rewritten"] if study.is_rewritten(p) else []), *finer]) or "traced"
 
 
 def answer_lines(study: Study) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ def study_table(study: Study) -> Table:
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         cells = (
             p.scheduler,
-            *(("rewritten" if p.choices else "traced",) if rewritten else ()),
+            *((phrasing.step_words(study, p),) if rewritten else ()),
             p.launch or "-",
             str(phrasing.lanes_used(p)),
             units.seconds(p.latency_s),
@@ -58,7 +58,13 @@ def comparison_table(comparison: Comparison) -> Table:
             gain = phrasing.ratio(s.sequential.latency_s, p.latency_s)
             cells = (
                 named if p is s.sequential else "",
-                f"{p.scheduler}, {phrasing.lanes(p, comparison.device)}{', rewritten' if p.choices else ''}",
+                ", ".join(
+                    (
+                        p.scheduler,
+                        phrasing.lanes(p, comparison.device),
+                        *([phrasing.step_words(s, p)] * bool(p.choices)),
+                    )
+                ),
                 units.seconds(p.latency_s),
                 "" if p is s.sequential else "-" if gain is None else units.times(gain),
                 units.size(p.peak_bytes),
@@ -77,4 +83,4 @@ def columns_of(table: Table, names: Sequence[str], numbers: Sequence[str]) -> No
     for name in names:
         table.add_column(name, overflow="fold", min_width=10 if name in ("schedule", "network") else None)
     for number in numbers:
-        table.add_column(number, justify="right")
+        table.add_column(number, justify="right", no_wrap=True)

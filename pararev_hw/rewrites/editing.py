@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pararev_hw.check.replay import filled
+from pararev_hw.rewrites.titles import place
 from pararev_hw.torch_private import FakeTensorMode, fake_mode
 from pararev_hw.tracing.recorder import Alias, Fresh, Info, Recorder
 from pararev_hw.tracing.tape import Scope, Tape, TapeOp
@@ -91,7 +92,7 @@ class Edit:
     def rehome_new(self, homes: Sequence[Scope], to: Scope) -> None:
         """Let the lines put in at one of these places belong elsewhere."""
         for n, (at, line) in enumerate(self._new):
-            if replace(line.home, module=None, glue=False) in homes:
+            if place(line.home) in homes:
                 moved = replace(line.home, block=to.block, branch=to.branch, call=to.call)
                 self._new[n] = (at, replace(line, home=moved))
 

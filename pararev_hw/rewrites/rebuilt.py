@@ -15,6 +15,7 @@ def rebuilt(traced: Traced, tape: Tape, followed: Followed) -> Traced:
     built = build(tape, followed)
     graph = replace(
         traced.graph,
+        granularity=tape.granularity,
         op_types=built.op_types,
         ops=built.ops,
         storages=built.storages,

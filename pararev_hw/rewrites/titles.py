@@ -12,7 +12,7 @@ from pararev_hw.tracing.tape import Scope, Tape
 @lru_cache(maxsize=1 << 16)
 def place(home: Scope) -> Scope:
     """The home without the module path: ops of one place form a task, or a few."""
-    return replace(home, module=None, glue=False)
+    return replace(home, module=None, glue=False, module_call=0)
 
 
 def titles(tape: Tape) -> Mapping[Scope, str]:

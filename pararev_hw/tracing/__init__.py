@@ -11,14 +11,14 @@ from torch import nn
 
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.tracing.blocks import BlockFinder
-from pararev_hw.tracing.build import GRANULARITIES, Built, build
+from pararev_hw.tracing.build import GRANULARITIES, Built, build, followed
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
 from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
-from pararev_hw.tracing.step import Recorded, no_gc, record
-from pararev_hw.tracing.tape import Tape, written_down
+from pararev_hw.tracing.step import no_gc, record
+from pararev_hw.tracing.tape import Tape, regrouped, written_down
 from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
@@ -35,11 +35,12 @@ FINER_PAYS = 1.1  # times the parallelism at least, or the tasks stay as large a
 @dataclass(frozen=True, slots=True)
 class Traced:
     """A traced step: the graph, the same ops as a program that runs, and the tape that both were built from. Op k is
-    instruction k and line k."""
+    instruction k and line k. `coarse` is the tape in blocks, where the size of the tasks was left open."""
 
     graph: BlockGraph
     program: Program
     tape: Tape
+    coarse: Tape | None = None
 
 
 def trace_step(
@@ -87,8 +88,9 @@ def trace_step(
     with no_gc():
         recorded = record(model, tensors, name=title, loop=loop if mode == "train" else None, dtype=dtype, rules=rules)
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
+        coarse = written_down(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
         levels = tuple(FINER) if granularity == "auto" else (granularity,)
-        tape, built = _grouped(recorded, finder, neurons, levels)
+        tape, built = _grouped(coarse, levels)
     if batch is None:
         batch, timesteps = leading_axes(tape, _shape(tensors), timesteps)
     graph = BlockGraph(
@@ -110,7 +112,7 @@ def trace_step(
         replayable=InMemory(built.program),
         modules=_modules(model),
     )
-    return Traced(graph, built.program, tape)
+    return Traced(graph, built.program, tape, coarse if granularity == "auto" else None)
 
 
 def _modules(model: nn.Module) -> tuple[ModuleInfo, ...]:
@@ -124,14 +126,13 @@ def _modules(model: nn.Module) -> tuple[ModuleInfo, ...]:
     return tuple(modules)
 
 
-def _grouped(
-    recorded: Recorded, finder: BlockFinder, neurons: frozenset[str], levels: Sequence[str]
-) -> tuple[Tape, Built]:
+def _grouped(coarse: Tape, levels: Sequence[str]) -> tuple[Tape, Built]:
     """The step in tasks of the first of `levels`; a later one where tasks are few and it allows more in parallel."""
+    order = followed(coarse)  # what must follow what is the same whatever the tasks
 
     def at(level: str) -> tuple[Tape, Built]:
-        tape = written_down(recorded.recorder, recorded.results, recorded.gradients, finder, level, neurons)
-        return tape, build(tape)
+        tape = regrouped(coarse, level)
+        return tape, build(tape, order)
 
     tape, built = at(levels[0])
     for level in levels[1:]:

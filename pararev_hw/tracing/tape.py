@@ -7,7 +7,7 @@ in which the step can run. `pararev_hw.tracing.build` makes the graph and the pr
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pararev_hw.tracing.blocks import BlockFinder
@@ -19,7 +19,8 @@ from pararev_hw.types import Phase
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Where an op belongs. `module` is its path (None: code outside any), `block` and `branch` what its task is called
-    after, `call` which call of the block it ran in, `glue` whether it stands between branches."""
+    after, `call` which call of the block it ran in (`module_call`: of the module), `glue` whether it stands between
+    branches."""
 
     module: str | None
     phase: Phase
@@ -27,6 +28,14 @@ class Scope:
     branch: str
     call: int
     glue: bool
+    module_call: int = 0
+
+    @property
+    def by_module(self) -> Scope:
+        """Where it belongs if each module is a block."""
+        if self.module is None or self.phase == "update":
+            return self
+        return replace(self, block=self.module or self.block, branch="", call=self.module_call)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +76,31 @@ class Tape:
     python_calls: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
+def regrouped(tape: Tape, granularity: str) -> Tape:
+    """A tape in blocks, with tasks of another size."""
+    if granularity != "module":
+        return replace(tape, granularity=granularity)
+    homes: dict[Scope, Scope] = {}
+    lines = [replace(line, home=homes.setdefault(line.home, line.home.by_module)) for line in tape.lines]
+    return replace(tape, granularity=granularity, lines=tuple(lines))
+
+
 def written_down(
     recorder: Recorder,
     results: Mapping[str, int],
     gradients: frozenset[int],
     finder: BlockFinder,
-    granularity: str,
     neurons: frozenset[str],
 ) -> Tape:
-    """What the recorder saw. `gradients` are the storages of parameter gradients, `neurons` the paths of spiking
-    neurons, whose elementwise ops are of kind "neuron"."""
+    """What the recorder saw, in blocks. `gradients` are the storages of parameter gradients, `neurons` the paths of
+    spiking neurons, whose elementwise ops are of kind "neuron"."""
     records, entries = recorder.records, recorder.entries
     externals = {slot: recorder.storage_of_slot[slot] for slot in recorder.externals}
     names = {storage: recorder.externals[slot] for slot, storage in externals.items()}
     named = names | {recorder.storage_of_slot[s]: n for n, s in results.items() if ":" in n}
     persistent = {s for s, name in names.items() if name.partition(":")[0] in ("parameter", "optimizer")}
     phase_of = phases(records, entries, frozenset(persistent | gradients))
-    homes = _Scopes(recorder.frames, entries, finder, granularity, named)
+    homes = _Scopes(recorder.frames, entries, finder, named)
     n = len(records)
     freed = recorder.freed
     return Tape(
@@ -103,7 +120,7 @@ def written_down(
         storage_of_external=externals,
         gradients=gradients,
         neurons=neurons,
-        granularity=granularity,
+        granularity="block",
         slots=len(recorder.storage_of_slot),
         python_calls=dict(recorder.python_calls),
     )
@@ -117,11 +134,9 @@ class _Scopes:
         frames: Sequence[Frame],
         entries: Sequence[OpSignature],
         finder: BlockFinder,
-        granularity: str,
         names: Mapping[int, str],
     ) -> None:
-        self.frames, self.entries, self.finder = frames, entries, finder
-        self.granularity, self.names = granularity, names
+        self.frames, self.entries, self.finder, self.names = frames, entries, finder, names
         self._scope_of: dict[tuple[int, Phase, bool, bool], Scope] = {}
 
     def of(self, record: Record, phase: Phase) -> Scope:
@@ -140,9 +155,9 @@ class _Scopes:
             return Scope(None, phase, "loss", "", 0, phase != "forward" and not heavy)
         path = self.frames[frame].path
         block, branch, between = self.finder.locate(path)
-        if self.granularity == "module":
-            block, branch = path or block, ""
-        return Scope(path, phase, block or "net", branch, self._call(frame, block), (between or sums) and not heavy)
+        glue = (between or sums) and not heavy
+        calls = self._call(frame, block), self._call(frame, path or block)
+        return Scope(path, phase, block or "net", branch, calls[0], glue, calls[1])
 
     def _of_update(self, record: Record, frame: int) -> Scope:
         path = self.frames[frame].path if frame >= 0 else None

@@ -150,8 +150,8 @@ class Study:
 
     `front` holds, least memory first, the predictions of which none is both faster and smaller than another.
     `memory_limit_bytes` is what the recommendation "within_memory" keeps to: the user's limit (`limit_given`), or the
-    memory of the sequential step. `variants` are rewritten steps, by the `choices` of the predictions made for them,
-    and `rewrites` the names of what was rewritten there.
+    memory of the sequential step. `variants` are steps that were rewritten or taken in finer tasks, by the `choices` of
+    the predictions made for them, and `rewrites` the names of what was rewritten there.
     `not_searched` says in words which possibilities were left out.
     """
 
@@ -181,6 +181,13 @@ class Study:
     def graph_of(self, prediction: Prediction) -> BlockGraph:
         """The step that a prediction was made for: as traced, or rewritten."""
         return self.variants.get(prediction.choices, self.graph)
+
+    @exact
+    def is_rewritten(self, prediction: Prediction) -> bool:
+        """Whether it was made for a step that does other work than the traced one; tasks of another size are the same
+        work."""
+        same_tasks = self.graph_of(prediction).granularity == self.graph.granularity
+        return bool(self.rewrites.get(prediction.choices)) or (bool(prediction.choices) and same_tasks)
 
     @exact
     def recommended(self, name: str) -> Prediction | None:

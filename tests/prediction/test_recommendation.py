@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from pararev_hw import pipeline, recommendation
 from pararev_hw.check import check_schedule
@@ -16,7 +18,7 @@ from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.recommendation import Search
 from pararev_hw.trace_options import TraceOptions
-from pararev_hw.tracing import Traced
+from pararev_hw.tracing import Traced, trace_step
 from pararev_hw.types import Device, Study
 
 OPTIONS: dict[str, Any] = {"width": 0.0625, "batch": 2, "timesteps": 1, "input_shape": (3, 16, 16), "spikes": "0.2"}
@@ -64,12 +66,14 @@ def test_a_search_ends_with_its_budget_and_says_what_it_left_out(step: Traced, d
     assert [line.split(":")[0] for line in study.not_searched] == [
         "further schedules between the fastest and the smallest",
         "rewrites",
+        "tasks by module",
     ]
     assert not any(p.choices for p in study.predictions)
     over = recommendation.study(step, device, Search(budget=recommendation.Budget(1.0, lambda: 1.0)))
     assert [line.split(":")[0] for line in over.not_searched] == [
         "schedules between the fastest and the smallest",
         "rewrites",
+        "tasks by module",
     ]
     assert over.chosen.latency_s <= over.sequential.latency_s
 
@@ -111,3 +115,47 @@ def test_a_limit_is_kept_or_refused_with_both_numbers(step: Traced, study: Study
 def test_a_named_scheduler_is_what_is_shown(step: Traced, device: Device) -> None:
     asap = recommendation.study(step, device, Search(scheduler="asap", choices="none"))
     assert {p.scheduler for p in asap.predictions} == {"sequential", "asap"}
+
+
+class _TwoInOne(nn.Module):
+    """A block whose two halves could run side by side, between two others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(2, 8, 3), nn.Conv2d(16, 2, 3)
+        self.halves = nn.ModuleList([nn.Conv2d(8, 8, k, padding=k // 2) for k in (3, 3)])
+        self.block = nn.ModuleList([self.halves])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        return self.last(torch.cat([torch.relu(half(x)) for half in self.halves], 1))
+
+
+def _two_in_one(granularity: str) -> Traced:
+    torch.manual_seed(0)
+    return trace_step(
+        _TwoInOne(),
+        torch.zeros(2, 2, 24, 24),
+        mode="infer",
+        granularity=granularity,
+        blocks=["first", "halves", "last"],
+    )
+
+
+def test_finer_tasks_are_taken_where_blocks_hide_what_runs_in_parallel(device: Device) -> None:
+    step = _two_in_one("auto")
+    study = recommendation.study(replace(step, graph=_two_in_one("block").graph, tape=step.coarse), device)
+    coarse = recommendation.study(_two_in_one("block"), device)
+    assert coarse.chosen.latency_s == coarse.sequential.latency_s  # blocks follow each other
+    chosen, graph = study.chosen, study.chosen_graph
+    assert chosen.choices[0] == "tasks by module" and graph.granularity == "module"
+    assert bool(study.rewrites[chosen.choices]) is study.is_rewritten(chosen)
+    assert chosen.latency_s < coarse.chosen.latency_s and chosen.peak_bytes <= coarse.sequential.peak_bytes
+    assert sum(t.flops for t in graph.tasks) == sum(t.flops for t in study.graph.tasks)
+    assert [t.id for t in graph.tasks] == [t.id for t in _two_in_one("module").graph.tasks]
+    check_schedule(without_limit(cost(graph, device, "eager").problem(None)), chosen.schedule)
+
+
+def test_a_granularity_that_the_user_gave_stays(device: Device) -> None:
+    study = recommendation.study(_two_in_one("block"), device)
+    assert {study.graph_of(p).granularity for p in study.predictions} == {"block"} and not study.not_searched
