@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.text import Text
 from pararev_hw.atomic import write_files
 from pararev_hw.reports import svg, units
 from pararev_hw.reports.document import dump
-from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
+from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
 from pararev_hw.reports.text import columns_of, plain_table
 from pararev_hw.types import PaperCheck, PaperRow
 
@@ -87,34 +87,47 @@ def _row_name(row: PaperRow) -> str:
     return f"{row.quantity}, {row.ratio}" + (f", {row.form}" if row.form else "")
 
 
-def paper_svg(check: PaperCheck) -> str:
-    """A line per ratio, from 0: a bar at the published value, a point for each predicted one."""
+def paper_svg(check: PaperCheck, width: float = svg.WIDTH) -> str:
+    """A line per ratio, from 0: a bar at the published value, a point for each predicted one; the ratio's name beside
+    it, or above where that is too narrow."""
     values = [v for r in check.rows for v in (r.published, *r.predicted.values())]
     most = max(values, default=1.0) * 1.05
-    right = svg.WIDTH - 24.0
+    narrow = width < svg.WIDTH
+    left, right, row_px = (12.0, width - 12.0, 2 * ROW) if narrow else (NAME_PX, width - 24.0, ROW)
 
     def px(value: float) -> float:
-        return NAME_PX + (right - NAME_PX) * value / most
+        return left + (right - left) * value / most
 
-    bottom = TOP + ROW * len(check.rows)
-    marks = units.ticks(most, 8)
-    grid = "".join(f"M{svg.number(px(v))} {svg.number(TOP)}V{svg.number(bottom)}" for v in marks)
-    parts = [_legend(launches(check)), svg.element("path", d=grid, class_="grid")]
-    parts += [
-        svg.text(px(v), bottom + 18, label, "mid quiet") for v, label in zip(marks, units.labels(marks), strict=True)
-    ]
+    legend, y = _legend(launches(check), width - 12.0)
+    top = y + TOP - 26
+    bottom = top + row_px * len(check.rows)
+    marks = units.ticks(most, 4 if narrow else 8)
+    grid = "".join(f"M{svg.number(px(v))} {svg.number(top)}V{svg.number(bottom)}" for v in marks)
+    parts = [legend, svg.element("path", d=grid, class_="grid")]
+    labels = zip(marks, units.labels(marks), strict=True)
+    parts += [svg.text(max(left + 8, px(v)), bottom + 18, label, "mid quiet") for v, label in labels]
     for k, row in enumerate(check.rows):
-        y = TOP + ROW * (k + 0.5)
-        name = svg.shorten(_row_name(row), NAME_PX - 24)
-        parts.append(f"<g>{svg.title(_row_name(row))}{svg.text(NAME_PX - 12, y + 4, name, 'end')}</g>")
-        published = svg.title(f"{_row_name(row)}: {row.published:.3f} in the paper")
-        bar = {"x": px(row.published) - 2, "y": y - 9, "width": 4, "height": 18}
-        parts.append(svg.element("rect", published, style="fill:var(--ink)", **bar))
-        for way, value in row.predicted.items():
-            tooltip = svg.title(f"{_row_name(row)}: {value:.3f} predicted, {way or 'peak'}")
-            parts.append(_point(px(value), y, _colour(launches(check), way), tooltip))
+        y = top + row_px * k + (1.5 if narrow else 0.5) * ROW
+        parts += [_row_label(row, left, y, narrow, right), *_marks(row, check, px, y)]
     label = f"Published and predicted ratios of {check.paper}"
-    return svg.figure(bottom + 32, label, parts, "paper")
+    return svg.figure(bottom + 32, label, parts, "paper", width)
+
+
+def _row_label(row: PaperRow, left: float, y: float, above: bool, right: float) -> str:
+    name = svg.shorten(_row_name(row), right - left if above else left - 24)
+    words = svg.text(left, y - ROW + 8, name, "halo") if above else svg.text(left - 12, y + 4, name, "end")
+    return f"<g>{svg.title(_row_name(row))}{words}</g>"
+
+
+def _marks(row: PaperRow, check: PaperCheck, px: Callable[[float], float], y: float) -> list[str]:
+    """The published value as a bar, each predicted one as a point."""
+    published = svg.title(f"{_row_name(row)}: {row.published:.3f} in the paper")
+    bar = {"x": px(row.published) - 2, "y": y - 9, "width": 4, "height": 18}
+    parts = [svg.element("rect", published, style="fill:var(--ink)", **bar)]
+    for way, value in row.predicted.items():
+        tooltip = svg.title(f"{_row_name(row)}: {value:.3f} predicted, {way or 'peak'}")
+        parts.append(_point(px(value), y, _colour(launches(check), way), tooltip))
+    return parts
 
 
 def _colour(names: Sequence[str], way: str) -> str:
@@ -125,13 +138,19 @@ def _point(x: float, y: float, colour: str, inner: str = "") -> str:
     return svg.element("circle", inner, class_=f"p-{colour}", style="stroke:var(--paper)", cx=x, cy=y, r=5)
 
 
-def _legend(names: Sequence[str]) -> str:
-    parts = [svg.element("rect", x=24, y=12, width=4, height=18, style="fill:var(--ink)"), svg.text(36, 26, "paper")]
-    x = 36 + svg.text_width("paper") + 18
+def _legend(names: Sequence[str], right: float) -> tuple[str, float]:
+    """What a bar and the points mean; gives the last baseline too."""
+    left = 12.0
+    parts = [svg.element("rect", x=left, y=12, width=4, height=18, style="fill:var(--ink)"), svg.text(24, 26, "paper")]
+    x, y = 24 + svg.text_width("paper") + 18, 26.0
     for way in names:
-        parts += [_point(x + 5, 21, _colour(names, way)), svg.text(x + 16, 26, way or "peak memory")]
-        x += 16 + svg.text_width(way or "peak memory") + 16
-    return "".join(parts)
+        words = way or "peak memory"
+        size = 16 + svg.text_width(words)
+        if x + size > right:
+            x, y = left, y + 20
+        parts += [_point(x + 5, y - 5, _colour(names, way)), svg.text(x + 16, y, words)]
+        x += size + 16
+    return "".join(parts), y
 
 
 def paper_html(check: PaperCheck) -> str:
@@ -149,7 +168,7 @@ def paper_html(check: PaperCheck) -> str:
             ("where", False),
         ],
         rows=[_row(row, launches(check)) for row in check.rows],
-        picture_svg=markup(paper_svg(check)),
+        picture_svg=both_widths(paper_svg, check),
         assumptions=list(check.assumptions),
         untraced=list(check.untraced),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pararev_hw.reports import svg, units
@@ -19,10 +19,24 @@ QUANTITIES: Mapping[Quantity, tuple[str, str, Callable[[float | None], str]]] = 
     "energy_j": ("energy of a step", "J", units.joules),
 }
 
-TOP, SIDE, LEFT, GAP = 62.0, 372.0, 78.0, 102.0  # a panel is a square
-HEIGHT = TOP + SIDE + 54.0
+SIDE, LEFT, GAP = 372.0, 78.0, 102.0  # a panel is a square
+LEFT_NARROW, RIGHT_NARROW = 72.0, 18.0
+BENEATH = 54.0  # a panel's ticks and the name of its axis
 RADIUS = 5.0
 _COLOURS = ("forward", "recompute", "backward", "update", "other")  # of families, in the order of their names
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a panel is."""
+
+    left: float
+    top: float
+    side: float
+
+    @property
+    def bottom(self) -> float:
+        return self.top + self.side
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +51,26 @@ class _Mark:
     tooltip: str
 
 
-def scatter_svg(validation: Validation, quantity: Quantity) -> str:
-    """Each case as a point; beside it the simpler predictions (of latency) or the error over size (of the others)."""
+def scatter_svg(validation: Validation, quantity: Quantity, width: float = svg.WIDTH) -> str:
+    """Each case as a point; beside it, or beneath where that is too narrow, the simpler predictions (of latency) or
+    the error over size (of the others)."""
     name, kind, show = QUANTITIES[quantity]
     colours = _colours(validation.cases)
     marks = [m for c in validation.cases if (m := _mark(c, quantity, colours[_family(c)], show)) is not None]
     simpler = _simpler(validation) if quantity == "latency_s" else []
     values = [v for m in (*marks, *simpler) for v in (m.predicted, m.measured)]
-    left = _panel(marks, values, kind, LEFT, "predicted by the profile")
+    narrow = width < svg.WIDTH
+    left = LEFT_NARROW if narrow else LEFT
+    legend, y = _legend(colours, validation.cases, left if not narrow else 12.0, width - 12.0)
+    first = _Place(left, y + 38, width - left - RIGHT_NARROW if narrow else SIDE)
+    second = replace(first, top=first.bottom + BENEATH + 44) if narrow else replace(first, left=left + SIDE + GAP)
+    panels = [_panel(marks, values, kind, first, "predicted by the profile")]
     if quantity == "latency_s" and simpler:
-        right = _panel(simpler, values, kind, LEFT + SIDE + GAP, "predicted more simply")
-        legend = _legend(colours, validation.cases) + _simple_legend(validation)
+        panels += [_panel(simpler, values, kind, second, "predicted more simply"), _simple_legend(validation, second)]
     else:
-        right = _errors(marks, kind, LEFT + SIDE + GAP)
-        legend = _legend(colours, validation.cases)
+        panels.append(_errors(marks, kind, second))
     label = f"Predicted against measured {name} of {len(marks)} cases on {validation.title}"
-    return svg.figure(HEIGHT, label, [legend, left, right], f"scatter-{quantity.replace('_', '-')}")
+    return svg.figure(second.bottom + BENEATH, label, [legend, *panels], f"scatter-{quantity.replace('_', '-')}", width)
 
 
 def _family(c: ValidationCase) -> str:
@@ -95,11 +113,11 @@ def _simple_colour(k: int) -> str:
     return ("other", "update")[min(k, 1)]
 
 
-def _panel(marks: Sequence[_Mark], values: Sequence[float], kind: str, left: float, title: str) -> str:
-    x = LogAxis.around(values, left, left + SIDE, kind)
-    y = LogAxis(x.low, x.high, TOP + SIDE, TOP, kind)
-    parts = [svg.text(left, TOP - 10, title, "strong"), _band(x, y), _grid(x, y, left)]
-    parts.append(svg.text(left + SIDE / 2, TOP + SIDE + 40, "measured", "mid quiet"))
+def _panel(marks: Sequence[_Mark], values: Sequence[float], kind: str, at: _Place, title: str) -> str:
+    x = LogAxis.around(values, at.left, at.left + at.side, kind)
+    y = LogAxis(x.low, x.high, at.bottom, at.top, kind)
+    parts = [svg.text(at.left, at.top - 10, title, "strong"), _band(x, y), _grid(x, y, at)]
+    parts.append(svg.text(at.left + at.side / 2, at.bottom + 40, "measured", "mid quiet"))
     diagonal = (
         f"M{svg.number(x.px(x.low))} {svg.number(y.px(x.low))}L{svg.number(x.px(x.high))} {svg.number(y.px(x.high))}"
     )
@@ -116,16 +134,16 @@ def _band(x: LogAxis, y: LogAxis) -> str:
     return svg.element("polygon", svg.title("within 10 %"), points=points, class_="band")
 
 
-def _grid(x: LogAxis, y: LogAxis, left: float) -> str:
+def _grid(x: LogAxis, y: LogAxis, at: _Place) -> str:
     marks = x.ticks()
     lines = "".join(
-        f"M{svg.number(x.px(v))} {svg.number(TOP)}V{svg.number(TOP + SIDE)}"
-        f"M{svg.number(left)} {svg.number(y.px(v))}H{svg.number(left + SIDE)}"
+        f"M{svg.number(x.px(v))} {svg.number(at.top)}V{svg.number(at.bottom)}"
+        f"M{svg.number(at.left)} {svg.number(y.px(v))}H{svg.number(at.left + at.side)}"
         for v, _ in marks
     )
-    parts = [svg.element("path", d=lines, class_="grid"), _frame(left)]
-    parts += [svg.text(x.px(v), TOP + SIDE + 18, words, "mid quiet") for v, words in _apart(x)]
-    parts += [svg.text(left - 8, y.px(v) + 4, words, "end quiet") for v, words in marks]
+    parts = [svg.element("path", d=lines, class_="grid"), _frame(at)]
+    parts += [svg.text(x.px(v), at.bottom + 18, words, "mid quiet") for v, words in _apart(x)]
+    parts += [svg.text(at.left - 8, y.px(v) + 4, words, "end quiet") for v, words in marks]
     return "".join(parts)
 
 
@@ -141,28 +159,30 @@ def _apart(x: LogAxis) -> list[tuple[float, str]]:
     return readable
 
 
-def _frame(left: float) -> str:
-    return svg.element("rect", x=left, y=TOP, width=SIDE, height=SIDE, class_="rule")
+def _frame(at: _Place) -> str:
+    return svg.element("rect", x=at.left, y=at.top, width=at.side, height=at.side, class_="rule")
 
 
-def _errors(marks: Sequence[_Mark], kind: str, left: float) -> str:
+def _errors(marks: Sequence[_Mark], kind: str, at: _Place) -> str:
     """The signed error of each case over what was measured."""
-    x = LogAxis.around([m.measured for m in marks], left, left + SIDE, kind)
+    left, right = at.left, at.left + at.side
+    x = LogAxis.around([m.measured for m in marks], left, right, kind)
     most = max([abs(m.predicted / m.measured - 1) for m in marks] or [0.0]) * 1.15
     most = max(most, 0.005)
     step = units.ticks(2 * most, 6)[1]
 
     def px(error: float) -> float:
-        return TOP + SIDE / 2 * (1 - error / most)
+        return at.top + at.side / 2 * (1 - error / most)
 
     marked = [k * step for k in range(-int(most / step), int(most / step) + 1)]
-    lines = "".join(f"M{svg.number(left)} {svg.number(px(e))}H{svg.number(left + SIDE)}" for e in marked)
-    parts = [svg.text(left, TOP - 10, "error of the prediction", "strong"), svg.element("path", d=lines, class_="grid")]
-    zero = f"M{svg.number(left)} {svg.number(px(0))}H{svg.number(left + SIDE)}"
-    parts += [_frame(left), svg.element("path", d=zero, class_="rule")]
+    lines = "".join(f"M{svg.number(left)} {svg.number(px(e))}H{svg.number(right)}" for e in marked)
+    title = svg.text(left, at.top - 10, "error of the prediction", "strong")
+    zero = f"M{svg.number(left)} {svg.number(px(0))}H{svg.number(right)}"
+    parts = [title, svg.element("path", d=lines, class_="grid"), _frame(at)]
+    parts.append(svg.element("path", d=zero, class_="rule"))
     parts += [svg.text(left - 8, px(e) + 4, f"{100 * e:+.3g} %" if e else "0 %", "end quiet") for e in marked]
-    parts += [svg.text(x.px(v), TOP + SIDE + 18, words, "mid quiet") for v, words in _apart(x)]
-    parts.append(svg.text(left + SIDE / 2, TOP + SIDE + 40, "measured", "mid quiet"))
+    parts += [svg.text(x.px(v), at.bottom + 18, words, "mid quiet") for v, words in _apart(x)]
+    parts.append(svg.text(left + at.side / 2, at.bottom + 40, "measured", "mid quiet"))
     parts += [_drawn(m, x.px(m.measured), px(m.predicted / m.measured - 1)) for m in marks]
     return "".join(parts)
 
@@ -179,25 +199,30 @@ def _symbol(x: float, y: float, colour: str, square: bool, hollow: bool, inner: 
     return svg.element("circle", inner, class_=f"p-{colour}", style=paint, cx=x, cy=y, r=RADIUS)
 
 
-def _legend(colours: Mapping[str, str], cases: Sequence[ValidationCase]) -> str:
-    """Families by colour; what a square and a hollow mark mean, where there are any."""
+def _legend(
+    colours: Mapping[str, str], cases: Sequence[ValidationCase], left: float, right: float
+) -> tuple[str, float]:
+    """Families by colour; what a square and a hollow mark mean, where there are any. Gives the last baseline too."""
     rows = [(colour, False, False, family) for family, colour in colours.items()]
     if any(c.mode == "infer" for c in cases):
         rows.append(("other", True, False, "inference"))
     if any(c.dtype != "float32" for c in cases):
         rows.append(("other", False, True, "half precision"))
-    parts, x = [], LEFT
+    parts, x, y = [], left, 24.0
     for colour, square, hollow, label in rows:
-        parts.append(_symbol(x + RADIUS, 20, colour, square, hollow))
-        parts.append(svg.text(x + 2 * RADIUS + 6, 24, label))
-        x += 2 * RADIUS + 6 + svg.text_width(label) + 16
-    return "".join(parts)
+        size = 2 * RADIUS + 6 + svg.text_width(label)
+        if x + size > right and x > left:
+            x, y = left, y + 20
+        parts.append(_symbol(x + RADIUS, y - 4, colour, square, hollow))
+        parts.append(svg.text(x + 2 * RADIUS + 6, y, label))
+        x += size + 16
+    return "".join(parts), y
 
 
-def _simple_legend(validation: Validation) -> str:
-    parts, x = [], LEFT + SIDE + GAP + 170
+def _simple_legend(validation: Validation, at: _Place) -> str:
+    parts, x = [], at.left + 170
     for k, name in enumerate(validation.baselines):
-        parts.append(_symbol(x + RADIUS, TOP - 14, _simple_colour(k), k % 2 == 1, False))
-        parts.append(svg.text(x + 2 * RADIUS + 6, TOP - 10, name))
+        parts.append(_symbol(x + RADIUS, at.top - 14, _simple_colour(k), k % 2 == 1, False))
+        parts.append(svg.text(x + 2 * RADIUS + 6, at.top - 10, name))
         x += 2 * RADIUS + 6 + svg.text_width(name) + 14
     return "".join(parts)

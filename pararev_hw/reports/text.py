@@ -23,6 +23,8 @@ def study_table(study: Study) -> Table:
         ("schedule", *(("step",) if rewritten else ()), "launch", phrasing.lane_noun(study.device) + "s"),
         ("latency", "gain", "memory", "energy", *(() if rewritten else ("gap",))),
     )
+    for column in table.columns[-4:]:
+        column.no_wrap = True  # a schedule's names give way, not its figures
     for k, p in enumerate(study.predictions):
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         cells = (
@@ -83,4 +85,4 @@ def columns_of(table: Table, names: Sequence[str], numbers: Sequence[str]) -> No
     for name in names:
         table.add_column(name, overflow="fold", min_width=10 if name in ("schedule", "network") else None)
     for number in numbers:
-        table.add_column(number, justify="right", no_wrap=True)
+        table.add_column(number, justify="right")

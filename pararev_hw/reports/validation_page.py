@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from pararev_hw.atomic import write_files
 from pararev_hw.reports import units
 from pararev_hw.reports.document import dump
-from pararev_hw.reports.page import Cell, Row, markup, render, words_cell
+from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
 from pararev_hw.reports.scatter import Quantity, scatter_svg
 from pararev_hw.reports.validation import (
     HELD_OUT,
@@ -37,14 +38,18 @@ def write_validation(validation: Validation, folder: Path, tolerance: float | No
         "validation.html": validation_html(validation),
         "validation.json": dump(validation_document(validation, tolerance)),
     }
-    contents |= {file: drawn for file, drawn, _ in _pictures(validation)}
+    contents |= {file: scatter_svg(validation, quantity) for quantity, (file, _) in _pictures(validation).items()}
     return write_files(Path(folder), contents)
 
 
-def _pictures(validation: Validation) -> list[tuple[str, str, str]]:
-    """File name, SVG and caption of each quantity that was measured."""
-    shown = [(q, v) for q, v in _FILES.items() if getattr(validation, v[1]) is not None]
-    return [(file, scatter_svg(validation, quantity), caption) for quantity, (file, _, caption) in shown]
+def _pictures(validation: Validation) -> Mapping[Quantity, tuple[str, str]]:
+    """File name and caption of the picture of each quantity that was measured."""
+    measured = {q: v for q, v in _FILES.items() if getattr(validation, v[1]) is not None}
+    return {quantity: (file, caption) for quantity, (file, _, caption) in measured.items()}
+
+
+def _scatter(quantity: Quantity, validation: Validation, width: float) -> str:
+    return scatter_svg(validation, quantity, width)
 
 
 def validation_html(validation: Validation) -> str:
@@ -71,7 +76,10 @@ def validation_html(validation: Validation) -> str:
         accuracy_rows=[
             _accuracy_row(n, a, k == 0) for k, (_, rows) in enumerate(accuracy_rows(validation)) for n, a in rows
         ],
-        pictures=[(file, markup(drawn), caption) for file, drawn, caption in _pictures(validation)],
+        pictures=[
+            (file, both_widths(partial(_scatter, quantity), validation), caption)
+            for quantity, (file, caption) in _pictures(validation).items()
+        ],
         heads=heads,
         rows=[_row(c, tuple(validation.baselines), energy) for c in validation.cases],
         origin=_origin(validation),

@@ -21,6 +21,8 @@ PROBE = """
   seen.requests = performance.getEntriesByType("resource").map((e) => e.name);
   seen.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
   seen.figures = figures.length;
+  const heights = [...document.querySelectorAll("svg text")].map((t) => t.getBoundingClientRect().height);
+  seen.small = heights.filter((h) => h > 0 && h < 10).length;
   seen.clipped = figures.flatMap((f) => {
     const all = f.getBoundingClientRect();
     return [...f.querySelectorAll("text, circle")].filter((t) => {
@@ -48,20 +50,34 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize("window", ["1280,900", "520,900"])
+@pytest.mark.parametrize("window", ["1280,900", "500,900"])
 @pytest.mark.parametrize(
     "cases", [CASES, WITH_ENERGY, MANY, CASES[:1], ()], ids=["some", "energy", "many", "one", "none"]
 )
 def test_a_validation_renders(cases: tuple, window: str, tmp_path: Path) -> None:
     page = write_validation(validation(cases), tmp_path / "out")[0]
     seen = probed(page, window)
-    assert seen == {"requests": [], "overflow": 0, "figures": len(seen_files(page)), "clipped": [], "overlaps": []}
+    assert seen == {
+        "requests": [],
+        "overflow": 0,
+        "figures": 2 * len(seen_files(page)),
+        "small": 0,
+        "clipped": [],
+        "overlaps": [],
+    }
 
 
-@pytest.mark.parametrize("window", ["1280,900", "520,900"])
+@pytest.mark.parametrize("window", ["1280,900", "500,900"])
 def test_the_paper_check_renders(window: str, tmp_path: Path) -> None:
     page = write_paper(check(ROWS * 8), tmp_path / "out")[0]
-    assert probed(page, window) == {"requests": [], "overflow": 0, "figures": 1, "clipped": [], "overlaps": []}
+    assert probed(page, window) == {
+        "requests": [],
+        "overflow": 0,
+        "figures": 2,
+        "small": 0,
+        "clipped": [],
+        "overlaps": [],
+    }
 
 
 def seen_files(page: Path) -> list[Path]:
