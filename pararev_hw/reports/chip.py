@@ -86,6 +86,14 @@ def summary_line(mapping: Mapping[str, Any]) -> str:
     )
 
 
+def _of_batch(chip: ChipRun, energy_j: float | None) -> str:
+    """What the tables show: all samples of the batch, one after another."""
+    if chip.batch < 2:
+        return ""
+    latency = units.seconds(chip.time_step_s * chip.timesteps * chip.batch)
+    return f" The batch of {chip.batch}, one sample after another, takes {latency} and {units.joules(energy_j)}."
+
+
 def chip_lines(chip: ChipRun, energy_j: float | None, model: str, title: str) -> tuple[str, ...]:
     """What a report says first of a network on a chip."""
     latency = chip.time_step_s * chip.timesteps
@@ -93,6 +101,7 @@ def chip_lines(chip: ChipRun, energy_j: float | None, model: str, title: str) ->
     return (
         f"On {title}, one sample of {model} takes {units.seconds(latency)} ({chip.timesteps} time steps) and "
         f"{units.joules(per_sample)}; a time step is set by {chip.bound_by}. A sample that comes alone waits "
-        f"{units.seconds(chip.fill_s)} longer, until the last layer has seen its first step.",
+        f"{units.seconds(chip.fill_s)} longer, until the last layer has seen its first step."
+        + _of_batch(chip, energy_j),
         f"Mapping: {summary_line(chip.document())}.",
     )

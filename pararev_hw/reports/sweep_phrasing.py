@@ -13,7 +13,7 @@ MOST_NAMED = 4  # parameters in a sentence
 
 _PHRASES: Mapping[str, tuple[str, str]] = {  # one, several
     "lanes": ("{} core", "{} cores"),
-    "sram_bytes_per_lane": ("{} of SRAM each", "{} of SRAM each"),
+    "sram_bytes_per_lane": ("{} of SRAM per core", "{} of SRAM per core"),
     "memory_bandwidth_bytes_per_s": ("a main memory of {}", "a main memory of {}"),
     "noc_bandwidth_bytes_per_s": ("a network on chip of {}", "a network on chip of {}"),
     "sram_bandwidth_bytes_per_s": ("an SRAM of {}", "an SRAM of {}"),
@@ -78,13 +78,19 @@ def configuration(result: SweepResult, point: SweepPoint, named: tuple[SweepAxis
     for axis in axes:
         shown = value(point.parameters[axis.name], axis.unit)
         one, several = _PHRASES.get(axis.name, (f"{short(axis)} {{}}", f"{short(axis)} {{}}"))
-        parts.append((one if shown == "1" else several).format(shown))
+        words = (one if shown == "1" else several).format(shown)
+        parts.append(words.replace(" per core", _of_each(point) if "lanes" in {a.name for a in axes} else " per core"))
     if not parts:
         return "the only configuration"
     if len(parts) == 1:
         return parts[0]
     first, rest = parts[0], parts[1:]
     return f"{first} with {rest[0]}" if len(rest) == 1 else f"{first} with {', '.join(rest[:-1])} and {rest[-1]}"
+
+
+def _of_each(point: SweepPoint) -> str:
+    """After cores that were named: what each of them has, or the only one."""
+    return "" if point.parameters["lanes"] == 1 else " each"
 
 
 def telling(result: SweepResult) -> tuple[SweepAxis, ...]:

@@ -62,7 +62,7 @@ def test_of_those_that_are_all_but_the_best_the_cheapest_is_named() -> None:
 
 def test_one_core_reaches_it_and_the_best_may_be_best_in_both() -> None:
     assert sweep_phrasing.answer(result((4.0, 1.0, 3.0), (1.0, 1.05, 1.0), chosen=1)).startswith(
-        "Recommended for latency and energy together: 1 core with 256 KiB of SRAM each: 1.05 s, 1.00 J. "
+        "Recommended for latency and energy together: 1 core with 256 KiB of SRAM: 1.05 s, 1.00 J. "
     )
     assert "also the best compromise with energy" in sweep_phrasing.answer(result((4.0, 1.0, 3.0), (1.0, 2.0, 1.0)))
 
