@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -73,6 +74,14 @@ def _trainable(value: object, depth: int) -> Iterator[torch.Tensor]:
             yield from _trainable(item, depth + 1)
 
 
+def _registered_beside(model: nn.Module) -> list[nn.Module]:
+    """Modules of other networks that a class of this one holds in a list: its library resets all of them at once."""
+    classes = {c: None for m in model.modules() for c in type(m).__mro__ if c.__module__.partition(".")[0] != "torch"}
+    lists = [v for c in classes for v in vars(c).values() if isinstance(v, list | tuple | set | WeakSet)]
+    inside = {id(m) for m in model.modules()}
+    return [m for items in lists for m in list(items) if isinstance(m, nn.Module) and id(m) not in inside]
+
+
 def random_states() -> tuple[object, ...]:
     """Where Python's and NumPy's random numbers stand."""
     of_numpy = np.random.get_state(legacy=False)["state"]
@@ -94,6 +103,8 @@ class _Snapshot:
         self.undo.append(functools.partial(random.setstate, random.getstate()))
         self.undo.append(functools.partial(np.random.set_state, np.random.get_state()))
         for module in model.modules():
+            self.attributes(module.__dict__, 0)
+        for module in _registered_beside(model):
             self.attributes(module.__dict__, 0)
         self.largest_bytes = _LARGEST_GLOBAL_BYTES
         classes = list({c: None for module in model.modules() for c in type(module).__mro__ if _is_users(c.__module__)})

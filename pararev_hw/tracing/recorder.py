@@ -654,7 +654,7 @@ class Recorder(TorchDispatchMode):
         # an op's node is made just before the op is dispatched, a custom function's before its forward runs
         self._frame_of_node.setdefault(next_sequence_nr() - 1, frame if frame >= 0 else node_frame)
         rng = self._rng_token() if random else -1
-        if self.values:
+        if self.values or not inputs:
             self._carry_values(entry, inputs, outputs, random)
         self.records.append(
             Record(entry, inputs, outputs, frame, node, node_frame, recalled, grad_enabled, self.in_optimizer, rng)
@@ -663,10 +663,12 @@ class Recorder(TorchDispatchMode):
     def _carry_values(
         self, entry: int, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...], random: bool
     ) -> None:
-        """A number computed from such numbers alone is one itself; one that is overwritten is none any more."""
+        """A number computed from such numbers alone, or from none, is one itself; one that is overwritten is none any
+        more."""
         signature = self.entries[entry]
         values = self.values
-        numbers = inputs and not random and not signature.writes and all(i.storage in values for i in inputs)
+        numbers = not random and not signature.writes and all(i.storage in values for i in inputs)
+        numbers &= bool(inputs) or base_name(signature.op_type.name) in _FACTORIES
         if numbers and not signature.view and len(outputs) == 1 and outputs[0] is not None:
             spec = signature.outputs[0]
             if isinstance(spec, Fresh) and math.prod(spec.shape) <= _FEW:
@@ -705,6 +707,7 @@ _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 _SET = torch.ops.aten.set_.source_Tensor
 _DETACH = torch.ops.aten.detach.default
 _ITEM = torch.ops.aten._local_scalar_dense.default
+_FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
 _OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 

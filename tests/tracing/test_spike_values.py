@@ -9,7 +9,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 import pytest
@@ -595,6 +595,31 @@ def test_the_whole_state_is_put_back_after_tracing_and_after_counting() -> None:
         assert "late" not in net._buffers
         assert torch.equal(net.norm.running_mean, mean)
         assert net.training and not net.norm.training
+
+
+def test_other_networks_whose_state_a_class_resets_keep_it() -> None:
+    """snnTorch holds all neurons ever made in a list of their class, and resets them together."""
+
+    class Listed(nn.Module):
+        every: ClassVar[list[nn.Module]] = []
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.v = nn.Linear(4, 4), torch.ones(2, 4)
+            self.every.append(self)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for neuron in self.every:
+                neuron.v = torch.zeros_like(neuron.v)
+            self.v = self.v + self.fc(x)
+            return (self.v > 0).float() + self.v
+
+    Listed.__module__ = "a_library"
+    other, net = Listed(), Listed()
+    before = other.v
+    trace_step(net, torch.empty(2, 4))
+    measure_spikes(net, torch.rand(2, 4), source="test")
+    assert other.v is before and bool((other.v == 1).all())
 
 
 def test_parts_that_a_factory_froze_stay_frozen() -> None:

@@ -127,7 +127,8 @@ class Constants(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         state = torch.full((x.shape[0], 3), self.leak.detach().item())
-        if (self.threshold[1] * 2 > 3).item():
+        x = x.repeat(torch.ones(x.dim(), dtype=torch.int64).tolist())
+        if (self.threshold[1] * 2 > 3).item() and torch.arange(3)[2] == 2:
             state = state + self.fc(x)
         return state
 
