@@ -16,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pararev_hw.api.files import load as load
+    from pararev_hw.api.files import save as save
     from pararev_hw.api.machines import calibrate as calibrate
     from pararev_hw.api.machines import load_device as load_device
     from pararev_hw.api.machines import measure as measure
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 _ROOMS = ("devices", "models", "schedulers")  # packages that can be called for a table of what is in them
 _PLACES = {
+    "pararev_hw.api.files": ("load", "save"),
     "pararev_hw.api.machines": ("calibrate", "load_device", "measure", "validate"),
     "pararev_hw.trace_options": ("TraceOptions",),
     "pararev_hw.api.plans": ("execute", "load_problem", "parallel", "predict", "schedule", "schedule_problem"),
@@ -65,6 +68,7 @@ __all__ = [
     "compare",
     "devices",
     "execute",
+    "load",
     "load_device",
     "load_graph",
     "load_problem",
@@ -73,6 +77,7 @@ __all__ = [
     "parallel",
     "predict",
     "report",
+    "save",
     "schedule",
     "schedule_problem",
     "schedulers",

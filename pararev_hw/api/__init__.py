@@ -2,5 +2,5 @@
 
 options   what a step is like            steps     a network's step as a graph
 plans     schedules, costs, real runs    studies   reports, comparisons, sweeps
-machines  devices, calibration, validation
+machines  devices, calibration, validation         files     every result written and read back
 """

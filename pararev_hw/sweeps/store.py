@@ -298,6 +298,8 @@ def _manifest(sweep: Sweep) -> dict[str, Any]:
 def _check(present: Mapping[str, Any], sweep: Sweep, folder: Path) -> None:
     """Refuse to go on with rows of another sweep, or of files or versions that have changed. Raises BadInput."""
     wanted = _manifest(sweep)
+    if present.get("format") != FORMAT:
+        raise BadInput(f"{folder}: holds rows of another release: name another folder, or give --fresh to begin again")
     if any(present.get(key) != value for key, value in wanted.items() if key != "versions"):
         raise BadInput(
             f"{folder}: holds the results of another sweep ({present.get('sweep', '?')!r}; the file or its device has "

@@ -9,46 +9,24 @@ from __future__ import annotations
 
 import json
 import math
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pararev_hw import limits
-from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_text, shown, unknown_key
+from pararev_hw.documents import fault_in_words, first_fault, parse_json, shown, unknown_key
 from pararev_hw.errors import BadFile
-from pararev_hw.types import device, graph, prediction, problem, profile, schedule, sweep, validation
 from pararev_hw.types.base import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-NOUNS: tuple[type[Any], ...] = (
-    graph.BlockGraph,
-    graph.CriticalPath,
-    device.Device,
-    profile.Profile,
-    problem.SchedulingProblem,
-    problem.Alternative,
-    schedule.Schedule,
-    prediction.Prediction,
-    prediction.Study,
-    prediction.Comparison,
-    validation.Validation,
-    validation.PaperCheck,
-    sweep.SweepResult,
-)
-_BY_NAME = {noun.__name__: noun for noun in NOUNS}
+Noun = TypeVar("Noun")
 
 _IN_MEMORY = ("replayable", "origin")  # fields of a graph that belong to the process that traced it
-
-Noun = TypeVar("Noun")
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}  # made once: each takes milliseconds
 
 
 def to_json(noun: Any) -> str:
-    """The noun as one line of JSON. Raises TypeError for what is no noun."""
-    if type(noun) not in NOUNS:
-        raise TypeError(f"{type(noun).__name__} is not a document of the toolkit: {', '.join(_BY_NAME)} are")
-    fields = _with_infinity_as_text(_adapter(type(noun).__name__).dump_python(noun))
+    """The noun, a dataclass, as one line of JSON."""
+    fields = _with_infinity_as_text(_adapter(type(noun)).dump_python(noun))
     document = {"noun": type(noun).__name__, "schema_version": SCHEMA_VERSION, "fields": fields}
     return json.dumps(document, separators=(",", ":"), allow_nan=False)
 
@@ -70,29 +48,18 @@ def from_json(text: str, noun: type[Noun], where: str = "the document") -> Noun:
     if unknown:
         raise BadFile(f"{where}: {unknown_key(unknown[0], names)}")
     try:
-        return cast(Noun, _adapter(noun.__name__).validate_python(document["fields"]))
+        return _adapter(noun).validate_python(document["fields"])
     except ValidationError as error:
         fault = first_fault(error)
         raise BadFile(f"{where}: {fault_in_words(fault, '.'.join(map(str, fault['loc'])) or noun.__name__)}") from None
 
 
-def save(noun: Any, path: Path) -> None:
-    """Write the noun into a file, whole or not at all. Raises BadFile where it cannot be written."""
-    from pararev_hw.atomic import write_file
-
-    write_file(path, to_json(noun) + "\n")
-
-
-def load(path: Path, noun: type[Noun]) -> Noun:
-    """The noun of that type in a file that `save` wrote. Raises BadFile in one line."""
-    return from_json(read_text(path, limits.GRAPH_FILE_BYTES, f"a {noun.__name__} is JSON"), noun, str(path))
-
-
-@cache
-def _adapter(name: str) -> TypeAdapter[Any]:
+def _adapter(noun: type[Noun]) -> TypeAdapter[Noun]:
     from pydantic import TypeAdapter  # heavy, and only files need it
 
-    return TypeAdapter(_BY_NAME[name])
+    if noun not in _ADAPTERS:
+        _ADAPTERS[noun] = TypeAdapter(noun)
+    return _ADAPTERS[noun]
 
 
 def _with_infinity_as_text(value: Any) -> Any:

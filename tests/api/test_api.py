@@ -489,6 +489,7 @@ def public_calls(graph: BlockGraph, folder: Path) -> Iterator[tuple[str, Any, tu
         "parallel": (nn.Linear(1, 1), plan),
         "predict": (plan,),
         "report": (graph, "edge8", folder),
+        "save": (graph, folder),
         "schedule": (graph, "edge8"),
         "schedule_problem": (problem,),
         "sweep": ({},),

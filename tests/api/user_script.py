@@ -16,6 +16,7 @@ macs: int = graph.totals.macs
 frame: pd.DataFrame = graph.layers().to_pandas()
 edges: int = graph.to_networkx().number_of_edges()
 graph.save(Path("graph.json"))
+ph.save(graph, "graph.json")
 plan = ph.schedule(ph.load_graph("graph.json"), "h200", scheduler="exact", seconds=1, workers=1)
 latency_s: float = plan.predict().latency_s
 plan.plot_timeline().set_title("mine")

@@ -2,15 +2,19 @@
 
 `tests/golden/version_0_1_0` holds what its command line wrote: `trace net.py:make -o graph.json` (the factory is
 `net.txt` there), `trace pararevsnn21 --width 0.0625 --batch 1 --timesteps 1 --spikes 0.2 --mode infer -o spiking.json`,
-`schedule graph.json --device edge8 --json`, two of its device files, and the profile that its tests wrote.
+`schedule graph.json --device edge8 --json`, `report net.py:make --device edge8 -o report`, the manifest of
+`sweep sweep.yaml -o sweep`, two of its device files, and the profile that its tests wrote.
 """
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import pararev_hw as ph
+from pararev_hw import reports
+from pararev_hw.errors import BadInput
 from pararev_hw.types import Device, Profile
 
 FILES = Path(__file__).parents[1] / "golden" / "version_0_1_0"
@@ -50,3 +54,20 @@ def test_a_profile_is_read_and_schedules() -> None:
     assert [fit.group for fit in profile.fits] == [fit["group"] for fit in document["fits"]]
     graph = ph.load_graph(FILES / "graph.json")
     assert ph.schedule(graph, profile, "sequential").predict().latency_s > 0
+
+
+def test_a_report_is_shown_beside_one_of_today(tmp_path: Path) -> None:
+    before = json.loads((FILES / "report.json").read_text(encoding="utf-8"))
+    study = ph.report(ph.load_graph(FILES / "graph.json"), "edge8", tmp_path, scheduler="heft").study
+    both = reports.side_by_side_document(reports.side_by_side(study, reports.read_report(FILES / "report.json")))
+    assert before["device"]["title"] in both["titles"][1]
+    macs = next(row for row in both["quantities"] if row["name"] == "MACs")
+    assert (macs["ratio"], study.graph.totals.macs) == (1.0, before["totals"]["macs"])
+
+
+def test_a_sweeps_folder_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FILES / "sweep", tmp_path / "sweep"))
+    with pytest.raises(BadInput, match="rows of another release: name another folder, or give --fresh") as caught:
+        ph.sweep(FILES / "sweep.yaml", folder, workers=1)
+    assert "\n" not in str(caught.value)
+    assert (folder / "manifest.json").read_bytes() == (FILES / "sweep" / "manifest.json").read_bytes()

@@ -1,0 +1,126 @@
+"""Every result as a file, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+from pararev_hw.errors import BadFile
+from pararev_hw.keywords import exact
+from pararev_hw.pipeline import Plan
+from pararev_hw.types import (
+    Alternative,
+    BlockGraph,
+    Comparison,
+    CriticalPath,
+    Device,
+    MeasuredDevice,
+    PaperCheck,
+    Prediction,
+    Profile,
+    Schedule,
+    SchedulingProblem,
+    Study,
+    SweepResult,
+    Validation,
+)
+
+Result = (
+    BlockGraph
+    | Plan
+    | Schedule
+    | Prediction
+    | Study
+    | Comparison
+    | SweepResult
+    | Device
+    | Profile
+    | MeasuredDevice
+    | Validation
+    | PaperCheck
+    | SchedulingProblem
+    | Alternative
+    | CriticalPath
+)
+NOUNS: dict[str, type[Result]] = {noun.__name__: noun for noun in get_args(Result)}
+
+
+@exact
+def save(result: Result, path: str | Path) -> Path:
+    """Write a graph, plan, schedule, prediction, study, sweep result, validation, profile, device or task graph.
+
+    Args:
+        result: What a function of the package gave. Of a sweep it is `run.result`: its folder holds the rows; of a
+            report it is `written.study`.
+        path: The file, in JSON. It is replaced as a whole or not at all.
+
+    Returns:
+        The path.
+
+    Raises:
+        BadInput: It is nothing that can be saved, or the file cannot be written.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> import os, tempfile
+        >>> plan = ph.schedule(ph.trace("pararevsnn21", width=0.1, batch=1), "edge8")
+        >>> path = ph.save(plan, os.path.join(tempfile.mkdtemp(), "plan.json"))
+        >>> ph.load(path).predict() == plan.predict()
+        True
+    """
+    from pararev_hw.atomic import write_file
+    from pararev_hw.devices import device_to_json, profile_to_json
+    from pararev_hw.graph.files import dumps
+    from pararev_hw.types.codec import to_json
+
+    if isinstance(result, BlockGraph):
+        text = dumps(result)  # what `pararev-hw trace` writes
+    elif isinstance(result, Profile):
+        text = profile_to_json(result)
+    elif isinstance(result, Device):
+        text = device_to_json(result)
+    else:
+        text = to_json(result) + "\n"
+    write_file(path, text)
+    return Path(path)
+
+
+@exact
+def load(path: str | Path) -> Result:
+    """What `ph.save` or the command line wrote into a file: a graph, profile, device or any other result.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The result, equal to the one that was saved. A graph's program stays behind: trace the network again to run it.
+
+    Raises:
+        BadInput: There is no such file, or it holds none of them.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> ph.load("none.json")
+        Traceback (most recent call last):
+        pararev_hw.errors.BadFile: none.json: cannot be read: No such file or directory
+    """
+    from pararev_hw import limits
+    from pararev_hw.devices import device_from_json, is_profile, profile_from_json
+    from pararev_hw.documents import parse_json, read_text, shown
+    from pararev_hw.graph.files import from_document, is_block_graph
+    from pararev_hw.types.codec import from_json
+
+    where = str(path)
+    text = read_text(Path(path), limits.GRAPH_FILE_BYTES, "a result is JSON")
+    document = parse_json(text, where)
+    if is_block_graph(document):
+        return from_document(document, where)
+    if is_profile(document):
+        return profile_from_json(text, where)
+    if isinstance(document, dict) and {"noun", "fields"} <= document.keys():
+        if document["noun"] not in tuple(NOUNS):
+            raise BadFile(f"{where}: holds a {shown(document['noun'])}, which this release does not know")
+        return from_json(text, NOUNS[document["noun"]], where)
+    if isinstance(document, dict) and {"kind", "lanes"} <= document.keys():
+        return device_from_json(text, where)
+    raise BadFile(f"{where}: holds no result that can be read back: ph.save writes one")
