@@ -19,7 +19,7 @@ NOTE = "<!-- written by docs/make_texts.py: change the code, then run it again -
 KINDS = ("errors", "help", "table heads", "sentences")
 # strings that nobody reads: generated source, styles, paths of pictures, tables of operators and of networks
 _NO_TEXT = re.compile(
-    r"var\(--|^[MLHVZ\d{} .,-]+$|^(import|def|del|use strict)\b|\nimport |[;{}]\s*$|^\W*[a-z_]+="
+    r"var\(--|^[MLHVZ\d{} .,-]+$|^(import|def|del|use strict)\b|\nimport |[;{]\s*$|[^\w.]}\s*$|^\W*[a-z_]+="
     r"|\\b|\[\^|\(\?|</?\w+[ >]|float32 [01]\.|\b[a-z]+_[a-z_]+ [a-z]+_[a-z_]+"
     r"|^((mid|quiet|small|end|strong|halo|on)\b ?-?)+"
     r"|^zeros |^conv conv_|^bernoulli |^copy _|isinstance\("
