@@ -233,8 +233,11 @@ def script(name: str) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(sys.modules, {name: module}):  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
         spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]  # alone: what else the script imported is there once
     return module
 
 
