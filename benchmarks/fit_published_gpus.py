@@ -43,13 +43,15 @@ SOURCE = "benchmarks/fit_published_gpus.py"
 _LAW_PRIOR = {
     "tile_operand_cost": (20.0, 0.7), "tile_startup": (40.0, 0.7), "wave_smoothing": (0.4, 0.5),
     "overlap_exponent": (2.7, 0.15), "matrix_bandwidth_share": (0.85, 0.2), "matrix_latency_s": (5e-6, 0.6),
-    "unaligned_slowdown": (1.6, 0.3), "layout_conversion_passes": (1.2, 0.5), "winograd_gain": (1.5, 0.4),
+    "unaligned_slowdown": (1.6, 0.3), "layout_conversion_passes": (1.2, 0.5), "winograd_transform_passes": (0.5, 0.7),
     "group_width_exponent": (0.5, 0.3), "half_rate_blocks": (1.0, 1.2),
 }  # fmt: skip
+_HALF_PRIOR = {"product": (1.0, 0.1), "direct": (2.0, 0.5)}
+_SHARED = (*_LAW_PRIOR, "winograd_share", "half_slowdown")  # what no single class of kernels has of its own
 _BANDWIDTH_PRIOR = {
     "elementwise": (1.0, 0.05), "cast": (0.95, 0.15), "copy": (0.95, 0.15), "fill": (0.95, 0.15),
-    "broadcast": (0.7, 0.35), "softmax": (0.65, 0.3), "softmax_backward": (0.65, 0.3), "layer_norm": (0.6, 0.3),
-    "layer_norm_backward": (0.55, 0.3),
+    "broadcast": (0.7, 0.35), "softmax": (0.9, 0.1), "softmax_ragged": (0.65, 0.3), "softmax_long": (0.65, 0.3),
+    "softmax_backward": (0.65, 0.3), "layer_norm": (0.6, 0.3), "layer_norm_backward": (0.55, 0.3),
 }  # fmt: skip
 _CARD_PRIOR = {
     "tensor_sustained_share": (1.2, 0.4), "cuda_sustained_share": (1.0, 0.25), "bandwidth_sustained_share": (0.82, 0.1),
@@ -86,8 +88,18 @@ def prior(name: str) -> tuple[float, float]:
             return (0.4, 0.35) if kind.startswith("grouped") else (0.85, 0.35)
         case "bandwidth_share":
             return _BANDWIDTH_PRIOR.get(kind.removesuffix("_last"), (0.55, 0.4))
+        case "winograd_share":
+            return 0.85, 0.3
+        case "half_slowdown":
+            return _HALF_PRIOR.get(kind, (1.15, 0.3))
         case "launch_overhead_s":
             return 2e-6, 0.3
+        case "throttling":
+            return 0.04, 1.0
+        case "board":
+            return 1.0, 0.2
+        case "searched":
+            return 0.85, 0.2
         case "host_factor":
             return _HOST_PRIOR[kind]
         case "host":
@@ -113,7 +125,7 @@ class Problem:
             used.update(*times.share_names())
             names.update(dict.fromkeys(f"{share}@{b.card}" for share in CARD))
             names.update(dict.fromkeys(b.extra))
-        law = [n for n in LAW if n.partition(".")[0] in _LAW_PRIOR or n in used]
+        law = [n for n in LAW if n.partition(".")[0] in _SHARED or n in used]
         self.names = (*law, *names)
         self.index = {n: i for i, n in enumerate(self.names)}
         priors = np.array([prior(n) for n in self.names])
@@ -327,7 +339,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the published tables")
     parser.add_argument("--traces", type=Path, default=Path("published-traces"), help="where traces are kept")
-    parser.add_argument("--evaluations", type=int, default=25)
+    parser.add_argument("--evaluations", type=int, default=16)
     parser.add_argument("--per-op", type=int, default=60, help="NeuSight rows of each op and card")
     parser.add_argument("--write", action="store_true", help=f"write {FITTED.name}")
     options = parser.parse_args()

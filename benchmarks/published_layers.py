@@ -20,7 +20,7 @@ import numpy as np
 from published_tables import product
 
 from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
-from pararev_hw.costmodels.gpu.kernels import Kernel
+from pararev_hw.costmodels.gpu.kernels import Kernel, softmax_class
 from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import load_device
 from pararev_hw.validation.published import rows_of
@@ -42,7 +42,7 @@ def kernels_of(row: dict[str, str]) -> tuple[str, list[Kernel], list[Kernel]] | 
         backward = [product(batch, m, k, n, "float32"), product(batch, k, n, m, "float32")]
         return "batched product", [product(batch, m, n, k, "float32")], backward
     if "softmax" in row["target"]:
-        return "softmax", [Kernel("softmax", 2 * size)], [Kernel("softmax_backward", 3 * size)]
+        return "softmax", [Kernel(softmax_class(out[-1], 4), 2 * size)], [Kernel("softmax_backward", 3 * size)]
     if row["module"] == "LayerNorm":
         return "layer norm", [Kernel("layer_norm", 2 * size)], [Kernel("layer_norm_backward", 4 * size)]
     if "gelu" in row["target"]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array
 
-from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
+from pararev_hw.costmodels.gpu.kernels import Kernel, kernels, softmax_class
 from pararev_hw.types import BlockGraph, OpType
 from pararev_hw.validation.published import family, rows_of
 from pararev_hw.validation.published_networks import Workload, cached, timm_step, torchvision_step, unrolled_lif
@@ -64,13 +64,26 @@ def _one_each(seconds: np.ndarray, _: Values) -> Combined:
     return seconds, csr_array((np.ones(n), (np.arange(n), np.arange(n))), shape=(n, n))
 
 
-def _above(floor: str) -> Callable[[np.ndarray, Values], Combined]:
-    """A call on an idle stream takes as long as the host needs to dispatch it, if that is longer."""
+_LONGEST_CALL_S = 0.05  # longer ones are of matrices of gigabytes, and heat boards without fans
+_COOL_S, _WARM_S = 1e-3, 0.1  # a call so short keeps its clocks; a card's rates are those of runs so long
+
+
+def _above(floor: str, throttling: str = "", *speeds: str) -> Callable[[np.ndarray, Values], Combined]:
+    """A call on an idle stream takes as long as the host needs to dispatch it, if that is longer.
+
+    `throttling`: the power of its seconds with which a call of much arithmetic slows down, as power and heat lower the
+    clocks; `speeds`: how fast the board measured is, over others of the same card, and an algorithm taken without a
+    search, over the fastest.
+    """
 
     def combine(seconds: np.ndarray, value: Values) -> Combined:
         n, low = len(seconds), value[floor]
-        whole = (seconds**4 + low**4) ** 0.25
-        return whole, csr_array(((seconds / whole) ** 3, (np.arange(n), np.arange(n))), shape=(n, n))
+        power = value[throttling] if throttling else 0.0
+        speed = math.prod(value[name] for name in speeds)
+        slower = ((1 + seconds / _COOL_S) / (1 + _WARM_S / _COOL_S)) ** power / speed
+        slope = slower * (1 + power * seconds / (_COOL_S + seconds))
+        whole = ((seconds * slower) ** 4 + low**4) ** 0.25
+        return whole, csr_array(((seconds * slower / whole) ** 3 * slope, (np.arange(n), np.arange(n))), shape=(n, n))
 
     return combine
 
@@ -138,14 +151,21 @@ def neusight(data: Path, per_op: int) -> list[Block]:
     for (gpu, op), rows in vector.items():
         if op == "pow":
             continue  # bound by arithmetic that the law does not hold
-        kind = {"softmax": "softmax", "ln": "layer_norm"}.get(op, "elementwise")
+        kind = "layer_norm" if op == "ln" else "elementwise"
         reads = 1 if op.endswith("u") or op in ("relu", "gelu", "tanh", "softmax", "ln") else 2
         samples = [
-            (Kernel(kind, 4 * int(r["B"]) * int(r["H"]) * (reads + 1)), float(r["ms"]) / 1e3, op, _row_held(r))
+            (
+                Kernel(
+                    softmax_class(int(r["H"]), 4) if op == "softmax" else kind,
+                    4 * int(r["B"]) * int(r["H"]) * (reads + 1),
+                ),
+                float(r["ms"]) / 1e3,
+                op,
+                _row_held(r),
+            )
             for r in rows
         ]
-        floor = f"call_s.{_NEUSIGHT[gpu]}" + (f".{op}" if op in ("ln", "softmax") else "")
-        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], samples, 0.35, floor))
+        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], samples, 0.35, (f"call_s.{_NEUSIGHT[gpu]}.{op}",)))
     products = _sampled(data / "neusight-gemm-fp32.csv.gz", lambda r: (r["gpu"], r["op"]), 3 * per_op)
     for (gpu, op), rows in products.items():
         samples = []
@@ -153,8 +173,9 @@ def neusight(data: Path, per_op: int) -> list[Block]:
             batch, m, n, k = (int(r[name]) for name in "BMNK")
             rows_m = m if op == "bmm" else m * batch
             kernel = product(batch if op == "bmm" else 1, rows_m, n, k, "float32")
-            samples.append((kernel, float(r["ms"]) / 1e3, op, _row_held(r)))
-        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], samples, 0.6, f"call_s.{_NEUSIGHT[gpu]}.product"))
+            if float(r["ms"]) / 1e3 < _LONGEST_CALL_S:
+                samples.append((kernel, float(r["ms"]) / 1e3, op, _row_held(r)))
+        blocks.append(_block(f"NeuSight {op}", _NEUSIGHT[gpu], samples, 0.6, _single_call(_NEUSIGHT[gpu], op)))
     for gpu, rows in _sampled(data / "neusight-conv3x3-fp32.csv.gz", lambda r: r["gpu"], 3 * per_op).items():
         samples = []
         for r in rows:
@@ -166,8 +187,16 @@ def neusight(data: Path, per_op: int) -> list[Block]:
                 attributes, 1,
             )  # fmt: skip
             samples.append((kernels(t)[0], float(r["ms"]) / 1e3, "conv", _row_held(r)))
-        blocks.append(_block("NeuSight conv", _NEUSIGHT[gpu], samples, 0.5, f"call_s.{_NEUSIGHT[gpu]}.conv"))
+        blocks.append(_block("NeuSight conv", _NEUSIGHT[gpu], samples, 0.5, _single_call(_NEUSIGHT[gpu], "conv")))
     return blocks
+
+
+def _single_call(card: str, op: str) -> tuple[str, ...]:
+    """Names of a single call's floor and speeds, of which the board's is told apart where others measured one too."""
+    speeds = [f"board.{card}"] if card in _DEEPBENCH.values() else []
+    if op == "conv":
+        speeds.append("searched.no")
+    return f"call_s.{card}.{op}", f"throttling.{card}", *speeds
 
 
 def _sampled(path: Path, key: Callable[[dict[str, str]], object], most: int) -> dict[object, list[dict[str, str]]]:
@@ -187,7 +216,7 @@ def _card(file: str, cards: Mapping[str, str]) -> str | None:
 
 
 def _block(
-    name: str, card: str, samples: Sequence[tuple[Kernel, float, str, bool]], weight: float, floor: str | None = None
+    name: str, card: str, samples: Sequence[tuple[Kernel, float, str, bool]], weight: float, call: Sequence[str] = ()
 ) -> Block:
     work, seconds, groups, held = zip(*samples, strict=True)
     return Block(
@@ -196,11 +225,11 @@ def _block(
         kernels=tuple(work),
         measured=np.array(seconds),
         held_out=np.array(held),
-        combine=_one_each if floor is None else _above(floor),
+        combine=_above(*call) if call else _one_each,
         weight=weight * 12 / math.sqrt(len(seconds)),
         tags=tuple(groups),
         groups=tuple(groups),
-        extra=() if floor is None else (floor,),
+        extra=tuple(call),
         launch="launch_overhead_s",
     )
 

@@ -25,15 +25,17 @@ CONVOLUTIONS = _by_direction(
 # Convolutions whose arithmetic is no matrix product: depthwise ones, by PyTorch's kernels or cuDNN's, and grouped ones
 # that lie channels last and whose groups do not fill a tile of tensor cores together.
 DIRECT = _by_direction(
-    "depthwise", "depthwise_large", "depthwise_cudnn", "depthwise_last", "depthwise_large_last", "grouped_last"
-)
+    "depthwise", "depthwise_large", "depthwise_cudnn", "depthwise_last", "depthwise_large_last", "grouped_last",
+    "grouped_wide_last",
+)  # fmt: skip
 PRODUCTS = ("product", "batched_product")
 ATTENTION = ("attention", "attention_backward")
 MATRIX_CLASSES = (*PRODUCTS, *CONVOLUTIONS)
 BLOCK_LIMITED = ("batch_norm", "depthwise_weight")  # a block of threads for each channel, or each channel and tap
 MEMORY_CLASSES = (
     "elementwise", "broadcast", "mixed_layouts", "cast", "copy", "rows", "transpose", "concatenate", "fill",
-    "softmax", "softmax_backward", "layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward",
+    "softmax", "softmax_ragged", "softmax_long", "softmax_backward",
+    "layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward",
     "batch_norm", "batch_norm_backward", "batch_norm_last", "batch_norm_backward_last",
     "row_reduction", "column_reduction", "pool", "pool_backward", "pool_last", "pool_backward_last", "index",
     "index_backward", "optimizer", "other",
@@ -70,7 +72,19 @@ LAW: Mapping[str, tuple[str, str]] = {
         f"half_rate_blocks.{kind}": ("factor", f"blocks per multiprocessor with which {kind} reaches half its rate")
         for kind in BLOCK_LIMITED
     },
-    **{f"winograd_gain.{d}": ("factor", f"gain of Winograd's algorithm, {d}") for d in ("forward", "input", "weight")},
+    **{
+        f"winograd_share.{d}": ("factor", f"share of the sustained rate of CUDA cores of Winograd's products, {d}")
+        for d in DIRECTIONS
+    },
+    "winograd_transform_passes": ("factor", "passes over transformed images and weights of Winograd's algorithm"),
+    **{
+        f"half_slowdown.{work}": ("factor", f"slowdown by 16-bit operands on a card without tensor cores: {text}")
+        for work, text in (
+            ("product", "matrix products"),
+            *((d, f"convolutions, {d}") for d in DIRECTIONS),
+            ("direct", "convolutions that are no matrix product"),
+        )
+    },
     **{
         f"{unit}_share.{kind}": ("factor", f"share of the sustained rate of {unit} cores that {kind} reaches")
         for unit in UNITS

@@ -96,10 +96,50 @@ def test_images_are_converted_for_tensor_cores_unless_they_lie_channels_last() -
         assert seconds(kernel) == pytest.approx(2 * 256 * 256 * 64 / 64e12 + passes * 1e-3)
 
 
-def test_winograd_divides_the_work_on_cuda_cores() -> None:
-    card = Card({}, {"float32": 8e12}, 1e12, 4)
-    kernel = Kernel("window_forward", 0, flops=1, m=256, n=256, k=576, winograd=True)
-    assert seconds(kernel, card, winograd_gain__forward=2.25) == pytest.approx(2 * 256 * 256 * 576 / 2.25 / 8e12)
+CARD_WITHOUT_TENSOR_CORES = Card({}, {"float32": 8e12}, 1e12, 4)
+
+
+def test_winograd_does_16_products_for_tiles_of_four_results() -> None:
+    # 64 -> 256 channels, 256 pixels in 64 tiles of 2 x 2: a block of threads does 32 of them for 64 channels
+    kernel = Kernel("window_forward", 0, flops=1, m=256, n=256, k=64 * 9, winograd_tiles=64)
+    assert seconds(kernel, CARD_WITHOUT_TENSOR_CORES) == pytest.approx(16 * 2 * 64 * 256 * 64 / 8e12)
+    assert seconds(kernel, CARD_WITHOUT_TENSOR_CORES, winograd_share__forward=0.5) == pytest.approx(
+        2 * 16 * 2 * 64 * 256 * 64 / 8e12
+    )
+    # too few tiles for four multiprocessors: 32 of them and 64 channels are one block, and direct tiles are faster
+    few = Kernel("window_forward", 0, flops=1, m=128, n=64, k=64 * 9, winograd_tiles=32)
+    slow = seconds(few, CARD_WITHOUT_TENSOR_CORES, winograd_share__forward=0.5)
+    assert slow == pytest.approx(2 * 4 * 128 * 32 * 64 * 9 / 8e12)
+
+
+def test_winograds_gradient_of_weights_reads_what_it_transforms() -> None:
+    def gradient(images: int, **changed: float) -> float:
+        kernel = Kernel("window_weight", images, flops=1, m=64, n=64 * 9, k=256, winograd_tiles=64, layout_bytes=images)
+        return seconds(kernel, CARD_WITHOUT_TENSOR_CORES, **changed)
+
+    work = 16 * 2 * 64 * 64 * 64  # 16 products of 64 x 64 over 64 tiles
+    assert gradient(0) == pytest.approx(work / 8e12)
+    # 16 values for each tile of 4 pixels are four times the images; beyond a point the direct algorithm is faster
+    assert gradient(10**5, winograd_transform_passes=0.1) == pytest.approx(work / 8e12 + 0.1 * 4 * 1e5 / 1e12)
+    assert gradient(10**9) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "work"), [("product", "product"), ("window_weight", "weight"), ("depthwise_forward", "direct")]
+)
+def test_16_bits_are_slower_without_tensor_cores(kind: str, work: str) -> None:
+    half, single = (Kernel(kind, 0, flops=10**9, m=256, n=256, k=64, dtype=d) for d in ("float16", "float32"))
+    slowdown = {f"half_slowdown__{work}": 3.0}
+    assert seconds(half, CARD_WITHOUT_TENSOR_CORES, **slowdown) == pytest.approx(
+        3 * seconds(single, CARD_WITHOUT_TENSOR_CORES, **slowdown)
+    )
+    assert seconds(half, CARD_OF_TEST, **slowdown) == pytest.approx(seconds(half, CARD_OF_TEST))
+
+
+@pytest.mark.parametrize(("row", "kind"), [(512, "softmax"), (49, "softmax_ragged"), (2048, "softmax_long")])
+def test_softmax_by_the_length_of_its_rows(row: int, kind: str) -> None:
+    g = graph(nn.Sequential(nn.Linear(32, row), nn.Softmax(-1)), 8, 32, dtype="float32", mode="infer")
+    assert [k.kind for k in kernels(op(g, "_softmax"))] == [kind]
 
 
 def test_a_convolutions_backward_is_one_kernel_for_each_gradient() -> None:
@@ -151,6 +191,7 @@ def test_cudnn_takes_depthwise_convolutions_of_stride_2_with_many_channels_only(
         (3, 24, False, "grouped_forward"),  # RegNet's groups of 8
         (3, 24, True, "grouped_forward_last"),
         (32, 64, True, "grouped_forward_last"),  # 2 channels per group
+        (3, 192, True, "grouped_wide_forward_last"),
     ],
 )
 def test_grouped_convolutions(groups: int, channels: int, last: bool, form: str) -> None:
@@ -177,6 +218,11 @@ def test_direct_grouped_convolutions_speed_up_with_the_width_of_a_group() -> Non
     narrow, wide = (Kernel("grouped_forward_last", 0, flops=10**9, m=10**6, n=n, groups=4) for n in (16, 64))
     # the exponent of 0.5: a quarter of the channels, half of the rate
     assert seconds(narrow, group_width_exponent=0.5) == pytest.approx(2 * seconds(wide, group_width_exponent=0.5))
+    # above 48 channels they fill tiles of 128: 64 channels half of one, 192 three quarters of two
+    rates = [
+        1 / seconds(Kernel("grouped_wide_forward_last", 0, flops=10**9, m=10**6, n=n, groups=4)) for n in (64, 128, 192)
+    ]
+    assert [rate / rates[1] for rate in rates] == pytest.approx([0.5, 1, 0.75])
 
 
 class Recurrent(nn.Module):

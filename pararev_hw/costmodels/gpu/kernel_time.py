@@ -6,10 +6,12 @@
         waves x tile m x tile n x 2 (k / splits + startup) (1 + operand cost (1 / tile m + 1 / tile n)) / rate
         waves = smoothed ceil(tiles x splits x groups / multiprocessors) x multiprocessors
         rate  = peak x sustained share of the device x share of the kernel's class
-      3 x 3 windows of stride 1 take Winograd's algorithm on CUDA cores, which divides the work by its gain;
-      operands that tensor cores cannot load whole multiply it by the unaligned slowdown
+      operands that tensor cores cannot load whole multiply it by the unaligned slowdown, and 16-bit operands on a
+      card without tensor cores, which converts each, by the half slowdown
+    3 x 3 windows of stride 1 take Winograd's algorithm on CUDA cores where that is faster: for tiles of 2 x 2 results,
+      16 products of tiles x channels x channels (2.25 times fewer flops), and passes over their transformed operands
     compute, of attention and of direct convolutions, is their flops over the rate of their class; the rate of grouped
-      ones grows with the channels of a group
+      ones grows with the channels of a group, and wide groups fill tiles of 128 channels
     traffic = bytes / (bandwidth x sustained share of the device x share of the kernel's class)
     a kernel with one block of threads for each channel takes (1 + half rate blocks x multiprocessors / blocks) times as
       long
@@ -29,16 +31,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw.costmodels.gpu.kernels import Kernel
-from pararev_hw.devices.gpu_law import ATTENTION, DIRECT, MATRIX_CLASSES, UNITS
+from pararev_hw.devices.gpu_law import ATTENTION, DIRECT, MATRIX_CLASSES, PRODUCTS, UNITS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Values = Mapping[str, float]
 
-TILES = ((256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (64, 64), (64, 32), (32, 64), (128, 16), (16, 128))
+TILES = (
+    (256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (128, 32), (32, 128), (64, 64), (64, 32), (32, 64),
+    (128, 16), (16, 128),
+)  # fmt: skip
+_CONVOLUTION_TILES = TILES[:7]  # of cuDNN's kernels for CUDA cores
+_NARROW, _NARROW_TILES = 32, TILES[10:]  # of convolutions with fewer channels
+_WINOGRAD_TILES = ((32, 64),)  # tiles of 2 x 2 pixels, and channels: a block of threads does all 16 products
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_K = 64  # of a split
-_DIRECT_GROUPED = frozenset(kind for kind in DIRECT if kind.startswith("grouped"))
+_NARROW_GROUPS = frozenset(kind for kind in DIRECT if kind.startswith("grouped") and "wide" not in kind)
+_WIDE_GROUPS = frozenset(kind for kind in DIRECT if kind.startswith("grouped_wide"))
+_WIDE_TILE = 128  # channels
+_OF_16_BITS = ("float16", "bfloat16")
 _K_STEP = 16  # depth of a tensor core's instruction
 
 
@@ -66,14 +77,18 @@ class _Products:
     flops: Floats
     bytes: Floats
     peak: Floats
-    slowdown: tuple[str, ...]  # name of that of unaligned operands, "" where they are aligned
-    winograd: tuple[str, ...]  # name of the gain, "" where the algorithm is another
-    layout_bytes: Floats
+    slowdown: tuple[str, ...]  # name of that of unaligned or 16-bit operands, "" where there is none
+    passes: str  # name of how often `laid_out_bytes` are read or written before and after
+    laid_out_bytes: Floats
+    splits: Floats  # at most, of the sum over k
+    takes: NDArray[np.bool_]  # [TILES, products]: which tiles each may take
 
     def padded_flops(self, multiprocessors: int, operand_cost: float, startup: float, smoothing: float) -> Floats:
         """Flops of the best tile and split, tiles and waves filled up and the tile's own losses included."""
         best = np.full(len(self.at), np.inf)
-        for tile_m, tile_n in TILES:
+        for (tile_m, tile_n), takes in zip(TILES, self.takes, strict=True):
+            if not takes.any():
+                continue
             tiles = np.ceil(self.m / tile_m) * np.ceil(self.n / tile_n) * self.groups
             per_k = 2 * tile_m * tile_n * (1 + operand_cost * (1 / tile_m + 1 / tile_n))
             for splits in SPLITS:
@@ -81,8 +96,8 @@ class _Products:
                 filled = (np.ceil(waves) + smoothing * waves) / (1 + smoothing) * multiprocessors
                 flops = filled * per_k * (np.ceil(self.k / splits / _K_STEP) * _K_STEP + startup)
                 if splits > 1:
-                    flops = np.where(self.k >= _LEAST_K * splits, flops, np.inf)
-                np.minimum(best, flops, out=best)
+                    flops = np.where((self.k >= _LEAST_K * splits) & (splits <= self.splits), flops, np.inf)
+                np.minimum(best, np.where(takes, flops, np.inf), out=best)
         return best
 
 
@@ -95,6 +110,7 @@ class _Plain:
     bandwidth_share: tuple[str, ...]
     flops: Floats
     peak: Floats
+    slowdown: tuple[str, ...]  # name of that of 16-bit operands, "" where there is none
     bytes: Floats
     sustained: tuple[str, ...]
     relative_width: Floats  # channels of a group over 64, 1 where the rate does not depend on them
@@ -111,28 +127,31 @@ class KernelTimes:
     def __init__(self, kernels: Sequence[Kernel], card: Card) -> None:
         self.card, self.count = card, len(kernels)
         self._products = tuple(p for unit in UNITS if len((p := _products(kernels, card, unit)).at))
+        self._winograd = _winograd(kernels, card)
         self._plain = _plain(kernels, card)
-        self._padded: dict[tuple[str, float, float, float], Floats] = {}
+        self._padded: dict[tuple[str, str, float, float, float], Floats] = {}
 
     def seconds(self, value: Values) -> Floats:
         """Seconds of each kernel, without the launch."""
         out = np.zeros(self.count)
-        bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
         for p in self._products:
-            rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
-            slower = _looked_up(value, p.slowdown)
-            gain = np.array([value[name] if name else 1.0 for name in p.winograd]) if p.unit == "cuda" else 1.0
-            compute = self._padded_flops(p, value) / rate * slower / gain
-            traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
-            out[p.at] = _overlapped(compute, traffic, value[f"overlap_exponent.{p.unit}"])
-            out[p.at] += value[f"matrix_latency_s.{p.unit}"]
-            if p.unit == "tensor":
-                out[p.at] += p.layout_bytes * value["layout_conversion_passes"] / bandwidth
+            out[p.at] = self._product_seconds(p, value)
+        if len(self._winograd.at):
+            faster = self._product_seconds(self._winograd, value)
+            out[self._winograd.at] = np.minimum(out[self._winograd.at], faster)
         q = self._plain
         compute, traffic = self._plain_seconds(value)
         waiting = 1 + q.idle * _looked_up(value, q.half_rate)
         out[q.at] = _overlapped(compute, traffic, value["overlap_exponent.cuda"]) * waiting
         return out
+
+    def _product_seconds(self, p: _Products, value: Values) -> Floats:
+        bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
+        rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
+        compute = self._padded_flops(p, value) / rate * _looked_up(value, p.slowdown)
+        traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
+        out = _overlapped(compute, traffic, value[f"overlap_exponent.{p.unit}"]) + value[f"matrix_latency_s.{p.unit}"]
+        return out + p.laid_out_bytes * value[p.passes] / bandwidth
 
     def _plain_seconds(self, value: Values) -> tuple[Floats, Floats]:
         """Arithmetic and traffic of the kernels that are no matrix product, at the sustained rates of their classes."""
@@ -140,7 +159,8 @@ class KernelTimes:
         rate = q.peak * _looked_up(value, q.sustained) * _looked_up(value, q.compute_share)
         rate *= q.relative_width ** value["group_width_exponent"]
         bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
-        return q.flops / rate, q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
+        compute: Floats = q.flops / rate * _looked_up(value, q.slowdown)
+        return compute, q.bytes / (bandwidth * _looked_up(value, q.bandwidth_share))
 
     def filled_seconds(self, value: Values) -> tuple[Floats, Floats]:
         """How much of each kernel's time it would take if what binds it ran at the sustained rate of its class: of
@@ -174,11 +194,11 @@ class KernelTimes:
     def _padded_flops(self, p: _Products, value: Values) -> Floats:
         names = ("tile_operand_cost", "tile_startup", "wave_smoothing")
         operand_cost, startup, smoothing = (value[f"{name}.{p.unit}"] for name in names)
-        key = (p.unit, operand_cost, startup, smoothing)
+        key = (p.unit, p.passes, operand_cost, startup, smoothing)
         if key not in self._padded:
-            if len(self._padded) > 8:
+            if len(self._padded) > 16:
                 self._padded.clear()
-            self._padded[key] = p.padded_flops(self.card.multiprocessors, *key[1:])
+            self._padded[key] = p.padded_flops(self.card.multiprocessors, *key[2:])
         return self._padded[key]
 
 
@@ -229,21 +249,85 @@ def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
         flops=_column(members, "flops"),
         bytes=_column(members, "bytes"),
         peak=np.array(peaks, np.float64),
-        slowdown=tuple(_slowdown(kernel) if unit == "tensor" else "" for kernel in members),
-        winograd=tuple(f"winograd_gain.{k.kind.rpartition('_')[2]}" if k.winograd else "" for k in members),
-        layout_bytes=np.array([0.0 if k.channels_last else float(k.layout_bytes) for k in members], np.float64),
+        slowdown=tuple(_unaligned(kernel) if unit == "tensor" else _half(kernel, card) for kernel in members),
+        passes="layout_conversion_passes",
+        laid_out_bytes=np.array(
+            [float(k.layout_bytes) if unit == "tensor" and not k.channels_last else 0.0 for k in members]
+        ),
+        splits=np.array([_most_splits(kernel, unit) for kernel in members], np.float64),
+        takes=_takes([_tiles(kernel, unit) for kernel in members]),
     )
 
 
-def _slowdown(kernel: Kernel) -> str:
+def _winograd(kernels: Sequence[Kernel], card: Card) -> _Products:
+    """The convolutions that Winograd's algorithm can do on CUDA cores, as its 16 products. Images are transformed into
+    16 values for each tile of 4, and weights into 16 for each 9."""
+    at = [i for i, kernel in enumerate(kernels) if kernel.winograd_tiles and tensor_rate(kernel, card) is None]
+    members = [kernels[i] for i in at]
+    weight = np.array([kernel.kind.endswith("_weight") for kernel in members], bool)
+    m, n, k = (_column(members, name) for name in "mnk")
+    tiles, images = _column(members, "winograd_tiles"), _column(members, "layout_bytes")
+    return _Products(
+        unit="cuda",
+        at=np.array(at, np.int64),
+        share=tuple(f"winograd_share.{kernel.kind.rpartition('_')[2]}" for kernel in members),
+        m=np.where(weight, m, tiles),
+        n=np.where(weight, np.ceil(n / 9), n),
+        k=np.where(weight, tiles, np.ceil(k / 9)),
+        groups=np.where(weight, 16.0, 1.0),
+        flops=_column(members, "flops") / 2.25,
+        bytes=_column(members, "bytes"),
+        peak=np.array([_cuda_rate(kernel.dtype, card) for kernel in members], np.float64) / np.where(weight, 1, 16),
+        slowdown=tuple(_half(kernel, card) for kernel in members),
+        passes="winograd_transform_passes",
+        laid_out_bytes=np.where(weight, 16 / 4 * images, 0) + 16 / 9 * (_column(members, "bytes") - images),
+        splits=np.where(weight, SPLITS[-1], 1),
+        takes=_takes([TILES if of_weight else _WINOGRAD_TILES for of_weight in weight]),
+    )
+
+
+def _tiles(kernel: Kernel, unit: str) -> tuple[tuple[int, int], ...]:
+    if unit == "tensor" or kernel.kind in PRODUCTS:
+        return TILES
+    narrow = min(kernel.m, kernel.n) < _NARROW
+    return (*_CONVOLUTION_TILES, *_NARROW_TILES) if narrow else _CONVOLUTION_TILES
+
+
+def _takes(tiles: Sequence[tuple[tuple[int, int], ...]]) -> NDArray[np.bool_]:
+    return np.array([[tile in of_product for of_product in tiles] for tile in TILES], bool)
+
+
+def _most_splits(kernel: Kernel, unit: str) -> int:
+    """cuDNN splits the sum of a weight's gradient over multiprocessors, and no other convolution's on CUDA cores."""
+    splits = unit == "tensor" or kernel.kind in PRODUCTS or "_weight" in kernel.kind
+    return SPLITS[-1] if splits else 1
+
+
+def _unaligned(kernel: Kernel) -> str:
     """A convolution that converts its images pads them with it; one that does not must take them as they are."""
     if kernel.aligned:
         return ""
     return "unaligned_slowdown." + ("last" if kernel.channels_last else "plain")
 
 
+def _half(kernel: Kernel, card: Card) -> str:
+    """Cards without tensor cores for a datatype of 16 bits do its arithmetic in float32."""
+    if kernel.dtype not in _OF_16_BITS or kernel.dtype in card.tensor_flops_per_s:
+        return ""
+    if kernel.kind in DIRECT:
+        return "half_slowdown.direct"
+    direction = kernel.kind.removesuffix("_last").rpartition("_")[2]
+    return f"half_slowdown.{'product' if kernel.kind in PRODUCTS else direction}"
+
+
 def _cuda_rate(dtype: str, card: Card) -> float:
     return card.cuda_flops_per_s.get(dtype, card.cuda_flops_per_s["float32"])
+
+
+def _filled(kernel: Kernel) -> float:
+    """How much of its tiles' channels a convolution of wide groups uses."""
+    width = min(kernel.m, kernel.n)
+    return width / (-(-width // _WIDE_TILE) * _WIDE_TILE) if kernel.kind in _WIDE_GROUPS else 1.0
 
 
 def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
@@ -264,11 +348,12 @@ def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
             f"matrix_bandwidth_share.{u}" if k.kind in ATTENTION else f"bandwidth_share.{k.kind}"
             for k, u in zip(members, units, strict=True)
         ),
-        flops=np.array([k.flops if c else 0.0 for k, c in zip(members, computes, strict=True)], np.float64),
+        flops=np.array([k.flops / _filled(k) * c for k, c in zip(members, computes, strict=True)], np.float64),
         peak=np.array(peaks, np.float64),
+        slowdown=tuple(_half(k, card) if k.kind in DIRECT else "" for k in members),
         bytes=_column(members, "bytes"),
         sustained=tuple(f"{unit}_sustained_share" for unit in units),
-        relative_width=np.array([min(k.m, k.n) / 64 if k.kind in _DIRECT_GROUPED else 1.0 for k in members]),
+        relative_width=np.array([min(k.m, k.n) / 64 if k.kind in _NARROW_GROUPS else 1.0 for k in members]),
         idle=np.array([card.multiprocessors / k.blocks if k.blocks else 0.0 for k in members]),
         half_rate=tuple(f"half_rate_blocks.{k.kind.removesuffix('_backward')}" if k.blocks else "" for k in members),
     )

@@ -7,10 +7,11 @@ as a matrix (`m` x `n` x `k`, once per group), and the bytes that go in and come
 A kernel's class names the algorithm and picks its rates. Matrix kernels:
 
     product, batched_product, attention, attention_backward
-    {pointwise, pointwise_strided, window, window_strided, window_dilated, grouped, grouped_packed, depthwise,
-     depthwise_large, depthwise_cudnn}_{forward, input, weight}      a convolution and its gradients
-    "packed": groups that share the tiles of tensor cores; "large": windows other than 1, 3 and 5; PyTorch has kernels
-    of its own for depthwise convolutions, and leaves some of 16 bits to cuDNN ("cudnn")
+    {pointwise, pointwise_strided, window, window_strided, window_dilated, grouped, grouped_packed, grouped_wide,
+     depthwise, depthwise_large, depthwise_cudnn}_{forward, input, weight}      a convolution and its gradients
+    "packed": groups that share the tiles of tensor cores; "wide": of more than 48 channels, channels last; "large":
+    windows other than 1, 3 and 5; PyTorch has kernels of its own for depthwise convolutions, and leaves some of 16 bits
+    to cuDNN ("cudnn")
 
 all others move memory: elementwise, cast, copy, rows (a strided copy), transpose, batch_norm, softmax, ...
 """
@@ -35,14 +36,19 @@ _FAST_WINDOWS = (1, 3, 5)  # of PyTorch's depthwise kernels: other sizes go thro
 # channels per group (channels last not the first), least number of groups, and what divides all channels.
 _PACKED_WIDTHS = (2, 4, 8, 16, 32)
 _LEAST_PACKED, _PACKED_CHANNELS = 32, 32
+_WIDEST_NARROW = 48  # channels of a group, channels last, above which cuDNN takes kernels with wide tiles
+_LEAST_WINOGRAD = 16  # channels of a convolution that Winograd's algorithm is tried for
+_WARP_ROW = 1024  # elements of a row that a warp holds in registers: PyTorch's softmax reads such rows once
+_SECTOR_BYTES = 32  # memory is read in pieces of this size
 _ALIGNMENT_BYTES = 16  # tensor cores load operands in pieces of this size
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel. `layout_bytes` of a convolution is what its images hold: tensor cores want them channels last, and
-    where they are not, they are converted. `winograd`: a 3 x 3 window of stride 1. `blocks`: of threads, where a kernel
-    has one for each channel, or for each channel and tap, and no more."""
+    where they are not, they are converted. `winograd_tiles`: of 2 x 2 pixels of the result of a 3 x 3 window of stride
+    1, 0 for other kernels. `blocks`: of threads, where a kernel has one for each channel, or for each channel and tap,
+    and no more."""
 
     kind: str
     bytes: int
@@ -54,7 +60,7 @@ class Kernel:
     dtype: str = "float32"
     aligned: bool = True
     channels_last: bool = False
-    winograd: bool = False
+    winograd_tiles: int = 0
     layout_bytes: int = 0
     blocks: int = 0
 
@@ -176,6 +182,8 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
         packed = _PACKED_WIDTHS[-1] // inside
         inside, outside, padded, groups = inside * packed, outside * packed, inside * packed, groups // packed
 
+    takes_winograd = form == "window" and tuple(w[2:]) == (3, 3) and min(inside, outside) >= _LEAST_WINOGRAD
+
     def kernel(direction: str, m: int, n: int, k: int) -> Kernel:
         return Kernel(
             f"{form}_{direction}{'_last' if last and groups > 1 else ''}",
@@ -188,7 +196,7 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
             dtype=t.dtype,
             aligned=inside % step == 0 and outside % step == 0,
             channels_last=last,
-            winograd=form == "window" and tuple(w[2:]) == (3, 3) and min(inside, outside) >= 16,
+            winograd_tiles=y[0] * math.prod(-(-n // 2) for n in y[2:]) if takes_winograd else 0,
             layout_bytes=images,
             blocks=w[0] * taps if direction == "weight" and form == "depthwise" and not last else 0,
         )
@@ -213,7 +221,9 @@ def _form(x: Shape, w: Shape, groups: int, strides: Shape, dilation: int, dtype:
     if groups > 1:
         widths = _PACKED_WIDTHS[last:]
         packed = groups >= _LEAST_PACKED and w[1] in widths and w[0] == x[1] and x[1] % _PACKED_CHANNELS == 0
-        return "grouped_packed" if packed else "grouped"
+        if packed:
+            return "grouped_packed"
+        return "grouped_wide" if last and w[1] > _WIDEST_NARROW else "grouped"
     strided = math.prod(strides) > 1
     if math.prod(taps) == 1:
         return "pointwise_strided" if strided else "pointwise"
@@ -242,7 +252,7 @@ def _memory_class(t: OpType, base: str) -> str:
             backward = "_backward" if t.kind == "norm_backward" else ""
             return f"{name}{backward}{last if name == 'batch_norm' else ''}"
         case "softmax":
-            return "softmax_backward" if "backward" in base else "softmax"
+            return "softmax_backward" if "backward" in base else softmax_class(_row_length(t), _item(t))
         case "pool" | "pool_backward":
             return t.kind + last
         case "reduction":
@@ -261,6 +271,19 @@ def _memory_class(t: OpType, base: str) -> str:
         case _:
             out = t.output_shapes[0] if t.output_shapes else ()
             return "elementwise" if out and all(shape == out for shape in t.input_shapes) else "other"
+
+
+def _row_length(t: OpType) -> int:
+    shape = t.input_shapes[0] if t.input_shapes else ()
+    dim = _attributes(t).get("dim", (-1,))[0]
+    return shape[dim] if -len(shape) <= dim < len(shape) else 1
+
+
+def softmax_class(row: int, item: int) -> str:
+    """Rows that a warp holds; "ragged" where they start within a piece of memory; "long" ones are read repeatedly."""
+    if row > _WARP_ROW:
+        return "softmax_long"
+    return "softmax" if row * item % _SECTOR_BYTES == 0 else "softmax_ragged"
 
 
 def _reduction(t: OpType, last: bool) -> str:
