@@ -128,9 +128,9 @@ def compare(
 ) -> Comparison:
     """Several networks on one device, each with its front of latency against memory.
 
-    Sequential and parallel are launched the same way: as `search.launch` says, or on a GPU as a CUDA graph. The chosen
-    schedule is the fastest, within the limit where one is given; `measure` gives the device with the times of a graph's
-    own operations.
+    Sequential and parallel are launched the same way: as `search.launch` says, or on a GPU as a CUDA graph, with the
+    step in eager PyTorch beside them (`Study.eager`). The chosen schedule is the fastest, within the limit where one is
+    given; `measure` gives the device with the times of a graph's own operations.
     """
     steps = (traced(target, device, options, progress) for target in targets)
     return compare_steps(steps, device, search, progress, measure)
@@ -152,6 +152,10 @@ def compare_steps(
         result = study(step, measured, replace(search, launch=launch), progress)
         if search.memory_limit is None:
             result = _with_fastest_chosen(result, measured, launch, search.lanes)
+        if search.launch is None and launch == "graph":
+            with contextlib.suppress(Infeasible):
+                plan = pipeline.plan(result.graph, measured, "sequential", launch="eager")
+                result = replace(result, eager=pipeline.predict(plan))
         studies.append(result)
     return Comparison(bare_device(device), tuple(studies))
 

@@ -125,7 +125,7 @@ def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, dev
 
 def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
-    from pararev_hw.importers.layout import Declared, given_axes, unsettled
+    from pararev_hw.importers.layout import Declared, given_axes, of_indices, unsettled
     from pararev_hw.tracing import batch_leads, layout_of_step
 
     graph = traced.graph
@@ -143,6 +143,9 @@ def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     is_open = has_room and (bool(graphs.spiking_layers(graph)) or not batch_leads(traced.tape, shape))
     if is_open or (len(shape) > 2 and target.timesteps == shape[0]):
         return replace(graph, assumptions=(*graph.assumptions, unsettled(shape))), target
+    indices = len(shape) == 2 and not target.inputs[0].is_floating_point()
+    if indices and not batch_leads(traced.tape, shape):
+        return replace(graph, assumptions=(*graph.assumptions, of_indices(shape))), target
     return graph, target
 
 

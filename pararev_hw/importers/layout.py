@@ -177,6 +177,11 @@ def _by_size(shape: tuple[int, ...], declaration: Declared) -> Axes | None:
     return None
 
 
+def of_indices(shape: tuple[int, ...]) -> str:
+    """What is assumed of an input of indices, [B, positions], whose step does not tell."""
+    return f"axes of the input: of {shape} the first is the batch (--layout TB where the positions come first)"
+
+
 def unsettled(shape: tuple[int, ...]) -> str:
     """What is said where nothing tells which axis is time."""
     return (

@@ -13,13 +13,19 @@ from pararev_hw.reports.document import assumptions, dump, not_modelled, total_s
 from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.reports.front import fronts_svg
 from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
-from pararev_hw.reports.shown_ways import FASTEST, SEQUENTIAL, WITHIN, WITHIN_LIMIT, shown_ways
+from pararev_hw.reports.shown_ways import EAGER, FASTEST, SEQUENTIAL, WITHIN, WITHIN_LIMIT, shown_ways
 from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
 
 NAME_PX, GAP, VALUE_PX = 176.0, 24.0, 66.0
 BAR, BETWEEN = 15.0, 12.0
-_CLASSES = {SEQUENTIAL: "r-optimizer", WITHIN: "p-backward", WITHIN_LIMIT: "p-backward", FASTEST: "p-forward"}
+_CLASSES = {
+    EAGER: "r-other",
+    SEQUENTIAL: "r-optimizer",
+    WITHIN: "p-backward",
+    WITHIN_LIMIT: "p-backward",
+    FASTEST: "p-forward",
+}
 
 _Quantity = tuple[str, Callable[[Prediction], float | None], Callable[[float | None], str]]
 _QUANTITIES: tuple[_Quantity, ...] = (
@@ -60,6 +66,7 @@ def _network(study: Study) -> dict[str, Any]:
         "sequential": _cost(study.sequential),
         "parallel": _cost(study.chosen),
         "within_memory": None if (within := study.recommended("within_memory")) is None else _cost(within),
+        "eager_s": None if study.eager is None else study.eager.latency_s,
         "speedup": phrasing.ratio(study.sequential.latency_s, study.chosen.latency_s),
         "parallel_limit": phrasing.parallel_limit(study),
         **({} if study.energy_model is None else {"energy_model": study.energy_model.document()}),
@@ -240,7 +247,7 @@ def _rows(study: Study) -> list[Row]:
     """A row for each way that is shown of a network."""
     rows = []
     for way, p in shown_ways(study):
-        gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
+        gain = phrasing.ratio(study.base.latency_s, p.latency_s)
         cells: list[Cell] = [
             words_cell(study.graph.model),
             (str(study.graph.batch), study.graph.batch),

@@ -85,7 +85,9 @@ def _last_end(prediction: Prediction) -> float:
 
 
 def _heading(prediction: Prediction, study: Study) -> str:
-    if prediction is study.sequential:
+    if study.chip is not None:
+        way = phrasing.way(prediction, study.device).replace("with", "on", 1)
+    elif prediction is study.sequential:
         way = phrasing.sequential_way(study)
     else:
         way = f"recommended: {prediction.scheduler} {phrasing.way(prediction, study.device)}"

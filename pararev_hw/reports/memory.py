@@ -34,11 +34,11 @@ def memory_svg(study: Study, width: float = svg.WIDTH) -> str:
 
     parts = [legend, axis.draw(top, bottom), _levels(highest, per_byte, bottom, axis.right)]
     parts += _areas(chosen, axis, per_byte, bottom)
-    parts.append(_peak(chosen, axis, per_byte, bottom))
     if before:
         line = _outline(before.starts_s, before.total, before.end_s, axis, per_byte, bottom)
         tooltip = f"{phrasing.sequential_way(study)}: peak {units.size(max(before.total))}"
         parts.append(svg.element("path", svg.title(tooltip), d=line, class_="critical", stroke_width=1.2))
+    parts.append(_peak(chosen, axis, per_byte, bottom))
     if axis.end_s > 0:  # where a task under the pointer is shown
         parts.append(
             svg.element(

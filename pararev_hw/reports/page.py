@@ -23,7 +23,7 @@ from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.layers import CAPTION, HEADS, layer_cells
 from pararev_hw.reports.memory import memory_svg
 from pararev_hw.reports.text import gap
-from pararev_hw.types import PHASES, EnergyParts, Study
+from pararev_hw.types import PHASES, ChipRun, EnergyParts, Study
 
 MOST_ROWS = 5000  # of the task table
 
@@ -117,7 +117,7 @@ def _read(name: str) -> str:
     return files("pararev_hw.reports").joinpath(name).read_text(encoding="utf-8")
 
 
-_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[mµn]?s|[KMGT]i?B|B|[mµnp]?J|%)(?!\w))")
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[mµn]?s|[KMGT]i?B(?:/s)?|B|[mµnp]?J|m?W|[kMG]?Hz|mm²|%)(?!\w))")
 
 
 def _unbroken(text: str) -> str:
@@ -166,7 +166,7 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
     unknown = sum(graph.unknown_ops.values())
     phases = [p for p in PHASES if any(t.phase == p for t in graph.tasks)]
     recommended = phrasing.way(after, study.device).removeprefix("with ")
-    return [
+    times = [
         ("Latency, sequential", units.seconds(before.latency_s), phrasing.sequential_way(study)),
         ("Latency recommended", units.seconds(after.latency_s), recommended),
         (
@@ -174,6 +174,10 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
             "-" if gain is None else units.times(gain),
             f"{units.times(after.schedule.speedup)} by parallel {phrasing.lane_noun(study.device)}s",
         ),
+    ]
+    host = [("Host busy", units.seconds(before.host_s), "launching the sequential step")] if before.host_s > 0 else []
+    return [
+        *(times if study.chip is None else _chip_times(study.chip, recommended)),
         (
             "Limit for the network",
             units.UNKNOWN if limit is None else units.times(limit),
@@ -182,12 +186,12 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
         (
             "Peak memory",
             units.size(after.peak_bytes),
-            f"live tensors; {units.size(before.peak_bytes)} in the sequential step",
+            f"live tensors; {units.size(before.peak_bytes)} in the sequential step" if study.chip is None else "",
         ),
         (
             "Energy per step",
             units.joules(after.energy_j.get("total")),
-            f"{units.joules(before.energy_j.get('total'))} sequential",
+            f"{units.joules(before.energy_j.get('total'))} sequential" if study.chip is None else "of the whole batch",
         ),
         ("Parameters", units.count(graph.parameters), ""),
         (
@@ -206,7 +210,16 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
             units.count(len(graph.ops)),
             f"{unknown} without a formula" if unknown else "all have a formula",
         ),
-        ("Host busy", units.seconds(before.host_s) if before.host_s > 0 else "-", "launching the sequential step"),
+        *host,
+    ]
+
+
+def _chip_times(chip: ChipRun, cores: str) -> list[tuple[str, str, str]]:
+    """Of a network on a chip, which one schedule runs: a sample's time, and the batch's."""
+    sample_s = chip.time_step_s * chip.timesteps
+    return [
+        ("Latency of a sample", units.seconds(sample_s), f"{chip.timesteps} time steps on {cores}"),
+        ("Latency of the batch", units.seconds(sample_s * chip.batch), f"{chip.batch}, one after another"),
     ]
 
 

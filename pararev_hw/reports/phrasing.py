@@ -55,13 +55,13 @@ def launch(prediction: Prediction, device: Device) -> str:
 
 def sequential_way(study: Study) -> str:
     """How the first prediction was run."""
-    if study.sequential.launch == "eager":
+    if study.base.launch == "eager":
         return (
             "in eager PyTorch, on one stream"
             if study.device.kind == "gpu"
             else "in eager PyTorch, one task after another"
         )
-    return f"one task after another {launch(study.sequential, study.device)}".rstrip()
+    return f"one task after another {launch(study.base, study.device)}".rstrip()
 
 
 def way(prediction: Prediction, device: Device) -> str:
@@ -96,7 +96,7 @@ def ratio(before: float, after: float) -> float | None:
 
 def _gain(study: Study, prediction: Prediction) -> str:
     """ "1.59x"."""
-    return units.times(ratio(study.sequential.latency_s, prediction.latency_s) or 1.0)
+    return units.times(ratio(study.base.latency_s, prediction.latency_s) or 1.0)
 
 
 def _parallel(study: Study) -> str:
@@ -161,11 +161,11 @@ def _no_gain(study: Study) -> str:
 
 def _share_of_lanes(study: Study, gain: float) -> str:
     """The recommended gain as a product: parallel lanes, and what else was changed."""
-    noun, total = lane_noun(study.device), ratio(study.sequential.latency_s, study.chosen.latency_s) or 1.0
+    noun, total = lane_noun(study.device), ratio(study.base.latency_s, study.chosen.latency_s) or 1.0
     rest = total / gain
     finer = study.chosen_graph.granularity != study.graph.granularity
     changes = [
-        *(["the CUDA graph"] if study.chosen.launch == "graph" != study.sequential.launch else []),
+        *(["the CUDA graph"] if study.chosen.launch == "graph" != study.base.launch else []),
         *(["the finer tasks"] if finer else []),
         *(["the rewrites"] if study.is_rewritten(study.chosen) else []),
     ]
@@ -195,7 +195,7 @@ def _assumed_contention(study: Study, limit: float | None) -> str:
 
 
 def _opening(study: Study) -> str:
-    graph, before = study.graph, study.sequential
+    graph, before = study.graph, study.base
     step = "one training step" if graph.mode == "train" else "one inference"
     steps = "" if graph.timesteps is None else f", T = {graph.timesteps}"
     return (
@@ -208,7 +208,7 @@ def _opening(study: Study) -> str:
 def _torch_shows(study: Study) -> str:
     """ " (torch.cuda.max_memory_allocated(): 849 MiB)"."""
     tool = {"gpu": "torch.cuda.max_memory_allocated()", "cpu": "torch's profiler"}.get(study.device.kind)
-    counted = study.sequential.eager_peak_bytes
+    counted = study.base.eager_peak_bytes
     return "" if tool is None or counted is None else f" ({tool}: {units.size(counted)})"
 
 
@@ -290,7 +290,7 @@ def step_words(study: Study, p: Prediction) -> str:
 
 def answer_lines(study: Study) -> tuple[str, ...]:
     """The report in a few sentences: the step as PyTorch runs it, what is recommended, what parallel lanes can give."""
-    before, after = study.sequential, study.chosen
+    before, after = study.base, study.chosen
     warnings = (*first_lines(study.graph), *device_warnings(study))
     by_model = () if study.energy_model is None else energy_model_lines(study.energy_model)
     if study.chip is not None:
@@ -365,12 +365,12 @@ def device_warnings(study: Study) -> tuple[str, ...]:
     """What stands at the top where the device cannot do what is asked, or does it in a way to know of."""
     figures = study.device.parameters.values()
     measured = study.device.kind == "cpu" or any(f.provenance == "measured" for f in figures)
-    return (*_does_not_fit(study), *(_too_little_measured(study.sequential) if measured else ()))
+    return (*_does_not_fit(study), *(_too_little_measured(study.base) if measured else ()))
 
 
 def _does_not_fit(study: Study) -> tuple[str, ...]:
     """A sentence where the eager step needs more memory than the GPU has."""
-    peak, memory = study.sequential.eager_peak_bytes, study.device.parameters.get("memory_bytes")
+    peak, memory = study.base.eager_peak_bytes, study.device.parameters.get("memory_bytes")
     if study.device.kind != "gpu" or peak is None or memory is None or process_memory(peak).least_bytes <= memory.value:
         return ()
     need, have = units.size(process_memory(peak).least_bytes), units.size(int(memory.value))
@@ -392,7 +392,7 @@ def _fitting_batch(study: Study, peak_bytes: int, memory_bytes: int) -> int:
 
 def memory_note(study: Study) -> str:
     """Which of the peaks torch will show."""
-    before = study.sequential
+    before = study.base
     counted = before.eager_peak_bytes
     tensors = (
         f"Peaks here count each tensor until its last use ({units.size(before.peak_bytes)} in the sequential step)"

@@ -27,7 +27,7 @@ from pararev_hw.execution import batches, lane_orders, parallel_step, prepare
 from pararev_hw.importers.targets import Options
 
 HERE = Path(__file__).resolve().parent
-TARGET = {target}
+{path}TARGET = {target}
 OPTIONS = {options}
 GRANULARITY = {granularity!r}
 REWRITES = {rewrites}
@@ -56,7 +56,8 @@ if __name__ == "__main__":
 def run_script(study: Study, target: str, options: Mapping[str, Any], folder: Path) -> str | None:
     """The script, None where nothing of this kind can run: an inference, a chip that PyTorch does not drive.
 
-    A file is named by its place seen from `folder`, into which the script is written. `options` are those of the
+    A file, or the folder of a module, is named by its place seen from `folder`, into which the script is written.
+    `options` are those of the
     target that the user set, by the names of `pararev_hw.importers.targets.Options`.
     """
     if study.graph.mode != "train" or study.device.kind not in ("cpu", "gpu"):
@@ -74,6 +75,7 @@ def run_script(study: Study, target: str, options: Mapping[str, Any], folder: Pa
         name=NAME,
         lanes=f"{len(lanes)} {noun}{'s' * (len(lanes) > 1)}",
         kind=study.chosen.scheduler,
+        path=_path(target, folder),
         target=_target(target, folder),
         options=pformat(dict(options), width=100, sort_dicts=True),
         granularity=graph.granularity,
@@ -90,6 +92,16 @@ def _target(target: str, folder: Path) -> str:
         return repr(target)
     path = os.path.relpath(os.path.realpath(place), os.path.realpath(folder))
     return f"str(HERE / {path!r})" + (f" + {colon + factory!r}" if colon else "")
+
+
+def _path(target: str, folder: Path) -> str:
+    """The line that lets a module of the current folder, package.net:make, be imported from any other."""
+    module, colon, _ = target.rpartition(":")
+    first = module.partition(".")[0]
+    here = Path.cwd()
+    if not colon or Path(module).is_file() or not first or not any((here / n).exists() for n in (first, f"{first}.py")):
+        return ""
+    return f"sys.path.insert(0, str(HERE / {os.path.relpath(here, os.path.realpath(folder))!r}))  # of {module}\n"
 
 
 def _plain(text: str) -> str:

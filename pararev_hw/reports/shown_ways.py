@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pararev_hw.types import Prediction, Study
 
-SEQUENTIAL, FASTEST = "sequential", "fastest"
+EAGER, SEQUENTIAL, FASTEST = "eager PyTorch", "sequential", "fastest"
 WITHIN, WITHIN_LIMIT = "fastest within the sequential step's memory", "fastest within the limit"
 
 
 def shown_ways(study: Study) -> tuple[tuple[str, Prediction], ...]:
-    """The ways that a comparison shows of a network: sequential, the fastest within the memory of that step, the
-    fastest (within the limit, where one is given); the second only where it is neither of the others."""
+    """The ways that a comparison shows of a network: in eager PyTorch (where the others are CUDA graphs), sequential,
+    the fastest within the memory of that step, the fastest (within the limit, where one is given); the last but one
+    only where it is neither of its neighbours."""
     within = study.recommended("within_memory")
     between = () if within is None or within is study.sequential or within is study.chosen else ((WITHIN, within),)
     chosen = WITHIN_LIMIT if study.limit_given else FASTEST
-    return ((SEQUENTIAL, study.sequential), *between, (chosen, study.chosen))
+    eager = () if study.eager is None else ((EAGER, study.eager),)
+    return (*eager, (SEQUENTIAL, study.sequential), *between, (chosen, study.chosen))

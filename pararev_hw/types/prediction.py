@@ -172,6 +172,7 @@ class Study:
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
     forward_j_by_model: Mapping[str, float] = field(default_factory=dict)  # energy models of the literature
     energy_model: ModelEnergy | None = None  # the one of them that was asked for
+    eager: Prediction | None = None  # the sequential step in eager PyTorch, where `predictions` launch it otherwise
 
     def __post_init__(self) -> None:
         if not 0 <= self.best < len(self.predictions):
@@ -201,6 +202,11 @@ class Study:
     @property
     def sequential(self) -> Prediction:
         return self.predictions[0]
+
+    @property
+    def base(self) -> Prediction:
+        """The step as it runs without any of this, of which gains are told: in eager PyTorch where there is one."""
+        return self.predictions[0] if self.eager is None else self.eager
 
     @property
     def chosen(self) -> Prediction:

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from pararev_hw import pipeline, recommendation
+from pararev_hw import pipeline, recommendation, reports
 from pararev_hw.check import check_schedule
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.recommendation import Search
+from pararev_hw.reports import units
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import Traced, trace_step
-from pararev_hw.types import Device, Study
+from pararev_hw.types import Comparison, Device, Study
 
 OPTIONS: dict[str, Any] = {"width": 0.0625, "batch": 2, "timesteps": 1, "input_shape": (3, 16, 16), "spikes": "0.2"}
 
@@ -159,3 +160,17 @@ def test_finer_tasks_are_taken_where_blocks_hide_what_runs_in_parallel(device: D
 def test_a_granularity_that_the_user_gave_stays(device: Device) -> None:
     study = recommendation.study(_two_in_one("block"), device)
     assert {study.graph_of(p).granularity for p in study.predictions} == {"block"} and not study.not_searched
+
+
+def test_a_comparison_tells_gains_over_the_eager_step_as_a_report_does() -> None:
+    gpu, step = load_device("h200"), _two_in_one("block")
+    (compared,) = recommendation.compare_steps([step], gpu).studies
+    eager = recommendation.study(step, gpu).sequential
+    assert compared.eager is not None and compared.eager.latency_s == eager.latency_s > compared.sequential.latency_s
+    assert compared.base is compared.eager and compared.sequential.launch == "graph"
+    document = reports.comparison_document(Comparison(gpu, (compared,)))
+    assert document["networks"][0]["eager_s"] == eager.latency_s
+    gain = f"({units.times(eager.latency_s / compared.chosen.latency_s)})"
+    assert "in eager PyTorch" in document["networks"][0]["answer"] and gain in document["networks"][0]["answer"]
+    (asked,) = recommendation.compare_steps([step], gpu, Search(launch="graph")).studies
+    assert asked.eager is None and asked.base is asked.sequential

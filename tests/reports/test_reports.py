@@ -15,6 +15,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -653,3 +654,17 @@ def test_the_script_of_a_file_names_it_wherever_it_is_run(tmp_path: Path, monkey
         place, colon, factory = str(eval(line.removeprefix("TARGET = "), {"HERE": folder})).rpartition(":")
         shown = f"{os.path.normpath(place)}:{factory}" if colon else os.path.normpath(factory)
         assert shown == wanted
+
+
+def test_the_script_of_a_module_finds_its_folder_from_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "package").mkdir()
+    monkeypatch.chdir(tmp_path)
+    study, folder = hand_built_study.study(), tmp_path / "out" / "first"
+    script = run_script(study, "package.module:make", {}, folder)
+    line = next(line for line in str(script).splitlines() if line.startswith("sys.path"))
+    path: list[str] = []
+    eval(line, {"HERE": folder, "sys": SimpleNamespace(path=path)})
+    assert [os.path.normpath(p) for p in path] == [str(tmp_path)]
+    assert "sys.path" not in str(run_script(study, "pararevsnn21", {}, folder))
