@@ -9,6 +9,18 @@ from torch import nn
 from pararev_hw.errors import BadInput
 
 
+def left_at_none(model: nn.Module, count: int) -> str:
+    """What to do where forward may fail for an argument left at its default None; "" where `count` inputs give all."""
+    try:
+        parameters = list(inspect.signature(model.forward).parameters.values())
+    except (TypeError, ValueError):
+        return ""
+    absent = [p.name for p in parameters[count:] if p.default is None]
+    if not absent:
+        return ""
+    return f"; forward's {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} None: return it with the inputs"
+
+
 def check_arguments(model: nn.Module, count: int, name: str) -> None:
     """Raises BadInput where `count` inputs leave arguments of forward without a value: which, and what to do."""
     try:

@@ -18,6 +18,7 @@ import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -259,8 +260,10 @@ class _Counter(TorchDispatchMode):
             self.draws |= torch.Tag.nondeterministic_seeded in func.tags
         if kind == "conv":
             self._convolution(func, args, out)
+            self._check(out)
         elif kind == "gemm":
             self._product(func, args, out)
+            self._check(out)
         elif kind == "bag":
             self._embedding_bag(args)
         elif kind == "threshold" and isinstance(out, torch.Tensor) and out.dim():
@@ -280,6 +283,12 @@ class _Counter(TorchDispatchMode):
                 if any(a is t for a in args for t in same):
                     same.append(out)
         return out
+
+    def _check(self, out: torch.Tensor) -> None:
+        """A membrane that is not a number never fires, which is no count."""
+        # the sum first: it is many times as fast
+        if not math.isfinite(float(out.sum())) and not bool(torch.isfinite(out).all()):
+            raise BadInput(f"the output of {self._module() or 'a layer'} is not finite: no spikes can be counted")
 
     def _held_back(self, args: tuple[Any, ...], out: torch.Tensor) -> None:
         """Spikes that a mask of the neuron's own keeps from being sent: it is refractory."""
@@ -494,8 +503,7 @@ class _Neuron:
 def _populations(graph: BlockGraph) -> dict[str, list[str | None]]:
     """By module the population of each of its comparisons, in the order in which the step does them; None for one that
     only resets."""
-    network = spiking_network(graph)
-    of_op = network.population_of_op
+    of_op = spiking_network(graph).population_of_op
     fired = fired_comparisons(graph, of_op)
     firing = {graph.ops[k].module for k in fired}
     names: dict[str, list[str | None]] = {}
@@ -510,10 +518,19 @@ def _populations(graph: BlockGraph) -> dict[str, list[str | None]]:
     # before its input reaches the membrane (a synaptic current comes a step late), a step is as a later one
     for module, position in reversed(unreached):
         of_module = names[module]
-        a_step_later = position + len(of_module) // network.steps
-        if len(of_module) % network.steps == 0 and a_step_later < len(of_module):
+        a_step_later = position + _period(of_module)
+        if position < a_step_later < len(of_module):
             of_module[position] = of_module[a_step_later]
     return names
+
+
+def _period(names: Sequence[str | None]) -> int:
+    """After how many comparisons a population is compared again; 0 where none is."""
+    places: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        if name is not None:
+            places.setdefault(name, []).append(k)
+    return max((b - a for ks in places.values() for a, b in pairwise(ks)), default=0)
 
 
 def _comparisons_per_update(graph: BlockGraph, populations: Mapping[str, Sequence[str | None]]) -> Mapping[str, int]:

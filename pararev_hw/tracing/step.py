@@ -28,7 +28,7 @@ from pararev_hw.torch_private import (
     watched_python_calls,
 )
 from pararev_hw.tracing import sparse_gradients
-from pararev_hw.tracing.arguments import check_arguments
+from pararev_hw.tracing.arguments import check_arguments, left_at_none
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, library_constants, state_preserved
@@ -190,8 +190,9 @@ def _recorded(
         except BaseException as error:
             # a network may raise anything; what it said, and where, is what its author needs
             place = recorder.where_raised(error)
+            absent = left_at_none(model, len(inputs)) if "NoneType" in str(error) else ""
             raise TraceError(
-                f"{name}: {type(error).__name__} while it was traced{place}: {first_line(error)}"
+                f"{name}: {type(error).__name__} while it was traced{place}: {first_line(error)}{absent}"
             ) from error
         finally:
             torch.random.set_rng_state(rng_state)

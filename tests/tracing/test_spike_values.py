@@ -22,7 +22,7 @@ from torch.nn.utils import prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import pararev_hw as ph
-from pararev_hw.errors import BadInput
+from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.execution.job import prepare, start
 from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
 from pararev_hw.importers.targets import Options
@@ -635,6 +635,10 @@ def test_what_is_not_finite_is_refused_and_silence_is_said() -> None:
     net = Looped()
     with pytest.raises(BadInput, match="the input of c1 is not finite"):
         measure_spikes(net, events() * float("nan"), source="events", samples=3)
+    broken = Looped()
+    nn.init.constant_(broken.c2.bias, float("nan"))  # type: ignore[arg-type]
+    with pytest.raises(BadInput, match="the output of c2 is not finite"):
+        measure_spikes(broken, events(), source="events", samples=3)
     silent = measure_spikes(net, torch.zeros(4, 3, 2, 8, 8), source="zeros", samples=3)
     assert silent is not None
     assert layer_of(silent, "c1").sops == 0
@@ -744,6 +748,13 @@ def test_a_state_that_forward_asks_for_is_named_with_what_to_do() -> None:
     ) as refused:
         trace_step(Cells(), torch.empty(2, 3))
     assert "wrap the network in a module whose forward(x) makes it" in str(refused.value)
+
+    class LeftAtNone(nn.Module):
+        def forward(self, x: Tensor, mem: Any = None) -> Tensor:
+            return x + 0.5 * mem
+
+    with pytest.raises(TraceError, match="forward's mem is None: return it with the inputs"):
+        trace_step(LeftAtNone(), torch.empty(2, 3), mode="infer")
 
 
 class TwiceCompared(Cell):
