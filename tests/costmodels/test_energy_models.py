@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.energy_models import MODELS, forward_j_by_model, model_energy
+from pararev_hw.costmodels.energy_models.layer_work import layer_works
 from pararev_hw.costmodels.energy_models.lemaire2022 import joules_per_word
 from pararev_hw.devices import load_device
 from pararev_hw.errors import UnknownName
@@ -76,6 +77,21 @@ def test_lemaires_model_adds_memory_and_addressing(graph: BlockGraph) -> None:
         assert found[layer] == pytest.approx(expected)
     assert joules_per_word(32 * 1024) == pytest.approx(20e-12)
     assert joules_per_word(1 << 30) == pytest.approx(100e-12)
+
+
+def test_a_loop_over_time_steps_keeps_the_potentials_of_one() -> None:
+    class Repeated(nn.Module):
+        def __init__(self, steps: int) -> None:
+            super().__init__()
+            self.steps, self.conv, self.fc = steps, nn.Conv2d(2, 6, 3), nn.Linear(96, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            spikes = (self.conv(x) > 0).to(x.dtype)
+            return sum(self.fc(spikes.flatten(1)) for _ in range(self.steps))  # type: ignore[return-value]
+
+    for steps in (1, 3):
+        traced = trace_step(Repeated(steps), torch.empty(2, 2, 6, 6), mode="infer").graph
+        assert {w.module: w.neurons for w in layer_works(traced)} == {"conv": 96, "fc": 10}
 
 
 def test_arrays_are_read_whole_and_driven_by_spikes(graph: BlockGraph) -> None:

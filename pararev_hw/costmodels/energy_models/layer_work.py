@@ -20,7 +20,7 @@ class LayerWork:
     convolution: bool
     macs: float
     sops: float | None
-    spikes: float  # input spikes, summed ones as often as they were summed
+    spikes: float  # inputs that are not 0: one message each, summed spikes too
     inputs: int  # elements, of all samples and time steps
     outputs: int
     weights: int
@@ -51,7 +51,8 @@ def _work(graph: BlockGraph, name: str, phase: Phase, ops: Sequence[Op], layer: 
     inputs = sum(math.prod(operands(graph, op).activation) for op in ops)
     outputs = sum(math.prod(t.output_shapes[0]) for t in types)
     macs = sum(t.macs for t in types)
-    samples = graph.batch * (graph.timesteps or 1)
+    # where the step tells no T (a loop that repeats an image), a call is a time step
+    samples = graph.batch * graph.timesteps if graph.timesteps else len(ops) * min(graph.batch, first.activation[0])
     return LayerWork(
         module=name,
         phase=phase,
