@@ -114,8 +114,7 @@ def test_every_model_grows_with_the_samples_and_counts_recomputation(model: str)
     one, two = (trace_step(Checkpointed(), torch.empty(n, 2, 8, 8)).graph for n in (1, 2))
     energies = [model_energy(g, model) for g in (one, two)]
     assert energies[0].by_phase.keys() == {"forward", "recompute"}
-    if model != "lemaire2022":  # whose memories grow with what they hold
-        assert energies[1].total_j == pytest.approx(2 * energies[0].total_j)
+    assert energies[1].total_j == pytest.approx(2 * energies[0].total_j)
     conv = [e for e in energies[0].layers if e.module == "conv"]
     assert conv[0].total_j == pytest.approx(conv[1].total_j)
 

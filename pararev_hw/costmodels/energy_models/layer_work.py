@@ -27,6 +27,7 @@ class LayerWork:
     fan_in: int  # inputs that reach one output
     columns: int  # output channels: outputs that share their inputs
     neurons: int  # outputs of one sample in one time step
+    held: int  # inputs of one sample in one time step
 
     @property
     def spiking(self) -> bool:
@@ -66,4 +67,5 @@ def _work(graph: BlockGraph, name: str, phase: Phase, ops: Sequence[Op], layer: 
         fan_in=round(macs / max(1, outputs)) or math.prod(first.weight) // max(1, first.channels),
         columns=first.channels,
         neurons=max(1, outputs // max(1, samples)),
+        held=max(1, inputs // max(1, samples)),
     )

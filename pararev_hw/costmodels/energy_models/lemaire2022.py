@@ -1,4 +1,5 @@
-"""Computation, memory accesses and addressing of a layer, each word 32 bits and each memory as large as what it holds.
+"""Computation, memory accesses and addressing of a layer, each word 32 bits and each memory as large as what it holds:
+weights, or what one sample has in one time step.
 
     analog input   compute    (E_mul + E_add) x MACs
                    memory     inputs read + weights read + outputs written
@@ -34,12 +35,13 @@ def energy(work: LayerWork) -> Mapping[str, float]:
     """Joules of one layer's pass, by part."""
     if work.sops is None:
         read = work.macs if work.convolution else work.inputs
-        places = work.inputs + work.outputs + (work.weights if work.convolution else 0)
+        passes = work.inputs / work.held
+        places = work.inputs + work.outputs + (passes * work.weights if work.convolution else 0)
         return {
             "mac": (MULTIPLY_J + ADD_J) * work.macs,
-            "memory": _access_j(read, work.inputs)
+            "memory": _access_j(read, work.held)
             + _access_j(work.macs, work.weights)
-            + _access_j(work.outputs, work.outputs),
+            + _access_j(work.outputs, work.neurons),
             "addressing": ADD_J * places,
         }
     start_j = 2 * (MULTIPLY_J + ADD_J) * work.spikes if work.convolution else 0.0
