@@ -6,7 +6,7 @@
 
 The context holds the driver's, cuBLAS's and cuDNN's own memory and a convolution's workspace, the slack what PyTorch's
 caching allocator loses to rounding and fragments when it has to. Both were set on half of the batch sizes of timm's
-tables on a 24 GB card (Apache-2.0); by `benchmarks/published_memory.py` 251 of 265 networks fit at the batch given and
+tables on a 24 GB card (Apache-2.0); by `benchmarks/published_memory.py` 258 of 271 networks fit at the batch given and
 not at the next larger one. The driver's view is a published fit over 4,330 networks on an A100 (median error 4.7 %).
 """
 
