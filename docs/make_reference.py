@@ -19,7 +19,7 @@ from typer.models import ArgumentInfo, CommandInfo
 
 from pararev_hw import devices
 from pararev_hw.cli.entry import app
-from pararev_hw.devices import PARAMETERS, FigureInfo
+from pararev_hw.devices import PARAMETERS, Quantity
 from pararev_hw.devices.curves import fitted_parameters
 from pararev_hw.devices.gpu_law import HOST, LAW
 from pararev_hw.types import Device
@@ -179,11 +179,11 @@ def devices_page() -> str:
     return _joined(parts)
 
 
-def _figure_rows(figures: Iterable[tuple[str, FigureInfo]]) -> list[tuple[str, str, str, str]]:
+def _figure_rows(figures: Iterable[tuple[str, Quantity]]) -> list[tuple[str, str, str, str]]:
     return [(f"`{name}`", info.unit, info.meaning, _needed(info)) for name, info in figures]
 
 
-def _needed(info: FigureInfo) -> str:
+def _needed(info: Quantity) -> str:
     return ", ".join(k for k in KINDS if k in info.needed_by)
 
 

@@ -23,7 +23,7 @@ from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, changed, drafted, find, select
 from pararev_hw.rewrites.titles import place
 from pararev_hw.target_graph import build_graph
-from pararev_hw.trace_options import TraceOptions
+from pararev_hw.trace_options import DEFAULTS, TraceOptions
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.tape import Tape, regrouped
 from pararev_hw.types import BlockGraph, Comparison, CriticalPath, Hardware, Prediction, Recommendation, Study
@@ -39,9 +39,6 @@ MOST_TASKS_FINER_FRONT = 400
 SHARED = ("work over lanes", "shared compute", "shared bandwidth")  # bounds that hold whatever the tasks are
 LITTLE_GAIN, FINER_PAYS, FINER_BETTER = 1.1, 1.1, 1.02  # times
 Progress = Callable[[str], None]
-
-
-_DEFAULTS = TraceOptions()
 
 
 def _silent(_: str) -> None:
@@ -124,7 +121,7 @@ def compare(
     search: Search | None = None,
     progress: Progress = _silent,
     measure: Callable[[BlockGraph], Hardware] | None = None,
-    options: TraceOptions = _DEFAULTS,
+    options: TraceOptions = DEFAULTS,
 ) -> Comparison:
     """Several networks on one device, each with its front of latency against memory.
 
@@ -169,7 +166,7 @@ def _with_fastest_chosen(study: Study, hardware: Hardware, launch: str, lanes: i
     return replace(study, best=best, critical_path=path)
 
 
-def traced(target: str, device: Hardware, options: TraceOptions = _DEFAULTS, progress: Progress = _silent) -> Traced:
+def traced(target: str, device: Hardware, options: TraceOptions = DEFAULTS, progress: Progress = _silent) -> Traced:
     """The step of a target with its program, so that it can be rewritten."""
     steps: list[Traced] = []
 

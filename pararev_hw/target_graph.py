@@ -14,7 +14,7 @@ from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
 from pararev_hw.devices import bare_device
 from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, MissingDependency, PararevError, first_line
-from pararev_hw.trace_options import TraceOptions
+from pararev_hw.trace_options import DEFAULTS, TraceOptions
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pararev_hw.training.step import MakeOptimizer
 
 Progress = Callable[[str], None]
-_DEFAULTS = TraceOptions()
 
 
 def _silent(_: str) -> None:
@@ -32,7 +31,7 @@ def _silent(_: str) -> None:
 
 def build_graph(
     target: str,
-    options: TraceOptions = _DEFAULTS,
+    options: TraceOptions = DEFAULTS,
     *,
     device: Hardware | None = None,
     rewrite: Callable[[Traced], Traced] | None = None,
@@ -80,7 +79,7 @@ def optimizer_for(device: Hardware | None, optimizer: str | None) -> MakeOptimiz
 def graph_of(
     target: Target,
     optimizer: MakeOptimizer,
-    options: TraceOptions = _DEFAULTS,
+    options: TraceOptions = DEFAULTS,
     *,
     device: Hardware | None = None,
     rewrite: Callable[[Traced], Traced] | None = None,

@@ -106,3 +106,6 @@ class TraceOptions:
     def spike_source(self) -> str:
         """`spikes` as the command line writes it."""
         return self.spikes if isinstance(self.spikes, str) else repr(float(self.spikes))
+
+
+DEFAULTS = TraceOptions()

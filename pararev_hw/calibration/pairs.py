@@ -101,11 +101,6 @@ def _streams(runs: Sequence[Callable[[], object]], counts: Sequence[int]) -> flo
     return float(np.median(samples))
 
 
-def slowdown(pair: PairSample) -> float:
-    """How much longer both together took than the longer one alone: 1 where they share nothing."""
-    return pair.together_s / max(pair.alone_s)
-
-
 def with_sharing(device: Device, pairs: Sequence[PairSample], last_capacity_bytes: float) -> Device:
     """The device with the figures under which the fluid model explains the pairs best: the bandwidth that lanes share,
     and on a GPU how many output elements keep a unit busy. Unchanged where no pair was measured."""

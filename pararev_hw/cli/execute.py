@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from rich.table import Table
@@ -31,25 +33,66 @@ from pararev_hw.cli.options import (
     TargetArg,
     WidthOpt,
     checked_mode,
+    grouped,
     parsed_shape,
 )
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, unknown_name
 
+if TYPE_CHECKING:
+    from pararev_hw.execution import Job
+    from pararev_hw.types import Hardware
 
-def execute(
-    target: TargetArg,
-    scheduler: Annotated[str, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")] = "heft",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutedStep:
+    """The network and its step, as it is really run."""
+
+    batch: BatchOpt = None
+    timesteps: StepsOpt = None
+    mode: ModeOpt = "train"
+    dtype: DtypeOpt = "float32"
+    input_shape: ShapeOpt = None
+    num_classes: ClassesOpt = None
+    width: WidthOpt = None
+    form: FormOpt = None
+    seed: SeedOpt = 0
+    granularity: GranularityOpt = "block"
+    blocks: BlocksOpt = None
+    optimizer: OptimizerOpt = None
+
+    def prepared(self, target: str, torch_device: str) -> Job:
+        """The target, built and traced on this machine. Raises BadInput."""
+        from pararev_hw import execution
+        from pararev_hw.importers.targets import Options
+
+        shape = parsed_shape(self.input_shape)
+        return execution.prepare(
+            target,
+            Options(self.batch, self.timesteps, self.num_classes, self.width, self.form, shape, self.seed),
+            mode=checked_mode(self.mode),
+            dtype=self.dtype,
+            optimizer=self.optimizer or default_optimizer(torch_device),
+            granularity=self.granularity,
+            blocks=tuple(self.blocks or ()),
+            device=torch_device,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineHere:
+    """What of this machine the step runs on, and what it is predicted from."""
+
     device: Annotated[
         str, typer.Option("--device", "-d", help="cpu, cuda, or the file of a profile or device of one of them.")
-    ] = "cpu",
+    ] = "cpu"
     profile: Annotated[
         str | None,
         typer.Option(
             "--profile", help="Profile or device to predict from (default: a quick measurement of this machine)."
         ),
-    ] = None,
+    ] = None
     lanes: Annotated[
         int | None,
         typer.Option(
@@ -57,96 +100,89 @@ def execute(
             max=limits.THREADS,
             help="Threads or streams that run tasks; default: the cores, at most 4; 2 streams.",
         ),
-    ] = None,
+    ] = None
+    launch: LaunchOpt = None
+    measure: MeasureOpt = False
+    keep_memory: Annotated[
+        bool, typer.Option(help="Keep freed memory in the process: mapping it in again every step is slow on a CPU.")
+    ] = True
+
+    def resolved(self, tell: Callable[[str], None]) -> tuple[Hardware, str, int, str]:
+        """What predicts, torch's name of the device, how many lanes there are, and why so many. Raises BadInput."""
+        from pararev_hw import execution
+
+        named = self.profile or self.device
+        hardware = None if named in ("cpu", "cuda") else hardware_named(named, tell)
+        by_kind = {"gpu": "cuda"}
+        torch_device = self.device if hardware is None or self.profile else by_kind.get(hardware.kind, hardware.kind)
+        execution.check_device(torch_device)
+        if self.keep_memory and torch_device == "cpu":
+            execution.keep_memory()
+        count, why = execution.lanes_here(torch_device, self.lanes)
+        if hardware is None:
+            hardware = execution.this_machine(torch_device, count, cache=cache_folder(), progress=tell)
+        return hardware, torch_device, count, why
+
+
+@grouped
+def execute(
+    target: TargetArg,
+    machine: MachineHere,
+    step: ExecutedStep,
+    scheduler: Annotated[str, typer.Option("--scheduler", "-s", help="See `pararev-hw schedulers`.")] = "heft",
     steps: Annotated[int, typer.Option("--steps", help="Training steps to measure, after two to warm up.")] = 10,
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    input_shape: ShapeOpt = None,
-    num_classes: ClassesOpt = None,
-    width: WidthOpt = None,
-    form: FormOpt = None,
-    seed: SeedOpt = 0,
-    granularity: GranularityOpt = "block",
-    blocks: BlocksOpt = None,
-    optimizer: OptimizerOpt = None,
-    launch: LaunchOpt = None,
     choices: ChoicesOpt = "none",
-    measure: MeasureOpt = False,
     trace: Annotated[
         Path | None,
         typer.Option("--trace", help="Write a torch.profiler trace of one more parallel step to this file."),
     ] = None,
-    keep_memory: Annotated[
-        bool, typer.Option(help="Keep freed memory in the process: mapping it in again every step is slow on a CPU.")
-    ] = True,
     json_: JsonOpt = False,
 ) -> None:
     """Run a schedule for real, step after step, and print what was measured beside what was predicted."""
     from pararev_hw import execution
-    from pararev_hw.importers.targets import Options
     from pararev_hw.rewrites import select
     from pararev_hw.schedulers import describe
 
-    if lanes is not None and lanes < 1:
-        raise BadInput(f"a schedule needs at least one lane, not {lanes}")
+    if machine.lanes is not None and machine.lanes < 1:
+        raise BadInput(f"a schedule needs at least one lane, not {machine.lanes}")
     if steps < 1:
         raise BadInput(f"steps is {steps}: at least 1 is needed")
     describe(scheduler)  # raises where there is none of that name
-    launched_as = checked_launch(launch)
+    launched_as = checked_launch(machine.launch)
     if trace is not None:
         check_output(trace)
     with progress() as tell:
-        named = profile or device
-        hardware = None if named in ("cpu", "cuda") else hardware_named(named, tell)
-        torch_device = device if hardware is None or profile else {"gpu": "cuda"}.get(hardware.kind, hardware.kind)
-        execution.check_device(torch_device)
-        if keep_memory and torch_device == "cpu":
-            execution.keep_memory()
-        count, why = execution.lanes_here(torch_device, lanes)
-        if hardware is None:
-            hardware = execution.this_machine(torch_device, count, cache=cache_folder(), progress=tell)
+        hardware, torch_device, count, why = machine.resolved(tell)
         tell(f"building and tracing {target}")
-        job = execution.prepare(
-            target,
-            Options(batch, timesteps, num_classes, width, form, parsed_shape(input_shape), seed),
-            mode=checked_mode(mode),
-            dtype=dtype,
-            optimizer=optimizer or default_optimizer(torch_device),
-            granularity=granularity,
-            blocks=tuple(blocks or ()),
-            device=torch_device,
-        )
-        if measure:
+        job = step.prepared(target, torch_device)
+        if machine.measure:
             hardware = measured_for(job.graph, hardware, tell)
         rewrite = select.rewrite(choices, hardware, scheduler=scheduler, lanes=count, progress=tell)
-        document = execution.document(
-            execution.execute(
-                job,
-                hardware,
-                scheduler,
-                reworked=None if rewrite is None else rewrite(job.traced),
-                lanes=count,
-                launch=launched_as,
-                steps=steps,
-                trace=trace,
-                progress=tell,
-            )
+        result = execution.execute(
+            job,
+            hardware,
+            scheduler,
+            reworked=None if rewrite is None else rewrite(job.traced),
+            lanes=count,
+            launch=launched_as,
+            steps=steps,
+            trace=trace,
+            progress=tell,
         )
-    if lanes is None:
+    if machine.lanes is None:
         say(f"{count} lane{'s' * (count > 1)}: {why}")
+    document = execution.document(result)
     if json_:
         print_json(document)
     else:
         _print(document)
 
 
-def checked_launch(launch: str | None) -> Any:
+def checked_launch(launch: str | None) -> Literal["eager", "graph"] | None:
     """ "eager", "graph" or None. Raises UnknownName."""
     if launch not in (None, "eager", "graph"):
         raise unknown_name("launch", launch, ("eager", "graph"))
-    return launch
+    return cast(Literal["eager", "graph"] | None, launch)
 
 
 def _print(document: dict[str, Any]) -> None:

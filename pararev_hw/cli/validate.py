@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,10 +26,12 @@ from pararev_hw.cli.options import (
     option_given,
 )
 from pararev_hw.cli.outputs import writable
-from pararev_hw.cli.validate_published import against_published, check_tolerance
+from pararev_hw.cli.validate_published import PublishedOptions, against_published, check_tolerance
 from pararev_hw.errors import BadInput
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from pararev_hw.types import Profile, Validation
 
 
@@ -36,20 +40,49 @@ _OF_PAPER = ("device",)
 _OF_TARGETS = ("measure", "batch", "timesteps", "mode", "dtype")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A comparison with steps that are measured here."""
+
+    profile: Annotated[Path | None, typer.Option("--profile", "-p", help="A profile that `calibrate` wrote.")] = None
+    suite: Annotated[str, typer.Option("--suite", help="quick (3 minutes on a CPU) or full.")] = "quick"
+    tolerance: Annotated[
+        float | None,
+        typer.Option("--tolerance", help="Largest acceptable mean error, such as 0.1; above it the exit status is 1."),
+    ] = None
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Start no new case after so many minutes.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a step of a target is like."""
+
+    measure: MeasureOpt = False
+    batch: BatchOpt = None
+    timesteps: StepsOpt = None
+    mode: ModeOpt = "train"
+    dtype: DtypeOpt = "float32"
+    seed: SeedOpt = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """Where the comparison is shown."""
+
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write validation.html to.")] = None
+    json_: JsonOpt = False
+
+
 @grouped
 def validate(
+    measured: Measured,
+    published: PublishedOptions,
+    step: Step,
+    shown: Shown,
     targets: Annotated[
         list[str] | None,
         typer.Argument(metavar="[TARGET]...", help="Your own networks, instead of the suite: with --device cpu or -p."),
     ] = None,
-    profile: Annotated[Path | None, typer.Option("--profile", "-p", help="A profile that `calibrate` wrote.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write validation.html to.")] = None,
-    suite: Annotated[str, typer.Option("--suite", help="quick (3 minutes on a CPU) or full.")] = "quick",
-    tolerance: Annotated[
-        float | None,
-        typer.Option("--tolerance", help="Largest acceptable mean error, such as 0.1; above it the exit status is 1."),
-    ] = None,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Start no new case after so many minutes.")] = None,
     paper: Annotated[
         bool,
         typer.Option("--paper", help="Compare the ParaRevSNN paper's published ratios with predicted ones instead."),
@@ -57,129 +90,103 @@ def validate(
     device: Annotated[
         str, typer.Option("--device", "-d", help="With --paper: a device or a profile; with targets: cpu or a profile.")
     ] = "h200",
-    published: Annotated[
-        Path | None,
-        typer.Option("--published", metavar="DATA_DIR", help="Compare GPU predictions with the published steps there."),
-    ] = None,
-    traces: Annotated[
-        Path | None, typer.Option("--traces", metavar="DIR", help="With --published: folder that keeps its traces.")
-    ] = None,
-    networks: Annotated[
-        str | None, typer.Option("--networks", metavar="NAME,...", help="With --published: these networks alone.")
-    ] = None,
-    measure: MeasureOpt = False,
-    batch: BatchOpt = None,
-    timesteps: StepsOpt = None,
-    mode: ModeOpt = "train",
-    dtype: DtypeOpt = "float32",
-    seed: SeedOpt = 0,
-    json_: JsonOpt = False,
 ) -> None:
     """Compare a profile's predictions with measured steps of held-out networks."""
-    _check_published(published, bool(targets))
-    if published is None:
+    _check_published(published.published, bool(targets))
+    if published.published is None:
         _check_choice(paper, bool(targets))
-    if output is not None:
-        writable(output)
-    if published is not None:
-        against_published(published, traces, networks, minutes, tolerance, output, json_)
+    if shown.output is not None:
+        writable(shown.output)
+    if published.published is not None:
+        against_published(published, measured.minutes, measured.tolerance, shown.output, shown.json_)
         return
     if paper:
-        _against_paper(device, output, json_)
+        _against_paper(device, shown)
         return
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
     if targets:
-        named = str(profile) if profile is not None else device if option_given(("device",)) else "cpu"
-        step = (batch, timesteps, checked_mode(mode), dtype, seed)
-        _targets(targets, named, output, tolerance, minutes, step, measure, json_)
+        named = str(measured.profile or (device if option_given(("device",)) else "cpu"))
+        _against_targets(targets, named, measured, step, shown)
         return
-    if profile is None:
+    from pararev_hw.devices.profiles import read_profile
+
+    if measured.profile is None:
         raise BadInput("--profile is missing: name a file that `pararev-hw calibrate` wrote, or TARGETs of your own")
-    _against_training(profile, output, suite, tolerance, minutes, seed, json_)
+    _against_training(read_profile(measured.profile), measured, step.seed, shown)
 
 
-def _against_training(
-    profile: Path,
-    output: Path | None,
-    suite: str,
-    tolerance: float | None,
-    minutes: float | None,
-    seed: int,
-    json_: bool,
-) -> None:
+def _against_training(profile: Profile, asked: Measured, seed: int, shown: Shown) -> None:
     from pararev_hw import reports, validation
 
-    check_tolerance(tolerance)
-    fitted = _profile(profile)
+    check_tolerance(asked.tolerance)
     with progress() as tell, terminated_as_interrupted():
         result = validation.validate(
-            fitted,
-            suite,
-            minutes=minutes,
+            profile,
+            asked.suite,
+            minutes=asked.minutes,
             seed=seed,
             progress=tell,
             finished=lambda case: say(reports.case_row(case)),
         )
-    if result.interrupted and not result.cases:
-        raise KeyboardInterrupt
-    written = () if output is None else reports.write_validation(result, output, tolerance)
-    if json_:
-        print_json(reports.validation_document(result, tolerance))
-    else:
-        out.print(reports.cases_table(result))
-        out.print(reports.accuracy_table(result))
-        out.print(reports.validation_answer(result), soft_wrap=True)
-        _print_coverage(result)
-    for reason, count in Counter(line.partition(": ")[2] for line in result.left_out).items():
-        say(f"not run: {count} of the suite's cases: {reason}")
-    if written:
-        say(f"wrote {', '.join(p.name for p in written)} in {output}")
-    if result.interrupted:
-        raise KeyboardInterrupt
-    if result.latency is None or (tolerance is not None and not result.within(tolerance)):
-        raise typer.Exit(1)
+    reasons = Counter(line.partition(": ")[2] for line in result.left_out)
+    left_out = [f"{count} of the suite's cases: {reason}" for reason, count in reasons.items()]
+    _show(
+        result,
+        [reports.cases_table, reports.accuracy_table],
+        left_out,
+        asked.tolerance,
+        shown,
+        reports.validation_answer,
+    )
 
 
-def _targets(
-    targets: list[str],
-    device: str,
-    output: Path | None,
-    tolerance: float | None,
-    minutes: float | None,
-    step: tuple[Any, ...],
-    measure: bool,
-    json_: bool,
-) -> None:
+def _against_targets(targets: list[str], device: str, asked: Measured, step: Step, shown: Shown) -> None:
     """Validate the user's own networks."""
     from pararev_hw import reports, validation
 
-    check_tolerance(tolerance)
+    check_tolerance(asked.tolerance)
     with progress() as tell, terminated_as_interrupted():
         result = validation.validate_targets(
             targets,
             hardware_named(device, tell),
-            validation.StepOptions(*step),
+            validation.StepOptions(step.batch, step.timesteps, checked_mode(step.mode), step.dtype, step.seed),
             measure=(lambda graph, hardware, seconds, in_turns: measured_for(graph, hardware, tell, seconds, in_turns))
-            if measure
+            if step.measure
             else None,
-            minutes=minutes,
+            minutes=asked.minutes,
             progress=tell,
             finished=lambda case: say(reports.case_row(case)),
         )
+    tables = [reports.cases_table, reports.worst_ops_table, reports.accuracy_table]
+    _show(result, tables, result.left_out, asked.tolerance, shown)
+
+
+def _show(
+    result: Validation,
+    tables: Sequence[Callable[[Validation], Table]],
+    left_out: Sequence[str],
+    tolerance: float | None,
+    shown: Shown,
+    answer: Callable[[Validation], str] | None = None,
+) -> None:
+    """Print and write the result; exit status 1 where it is not accurate enough."""
+    from pararev_hw import reports
+
     if result.interrupted and not result.cases:
         raise KeyboardInterrupt
-    written = () if output is None else reports.write_validation(result, output, tolerance)
-    if json_:
+    written = () if shown.output is None else reports.write_validation(result, shown.output, tolerance)
+    if shown.json_:
         print_json(reports.validation_document(result, tolerance))
     else:
-        out.print(reports.cases_table(result))
-        out.print(reports.worst_ops_table(result))
-        out.print(reports.accuracy_table(result))
+        for table in tables:
+            out.print(table(result))
+        if answer is not None:
+            out.print(answer(result), soft_wrap=True)
         _print_coverage(result)
-    for line in result.left_out:
+    for line in left_out:
         say(f"not run: {line}")
     if written:
-        say(f"wrote {', '.join(p.name for p in written)} in {output}")
+        say(f"wrote {', '.join(p.name for p in written)} in {shown.output}")
     if result.interrupted:
         raise KeyboardInterrupt
     if result.latency is None or (tolerance is not None and not result.within(tolerance)):
@@ -222,13 +229,13 @@ def _check_choice(paper: bool, targets: bool) -> None:
         raise BadInput(f"{given} is for --paper: a profile is validated on its own device")
 
 
-def _against_paper(device: str, output: Path | None, json_: bool) -> None:
+def _against_paper(device: str, shown: Shown) -> None:
     from pararev_hw import reports, validation
 
     with progress() as tell:
         check = validation.paper_check(hardware_named(device, tell), tell)
-    written = () if output is None else reports.write_paper(check, output)
-    if json_:
+    written = () if shown.output is None else reports.write_paper(check, shown.output)
+    if shown.json_:
         print_json(reports.paper_document(check))
     else:
         out.print(reports.paper_table(check))
@@ -236,10 +243,4 @@ def _against_paper(device: str, output: Path | None, json_: bool) -> None:
         for line in (*check.untraced, *check.assumptions):
             out.print(f"- {line}", soft_wrap=True)
     if written:
-        say(f"wrote {', '.join(p.name for p in written)} in {output}")
-
-
-def _profile(path: Path) -> Profile:
-    from pararev_hw.devices.profiles import read_profile
-
-    return read_profile(path)
+        say(f"wrote {', '.join(p.name for p in written)} in {shown.output}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,15 +18,29 @@ if TYPE_CHECKING:
     from pararev_hw.validation import PublishedCase, PublishedValidation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedOptions:
+    """A comparison with the steps that others published."""
+
+    published: Annotated[
+        Path | None,
+        typer.Option("--published", metavar="DATA_DIR", help="Compare GPU predictions with the published steps there."),
+    ] = None
+    traces: Annotated[
+        Path | None, typer.Option("--traces", metavar="DIR", help="With --published: folder that keeps its traces.")
+    ] = None
+    networks: Annotated[
+        str | None, typer.Option("--networks", metavar="NAME,...", help="With --published: these networks alone.")
+    ] = None
+
+
 def check_tolerance(tolerance: float | None) -> None:
     if tolerance is not None and not 0 < tolerance < float("inf"):
         raise BadInput(f"tolerance is {tolerance}: it is a share of one, such as 0.1")
 
 
 def against_published(
-    data: Path,
-    traces: Path | None,
-    networks: str | None,
+    asked: PublishedOptions,
     minutes: float | None,
     tolerance: float | None,
     output: Path | None,
@@ -36,9 +50,12 @@ def against_published(
     from pararev_hw import validation
 
     check_tolerance(tolerance)
-    names = [] if networks is None else [name.strip() for name in networks.split(",") if name.strip()]
+    assert asked.published is not None
+    names = [name.strip() for name in (asked.networks or "").split(",") if name.strip()]
     with progress() as tell:
-        result = validation.validate_published(data, traces=traces, networks=names, minutes=minutes, progress=tell)
+        result = validation.validate_published(
+            asked.published, traces=asked.traces, networks=names, minutes=minutes, progress=tell
+        )
     document = _document(result)
     if output is not None:
         write_file(output / "published.json", json.dumps(document, indent=1))

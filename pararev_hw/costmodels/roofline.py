@@ -208,7 +208,7 @@ def _static_power_w(device: Device) -> float:
 
 def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:
     assumptions = []
-    if (assumed := device.assumed_figures()) is not None:
+    if (assumed := device.assumed_parameters()) is not None:
         assumptions.append(assumed)
     if "matrix_flops_per_s.tfloat32" in device.parameters and any(
         t.dtype == "float32" and t.kind in ("conv", "conv_backward") for t in graph.op_types

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from pararev_hw.costmodels.energy_models.papers import AC_J
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.graph import layer_of_op
 from pararev_hw.types import BlockGraph
+from pararev_hw.types.energy import ACCUMULATE_J
 
 
 def sop_energy_popular_j(sops: float) -> float:
     """The SNN papers' energy figure, 0.9 pJ x SOPs: accumulates alone, no memory, no leakage, no other layer."""
-    return AC_J * sops
+    return ACCUMULATE_J * sops
 
 
 def spiking_share(graph: BlockGraph) -> Floats:

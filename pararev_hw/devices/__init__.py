@@ -15,7 +15,7 @@ from pararev_hw.devices.hosts import host_names as host_names
 from pararev_hw.devices.hosts import load_host as load_host
 from pararev_hw.devices.hosts import with_host as with_host
 from pararev_hw.devices.parameters import PARAMETERS as PARAMETERS
-from pararev_hw.devices.parameters import FigureInfo as FigureInfo
+from pararev_hw.devices.parameters import Quantity as Quantity
 from pararev_hw.devices.parameters import needed_parameters as needed_parameters
 from pararev_hw.devices.profiles import bare_device as bare_device
 from pararev_hw.devices.profiles import hardware_names as hardware_names

@@ -12,9 +12,7 @@ from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
 from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Prediction, Recommendation, Study
-
-# Accumulate in 45 nm, FP32 add: Horowitz, ISSCC 2014; the figure that papers on spiking networks multiply SOPs with.
-COMPUTE_ONLY_J_PER_SOP = 0.9e-12
+from pararev_hw.types.energy import ACCUMULATE_J
 
 
 def total_sops(graph: BlockGraph) -> int | None:
@@ -56,7 +54,7 @@ def report_document(study: Study) -> dict[str, Any]:
             "parallel_limit": parallel_limit(study),
             "peak_bytes": study.chosen.peak_bytes,
             "energy_j": study.chosen.energy_j.get("total"),
-            "compute_only_energy_j": None if sops is None else sops * COMPUTE_ONLY_J_PER_SOP,
+            "compute_only_energy_j": None if sops is None else sops * ACCUMULATE_J,
             "forward_j_by_model": dict(study.forward_j_by_model),
         },
         **({} if study.energy_model is None else {"energy_model": study.energy_model.document()}),

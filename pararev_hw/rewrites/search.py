@@ -12,7 +12,7 @@ from itertools import combinations
 
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
-from pararev_hw.schedulers.heft import lane_orders
+from pararev_hw.schedulers.heft import heft_orders
 from pararev_hw.simulate import play, play_sequential
 from pararev_hw.types import Alternative, Placement, SchedulingProblem
 
@@ -66,7 +66,7 @@ def choose(
 
 def heft_makespan(costs: SchedulingProblem) -> float:
     """What the scheduler heft reaches, without its bound: several times as fast."""
-    played = min((play(costs, lane_orders(costs)), play_sequential(costs)), key=_end)
+    played = min((play(costs, heft_orders(costs)), play_sequential(costs)), key=_end)
     return _end(played)
 
 

@@ -17,7 +17,7 @@ from pararev_hw.types import Placement, SchedulingProblem
 
 
 @dataclass(frozen=True)  # no slots: cached_property needs a place
-class Holding:
+class BufferTable:
     """Buffers as arrays. `users[b]` are the tasks of buffer b, each once; `touches[i]` the buffers of task i.
 
     `room` is what the limit leaves beside the static bytes, None without a limit.
@@ -40,7 +40,7 @@ class Holding:
         return self.room is not None and self.total > self.room
 
 
-def holding(problem: SchedulingProblem) -> Holding:
+def buffer_table_of(problem: SchedulingProblem) -> BufferTable:
     """The buffers of a problem that hold anything."""
     held = [b for b in problem.held() if b.bytes]
     users = [tuple(sorted(set(b.tasks))) for b in held]
@@ -49,7 +49,7 @@ def holding(problem: SchedulingProblem) -> Holding:
         for i in tasks:
             touches[i].append(b)
     limit = problem.memory_limit_bytes
-    return Holding(
+    return BufferTable(
         tuple(b.bytes for b in held),
         tuple(users),
         tuple(b.stays for b in held),
@@ -59,7 +59,7 @@ def holding(problem: SchedulingProblem) -> Holding:
     )
 
 
-def profile(held: Holding, order: Sequence[int]) -> list[int]:
+def profile(held: BufferTable, order: Sequence[int]) -> list[int]:
     """Bytes alive while each task of a sequential order runs, without the static ones."""
     at = {i: k for k, i in enumerate(order)}
     change = [0] * (len(order) + 1)
@@ -72,7 +72,7 @@ def profile(held: Holding, order: Sequence[int]) -> list[int]:
     return change[:-1]
 
 
-def peak_along(held: Holding, order: Sequence[int]) -> int:
+def peak_along(held: BufferTable, order: Sequence[int]) -> int:
     """The most bytes alive along a sequential order, static ones included."""
     return held.static_bytes + max(profile(held, order), default=0)
 

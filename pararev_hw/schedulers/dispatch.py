@@ -59,7 +59,7 @@ def _dispatch(
     return starts_s, ends_s
 
 
-def lane_orders(
+def orders_of_times(
     starts_s: Sequence[float], ends_s: Sequence[float], order: Sequence[int], lanes: int
 ) -> list[list[int]]:
     """Tasks of which at no time more than `lanes` run, each on the lowest lane that is free. `order` is topological: of

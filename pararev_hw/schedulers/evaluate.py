@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import holding, peak_of, waits_that_keep
+from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_of, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.simulate import Timeline, energy_by_group, placements, sequential_timeline, timeline
 from pararev_hw.types import Placement, Schedule, SchedulingProblem
@@ -60,7 +60,7 @@ def evaluate_orders(
     optimal = makespan_s <= bound_s * (1 + PROVED)
     tasks = problem.tasks
     played = placements(problem, times.lane, times.starts_s, times.ends_s)
-    limited = problem.memory_limit_bytes is not None and holding(problem).matters
+    limited = problem.memory_limit_bytes is not None and buffer_table_of(problem).matters
     keeping = waits_that_keep(problem, played) if waits or limited else []
     return Schedule(
         device=problem.device,

@@ -16,8 +16,8 @@ from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import local_search
 from pararev_hw.schedulers.alternatives import Expanded, expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import holding, waits_that_keep
-from pararev_hw.schedulers.dispatch import lane_orders
+from pararev_hw.schedulers.buffer_table import buffer_table_of, waits_that_keep
+from pararev_hw.schedulers.dispatch import orders_of_times
 from pararev_hw.schedulers.evaluate import evaluate_orders, with_better_bound, with_bound
 from pararev_hw.schedulers.forward_backward import is_plain
 from pararev_hw.schedulers.ticks import Ticks, ticks_for
@@ -105,7 +105,7 @@ def _solve(
     times = [t for c in expanded.tasks for t in c.times_s] + [e.delay_s for e in expanded.arcs]
     ticks = ticks_for(times, warm.makespan_s)
     bound_s = 0.0 if len(expanded.tasks) > len(problem.tasks) else lower_bound(problem)[0]
-    room = holding(problem).room
+    room = buffer_table_of(problem).room
     model = build(expanded, ticks, ticks.floor(warm.makespan_s) + 1, ticks.floor(bound_s), room)
     _hint(model, problem, ticks, warm)
     bound = 0
@@ -180,8 +180,8 @@ def _read(
             on = model.on_lane[runs[k]]
             lanes[next(lane for lane, lit in on.items() if lit is True or solver.boolean_value(lit))].append(k)
     else:
-        lanes = lane_orders(starts, ends, chosen_problem.topological_order(), problem.lanes)
-    if not holding(chosen_problem).matters:
+        lanes = orders_of_times(starts, ends, chosen_problem.topological_order(), problem.lanes)
+    if not buffer_table_of(chosen_problem).matters:
         return lanes, [], chosen
     planned = [
         Placement(chosen_problem.tasks[k].task, lane, starts[k], ends[k])

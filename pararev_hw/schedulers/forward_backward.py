@@ -16,7 +16,7 @@ import numpy as np
 
 from pararev_hw.compiled import loop
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.dispatch import dispatch, lane_orders, lanes_are_alike
+from pararev_hw.schedulers.dispatch import dispatch, lanes_are_alike, orders_of_times
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan_of
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.insertion import place_arrays
@@ -107,7 +107,7 @@ def _uniform(problem: SchedulingProblem) -> _Passes:
 
         def run(rank: Sequence[float]) -> _Pass:
             starts_s, ends_s = dispatch(arrays.best_s, after, waits, rank, problem.lanes)
-            return _Pass(starts_s, ends_s, lambda: lane_orders(starts_s, ends_s, order, problem.lanes))
+            return _Pass(starts_s, ends_s, lambda: orders_of_times(starts_s, ends_s, order, problem.lanes))
 
         return run
 

@@ -23,10 +23,10 @@ def schedule(problem: SchedulingProblem) -> Schedule:
     It plans without sharing, host clock and memory; the makespan is what the simulator gives with them. The sequential
     schedule is returned where it is faster, or where only it fits the memory. Raises Infeasible where none fits.
     """
-    return evaluate_orders(problem, lane_orders(problem), "heft")
+    return evaluate_orders(problem, heft_orders(problem), "heft")
 
 
-def lane_orders(problem: SchedulingProblem) -> list[list[int]]:
+def heft_orders(problem: SchedulingProblem) -> list[list[int]]:
     """What each lane runs, in order."""
     ranks = np.array(upward_ranks(problem))
     order = np.array(problem.topological_order(), np.int64)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import forward_backward, heft, job_shop, memory_list
-from pararev_hw.schedulers.buffer_table import holding
+from pararev_hw.schedulers.buffer_table import buffer_table_of
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan
 from pararev_hw.schedulers.memory_list import SafeSearch
 from pararev_hw.schedulers.safe_dispatch import Planned
@@ -64,7 +64,7 @@ def schedule(
 
 def _compiles(problem: SchedulingProblem, seconds: float | None, steps: int | None) -> bool:
     """Whether compiling the search for job shops, where that was never done here, fits the budget and saves time."""
-    if not job_shop.is_job_shop(problem) or holding(problem).matters:
+    if not job_shop.is_job_shop(problem) or buffer_table_of(problem).matters:
         return False
     plain_s = math.inf if steps is None else steps * SHOP_MOVES * len(problem.tasks) * job_shop.PLAIN_S
     if plain_s > COMPILING_S and (seconds is None or seconds > 4 * COMPILING_S):
@@ -75,7 +75,7 @@ def _compiles(problem: SchedulingProblem, seconds: float | None, steps: int | No
 def default_iterations(problem: SchedulingProblem) -> int:
     """Steps that place some 300,000 tasks, and no more than 100 per task."""
     n = len(problem.tasks)
-    dear = 5 if holding(problem).matters else 1  # listing within a memory limit takes so many times as long
+    dear = 5 if buffer_table_of(problem).matters else 1  # listing within a memory limit takes so many times as long
     return min(100 * n, max(20, PLACEMENTS // dear // max(1, n)))
 
 
@@ -143,7 +143,7 @@ def _beginning(problem: SchedulingProblem, work: SafeSearch) -> _PlayedOrders:
     tried.append(_played(problem, safe.lanes, safe.waits))
     if not work.held.matters:
         tried.append(_played(problem, forward_backward.search(problem, budget), []))
-        tried.append(_played(problem, heft.lane_orders(problem), []))
+        tried.append(_played(problem, heft.heft_orders(problem), []))
     return min(tried, key=lambda k: k.makespan_s)
 
 

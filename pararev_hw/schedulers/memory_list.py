@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import WaitsThatKeep, holding, peak_along
+from pararev_hw.schedulers.buffer_table import WaitsThatKeep, buffer_table_of, peak_along
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.memory_order import least_peak_order
@@ -51,7 +51,7 @@ class SafeSearch:
 
     def __init__(self, problem: SchedulingProblem, bound: tuple[float, str] | None = None) -> None:
         self.problem = problem
-        self.held = holding(problem)
+        self.held = buffer_table_of(problem)
         self.forward = SafeDispatch(problem, self.held)
         self.backward = SafeDispatch(problem, self.held, backward=True)
         self.order = problem.topological_order()

@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 
 from pararev_hw.compiled import loop, part
-from pararev_hw.schedulers.buffer_table import Holding, holding, peak_along
+from pararev_hw.schedulers.buffer_table import BufferTable, buffer_table_of, peak_along
 from pararev_hw.types import SchedulingProblem
 from pararev_hw.types.problem_arrays import Adjacency, Ints
 
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds
 
 
-def least_peak_order(problem: SchedulingProblem, held: Holding | None = None) -> tuple[int, ...]:
+def least_peak_order(problem: SchedulingProblem, held: BufferTable | None = None) -> tuple[int, ...]:
     """The order of least peak among those tried: the program's, greedy ones from the front and from the back, and for
     at most MAX_TASKS_OF_ALL tasks the best of all, by dynamic programming over the sets of tasks that are done.
 
     Finding the best of all is NP-hard (Sethi 1975, doi 10.1137/0204020); ties go to the one named first.
     """
-    held = holding(problem) if held is None else held
+    held = buffer_table_of(problem) if held is None else held
     order = problem.topological_order()
     if not held.bytes:
         return order
@@ -35,7 +35,7 @@ def least_peak_order(problem: SchedulingProblem, held: Holding | None = None) ->
     return min(tried, key=lambda o: peak_along(held, o))
 
 
-def _best_of_all(held: Holding, into: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _best_of_all(held: BufferTable, into: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """An order of least peak: for every set of done tasks the least peak with which it can be reached."""
     n = len(into)
     before = [sum({1 << p for p in preds}) for preds in into]
@@ -63,13 +63,13 @@ def _best_of_all(held: Holding, into: Sequence[Sequence[int]]) -> tuple[int, ...
     return tuple(reversed(order))
 
 
-def _from_the_front(held: Holding, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
+def _from_the_front(held: BufferTable, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
     """Tasks in order of time, chosen greedily; ties to the lower index."""
     nothing = [False] * len(held.stays)
     return tuple(_greedy(held, out, into, begun=nothing, outlives=held.stays, ties=range(len(held.touches))))
 
 
-def _from_the_back(held: Holding, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
+def _from_the_back(held: BufferTable, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
     """Tasks chosen greedily with time running backward, where what stays is there from the beginning; ties to the
     higher index."""
     nothing = [False] * len(held.stays)
@@ -78,7 +78,7 @@ def _from_the_back(held: Holding, out: Adjacency, into: Adjacency) -> tuple[int,
 
 
 def _greedy(
-    held: Holding,
+    held: BufferTable,
     out: Adjacency,
     into: Adjacency,
     *,

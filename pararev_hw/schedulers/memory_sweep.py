@@ -9,7 +9,7 @@ from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers import forward_backward, heft, memory_list
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import MAX_TASKS, Forced
-from pararev_hw.schedulers.buffer_table import holding, peak_along
+from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.types import Schedule, SchedulingProblem
@@ -39,7 +39,7 @@ def unhurried(limits: ManyLimits) -> Iterator[Schedule]:
     problem, name, bound = limits.problem, limits.name, limits.bound
     lanes = forward_backward.search(problem, PLACEMENTS, bound=bound)
     yield evaluate_orders(problem, lanes, name, problem_bound=bound)
-    yield evaluate_orders(problem, heft.lane_orders(problem), name, problem_bound=bound)
+    yield evaluate_orders(problem, heft.heft_orders(problem), name, problem_bound=bound)
     listed = memory_list.search(problem, PLACEMENTS, bound)
     yield (
         evaluate_orders(problem, None, name, problem_bound=bound)
@@ -64,5 +64,5 @@ def within(limits: ManyLimits, limit: int) -> Schedule | None:
 
 def least_known(problem: SchedulingProblem) -> int:
     """Bytes within which one task at a time fits."""
-    held = holding(problem)
+    held = buffer_table_of(problem)
     return peak_along(held, least_peak_order(problem, held))

@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 
 from pararev_hw.compiled import loop
-from pararev_hw.schedulers.buffer_table import Holding
+from pararev_hw.schedulers.buffer_table import BufferTable
 from pararev_hw.schedulers.dispatch import lanes_are_alike
 from pararev_hw.types import SchedulingProblem
 from pararev_hw.types.problem_arrays import Floats, Ints
@@ -55,7 +55,7 @@ class Planned:
 class SafeDispatch:
     """A problem, ready to be listed by any rank and safe order. `backward`: time runs the other way."""
 
-    def __init__(self, problem: SchedulingProblem, held: Holding, backward: bool = False) -> None:
+    def __init__(self, problem: SchedulingProblem, held: BufferTable, backward: bool = False) -> None:
         n = len(problem.tasks)
         self.count, self.lanes = n, problem.lanes
         self.room: float = math.inf if held.room is None or not held.matters else held.room

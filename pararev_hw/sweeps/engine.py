@@ -40,7 +40,7 @@ from pararev_hw.sweeps.columns import (
 from pararev_hw.sweeps.compiled_replay import ReplayArrays, compile_replay, makespans_and_peaks, pays, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns, compile_tasks
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
-from pararev_hw.sweeps.replay import LaneOrders, lane_orders, replay, sequential_seconds
+from pararev_hw.sweeps.replay import LaneOrders, orders_with_waits, replay, sequential_seconds
 from pararev_hw.sweeps.roofline_columns import RooflineColumns
 from pararev_hw.types import BlockGraph, Device, DeviceParameter, Study
 
@@ -83,7 +83,7 @@ class Engine:
     def __post_init__(self) -> None:
         self._costs = _cost_columns(self.graph, self.device)
         if self._costs is not None:
-            alone = lane_orders([range(len(self.graph.tasks))], _edges(self.graph))
+            alone = orders_with_waits([range(len(self.graph.tasks))], _edges(self.graph))
             starts, ends = replay(alone, self._costs({}, 1, 1))
             self._sequential_peak = int(peak_bytes(_memory(self.graph, alone), starts, ends)[0])
 
@@ -102,7 +102,7 @@ class Engine:
         if not self.vectorised or lanes in self._classes:
             return
         decided = self.decided(lanes)
-        orders = lane_orders(decided.lanes, _edges(self.graph), decided.waits)
+        orders = orders_with_waits(decided.lanes, _edges(self.graph), decided.waits)
         memory = _memory(self.graph, orders)
         self._classes[lanes] = _Class(decided, orders, memory, replay_arrays(orders, memory))
 

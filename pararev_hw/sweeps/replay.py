@@ -32,7 +32,7 @@ class LaneOrders:
     noc_bytes: int  # over all crossing edges, those that never delay anything included
 
 
-def lane_orders(
+def orders_with_waits(
     lanes: Sequence[Sequence[int]], edges: Sequence[tuple[int, int, int]], waits: Sequence[tuple[int, int]] = ()
 ) -> LaneOrders:
     """`lanes[k]` is the order of tasks on lane k, `edges` are (from, to, bytes), `waits` pairs of tasks on different

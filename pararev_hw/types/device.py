@@ -10,7 +10,7 @@ from typing import Literal
 from pararev_hw.errors import BadInput
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
 
-FIGURES_NAMED = 24  # a sentence that names more is not read
+PARAMETERS_NAMED = 24  # a sentence that names more is not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +73,12 @@ class Device:
         """Whether memory is planned task by task before the step runs, as on chips that have no allocator."""
         return self.kind in ("accelerator", "neuromorphic")
 
-    def assumed_figures(self) -> str | None:
+    def assumed_parameters(self) -> str | None:
         """In words, which figures nobody has measured or published; None where there are none."""
         names = [name for name, figure in self.parameters.items() if figure.provenance == "assumed"]
         if not names:
             return None
-        if len(names) <= FIGURES_NAMED:
+        if len(names) <= PARAMETERS_NAMED:
             return f"{self.name}: assumed, not measured: {', '.join(names)}"
         return f"{self.name}: {len(names)} of its {len(self.parameters)} figures are assumed, not measured"
 

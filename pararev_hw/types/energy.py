@@ -9,6 +9,9 @@ from typing import Any
 
 from pararev_hw.types.base import Phase
 
+# A float32 addition in 45 nm, the figure that papers on spiking networks multiply SOPs with: Horowitz, ISSCC 2014.
+ACCUMULATE_J = 0.9e-12
+
 
 @dataclass(frozen=True, slots=True)
 class LayerEnergy:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from pararev_hw.schedulers.buffer_table import holding, peak_along
+from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along
 from pararev_hw.types import Buffer, SchedulingProblem
 from tests.helpers.scheduling_problems import problems
 
@@ -23,7 +23,7 @@ def limited(draw: st.DrawFn, max_tasks: int = 7, plain: bool = False) -> Schedul
         users = st.sets(st.integers(0, n - 1), min_size=1, max_size=3).map(lambda u: tuple(sorted(u)))
         buffer = st.builds(Buffer, st.integers(0, 9), users, st.booleans())
         costs = replace(costs, buffers=tuple(draw(st.lists(buffer, min_size=1, max_size=6))))
-    held = holding(costs)
+    held = buffer_table_of(costs)
     low = min((peak_along(held, o) for o in orders(costs)), default=costs.static_bytes)
     high = costs.static_bytes + held.total
     return replace(costs, memory_limit_bytes=draw(st.integers(low, max(low, high))))

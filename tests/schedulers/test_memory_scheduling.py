@@ -17,7 +17,7 @@ from pararev_hw.schedulers import memory_list
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import Forced, least_memory
-from pararev_hw.schedulers.buffer_table import holding, peak_along, peak_memory, profile, waits_that_keep
+from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along, peak_memory, profile, waits_that_keep
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.schedulers.safe_dispatch import SafeDispatch
 from pararev_hw.simulate import play
@@ -36,7 +36,9 @@ def test_legal_within_the_limit_or_refused_with_numbers(name: str, costs: Schedu
         schedule = run(costs, name)
     except Infeasible as refused:
         # only where the sequential orders that are tried do not fit
-        assert peak_along(holding(costs), least_peak_order(costs)) > (costs.memory_limit_bytes or 0) or _at_once(costs)
+        assert peak_along(buffer_table_of(costs), least_peak_order(costs)) > (
+            costs.memory_limit_bytes or 0
+        ) or _at_once(costs)
         assert str(costs.memory_limit_bytes) in str(refused)
         return
     check_schedule(costs, schedule)
@@ -77,7 +79,7 @@ def test_exact_counts_the_buffers_and_not_the_tasks_where_the_buffers_hold_nothi
 @given(limited(max_tasks=5))
 @settings(max_examples=100, deadline=None)
 def test_no_order_needs_less_than_the_least_memory(costs: SchedulingProblem) -> None:
-    held = holding(costs)
+    held = buffer_table_of(costs)
     least, _ = least_memory(costs)
     assert least <= min((peak_along(held, o) for o in orders(costs)), default=costs.static_bytes)
 
@@ -88,8 +90,8 @@ def test_a_sequential_profile_is_the_peak_of_the_sequential_schedule(costs: Sche
     timed = replace(costs, tasks=tuple(replace(c, times_s=(1.0,) * costs.lanes) for c in costs.tasks))
     order = least_peak_order(timed)
     placed = [Placement(timed.tasks[i].task, 0, float(k), float(k + 1)) for k, i in enumerate(order)]
-    assert peak_memory(timed, placed)[0] == peak_along(holding(timed), order)
-    assert len(profile(holding(timed), order)) == len(timed.tasks)
+    assert peak_memory(timed, placed)[0] == peak_along(buffer_table_of(timed), order)
+    assert len(profile(buffer_table_of(timed), order)) == len(timed.tasks)
 
 
 @given(limited(), st.integers(0, 2**32))
@@ -288,8 +290,8 @@ def _larger(draw: random.Random) -> SchedulingProblem:
         for _ in range(n)
     )
     costs = replace(costs, tasks=tasks, buffers=buffers)
-    low = peak_along(holding(costs), least_peak_order(costs))
-    high = costs.static_bytes + holding(costs).total
+    low = peak_along(buffer_table_of(costs), least_peak_order(costs))
+    high = costs.static_bytes + buffer_table_of(costs).total
     return replace(costs, memory_limit_bytes=draw.randint(low, low + (high - low) // 2))
 
 
@@ -298,7 +300,7 @@ def test_safe_lists_are_those_of_looking_at_every_task_on_every_lane(backward: b
     draw = random.Random(5)
     for _ in range(60):
         costs = _larger(draw)
-        direction = SafeDispatch(costs, holding(costs), backward)
+        direction = SafeDispatch(costs, buffer_table_of(costs), backward)
         order = least_peak_order(costs)[:: -1 if backward else 1]
         rank = [draw.choice((draw.random(), float(draw.randrange(3)))) for _ in costs.tasks]
         assert direction.run(rank, order) == PlainRun(direction, rank, order).planned(direction.times_s)

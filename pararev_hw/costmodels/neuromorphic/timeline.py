@@ -114,7 +114,7 @@ def problem(chip_graph: BlockGraph, device: Device, ran: Run, ops: OpCosts, lane
         times[0 if core == count else core] = float(ops.seconds[k])
         energy = {part: float(values[k]) for part, values in ops.energy_j.items()}
         tasks.append(TaskCost(task.id, tuple(times), energy_j=energy))
-    assumed = device.assumed_figures()
+    assumed = device.assumed_parameters()
     standing = () if assumed is None else (assumed,)
     spikes = chip_graph.spikes
     unsure = (f"spikes were not measured: {spikes.source}",) if spikes is not None and not spikes.measured else ()

@@ -18,7 +18,7 @@ import numpy as np
 from pararev_hw.compiled import loop
 from pararev_hw.schedulers.bounds.memory import Forced, area_bound, excluding_sets
 from pararev_hw.schedulers.bounds.overlap import pairing_bound
-from pararev_hw.schedulers.buffer_table import holding
+from pararev_hw.schedulers.buffer_table import buffer_table_of
 from pararev_hw.types import SchedulingProblem
 from pararev_hw.types.problem_arrays import Floats, Ints
 
@@ -138,7 +138,7 @@ def _memory_bounds(
     problem: SchedulingProblem, works: Floats, heads: Floats, tails: Floats, forced: Forced | None
 ) -> Iterable[tuple[float, str]]:
     """What the memory limit adds; see `bounds.memory`."""
-    if problem.memory_limit_bytes is not None and holding(problem).matters:
+    if problem.memory_limit_bytes is not None and buffer_table_of(problem).matters:
         yield area_bound(problem, works.tolist(), tails.tolist(), forced), "bytes x time that the memory offers"
         for members in excluding_sets(problem, works.tolist(), forced):
             yield _machine(np.array(members), heads, works, tails), "tasks that do not fit the memory together"
@@ -148,7 +148,7 @@ def _pairing_bound(problem: SchedulingProblem, forced: Forced | None) -> Iterabl
     """What two lanes can do side by side, where they share a chip or a memory that is limited; see `bounds.overlap`."""
     shared = problem.arrays.compute_demand.any() or problem.arrays.bandwidth_demand.any()
     limited = problem.memory_limit_bytes is not None
-    if problem.lanes == 2 and (shared or (limited and holding(problem).matters)):
+    if problem.lanes == 2 and (shared or (limited and buffer_table_of(problem).matters)):
         yield pairing_bound(problem, forced), "overlap of two lanes"
 
 

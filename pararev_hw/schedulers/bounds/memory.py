@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw.graph.reach import descendants
-from pararev_hw.schedulers.buffer_table import Holding, holding
+from pararev_hw.schedulers.buffer_table import BufferTable, buffer_table_of
 from pararev_hw.types import SchedulingProblem
 
 MAX_WORK = 40_000_000  # buffers x pairs of tasks that are looked at
@@ -32,8 +32,8 @@ MAX_TASKS = 4000  # of more, sets of descendants would take too much memory
 class Forced:
     """Which buffers must be alive while tasks run. Rows are tasks, columns buffers."""
 
-    def __init__(self, problem: SchedulingProblem, held: Holding | None = None) -> None:
-        self.held = holding(problem) if held is None else held
+    def __init__(self, problem: SchedulingProblem, held: BufferTable | None = None) -> None:
+        self.held = buffer_table_of(problem) if held is None else held
         n = len(problem.tasks)
         self.after = descendants(n, [(e.src, e.dst) for e in problem.edges])
         self.pairing_by_overlap: dict[bytes, float] = {}  # what `bounds.overlap` gave for the tasks that may overlap
@@ -88,7 +88,7 @@ class Forced:
 def least_memory(problem: SchedulingProblem) -> tuple[int, int | None]:
     """Bytes that every schedule needs at its peak, static ones included, and the task that forces them (None: none)."""
     if not problem.tasks or len(problem.tasks) > MAX_TASKS:
-        held = holding(problem)
+        held = buffer_table_of(problem)
         alone = [sum(held.bytes[b] for b in touches) for touches in held.touches]
     else:
         alone = Forced(problem).alone().tolist()
@@ -100,7 +100,7 @@ def excluding_sets(
     problem: SchedulingProblem, works: Sequence[float], forced: Forced | None = None
 ) -> Iterator[list[int]]:
     """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
-    held = holding(problem)
+    held = buffer_table_of(problem)
     n = len(problem.tasks)
     if not held.matters or n > MAX_TASKS:
         return
@@ -126,7 +126,7 @@ def area_bound(
     problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float], forced: Forced | None = None
 ) -> float:
     """Seconds that the buffers need at least to live in the room."""
-    held = holding(problem)
+    held = buffer_table_of(problem)
     if not held.matters or not held.room or len(problem.tasks) > MAX_TASKS:
         return 0.0
     after = forced.after if forced else descendants(len(works), [(e.src, e.dst) for e in problem.edges])

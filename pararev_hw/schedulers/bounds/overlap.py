@@ -18,7 +18,7 @@ import numpy as np
 
 from pararev_hw.schedulers.bounds.linear_program import most_of_pairs
 from pararev_hw.schedulers.bounds.memory import Forced
-from pararev_hw.schedulers.buffer_table import holding
+from pararev_hw.schedulers.buffer_table import buffer_table_of
 from pararev_hw.types import SchedulingProblem
 from pararev_hw.types.problem_arrays import Ints
 
@@ -33,7 +33,7 @@ def pairing_bound(problem: SchedulingProblem, forced: Forced | None = None) -> f
     n = len(problem.tasks)
     if problem.lanes != 2 or not 1 < n <= MAX_TASKS:
         return 0.0
-    held = holding(problem)
+    held = buffer_table_of(problem)
     forced = forced or Forced(problem, held)
     overlap = np.triu(~forced.ordered(range(n)), 1)
     if held.matters:
