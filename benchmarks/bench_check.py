@@ -83,7 +83,7 @@ def measured(repeats: int) -> dict[str, Measured]:
     for scheduler in ("heft", "forward-backward", "memory-list"):  # a new problem each time: arrays are kept with one
         beside_loop(f"{scheduler}, 10,000 tasks", lambda s=scheduler: run(replace(tasks), s))  # type: ignore[misc]
     shop = read_problem(INSTANCES / "ft10.jsp")
-    orders = heft.lane_orders(shop)
+    orders = heft.heft_orders(shop)
     beside_loop("job shop, 20,000 moves", lambda: TabuSearch(shop, orders, 0, compiled=True).move(20_000))
     graph = target_graph.build_graph("pararevsnn37", TraceOptions(batch=8, spikes="0.15"))
     engine = Engine(graph, bare_device(pipeline.find_device("edge8")), "heft")

@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+from pararev_hw import limits
+from pararev_hw.atomic import write_file
+from pararev_hw.devices import device_from_json, device_to_json, is_profile, profile_from_json, profile_to_json
+from pararev_hw.documents import parse_json, read_text, shown
 from pararev_hw.errors import BadFile
+from pararev_hw.graph.files import dumps, from_document, is_block_graph
 from pararev_hw.keywords import exact
 from pararev_hw.pipeline import Plan
 from pararev_hw.types import (
@@ -24,6 +29,7 @@ from pararev_hw.types import (
     SweepResult,
     Validation,
 )
+from pararev_hw.types.codec import from_json, to_json
 
 Result = (
     BlockGraph
@@ -68,11 +74,6 @@ def save(result: Result, path: str | Path) -> Path:
         >>> ph.load(path).predict() == plan.predict()
         True
     """
-    from pararev_hw.atomic import write_file
-    from pararev_hw.devices import device_to_json, profile_to_json
-    from pararev_hw.graph.files import dumps
-    from pararev_hw.types.codec import to_json
-
     if isinstance(result, BlockGraph):
         text = dumps(result)  # what `pararev-hw trace` writes
     elif isinstance(result, Profile):
@@ -104,12 +105,6 @@ def load(path: str | Path) -> Result:
         Traceback (most recent call last):
         pararev_hw.errors.BadFile: none.json: cannot be read: No such file or directory
     """
-    from pararev_hw import limits
-    from pararev_hw.devices import device_from_json, is_profile, profile_from_json
-    from pararev_hw.documents import parse_json, read_text, shown
-    from pararev_hw.graph.files import from_document, is_block_graph
-    from pararev_hw.types.codec import from_json
-
     where = str(path)
     text = read_text(Path(path), limits.GRAPH_FILE_BYTES, "a result is JSON")
     document = parse_json(text, where)

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from pararev_hw.atomic import write_file
+from pararev_hw.devices.profiles import profile_to_json, read_profile
 from pararev_hw.keywords import exact, positive
+from pararev_hw.pipeline import find_device
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
 
 Progress = Callable[[str], None]
@@ -50,8 +53,6 @@ def load_device(name: str | Path, *, cache: str | Path | None = None, progress: 
         Traceback (most recent call last):
         pararev_hw.errors.UnknownName: no device is called 'h20': did you mean h200?
     """
-    from pararev_hw.pipeline import find_device
-
     return find_device(str(name), cache=cache_folder() if cache is None else Path(cache), progress=progress)
 
 
@@ -59,8 +60,6 @@ def hardware_of(device: str | Path | Hardware, progress: Progress = _silent, lan
     """The device itself, or the one of that name or file; "cpu" with so many lanes."""
     if isinstance(device, Device | Profile | MeasuredDevice):
         return device
-    from pararev_hw.pipeline import find_device
-
     return find_device(str(device), lanes=lanes or 1, cache=cache_folder(), progress=progress)
 
 
@@ -132,8 +131,6 @@ def calibrate(
         pararev_hw.errors.BadInput: device is 'gpu': a calibration runs on one of cpu, cuda
     """
     from pararev_hw import calibration
-    from pararev_hw.atomic import write_file
-    from pararev_hw.devices.profiles import profile_to_json
 
     profile, _ = calibration.calibrate(device, minutes, progress=progress)
     if output is not None:
@@ -172,7 +169,6 @@ def validate(
         pararev_hw.errors.BadFile: no-such-profile.json: cannot be read: No such file or directory
     """
     from pararev_hw import validation
-    from pararev_hw.devices.profiles import read_profile
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
     fitted = profile if isinstance(profile, Profile) else read_profile(Path(profile))

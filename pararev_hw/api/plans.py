@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Literal
 from pararev_hw import pipeline
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.steps import Origin, module_target
+from pararev_hw.costmodels import energy_models
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.keywords import exact, positive, whole_number
 from pararev_hw.pipeline import Plan
+from pararev_hw.schedulers import run
 from pararev_hw.sizes import parsed_bytes
+from pararev_hw.task_graph_files import read_problem
 from pararev_hw.types import BlockGraph, Hardware, Prediction, Schedule, SchedulingProblem
 
 if TYPE_CHECKING:
@@ -76,8 +79,6 @@ def schedule(
         >>> plan.schedule.makespan_s <= ph.schedule(graph, "edge8", "heft").schedule.makespan_s
         True
     """
-    from pararev_hw.costmodels import energy_models
-
     check_lanes(lanes, launch)
     energy_models.check_name(energy_model)
     plan = pipeline.plan(
@@ -125,8 +126,6 @@ def schedule_problem(
         >>> ph.schedule_problem(problem, "exact").optimal
         True
     """
-    from pararev_hw.schedulers import run
-
     return run(problem, scheduler, **_given(seconds, seed, iterations, workers, latency_bound, points))
 
 
@@ -157,8 +156,6 @@ def load_problem(
         >>> ph.load_problem("examples/task_graph.json", lanes=2).lanes
         2
     """
-    from pararev_hw.task_graph_files import read_problem
-
     return read_problem(path, format=format, lanes=lanes, memory_limit_bytes=bytes_of(memory_limit))
 
 

@@ -124,7 +124,7 @@ def _solve(
         solutions += seen.solutions[-LAST_SOLUTIONS:]
         status = f"the solver ended as {solver.status_name(ended).lower()}"
         if ended in (cp_model.OPTIMAL, cp_model.FEASIBLE):
-            model.cp.clear_hints()
+            model.cp.clear_hints()  # type: ignore[no-untyped-call]
             _hint_again(model, solver)
         if ended != cp_model.INFEASIBLE:
             bound = max(bound, math.ceil(solver.best_objective_bound - 1e-6))
@@ -141,8 +141,9 @@ def _hint(model: Model, problem: SchedulingProblem, ticks: Ticks, warm: Schedule
     hint = model.cp.add_hint
     for i, p in enumerate(at):
         hint(model.starts[i], ticks.floor(p.start_s))
-        if not isinstance(model.lengths[i], int):
-            hint(model.lengths[i], ticks.floor(problem.tasks[i].times_s[p.lane]))
+        length = model.lengths[i]
+        if not isinstance(length, int):
+            hint(length, ticks.floor(problem.tasks[i].times_s[p.lane]))
         for lane, literal in model.on_lane[i].items():
             if literal is not True:
                 hint(literal, lane == renamed.get(p.lane, p.lane))

@@ -16,12 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from ortools.sat.python import cp_model
+from ortools.sat.python.cp_model import BoolVarT, CpModel, IntervalVar, IntVar
 
 from pararev_hw.schedulers.alternatives import Expanded
 from pararev_hw.schedulers.ticks import Ticks
+
+Truth = BoolVarT | Literal[True]  # a literal of the model, or what holds in every schedule
+Length = IntVar | int
 
 LARGEST = 2**62  # CP-SAT computes in 64 bits: a sum of bytes times ticks must stay below
 
@@ -30,13 +34,13 @@ LARGEST = 2**62  # CP-SAT computes in 64 bits: a sum of bytes times ticks must s
 class Model:
     """The constraints, and the variables in which a schedule is read and written. All times in ticks."""
 
-    cp: Any
-    starts: Sequence[Any]
-    lengths: Sequence[Any]
-    runs: Sequence[Any]  # task -> whether it runs; True where it must
-    on_lane: Sequence[Mapping[int, Any]]  # task -> lane -> whether it runs there; empty where lanes are alike
-    taken: Sequence[Any]  # alternative -> whether it is chosen
-    makespan: Any
+    cp: CpModel
+    starts: Sequence[IntVar]
+    lengths: Sequence[Length]
+    runs: Sequence[Truth]  # task -> whether it runs; True where it must
+    on_lane: Sequence[Mapping[int, Truth]]  # task -> lane -> whether it runs there; empty where lanes are alike
+    taken: Sequence[BoolVarT]  # alternative -> whether it is chosen
+    makespan: IntVar
     sizes_exact: bool  # False: buffers were rounded up, so that a bound of the model is none of the problem
     alike_by: Sequence[int]  # tasks in whose order lanes that nobody tells apart are numbered; empty where they differ
 
@@ -54,16 +58,16 @@ class Solutions(cp_model.CpSolverSolutionCallback):
 
 def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int | None) -> Model:
     """The model of schedules that end within `horizon` ticks, not before `least`, and hold at most `room` bytes."""
-    model = cp_model.CpModel()
+    model = CpModel()
     alike = all(len(set(c.times_s)) == 1 for c in expanded.tasks) and not any(e.delay_s for e in expanded.arcs)
     makespan = model.new_int_var(min(least, horizon), horizon, "makespan")
     taken = [model.new_bool_var(f"choose {a}") for a in range(1 + max(expanded.owner, default=-1))]
     runs = [_runs(model, expanded, taken, i) for i in range(len(expanded.tasks))]
     starts = [model.new_int_var(0, horizon, f"start {i}") for i in range(len(expanded.tasks))]
-    lengths: list[Any] = []
-    on_lane: list[dict[int, Any]] = []
-    lanes: list[list[Any]] = [[] for _ in range(expanded.lanes)]
-    everywhere: list[Any] = []
+    lengths: list[Length] = []
+    on_lane: list[dict[int, Truth]] = []
+    lanes: list[list[IntervalVar]] = [[] for _ in range(expanded.lanes)]
+    everywhere: list[IntervalVar] = []
     for i, c in enumerate(expanded.tasks):
         times = {k: ticks.floor(t) for k, t in enumerate(c.times_s) if t < math.inf}
         length, interval = _interval(model, i, starts[i], sorted(set(times.values())), runs[i], horizon)
@@ -94,7 +98,7 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
     return Model(model, starts, lengths, runs, on_lane, taken, makespan, sizes_exact, alike_by)
 
 
-def _runs(model: Any, expanded: Expanded, taken: Sequence[Any], task: int) -> Any:
+def _runs(model: CpModel, expanded: Expanded, taken: Sequence[BoolVarT], task: int) -> Truth:
     if expanded.owner[task] >= 0:
         return taken[expanded.owner[task]]
     if not expanded.replaced_by[task]:
@@ -104,12 +108,14 @@ def _runs(model: Any, expanded: Expanded, taken: Sequence[Any], task: int) -> An
     return runs
 
 
-def _given(*literals: Any) -> list[Any]:
+def _given(*literals: Truth) -> list[BoolVarT]:
     """Those of the literals that are not simply true."""
     return [x for x in literals if x is not True]
 
 
-def _interval(model: Any, task: int, start: Any, lengths: Sequence[int], runs: Any, horizon: int) -> tuple[Any, Any]:
+def _interval(
+    model: CpModel, task: int, start: IntVar, lengths: Sequence[int], runs: Truth, horizon: int
+) -> tuple[Length, IntervalVar]:
     """Length and interval of a task, of one of these lengths."""
     if len(lengths) == 1 and runs is True:
         return lengths[0], model.new_fixed_size_interval_var(start, lengths[0], f"task {task}")
@@ -123,21 +129,21 @@ def _interval(model: Any, task: int, start: Any, lengths: Sequence[int], runs: A
 
 
 def _lanes_of(
-    model: Any,
+    model: CpModel,
     task: int,
-    start: Any,
-    length: Any,
+    start: IntVar,
+    length: Length,
     times: Mapping[int, int],
-    runs: Any,
-    interval: Any,
-    lanes: Sequence[list[Any]],
-) -> dict[int, Any]:
+    runs: Truth,
+    interval: IntervalVar,
+    lanes: Sequence[list[IntervalVar]],
+) -> dict[int, Truth]:
     """On which lanes a task may run, each with the literal that it does; its intervals go into `lanes`."""
     if len(times) == 1:
         (lane,) = times
         lanes[lane].append(interval)
         return {lane: runs}
-    here = {k: model.new_bool_var(f"{task} on {k}") for k in times}
+    here: dict[int, Truth] = {k: model.new_bool_var(f"{task} on {k}") for k in times}
     if runs is True:
         model.add_exactly_one(here.values())
     else:
@@ -149,7 +155,7 @@ def _lanes_of(
     return here
 
 
-def _break_symmetry(model: Any, expanded: Expanded, on_lane: Sequence[Mapping[int, Any]]) -> list[int]:
+def _break_symmetry(model: CpModel, expanded: Expanded, on_lane: Sequence[Mapping[int, Truth]]) -> list[int]:
     """Where no task tells lanes apart, the k-th longest that must run uses one of the first k lanes."""
     if any(len(set(c.times_s)) > 1 for c in expanded.tasks) or not any(on_lane):
         return []
@@ -161,7 +167,7 @@ def _break_symmetry(model: Any, expanded: Expanded, on_lane: Sequence[Mapping[in
     return longest
 
 
-def _add_shared(model: Any, expanded: Expanded, ticks: Ticks, runs: Sequence[Any], makespan: Any) -> None:
+def _add_shared(model: CpModel, expanded: Expanded, ticks: Ticks, runs: Sequence[Truth], makespan: IntVar) -> None:
     """What lanes share is there once: all that tasks ask of it, and of the host, takes no more than the makespan."""
     for asked_s in (
         [c.best_s * c.compute_demand for c in expanded.tasks],
@@ -174,12 +180,12 @@ def _add_shared(model: Any, expanded: Expanded, ticks: Ticks, runs: Sequence[Any
 
 
 def _add_memory(
-    model: Any,
+    model: CpModel,
     expanded: Expanded,
-    starts: Sequence[Any],
-    lengths: Sequence[Any],
-    runs: Sequence[Any],
-    makespan: Any,
+    starts: Sequence[IntVar],
+    lengths: Sequence[Length],
+    runs: Sequence[Truth],
+    makespan: IntVar,
     horizon: int,
     room: int,
 ) -> bool:

@@ -11,7 +11,7 @@ When nothing better has come for long, it goes on from the best, some random mov
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -53,7 +53,7 @@ class TabuSearch:
     seed: int
     compiled: bool  # or in plain Python, with the same results
     best_s: float = field(init=False)
-    _run: Any = field(init=False, repr=False)
+    _run: Callable[..., None] = field(init=False, repr=False)
     _fixed: tuple[Any, ...] = field(init=False, repr=False)
     _state: tuple[Any, ...] = field(init=False, repr=False)
 
@@ -218,7 +218,7 @@ def _moves(
 
 
 @part
-def _drawn(numbers: Any) -> int:
+def _drawn(numbers: Ints) -> int:
     """A random number below 2^15."""
     numbers[SEED] = (numbers[SEED] * 1103515245 + 12345) % 2147483648
     return int(numbers[SEED] // 65536)
@@ -226,21 +226,21 @@ def _drawn(numbers: Any) -> int:
 
 @part
 def _times(
-    work: Any,
-    lane: Any,
-    lane_start: Any,
-    in_start: Any,
-    in_task: Any,
-    in_delay: Any,
-    out_start: Any,
-    out_task: Any,
-    out_delay: Any,
-    sequence: Any,
-    place: Any,
-    heads: Any,
-    tails: Any,
-    missing: Any,
-    order: Any,
+    work: Floats,
+    lane: Ints,
+    lane_start: Ints,
+    in_start: Ints,
+    in_task: Ints,
+    in_delay: Floats,
+    out_start: Ints,
+    out_task: Ints,
+    out_delay: Floats,
+    sequence: Ints,
+    place: Ints,
+    heads: Floats,
+    tails: Floats,
+    missing: Ints,
+    order: Ints,
 ) -> float:
     """Longest ways into every task and from its start to the end; the makespan."""
     n, visited, queued = len(work), 0, 0
@@ -287,17 +287,17 @@ def _times(
 @part
 def _longest_path(
     makespan: float,
-    work: Any,
-    lane: Any,
-    lane_start: Any,
-    in_start: Any,
-    in_task: Any,
-    in_delay: Any,
-    sequence: Any,
-    place: Any,
-    heads: Any,
-    path: Any,
-    numbers: Any,
+    work: Floats,
+    lane: Ints,
+    lane_start: Ints,
+    in_start: Ints,
+    in_task: Ints,
+    in_delay: Floats,
+    sequence: Ints,
+    place: Ints,
+    heads: Floats,
+    path: Ints,
+    numbers: Ints,
 ) -> int:
     """One of the longest paths, backward, into `path`; its length. Which one is drawn."""
     at, ties = -1, 0
@@ -330,16 +330,16 @@ def _longest_path(
 def _may_move(
     start: int,
     to: int,
-    work: Any,
-    lane: Any,
-    in_start: Any,
-    in_task: Any,
-    out_start: Any,
-    out_task: Any,
-    sequence: Any,
-    place: Any,
-    heads: Any,
-    tails: Any,
+    work: Floats,
+    lane: Ints,
+    in_start: Ints,
+    in_task: Ints,
+    out_start: Ints,
+    out_task: Ints,
+    sequence: Ints,
+    place: Ints,
+    heads: Floats,
+    tails: Floats,
 ) -> bool:
     """Whether it is sure that a task can go to another place of its lane and nobody waits for himself."""
     task, other = sequence[start], sequence[to]
@@ -357,7 +357,7 @@ def _may_move(
 
 
 @part
-def _is_tabu(start: int, to: int, n: int, sequence: Any, tabu: Any, now: int) -> bool:
+def _is_tabu(start: int, to: int, n: int, sequence: Ints, tabu: Ints, now: int) -> bool:
     """Whether a move would put a task before another one that it had been moved behind not long ago."""
     task = sequence[start]
     step = 1 if to > start else -1
@@ -374,20 +374,20 @@ def _is_tabu(start: int, to: int, n: int, sequence: Any, tabu: Any, now: int) ->
 def _estimate(
     start: int,
     to: int,
-    work: Any,
-    lane_start: Any,
-    lane: Any,
-    in_start: Any,
-    in_task: Any,
-    in_delay: Any,
-    out_start: Any,
-    out_task: Any,
-    out_delay: Any,
-    sequence: Any,
-    heads: Any,
-    tails: Any,
-    new_heads: Any,
-    new_tails: Any,
+    work: Floats,
+    lane_start: Ints,
+    lane: Ints,
+    in_start: Ints,
+    in_task: Ints,
+    in_delay: Floats,
+    out_start: Ints,
+    out_task: Ints,
+    out_delay: Floats,
+    sequence: Ints,
+    heads: Floats,
+    tails: Floats,
+    new_heads: Floats,
+    new_tails: Floats,
 ) -> float:
     """The longest path through the tasks that a move shifts, with what is around them as it was."""
     low, high = min(start, to), max(start, to)
@@ -417,7 +417,7 @@ def _estimate(
 
 
 @part
-def _shifted(at: int, start: int, to: int, sequence: Any) -> int:
+def _shifted(at: int, start: int, to: int, sequence: Ints) -> int:
     """The task at a place once the one at `start` stands at `to`."""
     if at == to:
         return int(sequence[start])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from pararev_hw.torch_private import (
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
+    OpOverload,
     TorchDispatchMode,
     UnsupportedOperatorException,
     as_fake,
@@ -118,11 +119,11 @@ class _Sources:
         self._position = {id(t): k for k, t in reversed(list(enumerate(tensors)))}
         self._by_storage: dict[int, int] | None = None
 
-    def same(self, out: Any) -> int | None:
+    def same(self, out: object) -> int | None:
         """The first position at which an output is an input itself."""
         return self._position.get(id(out))
 
-    def sharing(self, out: Any) -> int | None:
+    def sharing(self, out: torch.Tensor) -> int | None:
         """The first position of an input whose storage an output shares."""
         if self._by_storage is None:
             self._by_storage = {storage_key(t): k for k, t in reversed(list(enumerate(self.tensors)))}
@@ -178,7 +179,7 @@ class Recorder(TorchDispatchMode):
         self.constants: dict[int, Any] = {}
         self.in_optimizer = False
         self.python_calls: dict[tuple[str, str], int] = {}  # by "forward" or "backward", and what was called
-        self._entry_of: dict[Any, int] = {}
+        self._entry_of: dict[Hashable, int] = {}
         self._metas: dict[Meta, int] = {}
         self._alive: dict[int, _StorageRef] = {}
         self._twins: dict[torch.device, dict[str, Any]] = {}  # attributes of a fake tensor of each device
@@ -314,7 +315,11 @@ class Recorder(TorchDispatchMode):
     # ---- the ops
 
     def __torch_dispatch__(
-        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: OpOverload,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         if func is _PRIM_DEVICE:
             return args[0].fake_device
@@ -331,7 +336,7 @@ class Recorder(TorchDispatchMode):
         if self._sparse and (sparse_gradients.makes_sparse(func, args) or sparse_gradients.has_sparse(args)):
             return sparse_gradients.run(self, func, args, kwargs or {})
         tensors: list[Any] = []
-        key: Any = _flatten(args, tensors)
+        key: Hashable = _flatten(args, tensors)
         if kwargs:
             key = (key, tuple(kwargs), _flatten(tuple(kwargs.values()), tensors))
         for k, t in enumerate(tensors):
@@ -368,10 +373,10 @@ class Recorder(TorchDispatchMode):
 
     def record_view(
         self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        tensors: Sequence[Any],
+        func: OpOverload,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        tensors: Sequence[torch.Tensor],
         out: Any,
         of: int,
         op_type: OpType,
@@ -387,9 +392,9 @@ class Recorder(TorchDispatchMode):
         call = Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()})
         self._write_down(OpSignature(call, op_type, (), (), (spec,), None, True, False, False), infos, (info,))
 
-    def record_new(self, func: Any, args: tuple[Any, ...], out: Any, holds: Any, op_type: OpType) -> None:
+    def record_new(self, func: OpOverload, args: tuple[object, ...], out: Any, holds: Any, op_type: OpType) -> None:
         """Write down an op whose output, of a kind without memory of its own, stands for `holds` and its new memory."""
-        tensors: list[Any] = []
+        tensors: list[torch.Tensor] = []
         _flatten(args, tensors)
         infos = tuple(map(self._info_of, tensors))
         info = out.pararev_info = self._adopt(holds, self._storage_of(holds))
@@ -397,7 +402,7 @@ class Recorder(TorchDispatchMode):
         spec = self._spec(holds, _Sources([]))
         self._write_down(OpSignature(call, op_type, reads, (), (spec,), None, False, False, False), infos, (info,))
 
-    def record_part(self, func: Any, out: Any, part: Any) -> None:
+    def record_part(self, func: OpOverload, out: Any, part: Any) -> None:
         """Write down an op that gives `part`, which lies in the memory that `out` stands for."""
         whole = self._info_of(out)
         info = self._adopt(part, whole.storage)
@@ -409,7 +414,12 @@ class Recorder(TorchDispatchMode):
         )
 
     def record_write(
-        self, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Any], op_type: OpType
+        self,
+        func: OpOverload,
+        args: Sequence[object],
+        kwargs: Mapping[str, object],
+        tensors: Sequence[torch.Tensor],
+        op_type: OpType,
     ) -> None:
         """Write down an op that changes its first tensor and reads the others."""
         infos = tuple(map(self._info_of, tensors))
@@ -428,7 +438,7 @@ class Recorder(TorchDispatchMode):
         tensor.pararev_info = alias.pararev_info
         return tensor
 
-    def _number(self, tensor: Any) -> Any:
+    def _number(self, tensor: torch.Tensor) -> Any:
         """The number in a tensor of one element that no input decides, None where it is not known."""
         if not isinstance(tensor, FakeTensor):
             return tensor.item()  # a real tensor that the network's code brought along
@@ -480,7 +490,7 @@ class Recorder(TorchDispatchMode):
             self.constants[info.slot] = constant if constant is not None else tensor
         return info
 
-    def _run_fake(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _run_fake(self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> Any:
         try:
             with self.fake:
                 return func(*args, **kwargs)
@@ -498,12 +508,12 @@ class Recorder(TorchDispatchMode):
 
     def _first_time(
         self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        tensors: list[Any],
+        func: OpOverload,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        tensors: list[torch.Tensor],
         infos: tuple[Info, ...],
-        key: Any,
+        key: Hashable,
     ) -> Any:
         out = self._run_fake(func, args, kwargs)
         outputs = _listed(out)
@@ -541,7 +551,7 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _outcomes(
-        self, func: Any, outputs: tuple[Any, ...], sources: _Sources, infos: tuple[Info, ...]
+        self, func: OpOverload, outputs: tuple[torch.Tensor, ...], sources: _Sources, infos: tuple[Info, ...]
     ) -> tuple[Info | None, ...]:
         """The infos of an op's outputs. What `transpose_` and its like give is the tensor that they were given, which
         from here on looks at its memory in another way: another slot."""
@@ -551,7 +561,7 @@ class Recorder(TorchDispatchMode):
             infos = (changed.pararev_info, *infos[1:])
         return tuple([self._outcome(o, sources, infos) for o in outputs])
 
-    def _outcome(self, out: Any, sources: _Sources, infos: tuple[Info, ...]) -> Info | None:
+    def _outcome(self, out: object, sources: _Sources, infos: tuple[Info, ...]) -> Info | None:
         """The info of an output: an input's own, one that shares an input's storage, or a new one."""
         if not isinstance(out, torch.Tensor):
             return None
@@ -561,7 +571,7 @@ class Recorder(TorchDispatchMode):
         k = sources.sharing(out)
         return self._adopt(out, self._storage_of(out) if k is None else infos[k].storage)
 
-    def _spec(self, out: Any, sources: _Sources) -> Fresh | Alias | int | None:
+    def _spec(self, out: object, sources: _Sources) -> Fresh | Alias | int | None:
         if not isinstance(out, torch.Tensor):
             return None
         k = sources.same(out)
@@ -578,13 +588,13 @@ class Recorder(TorchDispatchMode):
 
     def _op_type(
         self,
-        func: Any,
+        func: OpOverload,
         base: str,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        out: Any,
+        args: tuple[object, ...],
+        kwargs: Mapping[str, object],
+        out: object,
         sources: _Sources,
-        outputs: tuple[Any, ...],
+        outputs: tuple[torch.Tensor, ...],
         written: tuple[int, ...],
         view: bool,
         reads: tuple[int, ...],
@@ -715,7 +725,7 @@ _OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 def _computed(call: Call, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """The result of a call on real tensors."""
 
-    def filled(value: Any) -> Any:
+    def filled(value: object) -> Any:
         if isinstance(value, Hole):
             return tensors[value.index]
         if isinstance(value, list | tuple):
@@ -745,7 +755,7 @@ def user_line(trace: TracebackType | None = None) -> str:
     return ""
 
 
-def _flatten(value: tuple[Any, ...], tensors: list[Any]) -> Any:
+def _flatten(value: tuple[Any, ...], tensors: list[torch.Tensor]) -> Any:
     """A hashable picture of arguments, tensors moved into `tensors`. Scalars keep their type: 1, 1.0, True differ."""
     key: list[Any] = []
     for a in value:
@@ -766,7 +776,7 @@ def _flatten(value: tuple[Any, ...], tensors: list[Any]) -> Any:
 _TENSOR = object()
 
 
-def _holes(value: Any, count: list[int]) -> Any:
+def _holes(value: object, count: list[int]) -> Any:
     if isinstance(value, torch.Tensor):
         count[0] += 1
         return Hole(count[0] - 1)
@@ -775,7 +785,7 @@ def _holes(value: Any, count: list[int]) -> Any:
     return None if isinstance(value, torch.Generator) else value
 
 
-def _replace(value: Any, old: Any, new: Any) -> Any:
+def _replace(value: object, old: object, new: object) -> Any:
     if value is old:
         return new
     if isinstance(value, tuple):
@@ -783,7 +793,7 @@ def _replace(value: Any, old: Any, new: Any) -> Any:
     return [_replace(v, old, new) for v in value] if isinstance(value, list) else value
 
 
-def _listed(out: Any) -> tuple[Any, ...]:
+def _listed(out: object) -> tuple[Any, ...]:
     return tuple(out) if isinstance(out, list | tuple) else (out,)
 
 
@@ -843,7 +853,7 @@ def _in_one_piece(tensor: torch.Tensor) -> bool:
     return tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()])
 
 
-def _written_positions(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+def _written_positions(func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[int, ...]:
     """Positions, among the op's tensors, of those that it mutates."""
     base = base_name(str(func))
     silent = _SILENT_MUTATIONS[base] if base in _SILENT_MUTATIONS and args[5] else ()
@@ -851,7 +861,7 @@ def _written_positions(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, An
     position = 0
     for k, argument in enumerate(schema(func).arguments):
         value = args[k] if k < len(args) else kwargs.get(argument.name)
-        tensors: list[Any] = []
+        tensors: list[torch.Tensor] = []
         _flatten((value,), tensors)
         mutated = (argument.alias_info is not None and argument.alias_info.is_write) or k in silent
         if mutated:
@@ -860,19 +870,19 @@ def _written_positions(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, An
     return tuple(written)
 
 
-def _named_arguments(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _named_arguments(func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
     """Arguments that are no tensors, by name."""
-    named: dict[str, Any] = {}
+    named: dict[str, object] = {}
     for k, argument in enumerate(schema(func).arguments):
         value = args[k] if k < len(args) else kwargs.get(argument.name, argument.default_value)
-        tensors: list[Any] = []
+        tensors: list[torch.Tensor] = []
         _flatten((value,), tensors)
         if not tensors and value is not None:
             named[argument.name] = value
     return named
 
 
-def _ints(value: Any) -> tuple[int, ...] | None:
+def _ints(value: object) -> tuple[int, ...] | None:
     """The value as a tuple of ints, None where it is something else."""
     if isinstance(value, bool | int):
         return (int(value),)

@@ -41,18 +41,18 @@ def test_small_shops_are_solved_and_what_it_says_is_what_is_played() -> None:
         problem = shop(random.Random(seed), 7, 2)
         assert is_job_shop(problem)
         best_s = min(makespan_of(problem, orders) for orders in all_lane_orders(problem))
-        search = TabuSearch(problem, heft.lane_orders(problem), seed, compiled=False)
+        search = TabuSearch(problem, heft.heft_orders(problem), seed, compiled=False)
         search.move(300)
         assert search.best_s == makespan_of(problem, search.best) == best_s
 
 
 def test_compiled_moves_are_those_of_plain_python() -> None:
     problem = shop(random.Random(7), 40, 5)
-    searches = [TabuSearch(problem, heft.lane_orders(problem), 3, compiled) for compiled in (False, True)]
+    searches = [TabuSearch(problem, heft.heft_orders(problem), 3, compiled) for compiled in (False, True)]
     for search in searches:
         search.move(100)
     assert searches[0].best == searches[1].best
-    assert searches[0].best_s == searches[1].best_s < makespan_of(problem, heft.lane_orders(problem))
+    assert searches[0].best_s == searches[1].best_s < makespan_of(problem, heft.heft_orders(problem))
 
 
 def test_what_is_no_job_shop_is_told_apart() -> None:

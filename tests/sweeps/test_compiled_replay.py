@@ -15,7 +15,7 @@ from pararev_hw.sweeps.columns import TaskColumns
 from pararev_hw.sweeps.compiled_replay import makespans_and_peaks, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.memory_columns import MemoryEvents, peak_bytes
-from pararev_hw.sweeps.replay import lane_orders, replay
+from pararev_hw.sweeps.replay import orders_with_waits, replay
 from pararev_hw.trace_options import TraceOptions
 
 EXACT = 1e-12
@@ -60,7 +60,7 @@ def test_each_configuration_alone_gives_what_all_at_once_give(always_compiled: N
         where = draw.integers(0, lanes, n)
         pairs = [(i, j, int(draw.integers(0, 5))) for j in range(n) for i in range(j) if draw.random() < 0.15]
         apart = [(i, j) for j in range(n) for i in range(j) if where[i] != where[j] and draw.random() < 0.1]
-        orders = lane_orders([np.flatnonzero(where == k).tolist() for k in range(lanes)], pairs, apart)
+        orders = orders_with_waits([np.flatnonzero(where == k).tolist() for k in range(lanes)], pairs, apart)
         costs, events = columns(draw, n, 7), memory(draw, n)
         starts, ends = replay(orders, costs)
         played = makespans_and_peaks(replay_arrays(orders, events), costs)
@@ -81,7 +81,7 @@ def test_an_edge_is_left_out_exactly_where_another_one_makes_it_superfluous() ->
             alike = [f for f in others if f != e and where[f[0]] == where[e[0]] and where[f[1]] == where[e[1]]]
             return any(f[0] >= e[0] and f[1] <= e[1] and f[2] >= e[2] for f in alike)  # orders are by number here
 
-        orders = lane_orders([[i for i in range(n) if where[i] == k] for k in range(lanes)], edges)
+        orders = orders_with_waits([[i for i in range(n) if where[i] == k] for k in range(lanes)], edges)
         assert list(orders.crossing) == [e for e in crossing if not superfluous(e, crossing, where)]
 
 

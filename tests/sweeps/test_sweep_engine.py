@@ -14,7 +14,7 @@ from pararev_hw.errors import Infeasible
 from pararev_hw.simulate import play, play_sequential
 from pararev_hw.sweeps.columns import FAILURES, NO_CORE, NO_ROOM, TaskColumns
 from pararev_hw.sweeps.engine import Engine
-from pararev_hw.sweeps.replay import lane_orders, replay, sequential_seconds
+from pararev_hw.sweeps.replay import orders_with_waits, replay, sequential_seconds
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, CommEdge, Device, SchedulingProblem, TaskCost
 
@@ -138,7 +138,7 @@ def test_replay_is_the_simulator_with_a_last_axis(
     n = len(found[0].tasks)
     columns = _columns(found)
     edges = [(e.src, e.dst, e.bytes) for e in found[0].edges]
-    starts, ends = replay(lane_orders(orders, edges, waits), columns)
+    starts, ends = replay(orders_with_waits(orders, edges, waits), columns)
     for b, costs in enumerate(found):
         played = {p.task: p for p in play(costs, orders, waits)}
         for i in range(n):
