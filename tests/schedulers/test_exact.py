@@ -88,9 +88,17 @@ def test_where_nothing_better_is_found_it_says_so_and_gives_the_warm_start() -> 
     assert schedule.notes[0].endswith("the solver ended as unknown")
 
 
-@pytest.mark.parametrize("options", [{"seconds": 0.0}, {"seconds": math.nan}, {"seconds": math.inf}, {"workers": 0}])
-def test_it_refuses_a_budget_that_is_none(options: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match="both must be positive"):
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"seconds": 0.0}, "both must be positive"),
+        ({"seconds": math.nan}, "seconds is nan: it must be a number"),
+        ({"seconds": math.inf}, "seconds is inf: it must be a number"),
+        ({"workers": 0}, "both must be positive"),
+    ],
+)
+def test_it_refuses_a_budget_that_is_none(options: dict[str, float], words: str) -> None:
+    with pytest.raises(BadInput, match=words):
         run(NAMED["chain"], "exact", **options)
 
 
