@@ -474,13 +474,15 @@ class _Neuron:
     def add(self, fired: torch.Tensor) -> None:
         self.before = self.updates, self.counts, self.channels
         on = fired if fired.dtype is torch.bool or fired.is_floating_point() else fired != 0
-        count = int(on.sum(dtype=torch.float64))
+        # 32 bits are several times as fast as 64
+        wide = torch.int32 if on.dtype is torch.bool else torch.float64
+        per_place = on.sum(dim=0, dtype=wide).double() if on.dim() > 1 else on.double()
+        count = int(per_place.sum())
         self.updates += on.numel()
         self.counts += count
         self.rates.append(count / max(1, on.numel()))
         if on.dim() < 2:
             return
-        per_place = on.sum(dim=0, dtype=torch.float64)
         channels = per_place.flatten(1).sum(1) if on.dim() > 2 else per_place
         channels = channels * on.shape[1] / max(1, on.numel())
         if self.channels is None:
