@@ -32,13 +32,19 @@ def merged(columns: Sequence[Floats], hardware: Floats) -> tuple[Ints, Ints]:
     n = len(values)
     open_ = np.ones(n, np.bool_)
     chosen, counts = [], []
+    by_first = np.argsort(values[:, 0], kind="stable")  # whatever is near a point lies beside it here
+    first = values[by_first, 0]
+    reach = 2 * MERGE * np.abs(values[:, 0])  # twice: `near` decides, and rounding must leave nothing out
+    begins = np.searchsorted(first, values[:, 0] - reach, "left")
+    ends = np.searchsorted(first, values[:, 0] + reach, "right")
     for k in np.lexsort((np.arange(n), hardware)):
         if not open_[k]:
             continue
-        alike = open_ & near(values, values[k], MERGE)
+        beside = by_first[begins[k] : ends[k]]
+        alike = beside[open_[beside] & near(values[beside], values[k], MERGE)]
         open_[alike] = False
         chosen.append(int(k))
-        counts.append(int(alike.sum()))
+        counts.append(len(alike))
     return np.array(chosen, np.int64), np.array(counts, np.int64)
 
 

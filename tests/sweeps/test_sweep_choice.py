@@ -27,6 +27,21 @@ def test_points_that_are_alike_become_the_one_with_the_least_hardware() -> None:
     assert dict(zip(chosen.tolist(), counts.tolist(), strict=True)) == {3: 1, 1: 3}
 
 
+def test_points_that_are_alike_are_those_of_comparing_each_with_all() -> None:
+    draw = np.random.default_rng(4)
+    for negative in (1.0, -1.0):
+        values = negative * np.round(1 + draw.random((300, 2)) / 50, 4)
+        values[::7] = 0.0
+        hardware = draw.integers(0, 9, 300).astype(np.float64)
+        left, groups = set(range(300)), {}
+        for k in sorted(range(300), key=lambda k: (hardware[k], k)):
+            if k in left:
+                alike = {j for j in left if (abs(values[j] - values[k]) <= 1e-3 * abs(values[k])).all()}
+                groups[k], left = len(alike), left - alike
+        chosen, counts = merged([values[:, 0], values[:, 1]], hardware)
+        assert list(zip(chosen.tolist(), counts.tolist(), strict=True)) == list(groups.items())
+
+
 def effects(rows: np.ndarray, y: np.ndarray) -> AdditiveFit:  # type: ignore[type-arg]
     fit = AdditiveFit({"a": 3, "b": 4})
     for part in np.array_split(np.arange(len(y)), 3):  # as rows stream by
