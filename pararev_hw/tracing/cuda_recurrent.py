@@ -23,7 +23,8 @@ def register(library: torch.library.Library) -> None:
     for name, (mode, _) in _KINDS.items():
         for key in ("AutogradCPU", "CPU"):
             library.impl(f"{name}.input", _rule(mode), key)
-    library.impl("_cudnn_rnn", _forward_shapes, "Meta")
+    # PyTorch has shapes of its own for it, with an empty reserve; torch 2.11 refuses to replace them unless told
+    library.impl("_cudnn_rnn", _forward_shapes, "Meta", allow_override=True)
     library.impl("_cudnn_rnn_backward", _backward_shapes, "Meta")
 
 
