@@ -52,8 +52,9 @@ def _work(graph: BlockGraph, name: str, phase: Phase, ops: Sequence[Op], layer: 
     inputs = sum(math.prod(operands(graph, op).activation) for op in ops)
     outputs = sum(math.prod(t.output_shapes[0]) for t in types)
     macs = sum(t.macs for t in types)
-    # where the step tells no T (a loop that repeats an image), a call is a time step
-    samples = graph.batch * graph.timesteps if graph.timesteps else len(ops) * min(graph.batch, first.activation[0])
+    # where the step tells no T (a loop that repeats an image), a call on the whole batch is a time step
+    rows = first.activation[0] if len(first.activation) > 1 else 1
+    samples = graph.batch * graph.timesteps if graph.timesteps else max(graph.batch, len(ops) * min(graph.batch, rows))
     return LayerWork(
         module=name,
         phase=phase,

@@ -16,10 +16,10 @@ from pararev_hw.costmodels.energy_models.layer_work import LayerWork
 from pararev_hw.types.energy import ACCUMULATE_J
 
 SOURCE = "45 nm, float32: Horowitz, ISSCC 2014"
-MACCUMULATE_J = 4.6e-12
+MAC_J = 4.6e-12
 NOT_MODELLED = ("memory", "addressing", "neuron updates", "leakage", "backward and update")
 
 
 def energy(work: LayerWork) -> Mapping[str, float]:
     """Joules of one layer's pass, by part."""
-    return {"ac": ACCUMULATE_J * work.sops} if work.sops is not None else {"mac": MACCUMULATE_J * work.macs}
+    return {"ac": ACCUMULATE_J * work.sops} if work.sops is not None else {"mac": MAC_J * work.macs}
