@@ -429,7 +429,7 @@ class Recorder(TorchDispatchMode):
 
     def _write_down(self, entry: OpSignature, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...]) -> None:
         self.entries.append(entry)
-        self._record(len(self.entries) - 1, inputs, outputs, False)
+        self._record(len(self.entries) - 1, inputs, outputs, False, on_sparse=True)
 
     def _looks_elsewhere(self, tensor: Any, source: Any) -> Any:
         """`tensor.set_(source)`: from here on `tensor` is a view of `source`, and what it looked at is let go."""
@@ -649,7 +649,14 @@ class Recorder(TorchDispatchMode):
             write_bytes=write_bytes,
         )
 
-    def _record(self, entry: int, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...], random: bool) -> None:
+    def _record(
+        self,
+        entry: int,
+        inputs: tuple[Info, ...],
+        outputs: tuple[Info | None, ...],
+        random: bool,
+        on_sparse: bool = False,
+    ) -> None:
         frame = self._stack[-1] if self._stack else -1
         node, node_frame, recalled = -1, -1, False
         grad_enabled = torch.is_grad_enabled()
@@ -665,19 +672,19 @@ class Recorder(TorchDispatchMode):
         self._frame_of_node.setdefault(next_sequence_nr() - 1, frame if frame >= 0 else node_frame)
         rng = self._rng_token() if random else -1
         if self.values or not inputs:
-            self._carry_values(entry, inputs, outputs, random)
+            self._carry_values(entry, inputs, outputs, random or on_sparse)
         self.records.append(
             Record(entry, inputs, outputs, frame, node, node_frame, recalled, grad_enabled, self.in_optimizer, rng)
         )
 
     def _carry_values(
-        self, entry: int, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...], random: bool
+        self, entry: int, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...], unknown: bool
     ) -> None:
         """A number computed from such numbers alone, or from none, is one itself; one that is overwritten is none any
         more."""
         signature = self.entries[entry]
         values = self.values
-        numbers = not random and not signature.writes and all(i.storage in values for i in inputs)
+        numbers = not unknown and not signature.writes and all(i.storage in values for i in inputs)
         numbers &= bool(inputs) or base_name(signature.op_type.name) in _FACTORIES
         if numbers and not signature.view and len(outputs) == 1 and outputs[0] is not None:
             spec = signature.outputs[0]
