@@ -10,7 +10,6 @@ from typing import Literal
 from pararev_hw.atomic import write_file
 from pararev_hw.devices.profiles import profile_to_json, read_profile
 from pararev_hw.keywords import exact, positive
-from pararev_hw.pipeline import find_device
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
 
 Progress = Callable[[str], None]
@@ -53,6 +52,8 @@ def load_device(name: str | Path, *, cache: str | Path | None = None, progress: 
         Traceback (most recent call last):
         pararev_hw.errors.UnknownName: no device is called 'h20': did you mean h200?
     """
+    from pararev_hw.pipeline import find_device
+
     return find_device(str(name), cache=cache_folder() if cache is None else Path(cache), progress=progress)
 
 
@@ -60,6 +61,8 @@ def hardware_of(device: str | Path | Hardware, progress: Progress = _silent, lan
     """The device itself, or the one of that name or file; "cpu" with so many lanes."""
     if isinstance(device, Device | Profile | MeasuredDevice):
         return device
+    from pararev_hw.pipeline import find_device
+
     return find_device(str(device), lanes=lanes or 1, cache=cache_folder(), progress=progress)
 
 
