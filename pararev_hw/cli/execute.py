@@ -15,23 +15,15 @@ from pararev_hw import limits
 from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.inputs import cache_folder, hardware_named, measured_for
 from pararev_hw.cli.options import (
-    BatchOpt,
     BlocksOpt,
     ChoicesOpt,
-    ClassesOpt,
-    DtypeOpt,
-    FormOpt,
     GranularityOpt,
     JsonOpt,
     LaunchOpt,
     MeasureOpt,
-    ModeOpt,
+    NetworkSizes,
     OptimizerOpt,
-    SeedOpt,
-    ShapeOpt,
-    StepsOpt,
     TargetArg,
-    WidthOpt,
     checked_mode,
     grouped,
     parsed_shape,
@@ -46,18 +38,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutedStep:
+class ExecutedStep(NetworkSizes):
     """The network and its step, as it is really run."""
 
-    batch: BatchOpt = None
-    timesteps: StepsOpt = None
-    mode: ModeOpt = "train"
-    dtype: DtypeOpt = "float32"
-    input_shape: ShapeOpt = None
-    num_classes: ClassesOpt = None
-    width: WidthOpt = None
-    form: FormOpt = None
-    seed: SeedOpt = 0
     granularity: GranularityOpt = "block"
     blocks: BlocksOpt = None
     optimizer: OptimizerOpt = None

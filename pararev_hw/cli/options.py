@@ -133,8 +133,8 @@ def checked_mode(mode: str) -> Literal["train", "infer"]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkOptions:
-    """What a network and its step are like."""
+class NetworkSizes:
+    """What every verb that builds a network takes."""
 
     batch: BatchOpt = None
     timesteps: StepsOpt = None
@@ -145,6 +145,12 @@ class NetworkOptions:
     width: WidthOpt = None
     form: FormOpt = None
     seed: SeedOpt = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions(NetworkSizes):
+    """What a network and its step are like."""
+
     layout: LayoutOpt = None
     optimizer: OptimizerOpt = None
     accumulate: AccumulateOpt = 1
