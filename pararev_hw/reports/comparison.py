@@ -13,6 +13,7 @@ from pararev_hw.reports.document import assumptions, dump, not_modelled, total_s
 from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.reports.front import fronts_svg
 from pararev_hw.reports.page import Cell, Row, both_widths, render, words_cell
+from pararev_hw.reports.provenance import standing
 from pararev_hw.reports.shown_ways import EAGER, FASTEST, SEQUENTIAL, WITHIN, WITHIN_LIMIT, shown_ways
 from pararev_hw.reports.trade_offs import TradeOffs, same_graphs, trade_offs
 from pararev_hw.types import SCHEMA_VERSION, Comparison, Prediction, Study
@@ -188,7 +189,7 @@ def comparison_lines(comparison: Comparison) -> tuple[str, ...]:
 
     ranked = sorted(comparison.studies, key=lambda s: s.chosen.latency_s / (s.graph.batch if per_sample else 1))
     best, *rest = ranked
-    origin = phrasing.standing(best.chosen, comparison.device)
+    origin = standing(best.chosen, comparison.device)
     least = "the least time"
     if rest and rest[0].chosen.latency_s <= best.chosen.latency_s * (1 + phrasing.SAME) and not per_sample:
         least = "no more time than the others, and no less"

@@ -22,6 +22,7 @@ from pararev_hw.reports.gantt import gantt_svg
 from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.layers import CAPTION, HEADS, layer_cells
 from pararev_hw.reports.memory import memory_svg
+from pararev_hw.reports.provenance import standing
 from pararev_hw.reports.text import gap
 from pararev_hw.types import PHASES, ChipRun, EnergyParts, Study
 
@@ -446,7 +447,7 @@ def _figures(study: Study) -> Mapping[str, Any]:
     named = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
     standings = ", ".join(f"{counts[standing]} {name}" for standing, name in named)
     summary = (
-        f"The prediction rests on {phrasing.standing(study.chosen, study.device)}. "
+        f"The prediction rests on {standing(study.chosen, study.device)}. "
         f"Of the device's {len(figures)} figures: {standings}."
     )
     rows = [

@@ -9,6 +9,7 @@ from pararev_hw.reports import units
 from pararev_hw.reports.chip import chip_lines
 from pararev_hw.reports.energy_model import energy_model_lines
 from pararev_hw.reports.first_lines import first_lines
+from pararev_hw.reports.provenance import standing
 from pararev_hw.types import Device, Prediction, Study
 
 SAME = 0.005  # relative: what differs by less is called the same
@@ -27,16 +28,6 @@ def lane_noun(device: Device) -> str:
 def lanes_used(prediction: Prediction) -> int:
     """How many lanes run at least one task."""
     return len({p.lane for p in prediction.schedule.placements})
-
-
-def standing(prediction: Prediction, device: Device) -> str:
-    """Where a prediction's figures come from, in words."""
-    if prediction.provenance == "measured":
-        return "figures calibrated by measurement"
-    kinds = {figure.provenance for figure in device.parameters.values()} | {prediction.provenance}
-    names = [name for kind, name in (("published", "datasheet"), ("assumed", "assumed")) if kind in kinds]
-    calibrated = "calibrated in part" if "measured" in kinds else "not calibrated"
-    return f"{' and '.join(names)} figures, {calibrated}"
 
 
 def lanes(prediction: Prediction, device: Device) -> str:

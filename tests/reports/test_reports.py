@@ -25,6 +25,7 @@ from rich.console import Console
 
 import pararev_hw.reports as reports
 from pararev_hw.atomic import write_files
+from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
@@ -519,6 +520,32 @@ def test_the_answer_says_where_the_figures_come_from(prediction: Any, others: tu
     study = hand_built_study.study((1, 1), standing=prediction)
     figures = {f"figure {k}": DeviceParameter(1.0, "somewhere", other) for k, other in enumerate(others)}
     assert wanted in reports.answer(replace(study, device=replace(study.device, parameters=figures)))
+
+
+_SHARED = "how streams share the card is assumed"
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("rtx3090", f"(speeds fitted to published measurements of this card; {_SHARED})"),
+        ("a100", "(CUDA cores fitted to published measurements of this card, tensor cores and memory bandwidth as on"),
+        ("gtx1080ti", "(CUDA cores fitted to published measurements of this card, memory bandwidth as on other cards"),
+        ("rtx4090", f"(datasheet rates, efficiencies transferred from other cards; {_SHARED})"),
+        ("edge8", "(datasheet and assumed figures, not calibrated)"),
+    ],
+)
+def test_the_answer_says_which_speeds_of_a_gpu_were_fitted(name: str, wanted: str) -> None:
+    study = hand_built_study.study((1, 1), standing="assumed")
+    assert wanted in reports.answer(replace(study, device=load_device(name)))
+
+
+def test_a_gpu_with_measured_figures_is_calibrated_in_part() -> None:
+    study, device = hand_built_study.study((1, 1), standing="assumed"), load_device("rtx3090")
+    measured = replace(device.parameters["matrix_elements_per_unit"], provenance="measured")
+    device = replace(device, parameters={**device.parameters, "matrix_elements_per_unit": measured})
+    said = reports.answer(replace(study, device=device))
+    assert "(speeds fitted to published measurements of this card; calibrated in part)" in said
 
 
 def test_sections_are_the_parts_that_hold_several_blocks() -> None:
