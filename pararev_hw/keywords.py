@@ -160,15 +160,15 @@ def _in_words(kind: Any) -> str:
     return "a function" if plain is Callable else _WORDS.get(plain.__name__, f"a {plain.__name__}")
 
 
-def whole_number(what: str, value: int, *, least: int) -> None:
+def whole_number(name: str, value: int, *, least: int) -> None:
     """Raise BadInput unless the value is at least `least`, and one that a machine counts with."""
     if value < least:
-        raise BadInput(f"{what} is {shown(value)}: it must be at least {least}")
+        raise BadInput(f"{name} is {shown(value)}: it must be at least {least}")
     if value > sys.maxsize:
-        raise BadInput(f"{what} is {shown(value)}: it must be at most {sys.maxsize}")
+        raise BadInput(f"{name} is {shown(value)}: it must be at most {sys.maxsize}")
 
 
-def positive(what: str, value: float, unit: str = "") -> None:
+def positive(name: str, value: float, unit: str = "") -> None:
     """Raise BadInput unless the value is above 0."""
     if not value > 0:
-        raise BadInput(f"{what} is {shown(value)}: it must be a number{unit} above 0")
+        raise BadInput(f"{name} is {shown(value)}: it must be a number{unit} above 0")

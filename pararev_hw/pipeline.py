@@ -115,9 +115,9 @@ def plan(
     own, under its name.
     """
     how = "eager" if launch is None else launch
-    asked = device.lanes if lanes is None and device.kind != "neuromorphic" else lanes or 1
-    if asked > limits.LANES:
-        raise BadInput(f"{asked} lanes: at most {limits.LANES}")
+    requested_lanes = device.lanes if lanes is None and device.kind != "neuromorphic" else lanes or 1
+    if requested_lanes > limits.LANES:
+        raise BadInput(f"{requested_lanes} lanes: at most {limits.LANES}")
     if memory_limit is not None and memory_limit < 0:
         raise BadInput(f"a memory limit of {memory_limit} bytes: it must not be negative")
     return plan_costed(
@@ -236,8 +236,8 @@ def study(
         for name in dict.fromkeys(names):
             progress(f"scheduling {graph.model} on {device.name}: {name}")
             try:
-                given = orders if name == scheduler else None
-                planned = plan_costed(costed[how], name, lanes=lanes, orders=given, waits=waits)
+                initial_orders = orders if name == scheduler else None
+                planned = plan_costed(costed[how], name, lanes=lanes, orders=initial_orders, waits=waits)
                 predictions.append(predict(planned))
             except Infeasible as error:
                 refused = refused or error

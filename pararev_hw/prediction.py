@@ -225,13 +225,13 @@ def _within_board_power(
     if not has_board_power(device):
         return by_phase
     share = share_of_draw(device, _summed(by_phase.values()), makespan_s)
-    held = {
+    slowed = {
         phase: {
             part: joules * (1.0 if part == "static" else share) for part, joules in parts.items() if part != "total"
         }
         for phase, parts in by_phase.items()
     }
-    return {phase: {**parts, "total": sum(parts.values())} for phase, parts in held.items()}
+    return {phase: {**parts, "total": sum(parts.values())} for phase, parts in slowed.items()}
 
 
 def _summed(phases: Iterable[EnergyParts]) -> EnergyParts:

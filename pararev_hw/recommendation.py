@@ -56,9 +56,9 @@ class Budget:
     def left_s(self) -> float:
         return self.seconds - self.elapsed_s()
 
-    def left_out(self, what: str) -> str:
+    def left_out(self, part: str) -> str:
         """What there was no time for, in words."""
-        return f"{what}: the {self.seconds:g} s given for the search were over"
+        return f"{part}: the {self.seconds:g} s given for the search were over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,11 @@ def study(
     base = replace(base, forward_j_by_model=forward_j_by_model(graph))
     if base.chip is not None:
         return base
-    tried = list(base.predictions)
+    candidates = list(base.predictions)
     limit = base.sequential.peak_bytes if search.memory_limit is None else search.memory_limit
     not_searched: list[str] = []
     if search.orders is None:
-        tried += _front(graph, device, search, limit, _front_launches(device, search), progress, not_searched)
+        candidates += _front(graph, device, search, limit, _front_launches(device, search), progress, not_searched)
     variants, left_out = _variants(step, device, search, progress)
     not_searched += left_out
     fastest_launch = base.chosen.launch or "eager"
@@ -107,12 +107,12 @@ def study(
         if (over := search.over()) is not None:
             not_searched.append(over.left_out(f"schedules with {', '.join(variant.choices)}"))
             continue
-        tried += _of_variant(variant, device, search, limit, fastest_launch, progress, not_searched)
-    for variant in _finer(step, base, device, tried, limit, search, progress, not_searched):
-        predictions = _of_finer(variant, device, search, limit, fastest_launch, tried, not_searched)
+        candidates += _of_variant(variant, device, search, limit, fastest_launch, progress, not_searched)
+    for variant in _finer(step, base, device, candidates, limit, search, progress, not_searched):
+        predictions = _of_finer(variant, device, search, limit, fastest_launch, candidates, not_searched)
         variants += [variant] if predictions else []
-        tried += predictions
-    return _decided(base, device, tried, limit, search, tuple(variants), tuple(not_searched))
+        candidates += predictions
+    return _decided(base, device, candidates, limit, search, tuple(variants), tuple(not_searched))
 
 
 def compare(
@@ -287,10 +287,10 @@ def _variants(
 
 def _rewritten(step: Draft, kinds: Sequence[Kind] | None) -> Iterator[tuple[BlockGraph, list[str]]]:
     """Different rewritten steps: by all opportunities of these kinds, or (None) by those that may pay."""
-    seen = {frozenset[str]()}
+    visited = {frozenset[str]()}
     for draft, names in _candidates(step) if kinds is None else [_everywhere(step, tuple(kinds))]:
-        if frozenset(names) not in seen:
-            seen.add(frozenset(names))
+        if frozenset(names) not in visited:
+            visited.add(frozenset(names))
             yield draft.graph, names
 
 
@@ -310,8 +310,8 @@ def _candidates(step: Draft) -> Iterator[tuple[Draft, list[str]]]:
 
 def _everywhere(step: Draft, kinds: tuple[Kind, ...]) -> tuple[Draft, list[str]]:
     assert set(kinds) <= set(REWRITES)
-    rewritten, taken = all_changed(step, kinds)
-    return rewritten, [o.name for o in taken]
+    rewritten, opportunities = all_changed(step, kinds)
+    return rewritten, [o.name for o in opportunities]
 
 
 def _variant(graph: BlockGraph, names: Sequence[str], tasks: tuple[str, ...] = ()) -> _Variant:
@@ -349,7 +349,7 @@ def _finer(
     step: Traced | BlockGraph,
     base: Study,
     device: Hardware,
-    tried: Sequence[Prediction],
+    candidates: Sequence[Prediction],
     limit: int,
     search: Search,
     progress: Progress,
@@ -362,7 +362,7 @@ def _finer(
     if isinstance(step, BlockGraph) or step.coarse is None or lanes < 2 or fixed:
         return
     for level in FINER_LEVELS[FINER_LEVELS.index(step.graph.granularity) + 1 :]:
-        gain = _lanes_gain(tried, limit)
+        gain = _lanes_gain(candidates, limit)
         if level == "op" and (base.op_parallelism is None or base.op_parallelism < FINER_PAYS * gain):
             return
         if (over := search.over()) is not None:
@@ -393,10 +393,10 @@ def _in_tasks(step: Traced, tape: Tape, search: Search, not_searched: list[str])
             return
 
 
-def _lanes_gain(tried: Sequence[Prediction], limit: int) -> float:
+def _lanes_gain(candidates: Sequence[Prediction], limit: int) -> float:
     """What parallel lanes give in the fastest way within the limit, or what they could give at most where that is
     less than would be little: what is shared, not the size of the tasks, sets it."""
-    best = _fastest([p for p in tried if p.peak_bytes <= limit] or tried).schedule
+    best = _fastest([p for p in candidates if p.peak_bytes <= limit] or candidates).schedule
     most = best.sequential_s / best.lower_bound_s if best.lower_bound_s > 0 else math.inf
     full = best.bound_by in SHARED and most < LITTLE_GAIN
     return math.inf if full else best.speedup
@@ -408,7 +408,7 @@ def _of_finer(
     search: Search,
     limit: int,
     launch: str,
-    tried: Sequence[Prediction],
+    candidates: Sequence[Prediction],
     not_searched: list[str],
 ) -> list[Prediction]:
     """Schedules of a step in finer tasks, none where two quick ones beat no answer that is there."""
@@ -416,14 +416,14 @@ def _of_finer(
     predictions = _within(costed, search, limit)
     with contextlib.suppress(Infeasible):
         predictions.append(pipeline.predict(pipeline.plan_costed(costed, "heft", lanes=search.lanes)))
-    if not _better(predictions, tried, limit):
+    if not _better(predictions, candidates, limit):
         return []
     if len(variant.graph.tasks) <= MOST_TASKS_FINER_FRONT:
         predictions += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
     return [replace(p, choices=variant.choices) for p in predictions]
 
 
-def _better(predictions: Sequence[Prediction], tried: Sequence[Prediction], limit: int) -> bool:
+def _better(predictions: Sequence[Prediction], candidates: Sequence[Prediction], limit: int) -> bool:
     """Whether one of them is clearly faster, faster within the limit, or smaller than all that was tried."""
 
     def answers(some: Sequence[Prediction]) -> tuple[float, float, float]:
@@ -432,37 +432,37 @@ def _better(predictions: Sequence[Prediction], tried: Sequence[Prediction], limi
 
     if not predictions:
         return False
-    return any(new * FINER_BETTER < old for new, old in zip(answers(predictions), answers(tried), strict=True))
+    return any(new * FINER_BETTER < old for new, old in zip(answers(predictions), answers(candidates), strict=True))
 
 
 def _decided(
     base: Study,
     hardware: Hardware,
-    tried: Sequence[Prediction],
+    candidates: Sequence[Prediction],
     limit: int,
     search: Search,
     variants: Sequence[_Variant],
     not_searched: tuple[str, ...],
 ) -> Study:
     """The study with its front, its recommendations, and the recommended one among the predictions."""
-    given = search.memory_limit is not None
-    recommendations = recommended(tried, limit)
-    if given and not any(r.name == "within_memory" for r in recommendations):
-        least = min(p.peak_bytes for p in tried)
+    limited = search.memory_limit is not None
+    recommendations = recommended(candidates, limit)
+    if limited and not any(r.name == "within_memory" for r in recommendations):
+        least = min(p.peak_bytes for p in candidates)
         raise Infeasible(
             f"{base.graph.model}, batch {base.graph.batch}, does not fit a memory limit of {units.size(limit)} on "
             f"{base.device.name}: the least that any schedule reached is {units.size(least)}: lower the batch or raise "
             "the limit"
         )
-    wanted = {r.name: r.prediction for r in recommendations}
+    prediction_by_name = {r.name: r.prediction for r in recommendations}
     # a scheduler that the user named is to be seen, not replaced
-    chosen = base.chosen if search.scheduler is not None and not given else wanted["within_memory"]
+    chosen = base.chosen if search.scheduler is not None and not limited else prediction_by_name["within_memory"]
     if chosen.latency_s >= base.sequential.latency_s * (1 - TIE) and base.sequential.peak_bytes <= limit:
         chosen = base.sequential
-    if search.scheduler is not None and search.choices != "none" and not given:
-        chosen = wanted["fastest"]
+    if search.scheduler is not None and search.choices != "none" and not limited:
+        chosen = prediction_by_name["fastest"]
     predictions = [*base.predictions]
-    for p in (*wanted.values(), chosen):
+    for p in (*prediction_by_name.values(), chosen):
         if not any(p is q for q in predictions):
             predictions.append(p)
     graph_of = {v.choices: v.graph for v in variants}
@@ -478,9 +478,9 @@ def _decided(
         best=best,
         critical_path=path,
         recommendations=recommendations,
-        front=front(tried),
+        front=front(candidates),
         memory_limit_bytes=limit,
-        limit_given=given,
+        limit_given=limited,
         variants={choices: g for choices, g in graph_of.items() if choices in used},
         rewrites={v.choices: v.names for v in variants if v.choices in used},
         not_searched=not_searched,
@@ -493,15 +493,15 @@ def _critical_path(graph: BlockGraph, hardware: Hardware, launch: str, lanes: in
     return graphs.critical_path(graph, [c.best_s for c in problem.tasks])
 
 
-def recommended(tried: Sequence[Prediction], limit: int) -> tuple[Recommendation, ...]:
+def recommended(candidates: Sequence[Prediction], limit: int) -> tuple[Recommendation, ...]:
     """The fastest, the fastest within `limit` bytes (where one keeps it), the one of least memory. Of those that are as
     fast the one of least memory is taken, of those the one that was tried first."""
-    fitting = [p for p in tried if p.peak_bytes <= limit]
-    least = min(p.peak_bytes for p in tried)
+    fitting = [p for p in candidates if p.peak_bytes <= limit]
+    least = min(p.peak_bytes for p in candidates)
     chosen = [
-        Recommendation("fastest", _fastest(tried)),
+        Recommendation("fastest", _fastest(candidates)),
         *([Recommendation("within_memory", _fastest(fitting))] if fitting else []),
-        Recommendation("least_memory", _fastest([p for p in tried if p.peak_bytes == least])),
+        Recommendation("least_memory", _fastest([p for p in candidates if p.peak_bytes == least])),
     ]
     return tuple(chosen)
 
@@ -511,11 +511,11 @@ def _fastest(predictions: Sequence[Prediction]) -> Prediction:
     return min((p for p in predictions if p.latency_s <= least_s * (1 + TIE)), key=lambda p: p.peak_bytes)
 
 
-def front(tried: Iterable[Prediction]) -> tuple[Prediction, ...]:
+def front(candidates: Iterable[Prediction]) -> tuple[Prediction, ...]:
     """Those that none of the others beats in one of latency and memory without losing in the other, least memory
     first."""
     points: list[Prediction] = []
-    for p in sorted(tried, key=lambda p: (p.peak_bytes, p.latency_s)):
+    for p in sorted(candidates, key=lambda p: (p.peak_bytes, p.latency_s)):
         if not points or p.latency_s < points[-1].latency_s * (1 - TIE):
             points.append(p)
     return tuple(points)

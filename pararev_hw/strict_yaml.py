@@ -40,16 +40,16 @@ class StrictLoader(SafeLoader):
             loader.dispose()
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[Hashable] = set()
+        keys: set[Hashable] = set()
         for key_node, _ in node.value:  # before merged keys are mixed in: those may be overridden
             if key_node.tag == _MERGE:
                 continue
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise yaml.MarkedYAMLError(problem="a key is not a plain value", problem_mark=key_node.start_mark)
-            if key in seen:
+            if key in keys:
                 raise yaml.MarkedYAMLError(problem=f"key {key!r:.60} is given twice", problem_mark=key_node.start_mark)
-            seen.add(key)
+            keys.add(key)
         return super().construct_mapping(node, deep)
 
 

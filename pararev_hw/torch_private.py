@@ -107,19 +107,19 @@ def gradients_asked_for(before: Iterable[torch.Tensor]) -> Iterator[dict[int, to
     did `before`. What gradients they gather is dropped on exit, and those from before are put back."""
     plain: Any = torch.Tensor.requires_grad
     in_place: Any = torch.Tensor.requires_grad_
-    asked: dict[int, torch.Tensor] = {}
+    leaves: dict[int, torch.Tensor] = {}
     gradients: list[torch.Tensor | None] = []
 
     def remember(tensor: torch.Tensor) -> None:
-        if not isinstance(tensor, FakeTensor) and tensor.is_leaf and id(tensor) not in asked:
-            asked[id(tensor)] = tensor
+        if not isinstance(tensor, FakeTensor) and tensor.is_leaf and id(tensor) not in leaves:
+            leaves[id(tensor)] = tensor
             gradients.append(tensor.grad)
             tensor.grad = None
 
-    def assign(tensor: torch.Tensor, wanted: bool) -> None:
-        if wanted:
+    def assign(tensor: torch.Tensor, requires_grad: bool) -> None:
+        if requires_grad:
             remember(tensor)
-        plain.__set__(tensor, wanted)
+        plain.__set__(tensor, requires_grad)
 
     def call(tensor: torch.Tensor, requires_grad: bool = True) -> Any:
         if requires_grad:
@@ -132,10 +132,10 @@ def gradients_asked_for(before: Iterable[torch.Tensor]) -> Iterator[dict[int, to
     hidden.requires_grad = property(plain.__get__, assign)
     hidden.requires_grad_ = call
     try:
-        yield asked
+        yield leaves
     finally:
         del hidden.requires_grad, hidden.requires_grad_
-        for tensor, gradient in zip(asked.values(), gradients, strict=True):
+        for tensor, gradient in zip(leaves.values(), gradients, strict=True):
             tensor.grad = gradient
 
 

@@ -120,8 +120,8 @@ def trace(
         "step": step,
         "name": name,
     }
-    asked = replace(options or TraceOptions(), **{k: v for k, v in keywords.items() if v is not None})  # type: ignore[arg-type]
-    return traced_step(model, inputs, asked, progress).graph
+    merged = replace(options or TraceOptions(), **{k: v for k, v in keywords.items() if v is not None})  # type: ignore[arg-type]
+    return traced_step(model, inputs, merged, progress).graph
 
 
 def traced_step(

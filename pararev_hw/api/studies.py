@@ -101,8 +101,8 @@ def report(
     check_lanes(lanes, launch)
     check_name(energy_model)
     hardware = hardware_of(device, progress, lanes)
-    wanted = choices or ("auto" if scheduler is None else "none")
-    search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), wanted)
+    rewrite_choices = choices or ("auto" if scheduler is None else "none")
+    search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), rewrite_choices)
     study = recommendation.study(_step_of(target, options, hardware, progress), hardware, search, progress)
     study = with_energy_model(study, energy_model)
     return Report(study, reports.write_report(study, Path(folder)))
@@ -113,8 +113,13 @@ def _step_of(
 ) -> Traced | BlockGraph:
     """The step with its program, so that it can be rewritten; a graph that nobody traced here goes without."""
     if not isinstance(target, BlockGraph):
-        asked = options or TraceOptions()
-        return traced_step(target, None, asked if asked.device is not None else replace(asked, device=device), progress)
+        trace_options = options or TraceOptions()
+        return traced_step(
+            target,
+            None,
+            trace_options if trace_options.device is not None else replace(trace_options, device=device),
+            progress,
+        )
     graph = _graph_of(target, options, device, progress)
     if not isinstance(graph.origin, Origin):
         return graph
@@ -273,9 +278,9 @@ def sweep(
     if workers is not None:
         whole_number("workers", workers, least=1)
     if isinstance(spec, Mapping):
-        asked = from_yaml(yaml.safe_dump(dict(spec)), "the sweep", memory_limit=bytes_of(memory_limit))
+        sweep_spec = from_yaml(yaml.safe_dump(dict(spec)), "the sweep", memory_limit=bytes_of(memory_limit))
     else:
-        asked = sweeps.load(Path(spec), bytes_of(memory_limit))
+        sweep_spec = sweeps.load(Path(spec), bytes_of(memory_limit))
     place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else Path(folder)
-    result = sweeps.run(asked, place, fresh=fresh, processes=workers, cluster=cluster, progress=progress)
+    result = sweeps.run(sweep_spec, place, fresh=fresh, processes=workers, cluster=cluster, progress=progress)
     return SweepRun(result, place)

@@ -88,7 +88,7 @@ def fitted_power(device: Device, samples: Sequence[PowerSample]) -> Device:
     size = scaled.max(0)
     price, _ = nnls(scaled / size, np.ones(len(samples)))
     source = f"fitted to the board's energy counter over {len(samples)} loads"
-    figures = {
+    parameters = {
         name: DeviceParameter(float(p / s), source, "measured") for name, p, s in zip(_PRICES, price, size, strict=True)
     }
-    return replace(device, parameters={**device.parameters, **figures})
+    return replace(device, parameters={**device.parameters, **parameters})

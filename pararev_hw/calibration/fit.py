@@ -65,13 +65,13 @@ def _fit(
     held_out = [s for s in samples if s.held_out]
     if len(held_in) < _FEWEST:
         return None
-    table, taken = measured_design_matrix(held_in, capacities), seconds_without_faults(held_in, fault_s_per_byte)
+    table, measured_s = measured_design_matrix(held_in, capacities), seconds_without_faults(held_in, fault_s_per_byte)
     terms = int((table.work_terms > 0).any(0).sum())
     if kind is not None and kind.samples > len(held_in) and len(held_in) < _PER_COEFFICIENT * terms:
-        coefficients = dict(_at_level(kind.coefficients, table, taken))
+        coefficients = dict(_at_level(kind.coefficients, table, measured_s))
     else:
-        coefficients = dict(fitted_coefficients(table, taken))
-    residual = np.log(taken / table.seconds(coefficients))
+        coefficients = dict(fitted_coefficients(table, measured_s))
+    residual = np.log(measured_s / table.seconds(coefficients))
     if smooth:
         how = fit_hyperparameters(table.at, residual)
         if how is not None:

@@ -96,39 +96,39 @@ class Plain(nn.Module):
         return mean
 
 
-def network(which: HeldIn) -> nn.Module:
+def network(case: HeldIn) -> nn.Module:
     """The network with fresh weights, drawn from torch's global generator."""
-    if which.network == "plain":
-        return Plain(which.width, which.timesteps)
-    return models.create(which.network, width=which.width, timesteps=which.timesteps, num_classes=CLASSES)
+    if case.network == "plain":
+        return Plain(case.width, case.timesteps)
+    return models.create(case.network, width=case.width, timesteps=case.timesteps, num_classes=CLASSES)
 
 
-def traced(which: HeldIn, device: str) -> BlockGraph:
+def traced(case: HeldIn, device: str) -> BlockGraph:
     """The step, traced without data."""
     with torch.device("meta"):
-        model, x = network(which), torch.empty(which.batch, 3, 32, 32)
+        model, x = network(case), torch.empty(case.batch, 3, 32, 32)
     return trace_step(
         model,
         x,
-        name=which.name,
-        mode=which.mode,
-        dtype=which.dtype,
-        timesteps=which.timesteps,
+        name=case.name,
+        mode=case.mode,
+        dtype=case.dtype,
+        timesteps=case.timesteps,
         optimizer=optimizer_named(_optimizer(device)),
     ).graph
 
 
-def step(which: HeldIn, device: str, seed: int) -> Callable[[], object]:
+def step(case: HeldIn, device: str, seed: int) -> Callable[[], object]:
     """The same step on real tensors, ready to be run again and again."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = network(which).to(device).train(which.mode == "train")
-    x = torch.randn(which.batch, 3, 32, 32, generator=generator).to(device)
-    y = torch.randint(0, CLASSES, (which.batch,), generator=generator).to(device)
+        model = network(case).to(device).train(case.mode == "train")
+    x = torch.randn(case.batch, 3, 32, 32, generator=generator).to(device)
+    y = torch.randint(0, CLASSES, (case.batch,), generator=generator).to(device)
 
-    loop = Loop(optimizer_named(_optimizer(device))) if which.mode == "train" else None
-    run = eager_step(model, loop, which.dtype, device)
+    loop = Loop(optimizer_named(_optimizer(device))) if case.mode == "train" else None
+    run = eager_step(model, loop, case.dtype, device)
     return lambda: run((x,), y)
 
 

@@ -112,20 +112,22 @@ def with_sharing(device: Device, pairs: Sequence[PairSample], last_capacity_byte
     best = {name: device.value(name) for name in names}
     for _ in range(2):  # each figure in turn, twice: they hardly depend on each other
         for name in names:
-            tried = best[name] * np.geomspace(0.25, 4.0, 41)
-            best[name] = float(min(tried, key=lambda v: _misfit(device, pairs, last_capacity_bytes, best | {name: v})))
+            candidates = best[name] * np.geomspace(0.25, 4.0, 41)
+            best[name] = float(
+                min(candidates, key=lambda v: _misfit(device, pairs, last_capacity_bytes, best | {name: v}))
+            )
     source = f"fitted to {len(pairs)} pairs of ops at the same time"
     return replace(
         device, parameters={**device.parameters, **{n: DeviceParameter(v, source, "measured") for n, v in best.items()}}
     )
 
 
-def _misfit(device: Device, pairs: Sequence[PairSample], capacity: float, figures: Mapping[str, float]) -> float:
+def _misfit(device: Device, pairs: Sequence[PairSample], capacity: float, parameters: Mapping[str, float]) -> float:
     """Sum of |log(predicted / measured)| of the time together."""
-    return sum(abs(float(np.log(together_s(device, p, capacity, figures) / p.together_s))) for p in pairs)
+    return sum(abs(float(np.log(together_s(device, p, capacity, parameters) / p.together_s))) for p in pairs)
 
 
-def together_s(device: Device, pair: PairSample, capacity: float, figures: Mapping[str, float]) -> float:
+def together_s(device: Device, pair: PairSample, capacity: float, parameters: Mapping[str, float]) -> float:
     """The fluid model's time until both loops are done: while both run, each is slowed by their total demand.
 
     Streams share the chip, threads the interpreter's lock while an op is dispatched, both the main memory.
@@ -134,15 +136,15 @@ def together_s(device: Device, pair: PairSample, capacity: float, figures: Mappi
     both = np.array(float(sum(t.read_bytes + t.write_bytes for t in pair.ops)))  # the last cache is shared too
     for t, alone, count in zip(pair.ops, pair.alone_s, pair.counts, strict=True):
         fetched = count * (t.read_bytes + t.write_bytes) * float(miss_share(both, capacity))
-        held = count * device.get("host_overhead_s", 0.0) / alone
-        busy = _occupied(device, t, figures) if device.kind == "gpu" else min(1.0, held)
-        demands.append((busy, fetched / figures[_BANDWIDTH] / alone))
+        host_share = count * device.get("host_overhead_s", 0.0) / alone
+        busy = _occupied(device, t, parameters) if device.kind == "gpu" else min(1.0, host_share)
+        demands.append((busy, fetched / parameters[_BANDWIDTH] / alone))
     slow = max(1.0, *(sum(d[k] for d in demands) for k in (0, 1)))
     short, long = sorted(pair.alone_s)
     return slow * short + (long - short)
 
 
-def _occupied(device: Device, t: OpType, figures: Mapping[str, float]) -> float:
+def _occupied(device: Device, t: OpType, parameters: Mapping[str, float]) -> float:
     """The share of a GPU that an op keeps busy."""
-    per_unit = figures["matrix_elements_per_unit" if t.flops else "vector_elements_per_unit"]
+    per_unit = parameters["matrix_elements_per_unit" if t.flops else "vector_elements_per_unit"]
     return min(1.0, sum(map(math.prod, t.output_shapes)) / (device.value("parallel_units") * per_unit))

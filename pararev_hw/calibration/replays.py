@@ -86,8 +86,8 @@ def _samples(one: Replayed, host: Mapping[str, Estimate], capacities: tuple[floa
     for k, op in enumerate(graph.ops):
         moved = max(graph.op_types[op.type].read_bytes + graph.op_types[op.type].write_bytes, 1)
         uses[op.type, round(_SIXTEENTHS * l2[k] / moved), round(_SIXTEENTHS * dram[k] / moved)].append(k)
-    for (which, _, _), ops in uses.items():
-        t = graph.op_types[which]
+    for (network, _, _), ops in uses.items():
+        t = graph.op_types[network]
         seconds = one.seconds[:, ops].mean(1) / one.slowness ** exponent(host, family(t))
         if seconds.max() <= 0:
             continue  # the step runs it ahead of itself

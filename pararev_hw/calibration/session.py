@@ -129,34 +129,36 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
     todo = entries(device)
     cases = sum(e.count for e in todo)
     last: OpSample | None = None
-    seen = 0
+    op_count = 0
     for sample in measured_ops(todo, device, clock_of, ended, effort):
         if isinstance(sample, Missed):
             measured.missed.append(sample)
         else:
             measured.samples.append(sample)
-            seen += last is None or sample.op is not last.op
+            op_count += last is None or sample.op is not last.op
             last = sample
-            yield f"measuring ops: {seen} of {cases}"
+            yield f"measuring ops: {op_count} of {cases}"
     if ended():
-        measured.missed.append(Missed(f"{cases - seen} of {cases} ops", "the time was over"))
+        measured.missed.append(Missed(f"{cases - op_count} of {cases} ops", "the time was over"))
 
     yield "measuring pairs"
     ended = budget.share(_PAIRS_SHARE / (_STEPS_SHARE + _PAIRS_SHARE))
     with _missing_on_error(measured, "pairs"):
         for pair in measured_pairs(device, clock, ended):
             (measured.missed if isinstance(pair, Missed) else measured.pairs).append(pair)  # type: ignore[arg-type]
-    which = held_in.CUDA if device == "cuda" else held_in.CPU
+    networks = held_in.CUDA if device == "cuda" else held_in.CPU
     ended = budget.share(1.0)
-    limit_s = min(STEP_LIMIT_S, budget.left_s / len(which))
-    for step in measured_steps(which, device, SEED, ended, limit_s, None if pace is None else pace.value):
+    limit_s = min(STEP_LIMIT_S, budget.left_s / len(networks))
+    for step in measured_steps(networks, device, SEED, ended, limit_s, None if pace is None else pace.value):
         if isinstance(step, Missed):
             measured.missed.append(step)
         else:
             measured.steps.append(step)
             yield f"measured step {step.sample.network}"
-    if len(measured.steps) < len(which) and ended():
-        measured.missed.append(Missed(f"{len(which) - len(measured.steps)} of {len(which)} steps", "the time was over"))
+    if len(measured.steps) < len(networks) and ended():
+        measured.missed.append(
+            Missed(f"{len(networks) - len(measured.steps)} of {len(networks)} steps", "the time was over")
+        )
     if device == "cuda":
         yield "measuring power"
         with _missing_on_error(measured, "energy"):

@@ -38,7 +38,7 @@ class MeasuredStep:
 
 
 def measured_steps(
-    which: Sequence[HeldIn],
+    networks: Sequence[HeldIn],
     device: str,
     seed: int,
     until: Callable[[], bool],
@@ -49,13 +49,13 @@ def measured_steps(
 
     One that raises is missed. Raises DeviceLost where the device is gone.
     """
-    graphs = (held_in.traced(one, device) for one in which)
+    graphs = (held_in.traced(one, device) for one in networks)
     timings = (
-        timed_in_subprocess(which, seed, limit_s, until, pace_s)
+        timed_in_subprocess(networks, seed, limit_s, until, pace_s)
         if device == "cpu"
-        else _timed_on_gpu(which, seed, until, limit_s)
+        else _timed_on_gpu(networks, seed, until, limit_s)
     )
-    for one, graph, timed in zip(which, graphs, timings, strict=False):
+    for one, graph, timed in zip(networks, graphs, timings, strict=False):
         if timed.timing is None:
             yield Missed(one.name, timed.failed)
             continue
@@ -63,9 +63,9 @@ def measured_steps(
         yield MeasuredStep(StepSample(one.name, rounded(timed.timing), 0.0, timed.timing.faulted_bytes, flops), graph)
 
 
-def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool], limit_s: float) -> Iterator[Timed]:
+def _timed_on_gpu(networks: Sequence[HeldIn], seed: int, until: Callable[[], bool], limit_s: float) -> Iterator[Timed]:
     """Timings in this process: a GPU's allocator keeps what it has, whoever had it before."""
-    for one in which:
+    for one in networks:
         if until():
             return
         try:
@@ -76,32 +76,32 @@ def _timed_on_gpu(which: Sequence[HeldIn], seed: int, until: Callable[[], bool],
 
 
 def corrections(
-    profile: Profile, seen: Sequence[MeasuredStep]
+    profile: Profile, steps: Sequence[MeasuredStep]
 ) -> tuple[Mapping[str, Estimate], tuple[StepSample, ...]]:
     """What steps spend beyond their ops: seconds per op by phase, a factor by mode, and what fresh memory costs.
 
     Least squares of log(predicted / measured) over the held-in steps under a loss that outliers move little, each
     correction drawn weakly to none. The steps come back with what their ops alone were predicted to take.
     """
-    if not seen:
+    if not steps:
         return {}, ()
     on_cpu = profile.kind == "cpu"
     bare = replace(profile, corrections={})
-    ops_s = np.array([op_times.op_costs(s.graph, bare, traffic(s.graph), "eager").seconds.sum() for s in seen])
-    samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(seen, ops_s.tolist(), strict=True))
-    taken = np.array([_low(s.sample.seconds) for s in seen])
-    shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in seen for op in s.graph.ops})
+    ops_s = np.array([op_times.op_costs(s.graph, bare, traffic(s.graph), "eager").seconds.sum() for s in steps])
+    samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(steps, ops_s.tolist(), strict=True))
+    low_s = np.array([_low(s.sample.seconds) for s in steps])
+    shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in steps for op in s.graph.ops})
     shift_weight = _FIRM if on_cpu and op_times.is_python_measured(profile) else _WEAK
-    counts = np.array([[_count(s.graph, name) for name in shifts] for s in seen], np.float64)
-    factors = sorted({op_times.factor_name(s.graph) for s in seen})
-    modes = np.array([[op_times.factor_name(s.graph) == name for name in factors] for s in seen], np.float64)
+    counts = np.array([[_count(s.graph, name) for name in shifts] for s in steps], np.float64)
+    factors = sorted({op_times.factor_name(s.graph) for s in steps})
+    modes = np.array([[op_times.factor_name(s.graph) == name for name in factors] for s in steps], np.float64)
     if on_cpu:
-        beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s in seen]
+        beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s in steps]
         host_s, ops_s = np.array(beside_s), ops_s - beside_s
     else:
-        host_s = np.array([_host_s(s.graph, bare) for s in seen])
+        host_s = np.array([_host_s(s.graph, bare) for s in steps])
     price = fault_s_per_byte(profile.host) if on_cpu else 0.0
-    faults_s = price * np.array([float(s.sample.faulted_bytes) for s in seen])
+    faults_s = price * np.array([float(s.sample.faulted_bytes) for s in steps])
     n, m = len(shifts), len(factors)
 
     def residual(p: Floats) -> Floats:
@@ -110,12 +110,12 @@ def corrections(
         # a CPU does both one after the other; a GPU's host runs ahead of it
         predicted_s = device + launched if on_cpu else np.maximum(device, launched)
         weak = np.concatenate((shift_weight * p[:n], _FIRM * p[n:]))
-        misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * taken) / taken), weak))
+        misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * low_s) / low_s), weak))
         return misses
 
     solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=_OUTLIER)
     curvature = np.linalg.inv(solution.jac.T @ solution.jac)
-    scale = float(np.sqrt(2 * solution.cost / max(1, len(seen) - 1)))
+    scale = float(np.sqrt(2 * solution.cost / max(1, len(steps) - 1)))
     sigmas = (scale * np.sqrt(np.diag(curvature))).tolist()
     values = solution.x.tolist()
     estimates = {
@@ -129,18 +129,18 @@ def corrections(
         value = float(np.exp(np.clip(x, -3.0, 3.0)))
         estimates[name] = Estimate(value, value * sigma)
     if on_cpu:
-        estimates["kept_bytes"] = kept_bytes(seen, rule_of(profile))
+        estimates["kept_bytes"] = kept_bytes(steps, rule_of(profile))
     return estimates, samples
 
 
-def kept_bytes(seen: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
+def kept_bytes(steps: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen; of
     several that explain them alike, what glibc keeps once a large block was let go."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
     def misfit(threshold_bytes: float) -> float:
-        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule).sum()) for s in seen)
-        return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(predicted_bytes, seen, strict=True))
+        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule).sum()) for s in steps)
+        return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(predicted_bytes, steps, strict=True))
 
     return Estimate(float(min(candidates, key=lambda b: (misfit(b), abs(math.log(b / _SETTLED_BYTES))))))
 

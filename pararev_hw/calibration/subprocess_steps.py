@@ -39,7 +39,7 @@ def timed_here(one: HeldIn, device: str, seed: int, limit_s: float, pace_s: floa
 
 
 def timed_in_subprocess(
-    which: Sequence[HeldIn], seed: int, limit_s: float, until: Callable[[], bool], pace_s: float | None = None
+    networks: Sequence[HeldIn], seed: int, limit_s: float, until: Callable[[], bool], pace_s: float | None = None
 ) -> Iterator[Timed]:
     """Timings in turn, measured on the CPU in a process of their own, which ends with the time or with this one."""
     child = subprocess.Popen(
@@ -51,7 +51,7 @@ def timed_in_subprocess(
     )
     assert child.stdin is not None and child.stdout is not None
     try:
-        request = {"steps": [asdict(one) for one in which], "seed": seed, "limit_s": limit_s, "pace_s": pace_s}
+        request = {"steps": [asdict(one) for one in networks], "seed": seed, "limit_s": limit_s, "pace_s": pace_s}
         json.dump(request, child.stdin)
         child.stdin.close()
         for line in child.stdout:

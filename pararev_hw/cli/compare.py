@@ -70,15 +70,15 @@ def compare(
         )
         studies = tuple(with_energy_model(study, basis.energy_model) for study in comparison.studies)
         comparison = replace(comparison, studies=studies)
-        written = () if output is None else reports.write_comparison(comparison, output)
+        paths = () if output is None else reports.write_comparison(comparison, output)
     if json_:
         print_json(reports.comparison_document(comparison))
         return
     for line in reports.comparison_lines(comparison):
         out.print(Text(line))
     out.print(reports.comparison_table(comparison))
-    if written:
-        say(f"wrote {', '.join(p.name for p in written)} in {output}")
+    if paths:
+        say(f"wrote {', '.join(p.name for p in paths)} in {output}")
 
 
 def _check_targets(targets: list[str] | None, every: bool) -> None:

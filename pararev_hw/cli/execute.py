@@ -94,8 +94,8 @@ class MachineHere:
         """What predicts, torch's name of the device, how many lanes there are, and why so many. Raises BadInput."""
         from pararev_hw import execution
 
-        named = self.profile or self.device
-        hardware = None if named in ("cpu", "cuda") else hardware_named(named, tell)
+        name = self.profile or self.device
+        hardware = None if name in ("cpu", "cuda") else hardware_named(name, tell)
         by_kind = {"gpu": "cuda"}
         torch_device = self.device if hardware is None or self.profile else by_kind.get(hardware.kind, hardware.kind)
         execution.check_device(torch_device)

@@ -59,10 +59,10 @@ def list_devices(
         print_json(devices.device_to_dict(device))
         return
     out.print(Text(f"{device.name}: {device.title} ({device.kind}, {device.lanes} lanes)"))
-    for figure, value, unit, source, standing, _ in devices.describe(device):
-        shown = devices.PARAMETERS[figure].shown(value)
-        text = shown if isinstance(shown, str) else f"{shown:.4g} {unit}"
-        out.print(Text(f"{figure}  {text}  ({standing})"))
+    for figure, value, unit, source, provenance, _ in devices.describe(device):
+        value_text = devices.PARAMETERS[figure].shown(value)
+        text = value_text if isinstance(value_text, str) else f"{value_text:.4g} {unit}"
+        out.print(Text(f"{figure}  {text}  ({provenance})"))
         out.print(Padding(Text(source), (0, 0, 0, 4)))
     for note in device.notes:
         out.print(Text(note))

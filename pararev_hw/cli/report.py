@@ -129,29 +129,31 @@ def report(
             script = reports.run_script(study, target, _given(step.parsed()), output) if of_network else None
         tell("drawing the report")
         both = None if other is None else reports.side_by_side(study, other)
-        written = reports.write_report(study, output, script, both)
-    _show(study, both, written, output, json_)
+        paths = reports.write_report(study, output, script, both)
+    _show(study, both, paths, output, json_)
 
 
-def _target_study(asked: _Asked, tell: Callable[[str], None]) -> tuple[Study, bool]:
+def _target_study(request: _Asked, tell: Callable[[str], None]) -> tuple[Study, bool]:
     """The study, and whether it is of a network that a script can build again and schedule by itself."""
     from pararev_hw import recommendation
     from pararev_hw.costmodels.energy_models import with_energy_model
 
-    search, lanes, limit = asked.search, asked.machine.lanes, asked.basis.limit
-    graph = _graph_file(asked.target)
-    hardware = machine_named(asked.device, asked.machine, tell)
-    step = graph or _traced(asked, hardware, tell)
-    if asked.basis.measure:
+    search, lanes, limit = request.search, request.machine.lanes, request.basis.limit
+    graph = _graph_file(request.target)
+    hardware = machine_named(request.device, request.machine, tell)
+    step = graph or _traced(request, hardware, tell)
+    if request.basis.measure:
         hardware = measured_for(step if isinstance(step, BlockGraph) else step.graph, hardware, tell)
-    tried = recommendation.Search(
-        search.scheduler, lanes, asked.machine.launch, limit, _wanted_choices(search), budget=_budget(search.seconds)
+    search_space = recommendation.Search(
+        search.scheduler, lanes, request.machine.launch, limit, _wanted_choices(search), budget=_budget(search.seconds)
     )
     if search.orders_of is not None:
         assert isinstance(step, BlockGraph)
-        tried = _with_orders_of(search.orders_of, step, tried, hardware.lanes if lanes is None else lanes, tell)
-    with largest_batch_named(asked.target if graph is None else None, hardware, limit, asked.step.parsed(), tell):
-        study = with_energy_model(recommendation.study(step, hardware, tried, tell), asked.basis.energy_model)
+        search_space = _with_orders_of(
+            search.orders_of, step, search_space, hardware.lanes if lanes is None else lanes, tell
+        )
+    with largest_batch_named(request.target if graph is None else None, hardware, limit, request.step.parsed(), tell):
+        study = with_energy_model(recommendation.study(step, hardware, search_space, tell), request.basis.energy_model)
     return study, graph is None and search.orders_of is None
 
 
@@ -160,19 +162,19 @@ def _wanted_choices(search: SearchOptions) -> str:
     return search.choices or ("auto" if search.scheduler is None else "none")
 
 
-def _traced(asked: _Asked, hardware: Hardware, tell: Callable[[str], None]) -> Traced | BlockGraph:
+def _traced(request: _Asked, hardware: Hardware, tell: Callable[[str], None]) -> Traced | BlockGraph:
     """The step with its program, or rewritten already where its orders are those of another device."""
     from pararev_hw import recommendation, target_graph
     from pararev_hw.rewrites import select
 
-    search, options = asked.search, asked.step.parsed()
+    search, options = request.search, request.step.parsed()
     if search.orders_of is None:
         select.parsed(_wanted_choices(search))
-        return recommendation.traced(asked.target, hardware, options, tell)
+        return recommendation.traced(request.target, hardware, options, tell)
     rewrite = select.rewrite(
-        search.choices or "none", hardware, scheduler=search.scheduler, lanes=asked.machine.lanes, progress=tell
+        search.choices or "none", hardware, scheduler=search.scheduler, lanes=request.machine.lanes, progress=tell
     )
-    return target_graph.build_graph(asked.target, options, device=hardware, rewrite=rewrite, progress=tell)
+    return target_graph.build_graph(request.target, options, device=hardware, rewrite=rewrite, progress=tell)
 
 
 def _with_orders_of(device: str, step: BlockGraph, search: Search, lanes: int, tell: Callable[[str], None]) -> Search:
@@ -209,7 +211,7 @@ def _row_study(
     return with_energy_model(study, energy_model)
 
 
-def _show(study: Study, both: SideBySide | None, written: Sequence[Path], output: Path, json_: bool) -> None:
+def _show(study: Study, both: SideBySide | None, paths: Sequence[Path], output: Path, json_: bool) -> None:
     from pararev_hw import reports
 
     if json_:
@@ -225,7 +227,7 @@ def _show(study: Study, both: SideBySide | None, written: Sequence[Path], output
         out.print(reports.longest_layers_table(study.layers, out.width))
     if both is not None:
         out.print(reports.side_by_side_table(both))
-    say(f"wrote {', '.join(p.name for p in written)} in {output}: open {written[0]}")
+    say(f"wrote {', '.join(p.name for p in paths)} in {output}: open {paths[0]}")
 
 
 def _graph_file(target: str) -> BlockGraph | None:

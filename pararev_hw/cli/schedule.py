@@ -53,19 +53,19 @@ class SchedulerOptions:
         """What the user asked of the scheduler. A seed that it does not take was meant for the weights."""
         from pararev_hw.schedulers import options_of
 
-        given = {"seconds": self.seconds, "workers": self.workers, "latency_bound": self.latency_bound,
+        value_by_option = {"seconds": self.seconds, "workers": self.workers, "latency_bound": self.latency_bound,
                  "points": self.points, "seed": seed}  # fmt: skip
         takes = options_of(self.scheduler)
-        asked = {name: value for name, value in given.items() if option_given([name]) is not None}
+        set_options = {name: value for name, value in value_by_option.items() if option_given([name]) is not None}
         if "seed" not in takes:
-            asked.pop("seed", None)
-        for name in asked:
+            set_options.pop("seed", None)
+        for name in set_options:
             if name not in takes:
-                accepted = ", ".join(f"--{option.replace('_', '-')}" for option in takes if option in given)
+                accepted = ", ".join(f"--{option.replace('_', '-')}" for option in takes if option in value_by_option)
                 raise BadInput(
                     f"--{name.replace('_', '-')} means nothing to {self.scheduler}: it takes {accepted or 'no options'}"
                 )
-        return asked
+        return set_options
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ def schedule(
             tell(f"scheduling {len(problem.tasks)} tasks: {search.scheduler}")
             result = _scheduled_tasks(problem, search.scheduler, options)
         else:
-            asked = _Asked(search.scheduler, options, machine, basis, choices, step)
-            result = _scheduled_step(graph or source, device, asked, tell)
+            request = _Asked(search.scheduler, options, machine, basis, choices, step)
+            result = _scheduled_step(graph or source, device, request, tell)
     text = json.dumps(result.document, allow_nan=False)
     if output is not None:
         write_file(output, text)
@@ -167,51 +167,51 @@ def _scheduled_tasks(problem: SchedulingProblem, scheduler: str, options: Mappin
 
 
 def _scheduled_step(
-    source: BlockGraph | str, device: str | None, asked: _Asked, tell: Callable[[str], None]
+    source: BlockGraph | str, device: str | None, request: _Asked, tell: Callable[[str], None]
 ) -> _Scheduled:
     # imported late: a bare task graph needs none of it, and torch takes two seconds to load
     from pararev_hw import pipeline
     from pararev_hw.costmodels import energy_models as models
 
-    models.check_name(asked.basis.energy_model)
+    models.check_name(request.basis.energy_model)
     if device is None:
         raise BadInput("a network needs --device: see `pararev-hw devices` (--lanes alone is for bare task graphs)")
-    hardware = machine_named(device, asked.machine, tell)
-    graph = _graph_of(source, hardware, asked, tell) if isinstance(source, str) else source
-    if asked.basis.measure:
+    hardware = machine_named(device, request.machine, tell)
+    graph = _graph_of(source, hardware, request, tell) if isinstance(source, str) else source
+    if request.basis.measure:
         hardware = measured_for(graph, hardware, tell)
-    target, limit = source if isinstance(source, str) else None, asked.basis.limit
-    with largest_batch_named(target, hardware, limit, asked.step.parsed(), tell):
+    target, limit = source if isinstance(source, str) else None, request.basis.limit
+    with largest_batch_named(target, hardware, limit, request.step.parsed(), tell):
         plan = pipeline.plan(
             graph,
             hardware,
-            asked.scheduler,
-            lanes=asked.machine.lanes,
-            launch=asked.machine.launch,
+            request.scheduler,
+            lanes=request.machine.lanes,
+            launch=request.machine.launch,
             memory_limit=limit,
-            options=asked.options,
+            options=request.options,
         )
     document, energy = pipeline.schedule_document(plan, pipeline.predict(plan)), None
-    if asked.basis.energy_model != models.DEVICE:
-        energy = models.model_energy(graph, asked.basis.energy_model)
+    if request.basis.energy_model != models.DEVICE:
+        energy = models.model_energy(graph, request.basis.energy_model)
         document["energy_model"] = energy.document()
     return _Scheduled(document, graph, energy)
 
 
-def _graph_of(target: str, hardware: Hardware, asked: _Asked, tell: Callable[[str], None]) -> BlockGraph:
+def _graph_of(target: str, hardware: Hardware, request: _Asked, tell: Callable[[str], None]) -> BlockGraph:
     from pararev_hw import target_graph
     from pararev_hw.rewrites import select
 
     rewrite = select.rewrite(
-        asked.choices,
+        request.choices,
         hardware,
-        scheduler=asked.scheduler,
-        lanes=asked.machine.lanes,
-        launch=asked.machine.launch,
-        memory_limit=asked.basis.limit,
+        scheduler=request.scheduler,
+        lanes=request.machine.lanes,
+        launch=request.machine.launch,
+        memory_limit=request.basis.limit,
         progress=tell,
     )
-    return target_graph.build_graph(target, asked.step.parsed(), device=hardware, rewrite=rewrite, progress=tell)
+    return target_graph.build_graph(target, request.step.parsed(), device=hardware, rewrite=rewrite, progress=tell)
 
 
 def _print_step(graph: BlockGraph | None, energy: ModelEnergy | None) -> None:

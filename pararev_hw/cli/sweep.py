@@ -30,10 +30,12 @@ def sweep(
     """Evaluate many configurations of a device and a network: the Pareto front and what matters."""
     from pararev_hw import reports, sweeps
 
-    asked = sweeps.load(file, parsed_limit(memory_limit))
+    sweep_spec = sweeps.load(file, parsed_limit(memory_limit))
     writable(output)
     with progress() as tell:
-        result = sweeps.run(asked, output, fresh=fresh, processes=workers, cluster=cluster, progress=tell, warn=say)
+        result = sweeps.run(
+            sweep_spec, output, fresh=fresh, processes=workers, cluster=cluster, progress=tell, warn=say
+        )
         tell("drawing the front")
         written = reports.write_sweep(result, output)
     if json_:

@@ -105,8 +105,8 @@ def validate(
         return
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
     if targets:
-        named = str(measured.profile or (device if option_given(("device",)) else "cpu"))
-        _against_targets(targets, named, measured, step, shown)
+        device_name = str(measured.profile or (device if option_given(("device",)) else "cpu"))
+        _against_targets(targets, device_name, measured, step, shown)
         return
     from pararev_hw.devices.profiles import read_profile
 
@@ -115,15 +115,15 @@ def validate(
     _against_training(read_profile(measured.profile), measured, step.seed, shown)
 
 
-def _against_training(profile: Profile, asked: Measured, seed: int, shown: Shown) -> None:
+def _against_training(profile: Profile, request: Measured, seed: int, shown: Shown) -> None:
     from pararev_hw import reports, validation
 
-    check_tolerance(asked.tolerance)
+    check_tolerance(request.tolerance)
     with progress() as tell, terminated_as_interrupted():
         result = validation.validate(
             profile,
-            asked.suite,
-            minutes=asked.minutes,
+            request.suite,
+            minutes=request.minutes,
             seed=seed,
             progress=tell,
             finished=lambda case: say(reports.case_row(case)),
@@ -134,17 +134,17 @@ def _against_training(profile: Profile, asked: Measured, seed: int, shown: Shown
         result,
         [reports.cases_table, reports.accuracy_table],
         left_out,
-        asked.tolerance,
+        request.tolerance,
         shown,
         reports.validation_answer,
     )
 
 
-def _against_targets(targets: list[str], device: str, asked: Measured, step: Step, shown: Shown) -> None:
+def _against_targets(targets: list[str], device: str, request: Measured, step: Step, shown: Shown) -> None:
     """Validate the user's own networks."""
     from pararev_hw import reports, validation
 
-    check_tolerance(asked.tolerance)
+    check_tolerance(request.tolerance)
     with progress() as tell, terminated_as_interrupted():
         result = validation.validate_targets(
             targets,
@@ -153,12 +153,12 @@ def _against_targets(targets: list[str], device: str, asked: Measured, step: Ste
             measure=(lambda graph, hardware, seconds, in_turns: measured_for(graph, hardware, tell, seconds, in_turns))
             if step.measure
             else None,
-            minutes=asked.minutes,
+            minutes=request.minutes,
             progress=tell,
             finished=lambda case: say(reports.case_row(case)),
         )
     tables = [reports.cases_table, reports.worst_ops_table, reports.accuracy_table]
-    _show(result, tables, result.left_out, asked.tolerance, shown)
+    _show(result, tables, result.left_out, request.tolerance, shown)
 
 
 def _show(
@@ -174,7 +174,7 @@ def _show(
 
     if result.interrupted and not result.cases:
         raise KeyboardInterrupt
-    written = () if shown.output is None else reports.write_validation(result, shown.output, tolerance)
+    paths = () if shown.output is None else reports.write_validation(result, shown.output, tolerance)
     if shown.json_:
         print_json(reports.validation_document(result, tolerance))
     else:
@@ -185,8 +185,8 @@ def _show(
         _print_coverage(result)
     for line in left_out:
         say(f"not run: {line}")
-    if written:
-        say(f"wrote {', '.join(p.name for p in written)} in {shown.output}")
+    if paths:
+        say(f"wrote {', '.join(p.name for p in paths)} in {shown.output}")
     if result.interrupted:
         raise KeyboardInterrupt
     if result.latency is None or (tolerance is not None and not result.within(tolerance)):
@@ -200,13 +200,13 @@ def _print_coverage(result: Validation) -> None:
 
 def _check_published(published: Path | None, targets: bool) -> None:
     if published is None:
-        given = option_given(("traces", "networks"))
-        if given is not None:
-            raise BadInput(f"{given} is for --published: give the folder of the published tables too")
+        conflicting = option_given(("traces", "networks"))
+        if conflicting is not None:
+            raise BadInput(f"{conflicting} is for --published: give the folder of the published tables too")
         return
-    given = option_given(("profile", "suite", "paper", "device", "seed", *_OF_TARGETS))
-    if given is not None or targets:
-        raise BadInput(f"--published names cards and networks of its own: leave {given or 'the TARGETs'} out")
+    conflicting = option_given(("profile", "suite", "paper", "device", "seed", *_OF_TARGETS))
+    if conflicting is not None or targets:
+        raise BadInput(f"--published names cards and networks of its own: leave {conflicting or 'the TARGETs'} out")
 
 
 def _check_choice(paper: bool, targets: bool) -> None:
@@ -222,11 +222,13 @@ def _check_choice(paper: bool, targets: bool) -> None:
         raise BadInput("--paper compares the paper's own networks: leave the TARGETs out")
     if targets:
         return
-    given = option_given(_OF_TRAINING if paper else _OF_PAPER)
-    if given is not None and paper:
-        raise BadInput(f"{given} means nothing with --paper, which runs no step: give --device, a name or a profile")
-    if given is not None:
-        raise BadInput(f"{given} is for --paper: a profile is validated on its own device")
+    conflicting = option_given(_OF_TRAINING if paper else _OF_PAPER)
+    if conflicting is not None and paper:
+        raise BadInput(
+            f"{conflicting} means nothing with --paper, which runs no step: give --device, a name or a profile"
+        )
+    if conflicting is not None:
+        raise BadInput(f"{conflicting} is for --paper: a profile is validated on its own device")
 
 
 def _against_paper(device: str, shown: Shown) -> None:
@@ -234,7 +236,7 @@ def _against_paper(device: str, shown: Shown) -> None:
 
     with progress() as tell:
         check = validation.paper_check(hardware_named(device, tell), tell)
-    written = () if shown.output is None else reports.write_paper(check, shown.output)
+    paths = () if shown.output is None else reports.write_paper(check, shown.output)
     if shown.json_:
         print_json(reports.paper_document(check))
     else:
@@ -242,5 +244,5 @@ def _against_paper(device: str, shown: Shown) -> None:
         out.print(reports.paper_answer(check), soft_wrap=True)
         for line in (*check.untraced, *check.assumptions):
             out.print(f"- {line}", soft_wrap=True)
-    if written:
-        say(f"wrote {', '.join(p.name for p in written)} in {shown.output}")
+    if paths:
+        say(f"wrote {', '.join(p.name for p in paths)} in {shown.output}")

@@ -40,7 +40,7 @@ def check_tolerance(tolerance: float | None) -> None:
 
 
 def against_published(
-    asked: PublishedOptions,
+    request: PublishedOptions,
     minutes: float | None,
     tolerance: float | None,
     output: Path | None,
@@ -50,11 +50,11 @@ def against_published(
     from pararev_hw import validation
 
     check_tolerance(tolerance)
-    assert asked.published is not None
-    names = [name.strip() for name in (asked.networks or "").split(",") if name.strip()]
+    assert request.published is not None
+    names = [name.strip() for name in (request.networks or "").split(",") if name.strip()]
     with progress() as tell:
         result = validation.validate_published(
-            asked.published, traces=asked.traces, networks=names, minutes=minutes, progress=tell
+            request.published, traces=request.traces, networks=names, minutes=minutes, progress=tell
         )
     document = _document(result)
     if output is not None:

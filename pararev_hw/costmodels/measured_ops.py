@@ -66,10 +66,10 @@ def host_seconds(graph: BlockGraph, measured: Mapping[str, Estimate]) -> Floats:
     host = {name: e.value for name, e in measured.items()}
     for phase in np.unique(phases):
         beside[phases == phase] = host.get("infer_s" if graph.mode == "infer" else f"{phase}_s", 0.0)
-    for (where, what), count in python_calls(graph).items():
+    for (where, event), count in python_calls(graph).items():
         inside = phases == "forward" if where == "forward" else np.isin(phases, ("recompute", "backward"))
         if inside.any():
-            beside[inside] += count * host.get(f"{what}_s", 0.0) / inside.sum()
+            beside[inside] += count * host.get(f"{event}_s", 0.0) / inside.sum()
     if graph.tasks:
         beside[graph.tasks[0].ops[0]] += host.get(f"{graph.mode}_step_s", 0.0)
     return beside

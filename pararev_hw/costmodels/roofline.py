@@ -48,12 +48,12 @@ _MATRIX_KINDS = ("conv", "conv_backward", "gemm", "attention", "attention_backwa
 def mixed_problem(device: Device, of_kinds: Sequence[SchedulingProblem], counts: Sequence[int]) -> SchedulingProblem:
     """The problem of a chip whose lanes are of two kinds, from those of chips of either kind alone."""
     one, two = of_kinds
-    which = ([0] * counts[0] + [1] * counts[1])[: one.lanes]
+    kind_of_lane = ([0] * counts[0] + [1] * counts[1])[: one.lanes]
     tasks = tuple(
         replace(
             a,
-            times_s=tuple((a, b)[k].times_s[0] for k in which),
-            lane_energy_j=tuple((a, b)[k].energy_j for k in which),
+            times_s=tuple((a, b)[k].times_s[0] for k in kind_of_lane),
+            lane_energy_j=tuple((a, b)[k].energy_j for k in kind_of_lane),
             bandwidth_demand=max(a.bandwidth_demand, b.bandwidth_demand),
         )
         for a, b in zip(one.tasks, two.tasks, strict=True)

@@ -147,11 +147,11 @@ def device_from_dict(data: object, where: str) -> Device:
 
 def _words_as_numbers(data: dict[Any, Any], where: str) -> dict[Any, Any]:
     """The data with each word of a figure that has choices replaced by its number. Raises BadFile for another word."""
-    figures = data.get("figures")
-    if not isinstance(figures, dict):
+    parameters = data.get("figures")
+    if not isinstance(parameters, dict):
         return data
-    numbers = dict(figures)
-    for name, figure in figures.items():
+    numbers = dict(parameters)
+    for name, figure in parameters.items():
         choices = PARAMETERS[name].choices if name in PARAMETERS else ()
         if choices and isinstance(figure, dict) and "value" in figure:
             word = figure["value"]
@@ -179,8 +179,8 @@ def _checked(model: _DeviceModel, where: str) -> Device:
             raise BadFile(
                 f"{where}: figures.{name}.value is {figure.value:g}: it must be between {low:g} and {high:g} {unit}"
             )
-    given = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in model.figures.items()}
-    parameters = dict(sorted((fitted | given).items()))
+    device_parameters = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in model.figures.items()}
+    parameters = dict(sorted((fitted | device_parameters).items()))
     return Device(
         model.name, model.kind, model.title, model.lanes, parameters, tuple(model.notes), model.schema_version
     )

@@ -116,5 +116,5 @@ def _host(data: Any, where: str) -> Host:
             raise BadFile(f"{where}: figures.{name}.value is {figure.value:g}: it must be between {low:g} and {high:g}")
     if "host_overhead_s" not in model.figures:
         raise BadFile(f"{where}: figures lacks host_overhead_s: the host's time for an op of an eager step")
-    figures = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in model.figures.items()}
-    return Host(model.name, model.title, figures)
+    parameters = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in model.figures.items()}
+    return Host(model.name, model.title, parameters)

@@ -50,9 +50,9 @@ def sharing_of_calls(
     progress("running the step once to have tensors")
     arguments = _arguments(job, chosen, batch)
     sharing: dict[int, Sharing] = {}
-    for n, (call, given) in enumerate(arguments.items()):
+    for n, (call, inputs) in enumerate(arguments.items()):
         progress(f"measuring how lanes share this machine: {n + 1} of {len(arguments)}")
-        sharing[call] = _measured(job.traced.program.calls[call].function, given, lanes)
+        sharing[call] = _measured(job.traced.program.calls[call].function, inputs, lanes)
     return sharing
 
 
@@ -116,13 +116,13 @@ def _copied(value: Any) -> Any:
     return type(value)(map(_copied, value)) if isinstance(value, list | tuple) else value
 
 
-def _measured(function: Callable[..., Any], given: tuple[Any, Any], lanes: int) -> Sharing:
+def _measured(function: Callable[..., Any], inputs: tuple[Any, Any], lanes: int) -> Sharing:
     """Fastest of a few samples each, in turns: what disturbs the machine only ever slows it."""
-    copies = [given, *(_copied(given) for _ in range(lanes - 1))]
+    copies = [inputs, *(_copied(inputs) for _ in range(lanes - 1))]
     with computing_threads(1):
-        count = _calls_per_sample(function, given)
+        count = _calls_per_sample(function, inputs)
     with computing_threads(lanes):  # on a busy machine threads wait for each other far longer than they compute
-        count_threads = _calls_per_sample(function, given)
+        count_threads = _calls_per_sample(function, inputs)
     alone: list[float] = []
     together: list[float] = []
     threads: list[float] = []
@@ -135,13 +135,13 @@ def _measured(function: Callable[..., Any], given: tuple[Any, Any], lanes: int) 
     return Sharing(max(1.0, min(together) / min(alone)), min(threads) / min(alone))
 
 
-def _calls_per_sample(function: Callable[..., Any], given: tuple[Any, Any]) -> int:
-    once = min(_repeat(function, given, 1) for _ in range(2))
+def _calls_per_sample(function: Callable[..., Any], inputs: tuple[Any, Any]) -> int:
+    once = min(_repeat(function, inputs, 1) for _ in range(2))
     return max(1, int(_SAMPLE_S / max(once, 1e-6)))
 
 
-def _repeat(function: Callable[..., Any], given: tuple[Any, Any], count: int) -> float:
-    args, kwargs = given
+def _repeat(function: Callable[..., Any], inputs: tuple[Any, Any], count: int) -> float:
+    args, kwargs = inputs
     begun = time.perf_counter()
     for _ in range(count):
         function(*args, **kwargs)

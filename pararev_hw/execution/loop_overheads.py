@@ -80,12 +80,12 @@ def loop_overheads(runs: int = RUNS) -> Mapping[str, Estimate]:
     with computing_threads(1), collector_at_rest():
         image, larger = torch.rand(2, 3, 8, 8), torch.rand(1, 3, 32, 32)
         networks = (_Functions(), _Layers(False), _Layers(True))
-        seen = [_beside(net, image, runs) for net in networks]
-        seen += [_beside(_zoo(name), larger, runs) for name in _ZOO]
+        comparisons = [_beside(net, image, runs) for net in networks]
+        comparisons += [_beside(_zoo(name), larger, runs) for name in _ZOO]
         small = _beside(nn.Linear(4, 4), torch.rand(2, 4), runs)
-    pace = min(b.pace_s for b in seen)
-    seen, small = [b.at(pace) for b in seen], small.at(pace)
-    seconds = _explained(seen)
+    pace = min(b.pace_s for b in comparisons)
+    comparisons, small = [b.at(pace) for b in comparisons], small.at(pace)
+    seconds = _explained(comparisons)
     steps = {"train": ("forward", "backward", "update"), "infer": ("infer",)}
     rest = {f"{mode}_step_s": max(0.0, sum(small.rest(p, seconds) for p in ps)) for mode, ps in steps.items()}
     return {name: Estimate(value) for name, value in {**seconds, **rest, PACE: pace}.items()}
@@ -108,14 +108,14 @@ class _Beside:
         return self.seconds[phase] - sum(n * s.get(name, 0.0) for name, n in self.counts[phase].items())
 
 
-def _explained(seen: Sequence[_Beside]) -> Mapping[str, float]:
+def _explained(comparisons: Sequence[_Beside]) -> Mapping[str, float]:
     """Seconds of each thing, none below 0, that together come nearest to what was seen."""
-    rows = [(b.counts[phase], b.seconds[phase]) for b in seen for phase in b.seconds]
+    rows = [(b.counts[phase], b.seconds[phase]) for b in comparisons for phase in b.seconds]
     names = sorted({name for counts, _ in rows for name in counts})
-    taken = np.array([seconds for _, seconds in rows])
-    weight = 1.0 / (np.abs(taken) + _LITTLE_S)
+    measured_s = np.array([seconds for _, seconds in rows])
+    weight = 1.0 / (np.abs(measured_s) + _LITTLE_S)
     table = np.array([[counts.get(name, 0) for name in names] for counts, _ in rows], np.float64)
-    solution, _ = nnls(table * weight[:, None], taken * weight)
+    solution, _ = nnls(table * weight[:, None], measured_s * weight)
     return dict(zip(names, solution.tolist(), strict=True))
 
 
@@ -124,8 +124,8 @@ def _counts(graph: BlockGraph, calls: Mapping[tuple[str, str], int]) -> dict[str
     ops = {p: sum(op.phase == p for op in graph.ops) for p in PHASES}
     counts = {p: {f"{p}_s": ops[p]} for p in ("forward", "backward", "update")}
     counts["backward"]["recompute_s"] = ops["recompute"]
-    for (where, what), n in calls.items():
-        counts[where][f"{what}_s"] = n
+    for (where, event), n in calls.items():
+        counts[where][f"{event}_s"] = n
     return counts
 
 
@@ -165,7 +165,7 @@ def _beside(model: nn.Module, x: torch.Tensor, runs: int) -> _Beside:
     seconds["infer"] *= pace / infer_pace_s
     seconds |= {p: beside[p] for p in ("forward", "update")}
     seconds["backward"] = beside["backward"] + beside.get("recompute", 0.0)
-    forward = {f"{what}_s": n for (_, what), n in python_calls(inference).items()}
+    forward = {f"{event}_s": n for (_, event), n in python_calls(inference).items()}
     counts = _counts(training, python_calls(training)) | {"infer": {"infer_s": len(inference.ops), **forward}}
     return _Beside(seconds, counts, pace)
 
@@ -185,9 +185,9 @@ def _interleaved(
     runs = []
     for _ in range(count):
         before = pace_s()
-        taken, replayed = eager(), replay()
-        names = taken.keys() | replayed.keys()
-        difference = {name: taken.get(name, 0.0) - replayed.get(name, 0.0) for name in names}
+        eager_s, replayed = eager(), replay()
+        names = eager_s.keys() | replayed.keys()
+        difference = {name: eager_s.get(name, 0.0) - replayed.get(name, 0.0) for name in names}
         runs.append((max(before, pace_s()), difference))
     runs.sort(key=lambda run: run[0])
     best = runs[: count // 2]

@@ -155,15 +155,15 @@ def execute(
         rounds = interleave(runners, batches(job), steps, warm_up=warm_up, progress=progress)
         apart = difference(runners[SEQUENTIAL], runners[PARALLEL])
         loop_apart = difference(runners[SEQUENTIAL], runners[LOOP])
-        seen = None
+        overlap = None
         if trace is not None:
             batch = next(batches(job))
             on_gpu = job.device == "cuda"
-            seen = profiled_overlap(lambda: runners[PARALLEL].step(batch), trace, on_gpu=on_gpu)
+            overlap = profiled_overlap(lambda: runners[PARALLEL].step(batch), trace, on_gpu=on_gpu)
     progress("counting live bytes")
     batch = next(batches(job))
     peaks = {name: peak_bytes(jobs[name], orders, batch) for name, orders in played.items()}
-    return Execution(work, hardware, sequential, parallel, threads_s, rounds, peaks, apart, loop_apart, seen)
+    return Execution(work, hardware, sequential, parallel, threads_s, rounds, peaks, apart, loop_apart, overlap)
 
 
 def _replanned(plan: pipeline.Plan, costs: SchedulingProblem, orders: Sequence[Sequence[int]] | None) -> pipeline.Plan:

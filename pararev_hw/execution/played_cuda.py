@@ -151,18 +151,18 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = str(func)
         if name.startswith(_HOST_READS):
             raise StepFailed(f"{name} makes the host wait for the device: a CUDA graph cannot capture it")
-        given = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
-        if name.startswith("aten.index") and any(t.dtype in (torch.bool, torch.uint8) for t in given[1:]):
+        tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+        if name.startswith("aten.index") and any(t.dtype in (torch.bool, torch.uint8) for t in tensors[1:]):
             raise StepFailed(f"{name} by a mask makes the host wait for its size: a CUDA graph cannot capture it")
-        if name.startswith(_MOVES) and given and _memory(given[0]) not in self._new:
+        if name.startswith(_MOVES) and tensors and _memory(tensors[0]) not in self._new:
             raise StepFailed(f"{name} gives a tensor from outside other memory: a replay would use where it was")
         if schema(func).is_mutable or name.startswith(_UPDATES_SILENTLY):
-            for t in given:
+            for t in tensors:
                 if _memory(t) not in self._new and _memory(t) not in self._before:
                     self._before[_memory(t)] = (_whole(t), _whole(t).clone())
         out = func(*args, **kwargs)
         outputs = tuple(t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor))
-        memories = {_memory(t) for t in given}
+        memories = {_memory(t) for t in tensors}
         self._new |= {_memory(t) for t in outputs if _memory(t) not in memories}
         self._ops.append(_Recorded(func, args, kwargs, outputs))
         return out
@@ -176,8 +176,10 @@ class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Every operation again, on the same tensors; what is not a view is written where it was the first time."""
         with torch.no_grad():
             for op in self._ops:
-                given = {_memory(t) for t in tree_flatten((op.args, op.kwargs))[0] if isinstance(t, torch.Tensor)}
-                if not schema(op.function).is_mutable and any(_memory(t) in given for t in op.outputs):
+                operand_memory = {
+                    _memory(t) for t in tree_flatten((op.args, op.kwargs))[0] if isinstance(t, torch.Tensor)
+                }
+                if not schema(op.function).is_mutable and any(_memory(t) in operand_memory for t in op.outputs):
                     continue  # a view of the same memory shows what is there now
                 out = op.function(*op.args, **op.kwargs)
                 again = tuple(t for t in tree_flatten(out)[0] if isinstance(t, torch.Tensor))

@@ -161,13 +161,15 @@ class _Writer:
         call = self.program.calls[instruction.call]
         tensors = [self._read(lane, task, slot) for slot in instruction.inputs]
         places = iter(self.varying.get(instruction.call, ()))
-        given = [self._value(a, tensors, places) for a in call.args]
-        given += [f"{n}={self._value(v, tensors, places)}" for n, v in call.kwargs.items()]
+        arguments = [self._value(a, tensors, places) for a in call.args]
+        arguments += [f"{n}={self._value(v, tensors, places)}" for n, v in call.kwargs.items()]
         function = self._name("f", call.function, getattr(call.function, "_op", call.function))
         if instruction.rng >= 0:
-            given = [str(instruction.rng), function, *given]
+            arguments = [str(instruction.rng), function, *arguments]
             function = "draw"
-        self._line(k, f"{self._target(call, instruction.outputs, instruction.inputs)}{function}({', '.join(given)})")
+        self._line(
+            k, f"{self._target(call, instruction.outputs, instruction.inputs)}{function}({', '.join(arguments)})"
+        )
         self._unpack(k, call, instruction.outputs, instruction.inputs)
         self._keep_and_drop(lane, task, k)
         if self.stamping:

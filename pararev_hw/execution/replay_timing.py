@@ -150,9 +150,9 @@ def _run(step: BoundStep) -> float:
     begun = time.thread_time()
     for run in step.run_task.values():
         run()
-    taken = time.thread_time() - begun
+    elapsed_s = time.thread_time() - begun
     step.begin()  # lets go of what the step left, as the next one would
-    return taken
+    return elapsed_s
 
 
 class _Stamps:

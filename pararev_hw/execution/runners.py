@@ -163,12 +163,12 @@ def peak_bytes(job: Job, orders: Orders, batch: Batch) -> int:
             CUDA.reset_peak()
             runner.step(batch)
             return CUDA.peak_bytes() - before
-    seen = LiveBytes()
-    with LaneRunner(job, orders, note=seen) as runner:
+    live_bytes = LiveBytes()
+    with LaneRunner(job, orders, note=live_bytes) as runner:
         for tensor in runner.start_tensors():
-            seen(tensor)
+            live_bytes(tensor)
         runner.step(batch)
-    return seen.peak_bytes
+    return live_bytes.peak_bytes
 
 
 def difference(one: Runner, other: Runner) -> float:

@@ -25,8 +25,8 @@ def fresh_optimizer_state(model: nn.Module, make: MakeOptimizer) -> dict[str, to
     Momenta, second moments and step counts of torch's optimizers start at zero, whether they exist from the beginning
     or are made by the first step. The parameters are left as they are.
     """
-    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    twins = {n: nn.Parameter(torch.zeros_like(p)) for n, p in named.items()}
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    twins = {n: nn.Parameter(torch.zeros_like(p)) for n, p in parameters.items()}
     for twin in twins.values():
         twin.grad = torch.zeros_like(twin)
     optimizer = make(list(twins.values()))

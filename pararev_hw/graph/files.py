@@ -234,9 +234,9 @@ def _check(graph: BlockGraph) -> None:
                 raise ValueError(f"storage {s} is born or freed at op {at!r}: there are {ops}")
         if storage.freed < storage.born:
             raise ValueError(f"storage {s} is freed at op {storage.freed}, before it is born at op {storage.born}")
-    held = sum(s.bytes for s in graph.storages)
-    if held > limits.COUNT:
-        raise ValueError(f"its storages hold {held} bytes: at most {limits.COUNT}")
+    storage_bytes = sum(s.bytes for s in graph.storages)
+    if storage_bytes > limits.COUNT:
+        raise ValueError(f"its storages hold {storage_bytes} bytes: at most {limits.COUNT}")
     if not graph.memory.peak_op < max(ops, 1):
         raise ValueError(f"memory.peak_op is op {graph.memory.peak_op}: there are {ops}")
     task_of: dict[int, str] = {}

@@ -29,13 +29,13 @@ def fired_comparisons(graph: BlockGraph, population_of_op: Mapping[int, str]) ->
 
 def _sent(graph: BlockGraph) -> frozenset[int]:
     spiking = spike_flow(graph).spiking_ops
-    held: dict[int, frozenset[int]] = {}  # by storage: the comparisons whose spikes it holds
+    sources: dict[int, frozenset[int]] = {}  # by storage: the comparisons whose spikes it holds
     sent: set[int] = set()
     for k, op in enumerate(graph.ops):
         if op.phase != "forward":
             continue
         op_type = graph.op_types[op.type]
-        carried = frozenset[int]().union(*(held.get(s, frozenset()) for s in op.reads))
+        carried = frozenset[int]().union(*(sources.get(s, frozenset()) for s in op.reads))
         matrix = op_type.kind in (*MATRIX_KINDS, "attention")
         sent |= {c for c in carried if matrix or op.module != graph.ops[c].module}
         result = frozenset[int]()
@@ -43,5 +43,5 @@ def _sent(graph: BlockGraph) -> frozenset[int]:
             result = frozenset({k}) if makes_spikes(op_type.name) else carried
         for s in op.writes:
             whole = op_type.write_bytes >= graph.storages[s].bytes
-            held[s] = result if whole else held.get(s, frozenset()) | result
+            sources[s] = result if whole else sources.get(s, frozenset()) | result
     return frozenset(sent)

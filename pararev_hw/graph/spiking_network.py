@@ -204,11 +204,11 @@ def _first_steps(thresholds: Mapping[_Key, _Calls], steps: int) -> Mapping[_Key,
 
 def _names(modules: list[str]) -> list[str]:
     """The module of each, with a number where it occurs again."""
-    seen: dict[str, int] = {}
+    uses: dict[str, int] = {}
     names = []
     for module in modules:
-        seen[module] = seen.get(module, 0) + 1
-        names.append(module if seen[module] == 1 else f"{module}:{seen[module]}")
+        uses[module] = uses.get(module, 0) + 1
+        names.append(module if uses[module] == 1 else f"{module}:{uses[module]}")
     return names
 
 

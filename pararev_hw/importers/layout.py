@@ -59,16 +59,16 @@ def checked_layout(layout: str | None) -> str | None:
     return layout
 
 
-def declared(network: nn.Module, factory: Any, given: Mapping[str, int | None]) -> Declared:
+def declared(network: nn.Module, factory: Any, declarations: Mapping[str, int | None]) -> Declared:
     """What the network and its factory say of their axes; `given` are the user's `batch` and `timesteps`."""
     arguments = _defaults(factory)
-    batch, timesteps = given.get("batch"), given.get("timesteps")
-    sources = [f"--{name}" for name in ("batch", "timesteps") if given.get(name) is not None]
+    batch, timesteps = declarations.get("batch"), declarations.get("timesteps")
+    sources = [f"--{name}" for name in ("batch", "timesteps") if declarations.get(name) is not None]
     if batch is None:
         batch = next((arguments[n] for n in BATCH_NAMES if n in arguments), None)
     if timesteps is None:
         timesteps = next((arguments[n] for n in TIME_NAMES if n in arguments), None)
-    if (batch, timesteps) != (given.get("batch"), given.get("timesteps")):
+    if (batch, timesteps) != (declarations.get("batch"), declarations.get("timesteps")):
         sources.append("the factory's arguments")
     if timesteps is None:
         timesteps = next((n for a in TIME_NAMES if (n := _positive(getattr(network, a, None))) is not None), None)

@@ -187,7 +187,7 @@ class Membrane(nn.Module):
         self.surrogate = surrogate
         self.has_synapse, self.leaks = synapse is not None, keep is not None
         current_keep, current_gain = synapse or (1.0, 1.0)
-        given = {
+        parameters = {
             "gain": gain,
             "keep": 1.0 if keep is None else keep,
             "shift": shift,
@@ -196,7 +196,7 @@ class Membrane(nn.Module):
             "threshold": 0.0 if threshold is None else threshold,
             "v_reset": v_reset,
         }
-        for name, value in given.items():
+        for name, value in parameters.items():
             self._hold(name, value)
 
     def _hold(self, name: str, value: Any) -> None:
@@ -587,13 +587,13 @@ def _parts(names: Sequence[str], edges: Sequence[Edge]) -> dict[str, str]:
 
 
 def _reached(start: str, after: Mapping[str, Sequence[str]]) -> set[str]:
-    seen, waiting = {start}, [start]
+    visited, waiting = {start}, [start]
     while waiting:
         for n in after[waiting.pop()]:
-            if n not in seen:
-                seen.add(n)
+            if n not in visited:
+                visited.add(n)
                 waiting.append(n)
-    return seen
+    return visited
 
 
 def _delayed(names: Sequence[str], edges: Sequence[Edge], neurons: set[str]) -> Iterator[Edge]:

@@ -39,10 +39,10 @@ class ControlFlow:
         asked for: it may decide whether there is one. Raises BadInput where the data decide, or turns have no end."""
         bodies = {a.name: a.g for a in node.attribute}
         if node.op_type == "If":
-            taken = bodies["then_branch" if self._truth(node.input[0]) else "else_branch"]
-            names = self._weights(node, taken)
-            yield self._turn(taken, f"{node.output[0]}/", names)
-            yield _identities([names.get(o.name, o.name) for o in taken.output], node.output)
+            branch = bodies["then_branch" if self._truth(node.input[0]) else "else_branch"]
+            names = self._weights(node, branch)
+            yield self._turn(branch, f"{node.output[0]}/", names)
+            yield _identities([names.get(o.name, o.name) for o in branch.output], node.output)
         else:
             yield from self._turns(node, bodies["body"])
 

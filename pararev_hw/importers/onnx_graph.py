@@ -206,15 +206,15 @@ def _bind(
     if time_at is not None and timesteps is not None:
         size_by_name[str(first[time_at])] = timesteps
     free = [d for d in range(len(first)) if d != batch_at and (d != time_at or timesteps is None)]
-    given: dict[int, int] = {batch_at: count}
+    size_of_axis: dict[int, int] = {batch_at: count}
     if input_shape is not None:
         if len(input_shape) != len(free):
             raise BadInput(
                 f"{file}: input shape {tuple(input_shape)} has {len(input_shape)} sizes: "
                 f"a sample of {first_name!r} has {len(free)} ({', '.join(_size_text(first[d]) for d in free)})"
             )
-        given |= dict(zip(free, input_shape, strict=True))
-        for d, n in given.items():
+        size_of_axis |= dict(zip(free, input_shape, strict=True))
+        for d, n in size_of_axis.items():
             if isinstance(first[d], int) and first[d] != n:
                 raise BadInput(f"{file}: input {first_name!r} has size {first[d]} in dimension {d}, not {n}")
             if isinstance(first[d], str) and size_by_name.setdefault(str(first[d]), n) != n:
@@ -222,20 +222,24 @@ def _bind(
     inputs = {}
     for value in entries:
         sizes: list[int | None] = [
-            n if isinstance(n, int) else size_by_name.get(n or "", given.get(d) if value.name == first_name else None)
+            n
+            if isinstance(n, int)
+            else size_by_name.get(n or "", size_of_axis.get(d) if value.name == first_name else None)
             for d, n in enumerate(shapes[value.name])
         ]
         if None in sizes:
             d = sizes.index(None)
-            named = _size_text(shapes[value.name][d])
-            raise BadInput(f"{file}: input {value.name!r} has no size for {named} (dimension {d}): {_remedy(named)}")
+            size_text = _size_text(shapes[value.name][d])
+            raise BadInput(
+                f"{file}: input {value.name!r} has no size for {size_text} (dimension {d}): {_remedy(size_text)}"
+            )
         whole = tuple(n for n in sizes if n is not None)
         inputs[value.name] = torch.empty(whole, dtype=_dtype(value.type.tensor_type.elem_type), device="meta")
     return _Bound(inputs, count, timesteps, batch_at == 1)
 
 
-def _remedy(named: str) -> str:
-    return "give --timesteps" if _speaks_of(named.strip("'"), "time", ("t", "steps")) else "give --input-shape"
+def _remedy(size_text: str) -> str:
+    return "give --timesteps" if _speaks_of(size_text.strip("'"), "time", ("t", "steps")) else "give --input-shape"
 
 
 def _sizes(file: Path, value: Any) -> tuple[int | str | None, ...]:
@@ -566,8 +570,8 @@ class _Import:
     def _fold(self, node: Any, run: Callable[..., Any], names: Sequence[str]) -> None:
         tensors = [self.constants.get(n) for n in node.input] if len(names) < 1 or names[0] in self.constants else []
         if node.op_type not in ("Shape", "Size") and tensors:
-            shown = run(*(None if t is None else t.to("meta") for t in tensors))
-            for t in shown if isinstance(shown, tuple | list) else (shown,):
+            meta = run(*(None if t is None else t.to("meta") for t in tensors))
+            for t in meta if isinstance(meta, tuple | list) else (meta,):
                 if t.numel() > limits.CONSTANT_ELEMENTS:
                     raise BadInput(
                         f"makes a constant of shape {tuple(t.shape)}: at most {limits.CONSTANT_ELEMENTS} elements"
@@ -633,31 +637,31 @@ class _Import:
             raise BadInput(f"{self.file}: its network uses {missing[0]!r}, an output that is not supported")
         fired = set(self.spikes.values())
         tree = _Tree([d.path for d in live])
-        held: dict[str, _Held] = {}
+        module_of: dict[str, _Held] = {}
         owners: dict[int, _Held] = {}
         for draft in live:
             for i, source in enumerate(draft.inputs):
-                if isinstance(source, str) and source not in self.metas and source not in held:
+                if isinstance(source, str) and source not in self.metas and source not in module_of:
                     tensor = id(self.like(source))
                     if tensor not in owners:
                         owners[tensor] = self._hold(tree.modules[draft.path], draft, i, source)
-                    held[source] = owners[tensor]
+                    module_of[source] = owners[tensor]
             tree.modules[draft.path].runs_lstm |= draft.op == "LSTM"
             if draft.outputs[0] in fired:
                 tree.modules[draft.path].is_spiking_neuron = True
         for name in self.outputs:
-            if name not in self.metas and name not in held:
-                held[name] = self._hold(tree.root, None, 0, name)
+            if name not in self.metas and name not in module_of:
+                module_of[name] = self._hold(tree.root, None, 0, name)
         tree.root._inputs = tuple((n, tuple(t.shape)) for n, t in self.inputs.items())
-        tree.root._outputs = tuple(held.get(n, n) for n in self.outputs)
-        tree.root._segments = tuple(_segments(tree, list(self._steps(live, held))))
+        tree.root._outputs = tuple(module_of.get(n, n) for n in self.outputs)
+        tree.root._segments = tuple(_segments(tree, list(self._steps(live, module_of))))
         return tree.root
 
     def _hold(self, module: nn.Module, draft: _Draft | None, i: int, name: str) -> _Held:
         value = self.weights.get(name)
         roles = ROLES.get(draft.op, ()) if draft is not None else ()
-        wanted = name.rpartition(".")[2] if "." in name else roles[i] if i < len(roles) else name
-        attribute = _free(module, wanted or "constant")
+        base_name = name.rpartition(".")[2] if "." in name else roles[i] if i < len(roles) else name
+        attribute = _free(module, base_name or "constant")
         if value is None:
             module.register_buffer(attribute, self.constants[name], persistent=False)
         elif draft is not None and i in draft.states:
@@ -666,17 +670,17 @@ class _Import:
             module.register_parameter(attribute, nn.Parameter(value))
         return _Held(module, attribute)
 
-    def _steps(self, live: Sequence[_Draft], held: Mapping[str, _Held]) -> Iterator[tuple[str, _Step]]:
+    def _steps(self, live: Sequence[_Draft], module_of: Mapping[str, _Held]) -> Iterator[tuple[str, _Step]]:
         last: dict[str, int] = {}
         for k, draft in enumerate(live):
             for name in (*draft.outputs, *(s for s in draft.inputs if isinstance(s, str))):
                 last[name] = k
         ends: dict[int, list[str]] = {}
         for name, k in last.items():
-            if name not in self.outputs and name not in held:
+            if name not in self.outputs and name not in module_of:
                 ends.setdefault(k, []).append(name)
         for k, draft in enumerate(live):
-            sources = tuple(held.get(s, s) if isinstance(s, str) else s for s in draft.inputs)
+            sources = tuple(module_of.get(s, s) if isinstance(s, str) else s for s in draft.inputs)
             yield (
                 draft.path,
                 _Step(draft.run, draft.op in MODAL, sources, draft.outputs, tuple(sorted(ends.get(k, ())))),
@@ -782,9 +786,9 @@ def _reserved() -> frozenset[str]:
     return frozenset(dir(OnnxNetwork())) | frozenset(dir(nn.ModuleList()))
 
 
-def _free(module: nn.Module, wanted: str) -> str:
+def _free(module: nn.Module, base_name: str) -> str:
     """An attribute name that the module does not use yet."""
-    base = re.sub(r"\W", "_", wanted)
+    base = re.sub(r"\W", "_", base_name)
     name, k = base, 1
     while hasattr(module, name):
         k += 1

@@ -107,14 +107,14 @@ def _conv_transpose(site: Site) -> Run:
     size = site.shape(0)[2:]
     extra = tuple(site.attribute("output_padding", (0,) * n))
     groups = site.attribute("group", 1)
-    auto, wanted = site.attribute("auto_pad", "NOTSET"), site.attribute("output_shape")
+    auto, output_size = site.attribute("auto_pad", "NOTSET"), site.attribute("output_shape")
     full = [s * (x - 1) + (k - 1) * d + 1 for x, k, s, d in zip(size, kernel, stride, dilation, strict=True)]
-    if wanted is None and auto in ("SAME_UPPER", "SAME_LOWER"):
-        wanted = [x * s for x, s in zip(size, stride, strict=True)]
-    if wanted is None:
+    if output_size is None and auto in ("SAME_UPPER", "SAME_LOWER"):
+        output_size = [x * s for x, s in zip(size, stride, strict=True)]
+    if output_size is None:
         begin, end = _padding(site, size, kernel, stride, dilation)
     else:
-        total = [f + e - w for f, e, w in zip(full, extra, tuple(wanted)[-n:], strict=True)]
+        total = [f + e - w for f, e, w in zip(full, extra, tuple(output_size)[-n:], strict=True)]
         small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
         begin, end = (small, large) if auto == "SAME_UPPER" else (large, small)
     conv = _CONV_TRANSPOSE[n - 1]
@@ -573,12 +573,12 @@ def _hardmax(site: Site) -> Run:
 
 def _pad(site: Site) -> Run:
     shape = site.shape(0)
-    given = _ints(site, "pads", 1) or ()
+    widths = _ints(site, "pads", 1) or ()
     mode = site.attribute("mode", "constant")
     value = _number(site, "value", 2, 0.0)
     axes = [a % len(shape) for a in (site.constant(3).tolist() if site.given(3) else range(len(shape)))]
     n = len(axes)
-    begin, end = dict(zip(axes, given[:n], strict=True)), dict(zip(axes, given[n:], strict=True))
+    begin, end = dict(zip(axes, widths[:n], strict=True)), dict(zip(axes, widths[n:], strict=True))
     padded = [d for d in range(len(shape)) if begin.get(d) or end.get(d)]
     dims = range(min(padded, default=len(shape)), len(shape))
     if mode != "constant":

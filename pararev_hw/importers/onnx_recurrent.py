@@ -36,21 +36,21 @@ def gru(site: Site) -> Run:
 
 
 def rnn(site: Site) -> Run:
-    named = [str(a) for a in _activations(site, ("Tanh",))]
-    if len(set(named)) != 1 or named[0] not in ("tanh", "relu"):
-        raise BadInput(f"has the activations {', '.join(named)}: Tanh or Relu can be imported")
-    return _layer(site, torch.rnn_tanh if named[0] == "tanh" else torch.rnn_relu, (0,), states=(5,))
+    activations = [str(a) for a in _activations(site, ("Tanh",))]
+    if len(set(activations)) != 1 or activations[0] not in ("tanh", "relu"):
+        raise BadInput(f"has the activations {', '.join(activations)}: Tanh or Relu can be imported")
+    return _layer(site, torch.rnn_tanh if activations[0] == "tanh" else torch.rnn_relu, (0,), states=(5,))
 
 
 def _activations(site: Site, usual: Sequence[str]) -> list[str]:
-    given = site.attribute("activations") or usual
-    return [(a.decode() if isinstance(a, bytes) else str(a)).lower() for a in given]
+    names = site.attribute("activations") or usual
+    return [(a.decode() if isinstance(a, bytes) else str(a)).lower() for a in names]
 
 
 def _only_activations(site: Site, usual: Sequence[str]) -> None:
-    named = _activations(site, usual)
-    if named != [u.lower() for u in usual] * (len(named) // len(usual)):
-        raise BadInput(f"has the activations {', '.join(named)}: only {', '.join(usual)} can be imported")
+    activations = _activations(site, usual)
+    if activations != [u.lower() for u in usual] * (len(activations) // len(usual)):
+        raise BadInput(f"has the activations {', '.join(activations)}: only {', '.join(usual)} can be imported")
 
 
 def _layer(site: Site, function: Callable[..., Any], order: Sequence[int], states: Sequence[int]) -> Run:
@@ -78,8 +78,8 @@ def _layer(site: Site, function: Callable[..., Any], order: Sequence[int], state
     site.take(site.source(0), *(site.source(s) for s in states), *sources)
 
     def run(training: bool, x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        begin, given = rest[: len(states)], rest[len(states) :]
-        flat = [w if weight else change(w) for w, (_, _, change), weight in zip(given, changes, ready, strict=True)]
+        begin, weights = rest[: len(states)], rest[len(states) :]
+        flat = [w if weight else change(w) for w, (_, _, change), weight in zip(weights, changes, ready, strict=True)]
         at_start = [
             x.new_zeros((directions, batch, hidden)) if s is None else s.transpose(0, 1) if batch_first else s
             for s in begin

@@ -33,11 +33,11 @@ def constants_to_initializers(model: Any, limit_bytes: int) -> None:
 def _to_initializers(graph: Any, limit_bytes: int) -> None:
     for body in [a.g for node in graph.node for a in node.attribute if a.g.node]:
         _to_initializers(body, limit_bytes)
-    wanted = _weight_names(graph)
+    weight_names = _weight_names(graph)
     values = {t.name: t for t in graph.initializer}
     rest, total = [], 0
     for node in graph.node:
-        weight = _constant(node, values, limit_bytes) if node.output and node.output[0] in wanted else None
+        weight = _constant(node, values, limit_bytes) if node.output and node.output[0] in weight_names else None
         if weight is None or weight.data_type not in _real_types() or not weight.dims:
             if node.op_type == "Constant" and (proto := _value(node)) is not None:
                 values[node.output[0]] = proto
@@ -123,13 +123,13 @@ def fill_absent_weights(model: Any, folder: Path, limit_bytes: int) -> tuple[str
 
 def _inputs_to_initializers(graph: Any) -> None:
     """Weights that a file lists among its inputs alone, with their shapes: initializers without values."""
-    given = {t.name for t in graph.initializer}
+    initializer_names = {t.name for t in graph.initializer}
     where: dict[str, set[bool]] = {}
     for node in graph.node:
         positions = _WEIGHT_INPUTS.get(node.op_type) or ()
         for k, name in enumerate(node.input):
             where.setdefault(name, set()).add(k in positions)
-    weights = [v for v in graph.input if v.name not in given and where.get(v.name) == {True}]
+    weights = [v for v in graph.input if v.name not in initializer_names and where.get(v.name) == {True}]
     for value in weights:
         kind = value.type.tensor_type
         sizes = [d.dim_value for d in kind.shape.dim]

@@ -126,7 +126,7 @@ def _with_checked_layout(target: Target, options: Options) -> Target:
 
 def _from_zoo(name: str, options: Options) -> Target:
     spec = models.spec(name)
-    given = {k: v for k in ("num_classes", "timesteps", "width", "form") if (v := getattr(options, k)) is not None}
+    arguments = {k: v for k in ("num_classes", "timesteps", "width", "form") if (v := getattr(options, k)) is not None}
     sample = spec.input_shape if options.input_shape is None else options.input_shape
     if len(sample) != len(spec.input_shape):
         takes = {3: "C,H,W such as ", 1: "the number of features, such as ", 0: "whole numbers alone: "}
@@ -135,11 +135,11 @@ def _from_zoo(name: str, options: Options) -> Target:
             f"{spec.input_shape}"
         )
     if sample and sample[0] != spec.input_shape[0]:
-        given["in_channels"] = sample[0]
+        arguments["in_channels"] = sample[0]
 
     def make() -> nn.Module:
         torch.manual_seed(options.seed)
-        return models.create(name, **given)
+        return models.create(name, **arguments)
 
     try:
         with torch.device("meta"):
@@ -219,15 +219,15 @@ def _from_factory(target: str, options: Options) -> Target:
         raise BadInput(f"{target!r}: name a file and a factory in it, as in net.py:make_net")
     with _import_path(place):
         factory = _attribute(_load(place), attribute, target)
-        given = {k: v for k in _GIVEN if (v := getattr(options, k)) is not None}
+        arguments = {k: v for k in _GIVEN if (v := getattr(options, k)) is not None}
         if options.layout is not None and not _takes_any(factory, TIME_NAMES):
-            given.pop("timesteps", None)  # then it says how long the time axis is
+            arguments.pop("timesteps", None)  # then it says how long the time axis is
 
         def make() -> Any:
             torch.manual_seed(options.seed)
             np.random.seed(options.seed % 2**32)
             random.seed(options.seed)
-            return _called(factory, _accepted(factory, given, target), target)
+            return _called(factory, _accepted(factory, arguments, target), target)
 
         product = make()
     network, inputs = (
@@ -367,8 +367,8 @@ def _load(place: str) -> ModuleType:
             raise BadFile(f"{place}: there is no such file")
         read_bytes(path, limits.SOURCE_BYTES, "a network is a few KiB of Python")
         _forget_namesakes(real_path(path).parent)
-        taken = path.stem in sys.modules or path.stem in sys.stdlib_module_names
-        spec = importlib.util.spec_from_file_location(f"{path.stem}_target" if taken else path.stem, path)
+        name_in_use = path.stem in sys.modules or path.stem in sys.stdlib_module_names
+        spec = importlib.util.spec_from_file_location(f"{path.stem}_target" if name_in_use else path.stem, path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -454,14 +454,14 @@ def _takes_any(factory: Any, names: Sequence[str]) -> bool:
     return any(_takes(factory, name) for name in names)
 
 
-def _accepted(factory: Any, given: Mapping[str, Any], target: str) -> dict[str, Any]:
+def _accepted(factory: Any, arguments: Mapping[str, Any], target: str) -> dict[str, Any]:
     """The options by the names of the factory's parameters. One that was set and is not taken is refused, `batch`
     excepted."""
-    names = {k: next((n for n in _SYNONYMS.get(k, (k,)) if _takes_by_name(factory, n)), k) for k in given}
-    refused = [k for k in given if k != "batch" and not _takes(factory, names[k])]
+    names = {k: next((n for n in _SYNONYMS.get(k, (k,)) if _takes_by_name(factory, n)), k) for k in arguments}
+    refused = [k for k in arguments if k != "batch" and not _takes(factory, names[k])]
     if refused:
         raise BadInput(f"{target}: takes no {refused[0]}: give the factory a parameter `{refused[0]}`")
-    return {names[k]: v for k, v in given.items() if _takes(factory, names[k])}
+    return {names[k]: v for k, v in arguments.items() if _takes(factory, names[k])}
 
 
 def _takes_by_name(factory: Any, name: str) -> bool:

@@ -16,11 +16,11 @@ def allocated_bytes(run: Callable[[], object]) -> tuple[int, int]:
     gc.disable()  # tensors in reference cycles then die, or not, the same way every time
     try:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
-            given = run()
+            result = run()
     finally:
         if enabled:
             gc.enable()
-    del given  # only now: it is what is left alive
+    del result  # only now: it is what is left alive
     live = most = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":

@@ -139,8 +139,8 @@ def _sampled(run: Run, clock: Clock, count: int, deadline: float, before: Run | 
     busy_of_disturbed: list[float] = []
     faulted: list[int] = []
     while len(clean) < MAX_SAMPLES:
-        taken = len(clean) + len(busy_of_disturbed)
-        if taken >= min_samples and time.perf_counter() > deadline:
+        sample_count = len(clean) + len(busy_of_disturbed)
+        if sample_count >= min_samples and time.perf_counter() > deadline:
             break
         if len(clean) >= min_samples and half_width(clean) <= CONFIDENCE:
             break

@@ -67,10 +67,10 @@ def _gpu_clocks_hz() -> Mapping[str, float]:
         return {}  # as above: the clocks are a record, not an input
 
 
-def check_cores(lanes: int, available: int, asked: str) -> None:
+def check_cores(lanes: int, available: int, source: str) -> None:
     """Raises BadInput for more lanes than there are cores; `asked` says which were asked for."""
     if lanes > available:
-        raise BadInput(f"{asked}: this machine has {available} cores, each runs one lane: at most {available}")
+        raise BadInput(f"{source}: this machine has {available} cores, each runs one lane: at most {available}")
 
 
 def cores() -> int:

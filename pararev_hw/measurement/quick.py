@@ -38,21 +38,23 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
     with computing_threads(1):
         probes = _probe(threads, seconds)
     source = f"torch {installed_version('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
-    figures = {
+    parameters = {
         name: DeviceParameter(value, f"{meaning}; {source}", "measured") for name, (value, meaning) in probes.items()
     }
     memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    figures["memory_bytes"] = DeviceParameter(memory, "physical memory as the operating system reports it", "measured")
+    parameters["memory_bytes"] = DeviceParameter(
+        memory, "physical memory as the operating system reports it", "measured"
+    )
     isa, allowed = instruction_set_here(), os.environ.get(LIMIT_VARIABLE, "")
-    seen = f"what the processor has{f', as far as {LIMIT_VARIABLE}={allowed} allows' if allowed else ''}"
-    figures["instruction_set"] = DeviceParameter(float(isa), f"{seen}; {source}", "measured")
-    figures |= _assumed(figures)
+    processor_source = f"what the processor has{f', as far as {LIMIT_VARIABLE}={allowed} allows' if allowed else ''}"
+    parameters["instruction_set"] = DeviceParameter(float(isa), f"{processor_source}; {source}", "measured")
+    parameters |= _assumed(parameters)
     return Device(
         name="cpu",
         kind="cpu",
         title=f"This machine: {cpu_name()}",
         lanes=threads,
-        parameters=dict(sorted(figures.items())),
+        parameters=dict(sorted(parameters.items())),
         notes=("A lane is one thread: compare with torch.set_num_threads(1).",),
     )
 

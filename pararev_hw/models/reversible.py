@@ -284,10 +284,10 @@ def _recompute(
     z = z.detach().requires_grad_(wants_z)
     with torch.enable_grad(), _replay(rng):
         out: Tensor = unit(z.view_as(z))  # no leaf: the engine cannot call hooks on leaves, which some trackers set
-    wanted = [z, *weights] if wants_z else [*weights]
-    if not wanted or not out.requires_grad:
+    inputs = [z, *weights] if wants_z else [*weights]
+    if not inputs or not out.requires_grad:
         return out.detach(), None, [None] * len(weights)
-    gradients = torch.autograd.grad(out, wanted, cotangent.to(out.dtype), allow_unused=True)
+    gradients = torch.autograd.grad(out, inputs, cotangent.to(out.dtype), allow_unused=True)
     return out.detach(), gradients[0] if wants_z else None, gradients[1:] if wants_z else gradients
 
 

@@ -80,8 +80,8 @@ class LogAxis:
 
     def px(self, value: float) -> float:
         """The px of a value; one outside the axis is held at its end."""
-        held = min(max(value, self.low), self.high)
-        share = math.log(held / self.low) / math.log(self.high / self.low)
+        clamped = min(max(value, self.low), self.high)
+        share = math.log(clamped / self.low) / math.log(self.high / self.low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> tuple[tuple[float, str], ...]:

@@ -111,7 +111,7 @@ def compare_svg(comparison: Comparison, width: float = svg.WIDTH) -> str:
 
 
 def _bars(
-    comparison: Comparison, quantity: _Quantity, place: tuple[float, float], column_px: float, named: bool
+    comparison: Comparison, quantity: _Quantity, place: tuple[float, float], column_px: float, with_names: bool
 ) -> tuple[str, float]:
     """The bars of one quantity from `place` down, under the networks' names where `named`. Gives the bottom too."""
     name, value_of, show = quantity
@@ -121,7 +121,7 @@ def _bars(
     most = max((v for v in values if v is not None), default=0.0)
     y = top + 12
     for study in comparison.studies:
-        if named:
+        if with_names:
             parts.append(svg.text(left, y + 10, svg.shorten(study.graph.model, column_px), "quiet"))
             y += 16
         for way, p in shown_ways(study):

@@ -46,8 +46,8 @@ def fronts_svg(comparison: Comparison, width: float = svg.WIDTH) -> str:
     kinds = [_COLOURS[k % len(_COLOURS)] for k in range(len(studies))]
     signs = [("rect", kind, s.graph.model) for kind, s in zip(kinds, studies, strict=True)]
     legend, y = svg.legend(signs, 12.0, width - 12.0)
-    shown = (p for s in studies for p in (*s.front, s.sequential, *_ringed(s)))
-    plane = Plane.around(list(shown), y + 44, width)
+    points = (p for s in studies for p in (*s.front, s.sequential, *_ringed(s)))
+    plane = Plane.around(list(points), y + 44, width)
     parts = [legend, plane.axes()]
     parts += [_front_of(study, kind, plane) for kind, study in zip(kinds, studies, strict=True)]
     label = f"Latency against peak memory of {len(studies)} networks on {comparison.device.title}"
@@ -93,10 +93,10 @@ def _point(study: Study, p: Prediction, plane: Plane) -> str:
 
 def _names(study: Study, plane: Plane) -> list[str]:
     """The names of the recommended points, one beneath the other where they are the same."""
-    shown: list[tuple[Prediction, str]] = [(study.sequential, "sequential, as now")]
-    shown += [(w.prediction, w.short_name) for w in phrasing.recommended_ways(study)]
+    labelled: list[tuple[Prediction, str]] = [(study.sequential, "sequential, as now")]
+    labelled += [(w.prediction, w.short_name) for w in phrasing.recommended_ways(study)]
     by_point: dict[tuple[float, float], list[str]] = {}
-    for p, name in shown:
+    for p, name in labelled:
         by_point.setdefault((plane.x(p.peak_bytes), plane.y(p.latency_s)), []).append(name)
     parts: list[str] = []
     # each point keeps its place free; a name is as high as LINE_PX

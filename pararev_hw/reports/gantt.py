@@ -43,14 +43,14 @@ class _Chart:
 def gantt_svg(study: Study, width: float = svg.WIDTH) -> str:
     """The Gantt chart of the sequential and the chosen schedule as one SVG document."""
     chart = _chart(study.chosen_graph, study)
-    shown = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
-    end_s = max(max(p.latency_s, p.schedule.makespan_s, _last_end(p)) for p in shown)
+    predictions = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
+    end_s = max(max(p.latency_s, p.schedule.makespan_s, _last_end(p)) for p in predictions)
     right = width - MARGIN
     axis = TimeAxis(0.0, end_s, LEFT, right)
     window = _busiest(study.chosen)
     legend, y = _legend(chart, study, right)
     parts, top, y = [legend], y + 36, y + 24
-    for prediction in shown:
+    for prediction in predictions:
         marked = window if prediction is study.chosen else None
         drawn, y = _panel(
             _chart(study.graph_of(prediction), study), prediction, axis, y, _heading(prediction, study), "panel", marked
@@ -66,7 +66,7 @@ def gantt_svg(study: Study, width: float = svg.WIDTH) -> str:
         parts += [axis.draw(y + 12, bottom), drawn]
         y = bottom + 34
     label = f"Gantt chart of {study.graph.model} on {study.device.title}: " + "; ".join(
-        _heading(p, study) for p in shown
+        _heading(p, study) for p in predictions
     )
     return svg.figure(y, label, parts, "gantt", width)
 
@@ -176,7 +176,7 @@ def _brackets(chart: _Chart, placements: Sequence[Placement], axis: TimeAxis, y:
     for (phase, section), (start, end) in sorted(spans.items(), key=lambda item: (item[1], item[0])):
         x0, x1 = axis.x(start), axis.x(end)
         label = next((n for n in naming.abbreviations(section) if svg.text_width(n, 11) + 2 <= x1 - x0), "")
-        row = next((k for k, taken in enumerate(rows) if taken <= x0 + 0.01), len(rows))
+        row = next((k for k, row_end in enumerate(rows) if row_end <= x0 + 0.01), len(rows))
         if not label or row == MOST_BRACKET_ROWS:
             continue
         rows[row:] = [x1, *rows[row + 1 :]]

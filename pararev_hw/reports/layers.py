@@ -74,12 +74,12 @@ def layer_table(layers: Sequence[Layer], width: int) -> Table:
 def _table(title: str, layers: Sequence[Layer], width: int, total_s: float) -> Table:
     table = plain_table(title)
     names = _WIDE if width >= 140 else _NARROW
-    shown = [k for k, (name, _) in enumerate(HEADS) if name in names]
-    for k in shown:
+    columns = [k for k, (name, _) in enumerate(HEADS) if name in names]
+    for k in columns:
         name, numeric = HEADS[k]
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
     for cells in (_cells(layer, total_s) for layer in layers):
-        table.add_row(*(Text(cells[k][0]) for k in shown))
+        table.add_row(*(Text(cells[k][0]) for k in columns))
     return table
 
 
@@ -87,9 +87,11 @@ def longest_layers_table(layers: Sequence[Layer], width: int) -> Table:
     """The layers that take most time for a terminal, the longest first, those of no work left out."""
     total = sum(layer.time_s or 0.0 for layer in layers)
     ranked = sorted((layer for layer in layers if layer.time_s), key=lambda layer: -(layer.time_s or 0.0))
-    shown = ranked[:LONGEST]
-    named = f"The {len(shown)} of {len(layers)} layers that take most time" if len(shown) < len(layers) else "Layers"
-    return _table(named, shown, width, total)
+    longest = ranked[:LONGEST]
+    caption = (
+        f"The {len(longest)} of {len(layers)} layers that take most time" if len(longest) < len(layers) else "Layers"
+    )
+    return _table(caption, longest, width, total)
 
 
 def layers_csv(layers: Sequence[Layer]) -> str:

@@ -20,8 +20,8 @@ def sections(blocks: Iterable[str]) -> Mapping[str, str]:
     deepest = max(map(len, paths.values()), default=1)
     best_depth, best_count = deepest, 0
     for depth in range(1, deepest + 1):
-        held = Counter(path[:depth] for path in paths.values())
-        several = sum(n > 1 for n in held.values())
+        counts = Counter(path[:depth] for path in paths.values())
+        several = sum(n > 1 for n in counts.values())
         if best_count < several <= MOST_SECTIONS:
             best_depth, best_count = depth, several
     return {block: ".".join(path[:best_depth]) for block, path in paths.items()}
@@ -43,9 +43,9 @@ def labels(task: Task, section: str = "") -> tuple[str, ...]:
         block = block[len(section) + 1 :]
     tail = block.split(".")
     shapes = [block, ".".join(tail[-2:]), tail[-1]]
-    named = dict.fromkeys(f"{shape} {task.branch}".strip() for shape in shapes)
+    names = dict.fromkeys(f"{shape} {task.branch}".strip() for shape in shapes)
     # A bare number says nothing: better no name at all.
-    return tuple(name for name in named if name == block or not name.isdigit())
+    return tuple(name for name in names if name == block or not name.isdigit())
 
 
 def abbreviations(section: str) -> tuple[str, ...]:

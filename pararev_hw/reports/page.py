@@ -301,14 +301,14 @@ def _chip(study: Study) -> Mapping[str, Any] | None:
 def _step_memory(study: Study) -> list[Row]:
     memory = study.graph.memory
     counted = study.sequential.eager_peak_bytes
-    what = (
+    contents = (
         "peak that torch's profiler shows, workspaces included"
         if study.device.kind == "cpu"
         else "peak that torch.cuda.max_memory_allocated() shows, rounding and workspaces included"
     )
     lines = (
         ("peak of the tensors that Python holds", memory.peak_bytes),
-        *(() if counted is None else ((what, counted),)),
+        *(() if counted is None else ((contents, counted),)),
         *(_process_lines(counted) if study.device.kind == "gpu" and counted is not None else ()),
         ("saved for backward or recompute", memory.saved_bytes),
         ("parameters", memory.parameter_bytes),
@@ -437,22 +437,22 @@ def _tasks(study: Study) -> Mapping[str, Any]:
     lane = phrasing.lane_noun(study.device)
     heads = [("task", False), ("phase", False), (lane, True), ("start", True), ("time", True),
              ("operations", True), ("bytes moved", True), ("synaptic ops", True), ("critical", False)]  # fmt: skip
-    shown = [row for _, _, row in rows[:MOST_ROWS]]
-    return {"heads": heads, "rows": shown, "left_out": len(rows) - len(shown), "sorted": 4}
+    rows_shown = [row for _, _, row in rows[:MOST_ROWS]]
+    return {"heads": heads, "rows": rows_shown, "left_out": len(rows) - len(rows_shown), "sorted": 4}
 
 
 def _figures(study: Study) -> Mapping[str, Any]:
-    figures = study.device.parameters
-    counts = {s: sum(f.provenance == s for f in figures.values()) for s in ("measured", "published", "assumed")}
-    named = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
-    standings = ", ".join(f"{counts[standing]} {name}" for standing, name in named)
+    parameters = study.device.parameters
+    counts = {s: sum(f.provenance == s for f in parameters.values()) for s in ("measured", "published", "assumed")}
+    provenance_names = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
+    standings = ", ".join(f"{counts[provenance]} {name}" for provenance, name in provenance_names)
     summary = (
-        f"The prediction rests on {standing(study.chosen, study.device)}. "
-        f"Of the device's {len(figures)} figures: {standings}."
+        f"The prediction rests on {provenance(study.chosen, study.device)}. "
+        f"Of the device's {len(parameters)} figures: {standings}."
     )
     rows = [
         Row((words_cell(name), (f"{f.value:.4g}", f.value), words_cell(f.provenance), words_cell(f.source)))
-        for name, f in sorted(figures.items())
+        for name, f in sorted(parameters.items())
     ]
     return {
         "summary": summary,

@@ -177,8 +177,8 @@ def paper_html(check: PaperCheck) -> str:
 def _row(row: PaperRow, ways: Sequence[str]) -> Row:
     predicted: list[Cell] = [(_shown(row, way), row.predicted.get(way)) for way in ways]
     published: Cell = (f"{row.published:.3f}", row.published)
-    named = [words_cell(w) for w in (row.quantity, row.ratio, row.form or "-")]
-    return Row((*named, published, *predicted, words_cell(row.source)))
+    cells = [words_cell(w) for w in (row.quantity, row.ratio, row.form or "-")]
+    return Row((*cells, published, *predicted, words_cell(row.source)))
 
 
 def write_paper(check: PaperCheck, folder: Path) -> tuple[Path, ...]:

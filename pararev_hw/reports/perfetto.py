@@ -20,10 +20,10 @@ _HOST_TID = 1_000_000  # past any lane
 
 def trace_document(study: Study) -> dict[str, Any]:
     """The trace of the sequential and the chosen schedule, ready for JSON."""
-    shown = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
+    predictions = (study.sequential,) if study.best == 0 else (study.sequential, study.chosen)
     tasks = {t.id: t for t in (*study.graph.tasks, *study.chosen_graph.tasks)}
     events: list[dict[str, Any]] = []
-    for pid, prediction in enumerate(shown, start=1):
+    for pid, prediction in enumerate(predictions, start=1):
         name = f"{prediction.scheduler}, {phrasing.way(prediction, study.device)}"
         events += _names(pid, name, prediction, phrasing.lane_noun(study.device))
         critical = frozenset(study.critical_path.tasks)

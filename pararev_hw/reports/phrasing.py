@@ -166,8 +166,8 @@ def _share_of_lanes(study: Study, gain: float) -> str:
         return f"Parallel {noun}s give {units.times(gain)} in the recommended schedule, {units.times(total)} in all"
     others = ", ".join(changes[:-1]) + " and " * (len(changes) > 1) + changes[-1]
     if rest > 1:
-        given = f"parallel {noun}s give {units.times(gain)} and {others} {units.times(rest)}"
-        return f"Of the recommended {units.times(total)}, {given}"
+        sentence = f"parallel {noun}s give {units.times(gain)} and {others} {units.times(rest)}"
+        return f"Of the recommended {units.times(total)}, {sentence}"
     purpose = ", which save memory," if study.is_rewritten(study.chosen) or finer else ""
     verb = "costs" if others == "the CUDA graph" else "cost"
     return (
@@ -217,12 +217,14 @@ class RecommendedWay:
 def recommended_ways(study: Study) -> tuple[RecommendedWay, ...]:
     """The recommendations as they are told: one that differs from another by less than anyone cares is told by it."""
     ways, limit = [], study.memory_limit_bytes
-    given = {r.name: r.prediction for r in study.recommendations}
+    prediction_by_name = {r.name: r.prediction for r in study.recommendations}
     for name, others in (("fastest", ("within_memory",)), ("least_memory", ("within_memory", "fastest"))):
-        if name in given:
-            rivals = (given[other] for other in others if other in given)
-            given[name] = next((p for p in rivals if _as_small_and_fast(p, given[name])), given[name])
-    significant = 3 if limit is None else units.digits_apart(limit, [p.peak_bytes for p in given.values()])
+        if name in prediction_by_name:
+            rivals = (prediction_by_name[other] for other in others if other in prediction_by_name)
+            prediction_by_name[name] = next(
+                (p for p in rivals if _as_small_and_fast(p, prediction_by_name[name])), prediction_by_name[name]
+            )
+    significant = 3 if limit is None else units.digits_apart(limit, [p.peak_bytes for p in prediction_by_name.values()])
     within = "" if limit is None else f"Fastest within {units.size(limit, significant)}"
     names = {
         "fastest": ("Fastest", "fastest"),
@@ -231,7 +233,7 @@ def recommended_ways(study: Study) -> tuple[RecommendedWay, ...]:
         ),
         "least_memory": ("Least memory", "least memory"),
     }  # fmt: skip
-    for name, p in given.items():
+    for name, p in prediction_by_name.items():
         ways.append(RecommendedWay(*names[name], p, units.size(p.peak_bytes, significant)))
     return tuple(ways)
 
@@ -292,14 +294,14 @@ def answer_lines(study: Study) -> tuple[str, ...]:
     if study.recommendations:
         lines = (_opening(study), *_recommendation_lines(study), *board_power(study), _parallel(study))
         return (*warnings, *lines, *by_model)
-    tried = len(study.predictions) - 1
+    count = len(study.predictions) - 1
     gain = ratio(before.latency_s, after.latency_s)
     if study.best == 0 or gain is None or gain < 1 + SAME:
         verdict = (
             "No other schedule was tried."
-            if tried == 0
-            else f"None of the {tried} other schedules tried is faster."
-            if tried > 1
+            if count == 0
+            else f"None of the {count} other schedules tried is faster."
+            if count > 1
             else "The other schedule tried is not faster."
         )
     else:
@@ -354,8 +356,8 @@ def answer(study: Study) -> str:
 
 def device_warnings(study: Study) -> tuple[str, ...]:
     """What stands at the top where the device cannot do what is asked, or does it in a way to know of."""
-    figures = study.device.parameters.values()
-    measured = study.device.kind == "cpu" or any(f.provenance == "measured" for f in figures)
+    parameters = study.device.parameters.values()
+    measured = study.device.kind == "cpu" or any(f.provenance == "measured" for f in parameters)
     return (*_does_not_fit(study), *(_too_little_measured(study.base) if measured else ()))
 
 

@@ -99,15 +99,15 @@ def pareto_csv(result: SweepResult) -> str:
 def sweep_table(result: SweepResult) -> Table:
     """The front, the recommended configuration in bold, no more rows than a terminal shows."""
     table = plain_table(sweep_phrasing.counts(result))
-    named = sweep_phrasing.named_axes(result, sweep_phrasing.best(result), sweep_phrasing.recommended(result))
+    axes = sweep_phrasing.named_axes(result, sweep_phrasing.best(result), sweep_phrasing.recommended(result))
     columns_of(
         table,
         (),
-        (*(sweep_phrasing.short(a) for a in named), *(sweep_phrasing.objective(o) for o in result.objectives)),
+        (*(sweep_phrasing.short(a) for a in axes), *(sweep_phrasing.objective(o) for o in result.objectives)),
     )
     chosen = sweep_phrasing.recommended(result)
     for p in _shown(result):
-        cells = [sweep_phrasing.value(p.parameters[a.name], a.unit) for a in named]
+        cells = [sweep_phrasing.value(p.parameters[a.name], a.unit) for a in axes]
         cells += [sweep_phrasing.value(p.objectives[o.name], o.unit) for o in result.objectives]
         table.add_row(*map(Text, cells), style="bold" if p.row == chosen.row else None)
     return table
@@ -116,9 +116,9 @@ def sweep_table(result: SweepResult) -> Table:
 def _shown(result: SweepResult) -> list[SweepPoint]:
     """Rows of the front that a terminal shows, the recommended configuration and the best among them."""
     chosen = sweep_phrasing.recommended(result)
-    named = {chosen.row, sweep_phrasing.best(result).row}
+    named_rows = {chosen.row, sweep_phrasing.best(result).row}
     step = -(-len(result.pareto) // SHOWN)
-    rows = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row in named]
+    rows = [p for k, p in enumerate(result.pareto) if k % step == 0 or p.row in named_rows]
     return rows if any(p.row == chosen.row for p in rows) else [chosen, *rows]
 
 
@@ -199,8 +199,8 @@ def _rows(result: SweepResult) -> list[Row]:
         cells: list[Cell] = [(str(p.row), p.row)]
         cells += [(sweep_phrasing.value(p.objectives[o.name], o.unit), p.objectives[o.name]) for o in result.objectives]
         for a in result.parameters:
-            shown = p.parameters[a.name]
-            cells.append((sweep_phrasing.value(shown, a.unit), None if isinstance(shown, str) else shown))
+            value = p.parameters[a.name]
+            cells.append((sweep_phrasing.value(value, a.unit), None if isinstance(value, str) else value))
         rows.append(Row(tuple(cells), strong=p.row == chosen.row, task=f"row-{p.row}"))
     return rows
 

@@ -71,14 +71,14 @@ def short(axis: SweepAxis) -> str:
     return name.replace("_", " ")
 
 
-def configuration(result: SweepResult, point: SweepPoint, named: tuple[SweepAxis, ...] | None = None) -> str:
+def configuration(result: SweepResult, point: SweepPoint, axes_shown: tuple[SweepAxis, ...] | None = None) -> str:
     """A configuration by the parameters that matter: "8 cores with 256 KiB of SRAM each and 16 PE rows"."""
-    axes = named if named is not None else telling(result)
+    axes = axes_shown if axes_shown is not None else telling(result)
     parts: list[str] = []
     for axis in axes:
-        shown = value(point.parameters[axis.name], axis.unit)
+        text = value(point.parameters[axis.name], axis.unit)
         one, several = _PHRASES.get(axis.name, (f"{short(axis)} {{}}", f"{short(axis)} {{}}"))
-        words = (one if shown == "1" else several).format(shown)
+        words = (one if text == "1" else several).format(text)
         parts.append(words.replace(" per core", _of_each(point) if "lanes" in {a.name for a in axes} else " per core"))
     if not parts:
         return "the only configuration"
@@ -138,11 +138,11 @@ def answer(result: SweepResult) -> str:
         return f"None of {result.evaluated:,} configurations is possible."
     leader, chosen = best(result), recommended(result)
     first = result.objectives[0]
-    named = named_axes(result, leader, chosen)
+    axes = named_axes(result, leader, chosen)
     others = result.objectives[1:]
     if chosen.row == leader.row or not others:
         sentence = (
-            f"{_capital(configuration(result, leader, named))}: the best {objective(first)}, {_values(result, leader)}"
+            f"{_capital(configuration(result, leader, axes))}: the best {objective(first)}, {_values(result, leader)}"
         )
         if others:
             sentence += f"; it is also the best compromise with {_listed([objective(o) for o in others])}"
@@ -154,8 +154,8 @@ def answer(result: SweepResult) -> str:
         if (at_best := leader.objectives[o.name])
     ]
     return (
-        f"{weighed}: {configuration(result, chosen, named)}: {_values(result, chosen)}. "
-        f"The best {objective(first)}: {configuration(result, leader, named)}: {_values(result, leader)}; "
+        f"{weighed}: {configuration(result, chosen, axes)}: {_values(result, chosen)}. "
+        f"The best {objective(first)}: {configuration(result, leader, axes)}: {_values(result, leader)}; "
         f"the recommended one has {_listed(ratios)}."
     )
 
@@ -183,12 +183,12 @@ def _listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def hidden(result: SweepResult, shown: int) -> str:
+def hidden(result: SweepResult, shown_count: int) -> str:
     """What a table of so many of the front's rows leaves out; "" where nothing is."""
     alike = sum(p.alike for p in result.pareto)
     parts = []
-    if shown < len(result.pareto):
-        parts.append(f"{shown} of {len(result.pareto):,} rows of the front are shown; all are in pareto.csv")
+    if shown_count < len(result.pareto):
+        parts.append(f"{shown_count} of {len(result.pareto):,} rows of the front are shown; all are in pareto.csv")
     if all(p.row != recommended(result).row for p in result.pareto):
         parts.append(
             "the recommended configuration equals a row of the front within 1 % in every objective, with less hardware"

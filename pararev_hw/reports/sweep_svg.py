@@ -96,8 +96,8 @@ def tooltip(result: SweepResult, p: SweepPoint) -> str:
     values = ", ".join(
         f"{sweep_phrasing.objective(o)} {sweep_phrasing.value(p.objectives[o.name], o.unit)}" for o in result.objectives
     )
-    named = ", ".join(f"{a.name} {sweep_phrasing.value(p.parameters[a.name], a.unit)}" for a in result.parameters)
-    return f"{'base device' if p.row < 0 else f'row {p.row}'}: {values} ({named})"
+    value_list = ", ".join(f"{a.name} {sweep_phrasing.value(p.parameters[a.name], a.unit)}" for a in result.parameters)
+    return f"{'base device' if p.row < 0 else f'row {p.row}'}: {values} ({value_list})"
 
 
 def _legend(result: SweepResult, width: float) -> tuple[str, float]:
@@ -229,8 +229,8 @@ class _Band:
             svg.element("rect", class_="range", x=at, y=self.top, width=0, height=0),
         ]
         for share, label in scale.ticks():
-            shown = svg.shorten(label, max(34.0, self.step - 10), 11)
-            parts.append(svg.text(at + 5, self.top + self.height * (1 - share) + 4, shown, "small halo"))
+            short_label = svg.shorten(label, max(34.0, self.step - 10), 11)
+            parts.append(svg.text(at + 5, self.top + self.height * (1 - share) + 4, short_label, "small halo"))
         return "".join(parts)
 
 

@@ -50,17 +50,17 @@ def gap(value: float, optimal: bool) -> str:
 def comparison_table(comparison: Comparison) -> Table:
     """Latency, memory and energy per step of each network: the sequential step, the fastest way within its memory (or
     the limit), the fastest."""
-    shown = [p for s in comparison.studies for _, p in shown_ways(s) if p is not s.eager]
-    ways = {phrasing.launch(p, comparison.device) for p in shown}
+    predictions = [p for s in comparison.studies for _, p in shown_ways(s) if p is not s.eager]
+    ways = {phrasing.launch(p, comparison.device) for p in predictions}
     launched = f", {ways.pop()}" if len(ways) == 1 and all(ways) else ""
     table = plain_table(f"One step on {comparison.device.title}{launched}")
     columns_of(table, ("network", "schedule"), ("latency", "gain", "memory", "energy"))
     for s in comparison.studies:
-        named = f"{s.graph.model} (batch {s.graph.batch})"
+        title = f"{s.graph.model} (batch {s.graph.batch})"
         for _, p in shown_ways(s):
             gain = phrasing.ratio(s.base.latency_s, p.latency_s)
             cells = (
-                named if p is s.base else "",
+                title if p is s.base else "",
                 ", ".join(
                     (
                         "eager PyTorch" if p is s.eager else p.scheduler,

@@ -221,7 +221,7 @@ def accuracy_rows(validation: Validation) -> list[tuple[bool, list[tuple[str, Ac
     """Sections of (name, accuracy), each with whether a line ends it."""
     whole = [("latency", validation.latency), ("peak memory", validation.memory), ("energy", validation.energy)]
     present = [(name, a) for name, a in whole if a is not None]
-    held = [(f"latency, {HELD_OUT.get(name, name)}", a) for name, a in validation.by_held_out.items()]
+    held_out_rows = [(f"latency, {HELD_OUT.get(name, name)}", a) for name, a in validation.by_held_out.items()]
     groups = [(f"latency, {name}", a) for name, a in validation.by_group.items()]
     simple = [(BASELINES.get(name, name), a) for name, a in validation.baselines.items()]
-    return [(True, present), (True, held), (True, groups), (False, simple)]
+    return [(True, present), (True, held_out_rows), (True, groups), (False, simple)]

@@ -149,7 +149,7 @@ def _origin(validation: Validation) -> list[str]:
     threads = f"{e.threads} thread{'s' if e.threads != 1 else ''}"
     machine = ", ".join(filter(None, (e.device, e.driver, e.machine)))
     where = f"{validation.suite} suite; torch {e.torch}, {threads}, {machine}"
-    held = [
+    held_out_rows = [
         f"{name}: {'the calibration ran no step of this family of networks' if key == 'network' else words}"
         for key, name, words in (
             ("network", HELD_OUT["network"], ""),
@@ -159,4 +159,4 @@ def _origin(validation: Validation) -> list[str]:
     ]
     measured = "measured: the median of whole steps on a fixed random batch, loading of data left out"
     spread = "spread: interquartile range over median of those steps"
-    return [where, measured, spread, *held, *validation.notes]
+    return [where, measured, spread, *held_out_rows, *validation.notes]

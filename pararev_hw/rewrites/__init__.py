@@ -69,8 +69,8 @@ def changed(draft: Draft, chosen: Iterable[str]) -> Draft:
     """What `apply` does, of a draft."""
     names = frozenset(chosen)
     for kind, rewrite in REWRITES.items():
-        asked = any(name.startswith(f"{kind} ") for name in names)  # a name begins with its kind
-        opportunities = [o for o in rewrite.find(draft) if o.name in names] if asked else []
+        has_kind = any(name.startswith(f"{kind} ") for name in names)  # a name begins with its kind
+        opportunities = [o for o in rewrite.find(draft) if o.name in names] if has_kind else []
         if opportunities:
             draft = replace(draft, tape=rewrite.apply(draft, opportunities))
     return draft
@@ -78,23 +78,23 @@ def changed(draft: Draft, chosen: Iterable[str]) -> Draft:
 
 def apply_all(traced: Traced, kinds: Iterable[Kind]) -> tuple[Traced, tuple[Opportunity, ...]]:
     """The step with every opportunity of these kinds taken, and which those were."""
-    draft, taken = all_changed(drafted(traced), kinds)
-    return draft.traced, taken
+    draft, applied = all_changed(drafted(traced), kinds)
+    return draft.traced, applied
 
 
 @compiler_loaded_when_used()
 def all_changed(draft: Draft, kinds: Iterable[Kind]) -> tuple[Draft, tuple[Opportunity, ...]]:
     """What `apply_all` does, of a draft."""
-    taken: list[Opportunity] = []
-    asked = set(kinds)
-    for kind in asked:
+    applied: list[Opportunity] = []
+    requested_kinds = set(kinds)
+    for kind in requested_kinds:
         _rewrite(kind)
     for kind, rewrite in REWRITES.items():
-        opportunities = _with_origins(rewrite, draft) if kind in asked else ()
+        opportunities = _with_origins(rewrite, draft) if kind in requested_kinds else ()
         if opportunities:
             draft = replace(draft, tape=rewrite.apply(draft, opportunities))
-            taken += opportunities
-    return draft, tuple(taken)
+            applied += opportunities
+    return draft, tuple(applied)
 
 
 def _rewrite(kind: str) -> Rewrite:

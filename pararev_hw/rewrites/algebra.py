@@ -42,12 +42,12 @@ class Algebra:
         return self._of.get(info.slot)
 
     def _read(self, info: Info) -> int:
-        named = self._of.get(info.slot)
-        if named is None:
-            named = self._of[info.slot] = self._number(("slot", info.slot))
+        number = self._of.get(info.slot)
+        if number is None:
+            number = self._of[info.slot] = self._number(("slot", info.slot))
         if info.storage in self.written and self._version.get(info.storage, 0):
-            return self._number(("version", named, info.slot, self._version[info.storage]))
-        return named
+            return self._number(("version", number, info.slot, self._version[info.storage]))
+        return number
 
     def _number(self, key: Hashable) -> int:
         return self._numbers.setdefault(key, len(self._numbers))
@@ -133,5 +133,5 @@ def _plain(entry: OpSignature) -> bool:
 
 
 def _dim(args: Sequence[Any], position: int, dims: int) -> int:
-    given = args[position] if len(args) > position else 0
-    return int(given) % dims
+    dim = args[position] if len(args) > position else 0
+    return int(dim) % dims

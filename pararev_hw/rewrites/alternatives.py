@@ -42,11 +42,11 @@ def alternatives(traced: Traced, price: Price, kinds: Collection[Kind]) -> tuple
                 continue
             before, taken_before = steps.get(combination[:-1], (traced, ()))
             rest = combination[-1:] if combination[:-1] in steps else combination
-            changed, taken = apply_all(before, rest)
-            steps[combination] = changed, (taken := (*taken_before, *taken))
-            if {o.kind for o in taken} != set(combination):
+            changed, applied = apply_all(before, rest)
+            steps[combination] = changed, (applied := (*taken_before, *applied))
+            if {o.kind for o in applied} != set(combination):
                 continue  # some kind found nothing, so a smaller combination says all of it
-            for a in _parts(traced, base, changed, price(changed.graph), taken):
+            for a in _parts(traced, base, changed, price(changed.graph), applied):
                 by_name.setdefault(a.name, a)
     return tuple(by_name.values())
 
@@ -65,7 +65,7 @@ class _Part:
 
 
 def _parts(
-    traced: Traced, base: SchedulingProblem, changed: Traced, costs: SchedulingProblem, taken: Sequence[Opportunity]
+    traced: Traced, base: SchedulingProblem, changed: Traced, costs: SchedulingProblem, applied: Sequence[Opportunity]
 ) -> list[Alternative]:
     twin = _twins(traced, changed)
     links = _Links()
@@ -86,7 +86,7 @@ def _parts(
         if j not in twin or twin[j] in touched:
             members.setdefault(links.root(("after", j)), ([], []))[1].append(j)
     parts = [_Part(tuple(a), tuple(b)) for a, b in members.values()]
-    return _as_alternatives(traced, base, changed, costs, taken, twin, parts)
+    return _as_alternatives(traced, base, changed, costs, applied, twin, parts)
 
 
 def _twins(traced: Traced, changed: Traced) -> dict[int, int]:
@@ -129,7 +129,7 @@ def _as_alternatives(
     base: SchedulingProblem,
     changed: Traced,
     costs: SchedulingProblem,
-    taken: Sequence[Opportunity],
+    applied: Sequence[Opportunity],
     twin: Mapping[int, int],
     parts: Sequence[_Part],
 ) -> list[Alternative]:
@@ -154,7 +154,7 @@ def _as_alternatives(
     result = []
     for p, part in enumerate(parts):
         ops = {k for i in part.before for k in traced.graph.tasks[i].ops}
-        opportunities = [o for o in taken if not o.origins.isdisjoint(ops)]
+        opportunities = [o for o in applied if not o.origins.isdisjoint(ops)]
         if not opportunities:
             continue
         at = {j: n for n, j in enumerate(part.after)}

@@ -53,17 +53,17 @@ class Edit:
             for i in line.inputs if k not in self._dropped else ():
                 users.setdefault(self._stands_for(i.slot), set()).add(k)
         live_slots |= {self._stands_for(i.slot) for _, line in self._new for i in line.inputs}
-        asked = {self._stands_for(i.slot) for k in self._dropped for i in lines[k].inputs}
+        inputs_of_dropped = {self._stands_for(i.slot) for k in self._dropped for i in lines[k].inputs}
         for k in range(len(lines) - 1, -1, -1):
             entry = self.tape.entries[lines[k].entry]
             outputs = [o.slot for o in lines[k].outputs if o is not None]
-            if k in self._dropped or entry.writes or entry.random or not asked.intersection(outputs):
+            if k in self._dropped or entry.writes or entry.random or not inputs_of_dropped.intersection(outputs):
                 continue
             if any(slot in live_slots or users.get(slot) for slot in outputs):
                 continue
             self._dropped.add(k)
             for i in lines[k].inputs:
-                asked.add(self._stands_for(i.slot))
+                inputs_of_dropped.add(self._stands_for(i.slot))
                 users[self._stands_for(i.slot)].discard(k)
 
     def substitute(self, old: Info, new: Info) -> None:
@@ -127,8 +127,8 @@ class Edit:
         """Function and arguments of a line, with Infos where its tensors go."""
         old = self.tape.lines[line]
         call = self.tape.entries[old.entry].call
-        named = {name: filled(value, old.inputs) for name, value in call.kwargs.items()}
-        return call.function, filled(call.args, old.inputs), named
+        keyword_arguments = {name: filled(value, old.inputs) for name, value in call.kwargs.items()}
+        return call.function, filled(call.args, old.inputs), keyword_arguments
 
     def put(self, before: int, home: Scope, function: Any, *args: Any, **kwargs: Any) -> tuple[Info | None, ...]:
         """A new line before the line `before` (after what was moved or put there earlier): a call of `function`, with
@@ -236,9 +236,9 @@ class _Writer(Recorder):
     ) -> tuple[int, tuple[Info, ...], tuple[Info | None, ...]]:
         """Entry, inputs and outputs of a call."""
         filled = [self._with_tensors(a) for a in args]
-        named = {name: self._with_tensors(a) for name, a in kwargs.items()}
+        keyword_arguments = {name: self._with_tensors(a) for name, a in kwargs.items()}
         with torch.no_grad(), self:
-            out = function(*filled, **named)
+            out = function(*filled, **keyword_arguments)
         for t in out if isinstance(out, tuple | list) else (out,):
             info = self.info(t) if isinstance(t, torch.Tensor) else None
             if info is not None:

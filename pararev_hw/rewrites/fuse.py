@@ -45,25 +45,25 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Pairs of places of one phase with convolutions of one shape on one input, neither of which needs the other."""
     tape = draft.tape
     values = number_values(tape)
-    named = titles(tape)
+    title_of = titles(tape)
     families: dict[object, list[int]] = {}
     for k, line in enumerate(tape.lines):
         key = _family(tape, values, k)
         if key is not None:
             families.setdefault((line.home.phase, key), []).append(k)
     opportunities: list[Opportunity] = []
-    taken: set[Scope] = set()
+    fused_scopes: set[Scope] = set()
     for lines in families.values():
         for first, second in zip(lines[::2], lines[1::2], strict=False):
             a, b = place(tape.lines[first].home), place(tape.lines[second].home)
-            if a == b or a in taken or b in taken or _path(draft, first, second):
+            if a == b or a in fused_scopes or b in fused_scopes or _path(draft, first, second):
                 continue
             meets = None
             if tape.entries[tape.lines[first].entry].call.function is _BACKWARD:
                 meets = summed(tape, values, first, second)
                 if meets is None:
                     continue
-            taken |= {a, b}
+            fused_scopes |= {a, b}
             alike = tuple(
                 (k, leader)
                 for k, leader in enumerate(values.leader)
@@ -71,7 +71,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
                 and {place(tape.lines[k].home), place(tape.lines[leader].home)} == {a, b}
                 and not tape.entries[tape.lines[k].entry].view
             )
-            name = f"fuse {named[a]} + {named[b]}"
+            name = f"fuse {title_of[a]} + {title_of[b]}"
             opportunities.append(Opportunity(name, "fuse", (first, second), _Plan(first, second, (a, b), alike, meets)))
     return tuple(opportunities)
 
@@ -111,14 +111,14 @@ def _family(tape: Tape, values: Values, k: int) -> object:
 
 def _path(draft: Draft, first: int, second: int) -> bool:
     """Whether the second op follows the first, directly or through others."""
-    asked, seen = [second], {second}
-    while asked:
-        for a in draft.after[asked.pop()]:
+    queue, visited = [second], {second}
+    while queue:
+        for a in draft.after[queue.pop()]:
             if a == first:
                 return True
-            if a > first and a not in seen:
-                seen.add(a)
-                asked.append(a)
+            if a > first and a not in visited:
+                visited.add(a)
+                queue.append(a)
     return False
 
 
@@ -174,8 +174,8 @@ def _stack_backward(edit: Edit, draft: Draft, plan: _Plan, meets: Summed) -> Non
             edit.replace_memory(out, copy)
     for k in (plan.first, plan.second, *meets.dropped):
         edit.drop(k)
-    for gone, stands in meets.stands:
-        edit.replace_memory(gone, stands)
+    for replaced, stands in meets.stands:
+        edit.replace_memory(replaced, stands)
 
 
 def _cat(edit: Edit, at: int, home: Scope, parts: Sequence[Info], dim: int) -> Info:
@@ -187,13 +187,13 @@ def _cat(edit: Edit, at: int, home: Scope, parts: Sequence[Info], dim: int) -> I
 def _needed(draft: Draft, before: int, until: int, slots: set[int]) -> list[int]:
     """Lines between the two that make these slots, and what those need of lines after the first."""
     lines = draft.tape.lines
-    asked = [k for k in range(before, until) for o in lines[k].outputs if o is not None and o.slot in slots]
+    needed_lines = [k for k in range(before, until) for o in lines[k].outputs if o is not None and o.slot in slots]
     needed: set[int] = set()
-    while asked:
-        k = asked.pop()
+    while needed_lines:
+        k = needed_lines.pop()
         if k >= before and k not in needed:
             needed.add(k)
-            asked += draft.after[k]
+            needed_lines += draft.after[k]
     return sorted(needed)
 
 

@@ -32,17 +32,17 @@ def choose(
     """
     problem = expand(costs, alternatives)
     replaces = [set(a.replaces) for a in alternatives]
-    seen: dict[frozenset[int], float] = {}
+    latency_of: dict[frozenset[int], float] = {}
 
     def makespan(chosen: frozenset[int]) -> float:
-        if chosen not in seen:
-            if len(seen) >= trials:
+        if chosen not in latency_of:
+            if len(latency_of) >= trials:
                 return math.inf
             try:
-                seen[chosen] = makespan_s(select_alternatives(costs, problem, sorted(chosen)))
+                latency_of[chosen] = makespan_s(select_alternatives(costs, problem, sorted(chosen)))
             except (Infeasible, BadInput):  # too large for the memory, or choices that wait for each other
-                seen[chosen] = math.inf
-        return seen[chosen]
+                latency_of[chosen] = math.inf
+        return latency_of[chosen]
 
     def without_rivals(chosen: frozenset[int], a: int) -> frozenset[int]:
         return frozenset(b for b in chosen if replaces[b].isdisjoint(replaces[a]))
@@ -52,7 +52,7 @@ def choose(
         if makespan(start) < makespan(best) * (1 - GAIN):
             best = start
     improved = True
-    while improved and len(seen) < trials:
+    while improved and len(latency_of) < trials:
         improved = False
         for a in range(len(alternatives)):
             other = best - {a} if a in best else without_rivals(best, a) | {a}
@@ -83,11 +83,11 @@ def _starts(alternatives: Sequence[Alternative], replaces: Sequence[set[int]]) -
     for size in range(1, len(present) + 1):
         for allowed in combinations(present, size):
             usable = [a for a, alternative_kinds in enumerate(kinds) if alternative_kinds <= set(allowed)]
-            taken: list[int] = []
+            starts: list[int] = []
             for a in sorted(usable, key=lambda a: (-len(kinds[a]), a)):
-                if all(replaces[a].isdisjoint(replaces[b]) for b in taken):
-                    taken.append(a)
-            neighbours[frozenset(taken)] = None
+                if all(replaces[a].isdisjoint(replaces[b]) for b in starts):
+                    starts.append(a)
+            neighbours[frozenset(starts)] = None
     return list(neighbours)
 
 

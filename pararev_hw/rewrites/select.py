@@ -31,15 +31,15 @@ def parsed(choices: str) -> tuple[Kind, ...] | None:
         return None
     if choices == "none":
         return ()
-    asked = [part.strip() for part in choices.split(",")]
-    for kind in asked:
+    parts = [part.strip() for part in choices.split(",")]
+    for kind in parts:
         if kind not in (AHEAD, *REWRITES):
             raise unknown_name("choice", kind, ("auto", "none", AHEAD, *REWRITES))
-    if AHEAD in asked and "wait" in asked:
+    if AHEAD in parts and "wait" in parts:
         raise BadInput(
             "rewrites ahead and wait exclude each other: recomputation either runs ahead or waits for its gradient"
         )
-    return tuple(kind for kind in REWRITES if kind in asked)
+    return tuple(kind for kind in REWRITES if kind in parts)
 
 
 def rewrite(
@@ -91,8 +91,8 @@ def take(
     if kinds == ():
         return traced
     if kinds is not None:
-        rewritten, taken = apply_all(traced, kinds)
-        return _saying(rewritten, sentence([o.name for o in taken]))
+        rewritten, applied = apply_all(traced, kinds)
+        return _saying(rewritten, sentence([o.name for o in applied]))
     how = launch or ("graph" if device.kind == "gpu" else "eager")
     name = scheduler or "heft"
     progress(f"looking for choices in {traced.graph.model}")
@@ -128,13 +128,13 @@ def _fitting(traced: Traced, names: Sequence[str], latency_s: Callable[[Traced],
     stored = [o.name for o in find(traced, ["store"]) if o.name in names]
     others = [n for n in names if n not in stored]
     waits = [o.name for o in find(traced, ["wait"])]
-    tried: list[tuple[float, Traced, str]] = []
+    candidates: list[tuple[float, Traced, str]] = []
     refused: Infeasible | None = None
 
     def fits(step: Traced, words: str) -> bool:
         nonlocal refused
         try:
-            tried.append((latency_s(step), step, words))
+            candidates.append((latency_s(step), step, words))
         except Infeasible as error:
             refused = refused or error
             return False
@@ -144,21 +144,21 @@ def _fitting(traced: Traced, names: Sequence[str], latency_s: Callable[[Traced],
     low, high = 0, len(stored)  # the most that fit lie between
     while low <= high and names:
         count = high if high == len(stored) else (low + high) // 2
-        taken = (*stored[:count], *others)
-        if fits(apply(traced, taken), sentence(taken)):
+        selection = (*stored[:count], *others)
+        if fits(apply(traced, selection), sentence(selection)):
             low = count + 1
         else:
             high = count - 1
-    if not plain and not tried:  # every graph that runs ahead is memory
+    if not plain and not candidates:  # every graph that runs ahead is memory
         fits(apply(traced, waits), sentence(waits))
-    if not tried:
+    if not candidates:
         assert refused is not None
         raise refused
-    best = min(range(len(tried)), key=lambda k: (tried[k][0], k))
-    _, step, words = tried[best]
+    best = min(range(len(candidates)), key=lambda k: (candidates[k][0], k))
+    _, step, words = candidates[best]
     if not words:
         return traced
-    before = f"; as it is the step takes {units.seconds(tried[0][0])}" if plain else "; as it is it does not fit"
+    before = f"; as it is the step takes {units.seconds(candidates[0][0])}" if plain else "; as it is it does not fit"
     return _saying(step, words + before)
 
 

@@ -22,7 +22,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
     pair of places; its `plan` is, for each line, the line that does the same."""
     tape = draft.tape
     values = number_values(tape)
-    named = titles(tape)
+    title_of = titles(tape)
     result_slots = set(tape.results.values())
     pairs_by_name: dict[str, list[tuple[int, int]]] = {}
     for k, leader in enumerate(values.leader):
@@ -34,7 +34,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
         first = tape.lines[leader]
         if first.home.phase != line.home.phase:
             continue
-        name = f"share {named[place(first.home)]} + {named[place(line.home)]}"
+        name = f"share {title_of[place(first.home)]} + {title_of[place(line.home)]}"
         pairs_by_name.setdefault(name, []).append((k, leader))
     return tuple(
         Opportunity(name, "share", tuple(k for pair in pairs for k in pair), tuple(pairs))

@@ -25,7 +25,7 @@ _MASK = -1  # output_mask is the last argument
 def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Gradient tasks with work of both sorts."""
     tape = draft.tape
-    named = titles(tape)
+    title_of = titles(tape)
     needed = _needed_elsewhere(draft)
     lines_of: dict[Scope, list[int]] = {}
     for k, line in enumerate(tape.lines):
@@ -38,7 +38,9 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
         heavy = [k for k in lines if _work(tape, k) > 0]
         if any(k in needed for k in heavy) and (both or any(k not in needed for k in heavy)):
             touched = tuple(sorted({*both, *weights}))
-            opportunities.append(Opportunity(f"split {named[home]}", "split", touched, (tuple(both), tuple(weights))))
+            opportunities.append(
+                Opportunity(f"split {title_of[home]}", "split", touched, (tuple(both), tuple(weights)))
+            )
     return tuple(opportunities)
 
 

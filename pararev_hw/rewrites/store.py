@@ -25,7 +25,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
     if not any(line.home.phase == "recompute" for line in tape.lines):
         return ()
     same = _forward_twins(tape)
-    named = titles(tape)
+    title_of = titles(tape)
     lines_of: dict[Scope, list[int]] = {}
     for k, line in enumerate(tape.lines):
         if line.home.phase == "recompute":
@@ -36,7 +36,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
         heavy = [k for k in lines if tape.entries[tape.lines[k].entry].op_type.flops]
         if heavy and all(k in same for k in heavy):
             plan = tuple((k, same[k]) for k in replaced)
-            opportunities.append(Opportunity(f"store {named[home]}", "store", tuple(replaced), plan))
+            opportunities.append(Opportunity(f"store {title_of[home]}", "store", tuple(replaced), plan))
     return tuple(opportunities)
 
 

@@ -34,15 +34,17 @@ def written_in_place(tape: Tape) -> frozenset[int]:
 
 def number_values(tape: Tape, alike: Mapping[int, int] | None = None) -> Values:
     """Equal ops of a tape. `alike`: slots that are taken to be equal to another, made before them."""
-    written = written_in_place(tape)
+    written_slots = written_in_place(tape)
     version: dict[int, int] = {}
     value: dict[int, Hashable] = {}  # slot -> what names its value; its own number where nothing else does
     first: dict[Hashable, int] = {}
     leader: list[int] = []
 
     def read(info: Info, view: bool) -> Hashable:
-        named = value.get(info.slot, info.slot)
-        return named if view or info.storage not in written else (named, info.slot, version.get(info.storage, 0))
+        number = value.get(info.slot, info.slot)
+        return (
+            number if view or info.storage not in written_slots else (number, info.slot, version.get(info.storage, 0))
+        )
 
     for k, line in enumerate(tape.lines):
         entry = tape.entries[line.entry]
@@ -54,7 +56,7 @@ def number_values(tape: Tape, alike: Mapping[int, int] | None = None) -> Values:
             continue
         key = (line.entry, line.rng, *[read(i, entry.view) for i in line.inputs])
         changes = any(
-            o is not None and o.storage in written and not isinstance(spec, Alias)
+            o is not None and o.storage in written_slots and not isinstance(spec, Alias)
             for o, spec in zip(line.outputs, entry.outputs, strict=True)
         )
         at = k if changes else first.setdefault(key, k)
@@ -63,4 +65,4 @@ def number_values(tape: Tape, alike: Mapping[int, int] | None = None) -> Values:
             if o is not None and o.slot not in value and not isinstance(entry.outputs[n], int):
                 same = (alike or {}).get(o.slot)
                 value[o.slot] = ("made", at, n) if same is None else value[same]
-    return Values(tuple(leader), written, value)
+    return Values(tuple(leader), written_slots, value)

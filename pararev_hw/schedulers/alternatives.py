@@ -54,8 +54,8 @@ def expand(problem: SchedulingProblem, alternatives: Sequence[Alternative] = ())
     def stands_for(task: int, edge: int, leaving: bool) -> list[int]:
         stand_ins = [task]
         for a in replaced_by[task]:
-            named = (alternatives[a].out_edges if leaving else alternatives[a].in_edges).get(edge, ())
-            stand_ins += [base[a] + at for at in named]
+            edges = (alternatives[a].out_edges if leaving else alternatives[a].in_edges).get(edge, ())
+            stand_ins += [base[a] + at for at in edges]
         return stand_ins
 
     arcs: list[CommEdge] = []
@@ -82,11 +82,11 @@ def expand(problem: SchedulingProblem, alternatives: Sequence[Alternative] = ())
 
 def select_alternatives(problem: SchedulingProblem, expanded: Expanded, chosen: Sequence[int]) -> SchedulingProblem:
     """The problem that is left when these alternatives are chosen: its own tasks first, then theirs, in order."""
-    taken = set(chosen)
+    selected = set(chosen)
     runs = [
         i
         for i, owner in enumerate(expanded.owner)
-        if (owner in taken if owner >= 0 else not taken.intersection(expanded.replaced_by[i]))
+        if (owner in selected if owner >= 0 else not selected.intersection(expanded.replaced_by[i]))
     ]
     at = {i: k for k, i in enumerate(runs)}
     buffers = []
@@ -117,8 +117,8 @@ def _buffers(
         users = list(buffer.tasks)
         for i in buffer.tasks:
             for a in replaced_by[i]:
-                named = alternatives[a].buffers.get(b, tuple(range(len(alternatives[a].tasks))))
-                users += [base[a] + at for at in named]
+                members = alternatives[a].buffers.get(b, tuple(range(len(alternatives[a].tasks))))
+                users += [base[a] + at for at in members]
         buffers.append(HeldBy(buffer.bytes, tuple(sorted(set(users))), buffer.stays, None))
     consumers: list[set[int]] = [{i} for i in range(len(tasks))]
     for e in arcs:

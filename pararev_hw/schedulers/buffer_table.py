@@ -42,28 +42,28 @@ class BufferTable:
 
 def buffer_table_of(problem: SchedulingProblem) -> BufferTable:
     """The buffers of a problem that hold anything."""
-    held = [b for b in problem.held() if b.bytes]
-    users = [tuple(sorted(set(b.tasks))) for b in held]
+    buffers = [b for b in problem.held() if b.bytes]
+    users = [tuple(sorted(set(b.tasks))) for b in buffers]
     touches: list[list[int]] = [[] for _ in problem.tasks]
     for b, tasks in enumerate(users):
         for i in tasks:
             touches[i].append(b)
     limit = problem.memory_limit_bytes
     return BufferTable(
-        tuple(b.bytes for b in held),
+        tuple(b.bytes for b in buffers),
         tuple(users),
-        tuple(b.stays for b in held),
+        tuple(b.stays for b in buffers),
         tuple(map(tuple, touches)),
         problem.static_bytes,
         None if limit is None else limit - problem.static_bytes,
     )
 
 
-def profile(held: BufferTable, order: Sequence[int]) -> list[int]:
+def profile(buffers: BufferTable, order: Sequence[int]) -> list[int]:
     """Bytes alive while each task of a sequential order runs, without the static ones."""
     at = {i: k for k, i in enumerate(order)}
     change = [0] * (len(order) + 1)
-    for size, users, stays in zip(held.bytes, held.users, held.stays, strict=True):
+    for size, users, stays in zip(buffers.bytes, buffers.users, buffers.stays, strict=True):
         places = [at[i] for i in users]
         change[min(places)] += size
         change[len(order) if stays else max(places) + 1] -= size
@@ -72,9 +72,9 @@ def profile(held: BufferTable, order: Sequence[int]) -> list[int]:
     return change[:-1]
 
 
-def peak_along(held: BufferTable, order: Sequence[int]) -> int:
+def peak_along(buffers: BufferTable, order: Sequence[int]) -> int:
     """The most bytes alive along a sequential order, static ones included."""
-    return held.static_bytes + max(profile(held, order), default=0)
+    return buffers.static_bytes + max(profile(buffers, order), default=0)
 
 
 def peak_memory(problem: SchedulingProblem, placements: Sequence[Placement]) -> tuple[int, tuple[int, ...]]:
@@ -138,7 +138,7 @@ class WaitsThatKeep:
     def between(self, lane: Sequence[int], starts_s: Sequence[float], ends_s: Sequence[float]) -> list[tuple[int, int]]:
         """The pairs of a schedule: lane, start and end of each task."""
         ended: list[int | None] = [None] * self.lanes  # the last task that has ended on each lane
-        seen = [list(ended) for _ in ended]  # what the latest task of each lane has waited for
+        waited_for = [list(ended) for _ in ended]  # what the latest task of each lane has waited for
         pairs: list[tuple[int, int]] = []
         running: list[tuple[float, int, int]] = []
         # of what starts together, what takes no time comes first, predecessors before successors: it may be what the
@@ -148,7 +148,7 @@ class WaitsThatKeep:
                 _, on, finished = heapq.heappop(running)
                 ended[on] = finished
             here = lane[i]
-            waited = seen[here]
+            waited = waited_for[here]
             for k, before in enumerate(ended):
                 if k != here and before is not None and waited[k] != before:
                     waited[k] = before

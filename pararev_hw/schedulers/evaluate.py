@@ -140,9 +140,9 @@ def does_not_fit(problem: SchedulingProblem, times: Timeline) -> str:
         owner = min(b.tasks, key=lambda i: (times.starts_s[i], i))
         holds[owner] = holds.get(owner, 0) + b.bytes
     largest = sorted(live, key=lambda i: (-holds[i], i))[:3]
-    held = ", ".join(f"{problem.tasks[i].task!r} {holds[i]}" for i in largest)
+    buffer_list = ", ".join(f"{problem.tasks[i].task!r} {holds[i]}" for i in largest)
     return (
         f"the schedule does not fit {problem.device!r}: "
         f"it needs {need} bytes at its peak and has {problem.memory_limit_bytes} "
-        f"({problem.static_bytes} static; the largest of {len(live)} outputs alive then: {held or 'none'})"
+        f"({problem.static_bytes} static; the largest of {len(live)} outputs alive then: {buffer_list or 'none'})"
     )

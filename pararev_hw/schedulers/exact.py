@@ -119,9 +119,9 @@ def _solve(
             solver.parameters.max_time_in_seconds = max(LEAST_SHARE * seconds, IN_TIME * (ends - time.monotonic()))
         if count == 1:
             solver.parameters.max_deterministic_time = seconds if workers == 1 else FIRST_LOOK
-        seen = Solutions(lambda values: _read(model, problem, expanded, values))
-        ended = solver.solve(model.cp, seen)
-        solutions += seen.solutions[-LAST_SOLUTIONS:]
+        collector = Solutions(lambda values: _read(model, problem, expanded, values))
+        ended = solver.solve(model.cp, collector)
+        solutions += collector.solutions[-LAST_SOLUTIONS:]
         status = f"the solver ended as {solver.status_name(ended).lower()}"
         if ended in (cp_model.OPTIMAL, cp_model.FEASIBLE):
             model.cp.clear_hints()  # type: ignore[no-untyped-call]

@@ -61,8 +61,8 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
     model = CpModel()
     alike = all(len(set(c.times_s)) == 1 for c in expanded.tasks) and not any(e.delay_s for e in expanded.arcs)
     makespan = model.new_int_var(min(least, horizon), horizon, "makespan")
-    taken = [model.new_bool_var(f"choose {a}") for a in range(1 + max(expanded.owner, default=-1))]
-    runs = [_runs(model, expanded, taken, i) for i in range(len(expanded.tasks))]
+    selected = [model.new_bool_var(f"choose {a}") for a in range(1 + max(expanded.owner, default=-1))]
+    runs = [_runs(model, expanded, selected, i) for i in range(len(expanded.tasks))]
     starts = [model.new_int_var(0, horizon, f"start {i}") for i in range(len(expanded.tasks))]
     lengths: list[Length] = []
     on_lane: list[dict[int, Truth]] = []
@@ -95,16 +95,16 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
     _add_shared(model, expanded, ticks, runs, makespan)
     sizes_exact = room is None or _add_memory(model, expanded, starts, lengths, runs, makespan, horizon, room)
     model.minimize(makespan)
-    return Model(model, starts, lengths, runs, on_lane, taken, makespan, sizes_exact, alike_by)
+    return Model(model, starts, lengths, runs, on_lane, selected, makespan, sizes_exact, alike_by)
 
 
-def _runs(model: CpModel, expanded: Expanded, taken: Sequence[BoolVarT], task: int) -> Truth:
+def _runs(model: CpModel, expanded: Expanded, selected: Sequence[BoolVarT], task: int) -> Truth:
     if expanded.owner[task] >= 0:
-        return taken[expanded.owner[task]]
+        return selected[expanded.owner[task]]
     if not expanded.replaced_by[task]:
         return True
     runs = model.new_bool_var(f"runs {task}")
-    model.add_exactly_one([runs, *(taken[a] for a in expanded.replaced_by[task])])
+    model.add_exactly_one([runs, *(selected[a] for a in expanded.replaced_by[task])])
     return runs
 
 
@@ -205,9 +205,9 @@ def _add_memory(
         intervals.append(model.new_interval_var(first, life, last, f"buffer {b}"))
         sizes.append(-(-buffer.bytes // unit))
         for i in buffer.users:
-            given = _given(runs[i], True if buffer.owner is None else runs[buffer.owner])
-            model.add(first <= starts[i]).only_enforce_if(given)
+            conditions = _given(runs[i], True if buffer.owner is None else runs[buffer.owner])
+            model.add(first <= starts[i]).only_enforce_if(conditions)
             if not buffer.stays:
-                model.add(last >= starts[i] + lengths[i]).only_enforce_if(given)
+                model.add(last >= starts[i] + lengths[i]).only_enforce_if(conditions)
     model.add_cumulative(intervals, sizes, max(0, room // unit))
     return exact

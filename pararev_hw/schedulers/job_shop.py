@@ -146,7 +146,7 @@ def _moves(
         length = _longest_path(
             makespan, work, lane, lane_start, in_start, in_task, in_delay, sequence, place, heads, path, numbers
         )
-        source, target, estimate, ties, seen = -1, -1, math.inf, 0, 0
+        source, target, estimate, ties, move_count = -1, -1, math.inf, 0, 0
         loose_source, loose_target = -1, -1  # a move at random, for where all are tabu or it shakes
         last = length - 1
         while last >= 0:  # the path runs backward: from the last task to the first
@@ -161,18 +161,18 @@ def _moves(
             last = first - 1
             if b == a:
                 continue
-            for which in range(4):
+            for move_kind in range(4):
                 for inner in range(a, b + 1):
                     start, to = inner, b  # behind the end
-                    if which == 1:
+                    if move_kind == 1:
                         start, to = inner, a  # before the beginning
-                    elif which == 2:
+                    elif move_kind == 2:
                         start, to = a, inner  # the beginning behind it
-                    elif which == 3:
+                    elif move_kind == 3:
                         start, to = b, inner  # the end before it
-                    if start == to or (which >= 2 and inner in (a, b)):
+                    if start == to or (move_kind >= 2 and inner in (a, b)):
                         continue
-                    if which == 1 and a + 1 == b:
+                    if move_kind == 1 and a + 1 == b:
                         continue  # two tasks: one swap
                     if not _may_move(
                         start, to, work, lane, in_start, in_task, out_start, out_task, sequence, place, heads, tails
@@ -182,8 +182,8 @@ def _moves(
                         start, to, work, lane_start, lane, in_start, in_task, in_delay, out_start, out_task, out_delay,
                         sequence, heads, tails, new_heads, new_tails,
                     )  # fmt: skip
-                    seen += 1
-                    if _drawn(numbers) % seen == 0:
+                    move_count += 1
+                    if _drawn(numbers) % move_count == 0:
                         loose_source, loose_target = start, to
                     if guess >= best_s[0] and _is_tabu(start, to, n, sequence, tabu, numbers[MOVES]):
                         continue
@@ -193,7 +193,7 @@ def _moves(
                         ties += 1
                         if _drawn(numbers) % ties == 0:
                             source, target = start, to
-        if seen == 0:
+        if move_count == 0:
             numbers[STUCK] = 1
             return
         if source < 0 or numbers[SHAKING] > 0:

@@ -137,14 +137,14 @@ def _shop_moves(
 def _beginning(problem: SchedulingProblem, work: SafeSearch) -> _PlayedOrders:
     """The best of the list schedulers, each with a small budget."""
     budget = 20 * len(problem.tasks)
-    tried = []
+    starts = []
     safe = memory_list.search(problem, budget)
     assert safe is not None
-    tried.append(_played(problem, safe.lanes, safe.waits))
+    starts.append(_played(problem, safe.lanes, safe.waits))
     if not work.held.matters:
-        tried.append(_played(problem, forward_backward.search(problem, budget), []))
-        tried.append(_played(problem, heft.heft_orders(problem), []))
-    return min(tried, key=lambda k: k.makespan_s)
+        starts.append(_played(problem, forward_backward.search(problem, budget), []))
+        starts.append(_played(problem, heft.heft_orders(problem), []))
+    return min(starts, key=lambda k: k.makespan_s)
 
 
 def _played(problem: SchedulingProblem, lanes: list[list[int]], waits: list[tuple[int, int]]) -> _PlayedOrders:

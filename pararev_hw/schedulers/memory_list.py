@@ -65,9 +65,9 @@ class SafeSearch:
     def safe_orders(self) -> list[tuple[int, ...]]:
         """Sequential orders that fit, the program's first."""
         least = least_peak_order(self.problem, self.held)
-        tried = dict.fromkeys((self.order, least))
+        candidates = dict.fromkeys((self.order, least))
         room = self.problem.memory_limit_bytes
-        return [o for o in tried if room is None or peak_along(self.held, o) <= room]
+        return [o for o in candidates if room is None or peak_along(self.held, o) <= room]
 
     def climb(self, rank: Sequence[float], order: Sequence[int]) -> Iterator[tuple[Planned, bool, bool]]:
         """Passes forward and backward without end, each from the one before; whether it is mirrored, whether it is new.

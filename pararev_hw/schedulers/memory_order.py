@@ -17,29 +17,29 @@ from pararev_hw.types.problem_arrays import Adjacency, Ints
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds
 
 
-def least_peak_order(problem: SchedulingProblem, held: BufferTable | None = None) -> tuple[int, ...]:
+def least_peak_order(problem: SchedulingProblem, buffers: BufferTable | None = None) -> tuple[int, ...]:
     """The order of least peak among those tried: the program's, greedy ones from the front and from the back, and for
     at most MAX_TASKS_OF_ALL tasks the best of all, by dynamic programming over the sets of tasks that are done.
 
     Finding the best of all is NP-hard (Sethi 1975, doi 10.1137/0204020); ties go to the one named first.
     """
-    held = buffer_table_of(problem) if held is None else held
+    buffers = buffer_table_of(problem) if buffers is None else buffers
     order = problem.topological_order()
-    if not held.bytes:
+    if not buffers.bytes:
         return order
     n = len(problem.tasks)
     out, into = problem.arrays.out, problem.arrays.into
-    tried = [order, _from_the_front(held, out, into), _from_the_back(held, out, into)]
+    candidates = [order, _from_the_front(buffers, out, into), _from_the_back(buffers, out, into)]
     if n <= MAX_TASKS_OF_ALL:
-        tried.append(_best_of_all(held, [[e.src for e in edges] for edges in problem.predecessors()]))
-    return min(tried, key=lambda o: peak_along(held, o))
+        candidates.append(_best_of_all(buffers, [[e.src for e in edges] for edges in problem.predecessors()]))
+    return min(candidates, key=lambda o: peak_along(buffers, o))
 
 
-def _best_of_all(held: BufferTable, into: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def _best_of_all(buffers: BufferTable, into: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """An order of least peak: for every set of done tasks the least peak with which it can be reached."""
     n = len(into)
     before = [sum({1 << p for p in preds}) for preds in into]
-    users = [sum({1 << u for u in us}) for us in held.users]
+    users = [sum({1 << u for u in us}) for us in buffers.users]
     least: dict[int, tuple[int, int]] = {0: (0, -1)}  # done -> (peak, the task that was done last)
     for subset in range(1 << n):
         if subset not in least:
@@ -50,7 +50,7 @@ def _best_of_all(held: BufferTable, into: Sequence[Sequence[int]]) -> tuple[int,
             now = subset | 1 << i
             alive = sum(
                 size
-                for size, us, stays in zip(held.bytes, users, held.stays, strict=True)
+                for size, us, stays in zip(buffers.bytes, users, buffers.stays, strict=True)
                 if us & now and (stays or us & ~subset)
             )
             peak = max(least[subset][0], alive)
@@ -63,22 +63,22 @@ def _best_of_all(held: BufferTable, into: Sequence[Sequence[int]]) -> tuple[int,
     return tuple(reversed(order))
 
 
-def _from_the_front(held: BufferTable, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
+def _from_the_front(buffers: BufferTable, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
     """Tasks in order of time, chosen greedily; ties to the lower index."""
-    nothing = [False] * len(held.stays)
-    return tuple(_greedy(held, out, into, begun=nothing, outlives=held.stays, ties=range(len(held.touches))))
+    nothing = [False] * len(buffers.stays)
+    return tuple(_greedy(buffers, out, into, begun=nothing, outlives=buffers.stays, ties=range(len(buffers.touches))))
 
 
-def _from_the_back(held: BufferTable, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
+def _from_the_back(buffers: BufferTable, out: Adjacency, into: Adjacency) -> tuple[int, ...]:
     """Tasks chosen greedily with time running backward, where what stays is there from the beginning; ties to the
     higher index."""
-    nothing = [False] * len(held.stays)
-    ties = range(0, -len(held.touches), -1)
-    return tuple(_greedy(held, into, out, begun=list(held.stays), outlives=nothing, ties=ties)[::-1])
+    nothing = [False] * len(buffers.stays)
+    ties = range(0, -len(buffers.touches), -1)
+    return tuple(_greedy(buffers, into, out, begun=list(buffers.stays), outlives=nothing, ties=ties)[::-1])
 
 
 def _greedy(
-    held: BufferTable,
+    table: BufferTable,
     out: Adjacency,
     into: Adjacency,
     *,
@@ -87,18 +87,18 @@ def _greedy(
     ties: Sequence[int],
 ) -> list[int]:
     """Of the ready tasks always the one after which least is alive, then the one that needs least, then by `ties`."""
-    buffers, users = _flat(held.touches), _flat(held.users)
+    buffers, users = _flat(table.touches), _flat(table.users)
     missing = np.diff(into.start)
     flags = np.array(begun, np.int64), np.array(outlives, np.int64)
-    if held.total < 2**61:
-        size = np.array(held.bytes, np.int64)
+    if table.total < 2**61:
+        size = np.array(table.bytes, np.int64)
         steps = len(users[1]) + len(out.task)
         order: list[int] = _greedy_order(
             steps, size, *buffers, *users, out.start, out.task, missing, *flags, np.array(ties, np.int64)
         )
         return order
     arrays = (*buffers, *users, out.start, out.task, missing, *flags)  # sizes that only Python can add up
-    unbounded: list[int] = _greedy_order.plain(list(held.bytes), *(a.tolist() for a in arrays), list(ties))
+    unbounded: list[int] = _greedy_order.plain(list(table.bytes), *(a.tolist() for a in arrays), list(ties))
     return unbounded
 
 
@@ -128,7 +128,7 @@ def _greedy_order(
     begun = [began[b] > 0 for b in range(len(size))]
     missing = [waits[i] for i in range(n)]
     grows, needs = [size[0] * 0 for _ in range(n)], [size[0] * 0 for _ in range(n)]
-    seen = [-1] * n
+    last_user = [-1] * n
     for i in range(n):
         grows[i], needs[i] = _growth(i, size, touch_start, touch, left, begun, outlives)
     ready = [(grows[i], needs[i], ties[i], i) for i in range(n) if missing[i] == 0]
@@ -155,8 +155,8 @@ def _greedy_order(
             if missing[j] == 0:
                 changed.append(j)
         for j in changed:
-            if not scheduled[j] and seen[j] != i:
-                seen[j] = i
+            if not scheduled[j] and last_user[j] != i:
+                last_user[j] = i
                 grows[j], needs[j] = _growth(j, size, touch_start, touch, left, begun, outlives)
                 if missing[j] == 0:
                     heapq.heappush(ready, (grows[j], needs[j], ties[j], j))

@@ -64,5 +64,5 @@ def within(limits: ManyLimits, limit: int) -> Schedule | None:
 
 def least_known(problem: SchedulingProblem) -> int:
     """Bytes within which one task at a time fits."""
-    held = buffer_table_of(problem)
-    return peak_along(held, least_peak_order(problem, held))
+    buffers = buffer_table_of(problem)
+    return peak_along(buffers, least_peak_order(problem, buffers))

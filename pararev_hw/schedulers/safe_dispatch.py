@@ -55,17 +55,17 @@ class Planned:
 class SafeDispatch:
     """A problem, ready to be listed by any rank and safe order. `backward`: time runs the other way."""
 
-    def __init__(self, problem: SchedulingProblem, held: BufferTable, backward: bool = False) -> None:
+    def __init__(self, problem: SchedulingProblem, buffers: BufferTable, backward: bool = False) -> None:
         n = len(problem.tasks)
         self.count, self.lanes = n, problem.lanes
-        self.room: float = math.inf if held.room is None or not held.matters else held.room
+        self.room: float = math.inf if buffers.room is None or not buffers.matters else buffers.room
         self.times_s = [c.times_s for c in problem.tasks]
         self.alike = lanes_are_alike(problem)
         arrays = problem.arrays
         self.neighbours = (arrays.into, arrays.out) if backward else (arrays.out, arrays.into)
-        self.sizes, self.users, self.touches = held.bytes, held.users, held.touches
-        self.early = held.stays if backward else (False,) * len(held.bytes)
-        self.stays = (False,) * len(held.bytes) if backward else held.stays
+        self.sizes, self.users, self.touches = buffers.bytes, buffers.users, buffers.touches
+        self.early = buffers.stays if backward else (False,) * len(buffers.bytes)
+        self.stays = (False,) * len(buffers.bytes) if backward else buffers.stays
         if self.room == math.inf:
             self.touches = ((),) * n
 

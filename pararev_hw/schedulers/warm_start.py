@@ -15,11 +15,11 @@ def warm_start(problem: SchedulingProblem, share: float = 1.0, seed: int = 0, se
 
     `share` of the steps that local search takes by itself, but at least LEAST_STEPS, and no more than fit `seconds`.
     """
-    tried = [forward_backward.schedule(problem)]
+    starts = [forward_backward.schedule(problem)]
     for algorithm in (heft, memory_list, pareto):
-        if not any(s.optimal for s in tried):
-            tried.append(replace(algorithm.schedule(problem), front=()))
-    if not any(s.optimal for s in tried):
+        if not any(s.optimal for s in starts):
+            starts.append(replace(algorithm.schedule(problem), front=()))
+    if not any(s.optimal for s in starts):
         steps = max(LEAST_STEPS, round(share * local_search.default_iterations(problem)))
-        tried.append(local_search.schedule(problem, seconds, seed, steps))
-    return min(tried, key=lambda s: s.makespan_s)
+        starts.append(local_search.schedule(problem, seconds, seed, steps))
+    return min(starts, key=lambda s: s.makespan_s)

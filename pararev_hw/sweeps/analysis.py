@@ -283,9 +283,9 @@ def _edges(sweep: Sweep, fit: AdditiveFit, points: Sequence[SweepPoint]) -> tupl
             ]
             if where:
                 subject = f"the {' and the '.join(where)} configuration {'lie' if len(where) > 1 else 'lies'}"
-                shown = sweep_phrasing.value(end, _unit(p.name))
+                text = sweep_phrasing.value(end, _unit(p.name))
                 lines.append(
-                    f"{subject} on the edge of {p.name}: {shown} is the {side} that was tried, and a {further} one may "
+                    f"{subject} on the edge of {p.name}: {text} is the {side} that was tried, and a {further} one may "
                     "be better"
                 )
     return tuple(lines)

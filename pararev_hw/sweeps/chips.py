@@ -33,10 +33,10 @@ def write_chips(sweep: Sweep, result: SweepResult, folder: Path) -> None:
     for point in (*along_front, *([] if result.recommended is None else [result.recommended])):
         lanes = int(point.parameters.get("lanes", sweep.device.lanes))
         values = {n: v for n, v in point.parameters.items() if n in sweep.device.parameters}
-        named = f"row-{point.row}"
+        name = f"row-{point.row}"
         chip = configured(sweep.device, values, lanes, f"sweep {sweep.name}, row {point.row}")
         title = f"{sweep.device.title}, as in row {point.row} of sweep {sweep.name}"
-        contents[f"{named}.yaml"] = device_to_yaml(replace(chip, name=f"{sweep.device.name}-{named}", title=title))
+        contents[f"{name}.yaml"] = device_to_yaml(replace(chip, name=f"{sweep.device.name}-{name}", title=title))
         base = replace(sweep.device, lanes=lanes, name=f"{sweep.device.name}-lanes-{lanes}")
         contents[f"lanes-{lanes}.yaml"] = device_to_yaml(base)
     chips = folder / "chips"

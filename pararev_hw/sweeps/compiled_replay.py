@@ -238,7 +238,7 @@ def _share(
     for k in range(used):
         if missing[lane_task[at[k]]] == 0:
             ready[k] = 0.0
-    now, virtual, slow, asked = 0.0, 0.0, 1.0, 0.0
+    now, virtual, slow, demand = 0.0, 0.0, 1.0, 0.0
     running, unfinished = 0, n
     while unfinished > 0:
         first_done, first_ready = np.inf, np.inf
@@ -254,7 +254,7 @@ def _share(
                     starts[i] = now
                     end_virtual[k] = virtual + work[i]
                     ready[k] = np.inf
-                    asked += asks[i]
+                    demand += asks[i]
                     running += 1
         else:
             virtual = max(virtual, first_done)
@@ -266,7 +266,7 @@ def _share(
                     ends[i] = now
                     ended[k] = i
                     end_virtual[k] = np.inf
-                    asked -= asks[i]
+                    demand -= asks[i]
                     running -= 1
                     unfinished -= 1
                     free[k] = now
@@ -274,7 +274,7 @@ def _share(
                     if at[k] < lane_start[k + 1] and missing[lane_task[at[k]]] == 0:
                         ready[k] = max(arrives[lane_task[at[k]]], now)
             if running == 0:
-                asked = 0.0
+                demand = 0.0
             for k in range(used):
                 if ended[k] >= 0:
                     for e in range(out_start[ended[k]], out_start[ended[k] + 1]):
@@ -285,7 +285,7 @@ def _share(
                         other = lane_of[j]
                         if missing[j] == 0 and at[other] < lane_start[other + 1] and lane_task[at[other]] == j:
                             ready[other] = max(arrives[j], free[other])
-        slow = max(asked, 1.0)
+        slow = max(demand, 1.0)
 
 
 @part

@@ -77,15 +77,15 @@ class CoreColumns:
         """What every task costs under `count` configurations with that many cores."""
         device = replace(self.device, lanes=lanes)
         configs = accelerator.config_table(device, {**columns, "lanes": np.full(count, float(lanes))})
-        cores, which = self._of_cores(columns, lanes, count)
+        cores, inverse = self._of_cores(columns, lanes, count)
         bandwidth = configs.value("memory_bandwidth_bytes_per_s")
         reach = np.minimum(bandwidth, configs.get("lane_bandwidth_bytes_per_s", np.inf))
-        seconds, demand = _tasks(self.table, cores, which, reach, bandwidth)
+        seconds, demand = _tasks(self.table, cores, inverse, reach, bandwidth)
         return TaskColumns(
             seconds=seconds,
             bandwidth_demand=demand,
             row_of_task=np.asarray(self.table.class_of_task),
-            energy_j={part: joules[which] for part, joules in cores.energy_j.items()},
+            energy_j={part: joules[inverse] for part, joules in cores.energy_j.items()},
             delay_s=accelerator.message_delay_s(configs),
             delay_s_per_byte=1.0 / configs.get("noc_bandwidth_bytes_per_s", np.inf),
             noc_j_per_byte=accelerator.message_j_per_byte(configs),
@@ -119,11 +119,15 @@ class CoreColumns:
 
     def _computed(self, bound: Columns, lanes: int, values: Floats) -> _Cores:
         device = replace(self.device, lanes=lanes)
-        given = {name: values[:, k] for k, name in enumerate(bound)}
+        column_by_name = {name: values[:, k] for k, name in enumerate(bound)}
         # the fastest memory that a device may have: whatever else limits a layer, it is not this one
-        given["memory_bandwidth_bytes_per_s"] = np.full(len(values), PARAMETERS["memory_bandwidth_bytes_per_s"].span[1])
-        given["lanes"] = np.full(len(values), float(lanes))
-        costs = accelerator.layer_costs(self.table, accelerator.config_table(device, given), self._preparations)
+        column_by_name["memory_bandwidth_bytes_per_s"] = np.full(
+            len(values), PARAMETERS["memory_bandwidth_bytes_per_s"].span[1]
+        )
+        column_by_name["lanes"] = np.full(len(values), float(lanes))
+        costs = accelerator.layer_costs(
+            self.table, accelerator.config_table(device, column_by_name), self._preparations
+        )
         energy_j = {part: np.asarray(j) for part, j in costs.total_energy_j(self.times).items()}
         return _Cores(costs.seconds, np.ascontiguousarray(costs.overhead_s), costs.dram_bytes, energy_j)
 
@@ -147,10 +151,10 @@ def _distinct(rows: Floats) -> tuple[Floats, Ints]:
             size = len(present)
     occurs = np.zeros(size, np.bool_)
     occurs[code] = True
-    which = (np.cumsum(occurs) - 1)[code]
+    inverse = (np.cumsum(occurs) - 1)[code]
     first = np.zeros(int(occurs.sum()), np.int64)
-    first[which[::-1]] = np.arange(len(rows))[::-1]
-    return rows[first], which
+    first[inverse[::-1]] = np.arange(len(rows))[::-1]
+    return rows[first], inverse
 
 
 def compile_tasks() -> None:
@@ -158,22 +162,22 @@ def compile_tasks() -> None:
     _tasks_loop.compile()
 
 
-def _tasks(table: LayerTable, cores: _Cores, which: Ints, reach: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
+def _tasks(table: LayerTable, cores: _Cores, inverse: Ints, reach: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
     """Seconds of each class of tasks, and the share of the bandwidth that it asks for: [classes, configurations].
 
     The slowest part sets the pace of a layer: here the main memory joins the others.
     """
     class_bytes = accelerator.per_class(table, cores.dram_bytes)
-    compiled = _tasks_loop.compiled_for(len(which) * table.rows)
+    compiled = _tasks_loop.compiled_for(len(inverse) * table.rows)
     if compiled is not None:
-        seconds, demand = (np.empty((len(which), len(table.classes))) for _ in range(2))
+        seconds, demand = (np.empty((len(inverse), len(table.classes))) for _ in range(2))
         by_core = (np.ascontiguousarray(v.T) for v in (cores.seconds, cores.overhead_s, cores.dram_bytes, class_bytes))
-        compiled(table.starts, *by_core, which, reach, bandwidth, seconds, demand)
+        compiled(table.starts, *by_core, inverse, reach, bandwidth, seconds, demand)
         return seconds.T, demand.T
-    waiting = cores.dram_bytes[:, which] / reach + cores.overhead_s[:, which]
-    seconds = accelerator.per_class(table, np.maximum(cores.seconds[:, which], waiting))
+    waiting = cores.dram_bytes[:, inverse] / reach + cores.overhead_s[:, inverse]
+    seconds = accelerator.per_class(table, np.maximum(cores.seconds[:, inverse], waiting))
     timed = (seconds > 0) & np.isfinite(seconds)
-    demand = np.divide(class_bytes[:, which] / bandwidth, seconds, out=np.zeros_like(seconds), where=timed)
+    demand = np.divide(class_bytes[:, inverse] / bandwidth, seconds, out=np.zeros_like(seconds), where=timed)
     return seconds, demand.clip(0, 1)
 
 
@@ -184,14 +188,14 @@ def _tasks_loop(
     overhead_s: Floats,
     dram_bytes: Floats,
     class_bytes: Floats,  # [cores, classes]
-    which: Ints,
+    inverse: Ints,
     reach: Floats,
     bandwidth: Floats,
     seconds: Floats,  # [configurations, classes]
     demand: Floats,
 ) -> None:
-    for c in range(len(which)):
-        k = which[c]
+    for c in range(len(inverse)):
+        k = inverse[c]
         for g in range(len(starts) - 1):
             total = 0.0
             for r in range(starts[g], starts[g + 1]):

@@ -36,8 +36,8 @@ def explained(problem: Problem, result: SweepResult) -> tuple[PointExplanation, 
     """Explanations of the points that a reader asks about first: the recommended one, the best in each objective, some
     of the front, and the base device."""
     many = all(n.engine is None or n.engine.vectorised for n in problem.networks.values())
-    wanted = _asked_for(result, MOST_POINTS if many else 0)
-    return tuple(e for p in wanted if (e := _explained(problem, p)) is not None)
+    points = _asked_for(result, MOST_POINTS if many else 0)
+    return tuple(e for p in points if (e := _explained(problem, p)) is not None)
 
 
 def write_explanations(folder: Path, fingerprint: str, explanations: Sequence[PointExplanation]) -> None:

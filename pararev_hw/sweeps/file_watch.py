@@ -46,14 +46,14 @@ class Watch:
         are Python itself and editors."""
         if self._handle < 0:
             return set()
-        opened, written = set[str](), set[str]()
+        opened, written_paths = set[str](), set[str]()
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self._handle, _BUFFER_BYTES):
                 for path, mask in self._events(data):
-                    (written if mask & _MODIFY else opened).add(path)
+                    (written_paths if mask & _MODIFY else opened).add(path)
         os.close(self._handle)
         self._handle = -1
-        return {path for path in opened - written if not path.endswith((".py", ".pyc"))}
+        return {path for path in opened - written_paths if not path.endswith((".py", ".pyc"))}
 
     def _events(self, data: bytes) -> Iterator[tuple[str, int]]:
         at = 0

@@ -63,11 +63,11 @@ def peak_bytes(events: MemoryEvents, starts: Floats, ends: Floats) -> Ints:
     change[:, n:] = events.at_start
     every = np.arange(count)
     for tasks, size in events.first_of:
-        who = np.array(tasks)
-        change[every, n + who[starts[who].argmin(0)]] += size
+        task_index = np.array(tasks)
+        change[every, n + task_index[starts[task_index].argmin(0)]] += size
     for tasks, size in events.last_of:
-        who = np.array(tasks)
-        change[every, who[ends[who].argmax(0)]] -= size
+        task_index = np.array(tasks)
+        change[every, task_index[ends[task_index].argmax(0)]] -= size
     order = np.argsort(times, axis=1, kind="stable")
     live = np.cumsum(np.take_along_axis(change, order, axis=1), axis=1)
     peak: Ints = events.always + live.max(1)

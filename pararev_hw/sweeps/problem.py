@@ -128,8 +128,8 @@ def as_figure(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
 def study_of(engine: Engine, sweep: Sweep, values: Mapping[str, Any]) -> Study:
     """The full study of one row. Raises Infeasible."""
     varied = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
-    figures = {name: float(as_figure(name, np.array([values[name]]))[0]) for name in varied}
-    return engine.study(figures, int(values.get("lanes", sweep.device.lanes)))
+    parameters = {name: float(as_figure(name, np.array([values[name]]))[0]) for name in varied}
+    return engine.study(parameters, int(values.get("lanes", sweep.device.lanes)))
 
 
 def variant_of(values: Mapping[str, Any]) -> Variant:
@@ -160,7 +160,7 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
     """Trace every network and decide the lane orders of every class. Raises BadInput, UnknownName, TraceError."""
     networks: dict[Variant, _Network] = {}
     lanes = next((p.values for p in sweep.space.parameters if p.name == "lanes"), (sweep.device.lanes,))
-    wanted = variants(sweep)
+    sweep_variants = variants(sweep)
     graphs: dict[Variant, BlockGraph] = {}
     read: set[str] = set()
 
@@ -172,13 +172,13 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
             read.update(paths)
         return with_rate(graphs[at_any_rate], variant.rate)
 
-    for k, variant in enumerate(wanted):
+    for k, variant in enumerate(sweep_variants):
         try:
             graph = traced(variant)
         except Infeasible as error:
             networks[variant] = _Network(None, str(error))
             continue
-        progress(f"preparing {variant.title} ({k + 1} of {len(wanted)})")
+        progress(f"preparing {variant.title} ({k + 1} of {len(sweep_variants)})")
         engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes)
         for n in lanes:
             engine.prepare(int(n))
@@ -200,10 +200,10 @@ def check_satisfiable(sweep: Sweep) -> None:
     values = problem.values_by_name(rows, count)
     for name, expression in sweep.derived:
         values[name] = expression(values, count)
-    held = [c(values, count) for c in sweep.constraints]
-    if np.logical_and.reduce(held).any():
+    satisfied = [c(values, count) for c in sweep.constraints]
+    if np.logical_and.reduce(satisfied).any():
         return
-    shares = [h.mean() for h in held]
+    shares = [h.mean() for h in satisfied]
     hardest = int(np.argmin(shares))
     scope = "no configuration" if whole == count else f"none of {count:,} configurations drawn"
     verdict = "satisfies it" if shares[hardest] == 0 else "satisfies all constraints at once"

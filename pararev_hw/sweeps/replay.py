@@ -128,18 +128,18 @@ def _delay(costs: TaskColumns, size: int) -> Floats | float:
     return 0.0 if size == WAIT else costs.delay_s + size * costs.delay_s_per_byte
 
 
-def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats, Floats]:
+def _shared(orders: LaneOrders, costs: TaskColumns, inverse: Ints) -> tuple[Floats, Floats]:
     """Starts and ends where running tasks slow each other down, for the configurations `which`.
 
     A turn moves each configuration to its next event: tasks that become ready start, or else those that are done
     first end. Arrays of all tasks are flat, [tasks + 1, B] row by row; the last task stands for "none left".
     """
-    n, b = len(costs.row_of_task), len(which)
+    n, b = len(costs.row_of_task), len(inverse)
     seconds = np.zeros((n + 1, b))
     demand = np.zeros((n + 1, b))
-    seconds[:n] = costs.seconds[costs.row_of_task][:, which]
-    demand[:n] = costs.bandwidth_demand[costs.row_of_task][:, which]
-    delay, per_byte = costs.delay_s[which], costs.delay_s_per_byte[which]
+    seconds[:n] = costs.seconds[costs.row_of_task][:, inverse]
+    demand[:n] = costs.bandwidth_demand[costs.row_of_task][:, inverse]
+    delay, per_byte = costs.delay_s[inverse], costs.delay_s_per_byte[inverse]
     work, asks = seconds.reshape(-1), demand.reshape(-1)
     lanes = [order for order in orders.lanes if order]
     lane_number = np.zeros(n + 1, np.int64)
@@ -162,7 +162,7 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
     ready = np.where(left[head * b + np.tile(np.arange(b), len(lanes))] == 0, 0.0, np.inf).reshape(len(lanes), b)
     end_virtual = np.full((len(lanes), b), np.inf)  # virtual time at which a lane's task is done
     flat_ready, flat_done = ready.reshape(-1), end_virtual.reshape(-1)
-    now, virtual, slow, asked = np.zeros(b), np.zeros(b), np.ones(b), np.zeros(b)
+    now, virtual, slow, total_demand = np.zeros(b), np.zeros(b), np.ones(b), np.zeros(b)
     running = np.zeros(b, np.int64)
     unfinished = np.full(b, n)
     while unfinished.any():
@@ -183,7 +183,7 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
             starts[place] = now[config]
             flat_done[begin] = virtual[config] + work[place]
             flat_ready[begin] = np.inf
-            _add(asked, config, asks[place])
+            _add(total_demand, config, asks[place])
             _add(running, config, 1)
         finish = np.flatnonzero(((end_virtual == first_done) & ~starting & active).reshape(-1))
         if len(finish):
@@ -193,9 +193,9 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
             then = now[config]
             ends[place] = then
             flat_done[finish] = np.inf
-            _add(asked, config, -asks[place])
+            _add(total_demand, config, -asks[place])
             _add(running, config, -1)
-            asked[running == 0] = 0.0
+            total_demand[running == 0] = 0.0
             _add(unfinished, config, -1)
             following_task = following[task]
             head[finish] = following_task
@@ -204,10 +204,10 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
             flat_ready[finish] = np.where(left[onward] == 0, np.maximum(arrives[onward], then), np.inf)
             for s in range(int(fan_out[task].max(initial=0))):
                 sends = np.flatnonzero(fan_out[task] > s)
-                who, where = task[sends], config[sends]
-                to = targets[who, s]
+                sender, where = task[sends], config[sends]
+                to = targets[sender, s]
                 spot = to * b + where
-                size = sizes[who, s]
+                size = sizes[sender, s]
                 message = then[sends] + np.where(size == WAIT, 0.0, delay[where] + size * per_byte[where])
                 _latest(arrives, spot, message)
                 _add(left, spot, -1)
@@ -215,7 +215,7 @@ def _shared(orders: LaneOrders, costs: TaskColumns, which: Ints) -> tuple[Floats
                 now_ready = (left[spot] == 0) & (head[lane_spot] == to)
                 spot, lane_spot = spot[now_ready], lane_spot[now_ready]
                 flat_ready[lane_spot] = np.maximum(arrives[spot], free[lane_spot])
-        slow = np.maximum(asked, 1.0)
+        slow = np.maximum(total_demand, 1.0)
     return starts.reshape(n + 1, b)[:n], ends.reshape(n + 1, b)[:n]
 
 

@@ -83,10 +83,10 @@ class RooflineColumns:
         tables = {id(t): t for t in (self._table(float(c)) for c in np.unique(sram))}
         if len(tables) == 1:
             return self._evaluate(next(iter(tables.values())), columns, count)
-        which = np.array([id(self._table(float(c))) for c in sram])
+        table_id = np.array([id(self._table(float(c))) for c in sram])
         parts = []
         for key, table in tables.items():
-            chosen = np.flatnonzero(which == key)
+            chosen = np.flatnonzero(table_id == key)
             picked = {name: values[chosen] for name, values in columns.items()}
             parts.append((chosen, self._evaluate(table, picked, len(chosen))))
         return TaskColumns.gathered(parts, count)
@@ -98,10 +98,10 @@ class RooflineColumns:
             value = self.device.value(name) if default is None else self.device.get(name, default)
             return np.full(count, value)
 
-        def of_rows(which: Ints) -> Floats:  # [rows, configurations]; one row where all rows read the same figure
-            used = np.unique(which)
+        def of_rows(indices: Ints) -> Floats:  # [rows, configurations]; one row where all rows read the same figure
+            used = np.unique(indices)
             table = np.stack([figure(self._names[k]) for k in used])
-            return table if len(used) == 1 else table[np.searchsorted(used, which)]
+            return table if len(used) == 1 else table[np.searchsorted(used, indices)]
 
         spikes = t.share >= 0
         operations = (t.work * np.where(spikes, np.minimum(t.share, 1.0), 1.0))[:, None]
@@ -173,8 +173,8 @@ class RooflineColumns:
         dram = read * (1 - kept_reads) + write * (1 - kept_writes)
         moved = read + write
         works = (flops > 0) | (vector > 0) | (moved > 0)
-        figures = self._fixed[:, 5:]
-        whole = np.column_stack((flops, share, vector, moved, dram, works, figures))
+        parameters = self._fixed[:, 5:]
+        whole = np.column_stack((flops, share, vector, moved, dram, works, parameters))
         placed = np.flatnonzero(flow.task_of_op >= 0)
         rows, row_of = np.unique(whole[placed], axis=0, return_inverse=True)
         n = len(self.graph.tasks)

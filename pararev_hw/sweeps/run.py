@@ -54,23 +54,23 @@ def run(
         for line in store.warnings:
             warn(line)
         resumed = sum(b - a for a, b in map(sweep.span, store.finished))
-        wanted = missing(store)
+        missing_parts = missing(store)
         seconds = 0.0
         problem: Problem | None = None
-        if wanted:
+        if missing_parts:
             problem = prepare(sweep, progress)
             networks = networks_of(sweep)
             files = users_files(set(problem.read), networks, folder)
             store.begin(digests(files, folder), package_versions(files, networks))
             store.write_base(problem.base())
             began = time.perf_counter()
-            for chunk, data in _parts(problem, store, wanted, processes, cluster):
+            for chunk, data in _parts(problem, store, missing_parts, processes, cluster):
                 store.write(chunk, data)
                 progress(_how_far(store, resumed, time.perf_counter() - began))
             seconds = time.perf_counter() - began
         progress("gathering the results")
         store.merge()
-        if wanted or not (folder / CSV).exists():
+        if missing_parts or not (folder / CSV).exists():
             store.write_csv()
         result = analyse(store, resumed, seconds)
         if problem is None and result.pareto and not (folder / POINTS).exists():  # stopped before it was written
@@ -88,19 +88,19 @@ def run(
 
 
 def _parts(
-    problem: Problem, store: Store, wanted: Sequence[int], processes: int | None, cluster: str | None
+    problem: Problem, store: Store, part_numbers: Sequence[int], processes: int | None, cluster: str | None
 ) -> Iterator[tuple[int, bytes]]:
     sweep = problem.sweep
     if sweep.method.population:
         return search.generations(problem, set(store.finished), lambda c: _table(store, c), store.folder)
     if cluster is not None:
-        return workers.cluster(problem, wanted, cluster)
-    rows = sum(b - a for a, b in map(sweep.span, wanted))
+        return workers.cluster(problem, part_numbers, cluster)
+    rows = sum(b - a for a, b in map(sweep.span, part_numbers))
     slow = not all(n.engine is None or n.engine.vectorised for n in problem.networks.values())
     small = rows < (50 if slow else workers.SMALL)
     count = processes or (1 if small else os.cpu_count() or 1)
-    count = min(count, len(wanted))
-    return workers.alone(problem, wanted) if count == 1 else workers.local(problem, wanted, count)
+    count = min(count, len(part_numbers))
+    return workers.alone(problem, part_numbers) if count == 1 else workers.local(problem, part_numbers, count)
 
 
 def _table(store: Store, chunk: int) -> Table:

@@ -49,11 +49,11 @@ def generations(
     for chunk in range(sweep.chunks):
         start, stop = sweep.span(chunk)
         trials = [study.ask() for _ in range(stop - start)]
-        asked = _asked(sweep.space.parameters, trials)
+        proposals = _asked(sweep.space.parameters, trials)
         if chunk in finished:
             table = read(chunk)
         else:
-            table = problem.evaluate(asked)
+            table = problem.evaluate(proposals)
             yield chunk, encode(sweep, start, table)
         _tell(study, sweep, trials, table)
 

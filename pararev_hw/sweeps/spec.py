@@ -248,13 +248,13 @@ def _device(name: str, folder: Path) -> Device:
 
 def _completed(device: Device, varied: list[Parameter]) -> Device:
     """The base device with the figures that it lacks and that are varied, at their first value."""
-    figures = dict(device.parameters)
+    parameters = dict(device.parameters)
     for p in varied:
-        if p.name in PARAMETERS and p.name not in figures:
+        if p.name in PARAMETERS and p.name not in parameters:
             first = p.values[0] if p.values else p.low
             value = float(PARAMETERS[p.name].choices.index(first) if isinstance(first, str) else first)
-            figures[p.name] = DeviceParameter(value, "the sweep varies it; the base device has none", "assumed")
-    return replace(device, parameters=figures)
+            parameters[p.name] = DeviceParameter(value, "the sweep varies it; the base device has none", "assumed")
+    return replace(device, parameters=parameters)
 
 
 def _listed(name: str, names: str | list[str]) -> Parameter:

@@ -61,8 +61,8 @@ def encode(sweep: Sweep, start: int, table: Table) -> bytes:
     count = len(table["failed"])
     columns: Table = {**table, "row": np.arange(start, start + count)}
     arrays = []
-    wanted = schema(sweep)
-    for field in wanted:
+    table_schema = schema(sweep)
+    for field in table_schema:
         values = columns[field.name]
         if pa.types.is_dictionary(field.type):
             missing = values == "" if field.name == "failed" else None
@@ -71,8 +71,8 @@ def encode(sweep: Sweep, start: int, table: Table) -> bytes:
             mask = np.isnan(values) if values.dtype.kind == "f" else None
             arrays.append(pa.array(values, field.type, mask=mask))
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, wanted, compression="zstd") as writer:
-        writer.write_table(pa.Table.from_arrays(arrays, schema=wanted), row_group_size=max(1, count))
+    with pq.ParquetWriter(sink, table_schema, compression="zstd") as writer:
+        writer.write_table(pa.Table.from_arrays(arrays, schema=table_schema), row_group_size=max(1, count))
     return bytes(sink.getvalue())
 
 
@@ -100,10 +100,10 @@ class Store:
             for p in (*_leftovers(self.folder), *(self.folder / name for name in (CSV, BASE, POINTS))):
                 p.unlink(missing_ok=True)  # what tells of rows goes with them, or a run that is killed would show it
         place = os.path.relpath(self.sweep.folder, self.folder)
-        asked = _manifest(self.sweep)
+        new_manifest = _manifest(self.sweep)
         document = {
-            **asked,
-            "versions": {**packages, **asked["versions"]},
+            **new_manifest,
+            "versions": {**packages, **new_manifest["versions"]},
             "sources": recorded,
             "file": self.sweep.text,
             "folder": place,
@@ -152,16 +152,16 @@ class Store:
         """All parts, in order, as results.parquet; then the parts go. Never more than one part is in memory."""
         if self.complete:
             return
-        wanted = schema(self.sweep)
+        table_schema = schema(self.sweep)
         with (
             self._draft(self.folder / RESULTS, self.folder / f".{RESULTS}.draft") as draft,
-            pq.ParquetWriter(draft, wanted, compression="zstd") as writer,
+            pq.ParquetWriter(draft, table_schema, compression="zstd") as writer,
         ):
             for chunk in range(self.sweep.chunks):
                 table = _sound(self.part(chunk), self.sweep, chunk)
                 if isinstance(table, str):
                     raise BadFile(f"{self.part(chunk)}: {table}: run the same command again: its rows are redone")
-                writer.write_table(table.cast(wanted), row_group_size=max(1, table.num_rows))
+                writer.write_table(table.cast(table_schema), row_group_size=max(1, table.num_rows))
         self.complete = True
         self.discard_parts()
 
@@ -265,8 +265,8 @@ def _hold(lock: int, folder: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        who = os.pread(lock, 100, 0).decode(errors="replace").strip() or "another process"
-        raise BadInput(f"{folder}: {who} is sweeping into it: wait for its end, or name another folder") from None
+        holder = os.pread(lock, 100, 0).decode(errors="replace").strip() or "another process"
+        raise BadInput(f"{folder}: {holder} is sweeping into it: wait for its end, or name another folder") from None
     if not os.path.samestat(os.fstat(lock), os.stat(folder / LOCK)):  # its holder took it away meanwhile
         raise BadInput(f"{folder}: another process has just left it: run the same command again")
     os.truncate(lock, 0)
@@ -297,16 +297,16 @@ def _manifest(sweep: Sweep) -> dict[str, Any]:
 
 def _check(present: Mapping[str, Any], sweep: Sweep, folder: Path) -> None:
     """Refuse to go on with rows of another sweep, or of files or versions that have changed. Raises BadInput."""
-    wanted = _manifest(sweep)
+    expected = _manifest(sweep)
     if present.get("format") != FORMAT:
         raise BadInput(f"{folder}: holds rows of another release: name another folder, or give --fresh to begin again")
-    if any(present.get(key) != value for key, value in wanted.items() if key != "versions"):
+    if any(present.get(key) != value for key, value in expected.items() if key != "versions"):
         raise BadInput(
             f"{folder}: holds the results of another sweep ({present.get('sweep', '?')!r}; the file or its device has "
             "changed): name another folder, or give --fresh to begin again"
         )
     versions = present.get("versions", {})
-    for name in {**wanted["versions"], **versions}:
+    for name in {**expected["versions"], **versions}:
         before, now = versions.get(name), installed_version(name)
         if before != now:
             raise BadInput(_stale(folder, f"{name} was {before} and is {now}"))

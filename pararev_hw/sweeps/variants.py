@@ -98,24 +98,24 @@ def _chosen(variant: Variant, options: Options) -> Target:
     if variant.form not in (None, "unfused") and family != "pararevsnn":
         raise Infeasible(f"no {variant.form} form: coupling reversible has none")
     member = _member(family, len(blocks), spec.event)
-    given: dict[str, Any] = {"blocks": blocks, "store": variant.coupling == "store"}
+    arguments: dict[str, Any] = {"blocks": blocks, "store": variant.coupling == "store"}
     if variant.form is not None:
-        given["form"] = variant.form
+        arguments["form"] = variant.form
     if options.width is not None:
-        given["width"] = options.width
+        arguments["width"] = options.width
     if options.timesteps is not None:
-        given["timesteps"] = options.timesteps
+        arguments["timesteps"] = options.timesteps
     target = resolve(member, options)
 
     def make() -> torch.nn.Module:
         torch.manual_seed(options.seed)
-        return models.create(member, **given)
+        return models.create(member, **arguments)
 
     with torch.device("meta"):
         network = make()
     assumptions = tuple(a for a in target.assumptions if "pairs per stage" not in a and "blocks per stage" not in a)
-    named = (f"{variant.network}: pairs per stage {list(blocks)}", *assumptions)
-    return replace(target, name=variant.network, network=network, realise=make, assumptions=named)
+    notes = (f"{variant.network}: pairs per stage {list(blocks)}", *assumptions)
+    return replace(target, name=variant.network, network=network, realise=make, assumptions=notes)
 
 
 def _member(family: str, stages: int, event: bool) -> str:

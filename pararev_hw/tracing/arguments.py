@@ -32,10 +32,10 @@ def check_arguments(model: nn.Module, count: int, name: str) -> None:
     missing = [p.name for p in (*positional[count:], *keywords) if p.default is p.empty]
     if not missing or count == 0:
         return
-    given = ", ".join(p.name for p in positional[:count])
+    names = ", ".join(p.name for p in positional[:count])
     needed = ", ".join(missing)
     raise BadInput(
-        f"{name}: forward needs {needed}, which cannot be guessed from {given}: return it with the inputs, as in "
-        f"`return net, ({given}, {needed})`, give it a default (such as {missing[0]}=None, and make the state inside), "
-        f"or wrap the network in a module whose forward({given}) makes it"
+        f"{name}: forward needs {needed}, which cannot be guessed from {names}: return it with the inputs, as in "
+        f"`return net, ({names}, {needed})`, give it a default (such as {missing[0]}=None, and make the state inside), "
+        f"or wrap the network in a module whose forward({names}) makes it"
     )

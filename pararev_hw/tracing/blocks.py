@@ -40,9 +40,9 @@ class BlockFinder:
 
     def _find(self, path: str) -> tuple[str, str, bool]:
         parts = path.split(".") if path else []
-        named = [k for k in range(len(parts), 0, -1) if any(_matches(parts[:k], p.split(".")) for p in self._patterns)]
+        depths = [k for k in range(len(parts), 0, -1) if any(_matches(parts[:k], p.split(".")) for p in self._patterns)]
         composite = [k for k in range(1, len(parts) + 1) if not self._is_structural(self._modules[".".join(parts[:k])])]
-        for k in (*named, *composite):
+        for k in (*depths, *composite):
             block = ".".join(parts[:k])
             between = k == len(parts) and any(map(_is_composite, self._modules[block].children()))
             return block, self._branch(block, parts[k:]), between
@@ -70,8 +70,8 @@ def _some(paths: Sequence[str]) -> str:
     """A few module paths, those near the root first."""
     if not paths:
         return "the network holds no module"
-    shown = sorted(paths, key=lambda path: path.count("."))[:5]
-    return f"its modules are {', '.join(shown)}{f' and {len(paths) - 5} more' if len(paths) > 5 else ''}"
+    listed = sorted(paths, key=lambda path: path.count("."))[:5]
+    return f"its modules are {', '.join(listed)}{f' and {len(paths) - 5} more' if len(paths) > 5 else ''}"
 
 
 def _matches(parts: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -105,14 +105,14 @@ def _to_float32(op: Any, fused: str | None) -> Callable[..., Any]:
     names = [argument.name for argument in schema(op).arguments]
 
     def rule(*args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        x = given[names[0]]
+        arguments = dict(zip(names, args, strict=False)) | kwargs
+        x = arguments[names[0]]
         with without_cpu_autocast():
-            if x.dtype not in _HALF or given.get("dtype") is not None:
+            if x.dtype not in _HALF or arguments.get("dtype") is not None:
                 return op(*args, **kwargs)
             if fused is not None and x.dtype is torch.float16:
-                return getattr(_aten, fused).default(x, given["dim"], True)
-            return op(**{**given, "dtype": torch.float32})
+                return getattr(_aten, fused).default(x, arguments["dim"], True)
+            return op(**{**arguments, "dtype": torch.float32})
 
     return rule
 

@@ -122,16 +122,16 @@ class _Grouping:
         self, start: set[int], links: Sequence[set[int]], inside: Callable[[int], bool], until: int = -1
     ) -> set[int]:
         """Groups that links lead to from `start`, `inside` alone; the search ends where it meets `until`."""
-        seen = set(start)
+        visited = set(start)
         stack = list(start)
         while stack:
             for g in links[stack.pop()]:
-                if g not in seen and inside(g):
-                    seen.add(g)
+                if g not in visited and inside(g):
+                    visited.add(g)
                     if g == until:
-                        return seen
+                        return visited
                     stack.append(g)
-        return seen
+        return visited
 
     def _follow(self, before: int, at: int) -> None:
         """`at` now follows `before`; the order of places is mended between the two (Pearce and Kelly, 2006)."""

@@ -140,13 +140,13 @@ class _Snapshot:
 
     def _code(self, code: CodeType, table: dict[str, Any], depth: int) -> None:
         """Globals that a function's code names, and members of the user's other files that it names."""
-        named = set(code.co_names)
+        names = set(code.co_names)
         files = [
             table,
-            *(vars(m) for n in named if isinstance(m := table.get(n), ModuleType) and _is_users(m.__name__)),
+            *(vars(m) for n in names if isinstance(m := table.get(n), ModuleType) and _is_users(m.__name__)),
         ]
         for file in files:
-            values = {n: file[n] for n in named & file.keys()}
+            values = {n: file[n] for n in names & file.keys()}
             self.undo.append(functools.partial(_put_back, values, file.get, file.__setitem__))
             for value in values.values():
                 self.visit(value, depth + 1)
@@ -310,9 +310,9 @@ def _names_of_slots(cls: type) -> tuple[str, ...]:
     return tuple(n for n in names if n not in ("__dict__", "__weakref__") and not n.startswith("__"))
 
 
-def _with_gradient(tensor: torch.Tensor, wanted: bool) -> None:
-    if tensor.is_leaf and tensor.requires_grad is not wanted:
-        tensor.requires_grad_(wanted)
+def _with_gradient(tensor: torch.Tensor, requires_grad: bool) -> None:
+    if tensor.is_leaf and tensor.requires_grad is not requires_grad:
+        tensor.requires_grad_(requires_grad)
 
 
 def _without(value: object, name: str) -> None:
@@ -320,10 +320,10 @@ def _without(value: object, name: str) -> None:
         object.__delattr__(value, name)
 
 
-def _put_back(values: Mapping[str, Any], get: Callable[[str], Any], put: Callable[[str, Any], object]) -> None:
+def _put_back(values: Mapping[str, Any], get: Callable[[str], Any], set_value: Callable[[str, Any], object]) -> None:
     for name, value in values.items():
         if get(name) is not value:
-            put(name, value)
+            set_value(name, value)
 
 
 def _replace_items(queue: list[Any] | deque[Any], items: list[Any]) -> None:

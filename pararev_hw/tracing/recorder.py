@@ -517,11 +517,11 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         out = self._run_fake(func, args, kwargs)
         outputs = _listed(out)
-        written = _written_positions(func, args, kwargs)
+        written_positions = _written_positions(func, args, kwargs)
         sources = _Sources(tensors)
         specs = tuple(self._spec(o, sources) for o in outputs)
         aliases = [s for s in specs if isinstance(s, int | Alias)]
-        view = not written and bool(aliases) and len(aliases) == len([s for s in specs if s is not None])
+        view = not written_positions and bool(aliases) and len(aliases) == len([s for s in specs if s is not None])
         base = base_name(str(func))
         random = torch.Tag.nondeterministic_seeded in func.tags
         # an as_strided view's offset does not move with its base; set_ and resize_ change metadata in place
@@ -532,12 +532,12 @@ class Recorder(TorchDispatchMode):
             and isinstance(out, FakeTensor | tuple | list | type(None))
             and all(t.layout is torch.strided for t in tensors)
         )
-        reads = tuple(k for k in range(len(tensors)) if not (k in written and base in formulas.OVERWRITES))
+        reads = tuple(k for k in range(len(tensors)) if not (k in written_positions and base in formulas.OVERWRITES))
         entry = OpSignature(
             call=Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()}),
-            op_type=self._op_type(func, base, args, kwargs, out, sources, outputs, written, view, reads),
+            op_type=self._op_type(func, base, args, kwargs, out, sources, outputs, written_positions, view, reads),
             reads=() if view or base in ALLOCATES_ONLY else reads,
-            writes=written,
+            writes=written_positions,
             outputs=specs,
             sequence=None if not isinstance(out, tuple | list) else type(out),
             view=view,
@@ -595,15 +595,15 @@ class Recorder(TorchDispatchMode):
         out: object,
         sources: _Sources,
         outputs: tuple[torch.Tensor, ...],
-        written: tuple[int, ...],
+        written_positions: tuple[int, ...],
         view: bool,
         reads: tuple[int, ...],
     ) -> OpType:
         tensors = sources.tensors
         tensors_out = [o for o in outputs if isinstance(o, torch.Tensor)]
-        named = _named_arguments(func, args, kwargs)
+        arguments = _named_arguments(func, args, kwargs)
         inputs = tuple(tuple(t.shape) for t in tensors)
-        shapes = tuple(tuple(o.shape) for o in tensors_out) or tuple(tuple(tensors[k].shape) for k in written)
+        shapes = tuple(tuple(o.shape) for o in tensors_out) or tuple(tuple(tensors[k].shape) for k in written_positions)
         flops: int = 0
         vector_flops: int | None = 0
         count = flop_registry.get(func.overloadpacket)
@@ -614,11 +614,11 @@ class Recorder(TorchDispatchMode):
             flops = int(count(*args, **kwargs, out_val=out))
         else:
             pointwise = torch.Tag.pointwise in func.tags
-            kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, named)
+            kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, arguments)
             flops = formulas.product_flops(str(func), inputs)
         fresh = [o for o in tensors_out if sources.same(o) is None]
         read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
-        write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written)]))
+        write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written_positions)]))
         if base in ALLOCATES_ONLY:
             read_bytes = write_bytes = 0
         elif base in formulas.READS_SELECTED:
@@ -629,20 +629,20 @@ class Recorder(TorchDispatchMode):
         lead = tensors_out[0] if tensors_out else tensors[0] if tensors else None
         scattered = tuple(k for k in reads if kind in ("conv", "conv_backward") and not _in_one_piece(tensors[k]))
         if scattered:
-            named["scattered"] = scattered
+            arguments["scattered"] = scattered
         if kind in ("conv", "conv_backward") and not self.layouts:
-            named["channels_last"] = _positions_channels_last(tensors) or None
+            arguments["channels_last"] = _positions_channels_last(tensors) or None
         if self.layouts and not view:
             layouts = tuple(memory_layout(t.shape, t.stride()) for t in tensors)
             if any(layouts):
-                named["layout"] = layouts
+                arguments["layout"] = layouts
         return OpType(
             name=str(func),
             kind=kind,
             dtype=str(lead.dtype).removeprefix("torch.") if lead is not None else "none",
             input_shapes=inputs,
             output_shapes=shapes,
-            attributes=tuple(sorted((n, v) for n, v in ((n, _ints(v)) for n, v in named.items()) if v is not None)),
+            attributes=tuple(sorted((n, v) for n, v in ((n, _ints(v)) for n, v in arguments.items()) if v is not None)),
             flops=flops,
             vector_flops=vector_flops,
             read_bytes=read_bytes,
@@ -864,7 +864,7 @@ def _written_positions(func: OpOverload, args: tuple[object, ...], kwargs: Mappi
     """Positions, among the op's tensors, of those that it mutates."""
     base = base_name(str(func))
     silent = _SILENT_MUTATIONS[base] if base in _SILENT_MUTATIONS and args[5] else ()
-    written: list[int] = []
+    positions: list[int] = []
     position = 0
     for k, argument in enumerate(schema(func).arguments):
         value = args[k] if k < len(args) else kwargs.get(argument.name)
@@ -872,21 +872,21 @@ def _written_positions(func: OpOverload, args: tuple[object, ...], kwargs: Mappi
         _flatten((value,), tensors)
         mutated = (argument.alias_info is not None and argument.alias_info.is_write) or k in silent
         if mutated:
-            written.extend(range(position, position + len(tensors)))
+            positions.extend(range(position, position + len(tensors)))
         position += len(tensors)
-    return tuple(written)
+    return tuple(positions)
 
 
 def _named_arguments(func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> dict[str, object]:
     """Arguments that are no tensors, by name."""
-    named: dict[str, object] = {}
+    arguments: dict[str, object] = {}
     for k, argument in enumerate(schema(func).arguments):
         value = args[k] if k < len(args) else kwargs.get(argument.name, argument.default_value)
         tensors: list[torch.Tensor] = []
         _flatten((value,), tensors)
         if not tensors and value is not None:
-            named[argument.name] = value
-    return named
+            arguments[argument.name] = value
+    return arguments
 
 
 def _ints(value: object) -> tuple[int, ...] | None:

@@ -421,12 +421,12 @@ class _Counter(TorchDispatchMode):
         if not spiking or (not threshold and not any(0 < v.active < v.elements for v in carriers)):
             return None
         rate = sum(v.active for v in carriers) / max(1, sum(v.elements for v in carriers))
-        wanted = None if graph is None else spike_flow(graph).sources
+        sources = None if graph is None else spike_flow(graph).sources
         repeats = {} if graph is None else _comparisons_per_update(graph, self.populations)
         neurons = tuple(
             n.record(samples, repeats.get(n.name, 1))
             for n in self.neurons.values()
-            if wanted is None or n.module in wanted
+            if sources is None or n.module in sources
         )
         notes = [source]
         if self.draws:

@@ -235,10 +235,10 @@ def _run(
             return labels
 
         step_output = run_training_step(loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target)
-    named = {f"output:{k}": t for k, t in enumerate(tensors_in(step_output.out))}
+    outputs = {f"output:{k}": t for k, t in enumerate(tensors_in(step_output.out))}
     if isinstance(step_output.loss, torch.Tensor):
-        named["loss"] = step_output.loss
-    return {name: info.slot for name, t in named.items() if (info := recorder.info(t)) is not None}
+        outputs["loss"] = step_output.loss
+    return {name: info.slot for name, t in outputs.items() if (info := recorder.info(t)) is not None}
 
 
 def _labels(fake: FakeTensorMode, samples: int, device: torch.device) -> torch.Tensor:
@@ -402,9 +402,9 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
     def stop(*_: Any) -> None:
         recorder.in_optimizer = False
 
-    def called(what: str) -> None:
+    def called(hook: str) -> None:
         phase = "forward" if graph_task_id() == -1 else "backward"
-        recorder.python_calls[phase, what] = recorder.python_calls.get((phase, what), 0) + 1
+        recorder.python_calls[phase, hook] = recorder.python_calls.get((phase, hook), 0) + 1
 
     handles = [
         register_module_forward_pre_hook(enter),

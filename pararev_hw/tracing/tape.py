@@ -97,10 +97,10 @@ def written_down(
     records, entries = recorder.records, recorder.entries
     externals = {slot: recorder.storage_of_slot[slot] for slot in recorder.externals}
     names = {storage: recorder.externals[slot] for slot, storage in externals.items()}
-    named = names | {recorder.storage_of_slot[s]: n for n, s in results.items() if ":" in n}
+    names_of_storages = names | {recorder.storage_of_slot[s]: n for n, s in results.items() if ":" in n}
     persistent = {s for s, name in names.items() if name.partition(":")[0] in ("parameter", "optimizer")}
     phase_of = phases(records, entries, frozenset(persistent | gradients))
-    homes = _Scopes(recorder.frames, entries, finder, named)
+    homes = _Scopes(recorder.frames, entries, finder, names_of_storages)
     n = len(records)
     freed = recorder.freed
     return Tape(

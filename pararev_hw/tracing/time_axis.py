@@ -56,7 +56,7 @@ def batch_leads(tape: Tape, shape: Sequence[int]) -> bool:
 
 def _walked_axes(tape: Tape, first: int, second: int) -> set[int]:
     """Of the two leading axes those that the forward pass goes through slice by slice, to the last one."""
-    taken: dict[int, set[int]] = {0: set(), 1: set()}
+    indexed_axes: dict[int, set[int]] = {0: set(), 1: set()}
     for line in tape.lines:
         if line.home.phase != "forward":
             continue
@@ -70,14 +70,14 @@ def _walked_axes(tape: Tape, first: int, second: int) -> set[int]:
         args = signature.call.args
         axis = int(args[1]) if len(args) > 1 else 0
         axis += len(shape) if axis < 0 else 0
-        if axis not in taken:
+        if axis not in indexed_axes:
             continue
         if name.startswith("aten.unbind."):
-            taken[axis].update(range(shape[axis]))
+            indexed_axes[axis].update(range(shape[axis]))
         else:
-            taken[axis].add(int(args[2]) % max(1, shape[axis]))
+            indexed_axes[axis].add(int(args[2]) % max(1, shape[axis]))
     sizes = (first, second)
-    return {axis for axis, indices in taken.items() if sizes[axis] > 1 and len(indices) == sizes[axis]}
+    return {axis for axis, indices in indexed_axes.items() if sizes[axis] > 1 and len(indices) == sizes[axis]}
 
 
 def _output_shapes(tape: Tape) -> list[tuple[int, ...]]:

@@ -198,13 +198,13 @@ def _stratified(labels: np.ndarray[Any, Any], test_share: float, seed: int) -> t
 def _leading_share(order: list[int], targets: list[int], share: float, *, leading: bool) -> list[int]:
     """Of each class the first `share` of its members in `order`, or the rest."""
     sizes = {label: targets.count(label) for label in set(targets)}
-    seen = dict.fromkeys(sizes, 0)
+    count_of = dict.fromkeys(sizes, 0)
     chosen = []
     for k in order:
         label = targets[k]
-        if (seen[label] < round(share * sizes[label])) == leading:
+        if (count_of[label] < round(share * sizes[label])) == leading:
             chosen.append(k)
-        seen[label] += 1
+        count_of[label] += 1
     return chosen
 
 

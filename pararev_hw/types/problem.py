@@ -92,11 +92,11 @@ class SchedulingProblem:
     def __post_init__(self) -> None:
         if self.lanes < 1:
             raise BadInput(f"a schedule needs at least one lane, not {self.lanes}")
-        seen: set[str] = set()
+        names: set[str] = set()
         for cost in self.tasks:
-            if cost.task in seen:
+            if cost.task in names:
                 raise BadInput(f"task id {cost.task!r} occurs twice: ids must be unique")
-            seen.add(cost.task)
+            names.add(cost.task)
             if len(cost.times_s) != self.lanes:
                 raise BadInput(f"task {cost.task!r} has {len(cost.times_s)} times for {self.lanes} lanes: one per lane")
             for time_s in cost.times_s:

@@ -113,12 +113,12 @@ def _sizes(sizes: Sequence[int]) -> NDArray[np.int64] | NDArray[np.object_]:
 
 def buffer_arrays(buffers: Sequence[Buffer]) -> BufferArrays:
     """The buffers that hold anything."""
-    held = [b for b in buffers if b.bytes]
-    start = np.zeros(len(held) + 1, np.int64)
-    np.cumsum([len(b.tasks) for b in held], out=start[1:])
+    nonempty = [b for b in buffers if b.bytes]
+    start = np.zeros(len(nonempty) + 1, np.int64)
+    np.cumsum([len(b.tasks) for b in nonempty], out=start[1:])
     return BufferArrays(
-        size=_sizes([b.bytes for b in held]),
+        size=_sizes([b.bytes for b in nonempty]),
         start=start,
-        user=np.fromiter((i for b in held for i in b.tasks), np.int64, int(start[-1])),
-        stays=np.fromiter((b.stays for b in held), np.bool_, len(held)),
+        user=np.fromiter((i for b in nonempty for i in b.tasks), np.int64, int(start[-1])),
+        stays=np.fromiter((b.stays for b in nonempty), np.bool_, len(nonempty)),
     )

@@ -121,8 +121,8 @@ class Validation:
         )
 
     def _accuracies(self) -> list[tuple[str, Accuracy]]:
-        named = (("latency", self.latency), ("memory", self.memory), ("energy", self.energy))
-        return [(name, a) for name, a in named if a is not None]
+        accuracies = (("latency", self.latency), ("memory", self.memory), ("energy", self.energy))
+        return [(name, a) for name, a in accuracies if a is not None]
 
     @property
     def coverage(self) -> float | None:

@@ -136,8 +136,8 @@ def validate_published(
     for name in networks:
         if name not in names:
             raise unknown_name("published network", name, names)
-    wanted = [s for s in steps if not networks or s.network in networks]
-    cases, untraced = _predicted(_shuffled(wanted), traces, minutes, progress)
+    selected_steps = [s for s in steps if not networks or s.network in networks]
+    cases, untraced = _predicted(_shuffled(selected_steps), traces, minutes, progress)
     left_out += untraced
     if not cases:
         raise BadInput(f"nothing to compare: {left_out[-1]}")
@@ -173,8 +173,8 @@ def _predicted(
 
 
 def _counted(reason: str, names: Sequence[str]) -> str:
-    shown = ", ".join(names) if len(names) <= 3 else f"{len(names)} networks ({', '.join(names[:2])}, ...)"
-    return f"{shown}: {reason}"
+    listed = ", ".join(names) if len(names) <= 3 else f"{len(names)} networks ({', '.join(names[:2])}, ...)"
+    return f"{listed}: {reason}"
 
 
 def _seconds(step: PublishedStep, traces: Path | None) -> float:

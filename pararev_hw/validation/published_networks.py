@@ -52,9 +52,9 @@ def workload(name: str, types: Sequence[OpType], op_types: Sequence[int], roles:
     index: dict[Kernel, int] = {}
     of_type = [[index.setdefault(k, len(index)) for k in kernels(t)] for t in types]
     rows = [(op, k) for op, t in enumerate(op_types) for k in of_type[t]]
-    ops, which = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    ops, indices = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     shape = (len(op_types), len(index))
-    launches = csr_array((np.ones(len(ops)), (ops, which)), shape=shape)
+    launches = csr_array((np.ones(len(ops)), (ops, indices)), shape=shape)
     flops = sum(types[t].true_flops for t in op_types)
     return Workload(name, tuple(index), launches, tuple(roles), parameters, tuple(storages), float(flops))
 

@@ -146,10 +146,10 @@ def network_of(held_in: str) -> str:
 
 def held_out(network: str, held_in: Iterable[str]) -> HeldOut | None:
     """What a network of the zoo holds out from a fit on the `held_in` ones: None where the fit saw it itself."""
-    seen = {network_of(entry) for entry in held_in}
-    if network in seen:
+    fitted_networks = {network_of(entry) for entry in held_in}
+    if network in fitted_networks:
         return None
-    return "shape" if models.spec(network).family in {family(n) for n in seen} else "network"
+    return "shape" if models.spec(network).family in {family(n) for n in fitted_networks} else "network"
 
 
 def family(network: str) -> str:

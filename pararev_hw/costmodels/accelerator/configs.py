@@ -53,11 +53,11 @@ def config_table(device: Device, columns: Mapping[str, Floats] | None = None) ->
     Raises UnknownName for a name that is no figure, BadInput for columns of different lengths or a value that is
     negative, not finite, or zero where a positive one is needed.
     """
-    given = {name: np.asarray(values, np.float64) for name, values in (columns or {}).items()}
-    lengths = {len(v) for v in given.values()}
+    float_columns = {name: np.asarray(values, np.float64) for name, values in (columns or {}).items()}
+    lengths = {len(v) for v in float_columns.values()}
     if len(lengths) > 1:
         raise BadInput(f"columns of {', '.join(map(str, sorted(lengths)))} configurations: all must have as many")
-    for name, values in given.items():
+    for name, values in float_columns.items():
         if name != "lanes" and name not in PARAMETERS:
             raise unknown_name("device figure", name, ("lanes", *PARAMETERS))
         low, high = (1.0, 1e9) if name == "lanes" else PARAMETERS[name].span
@@ -67,11 +67,11 @@ def config_table(device: Device, columns: Mapping[str, Floats] | None = None) ->
             kind = "a whole number " if whole else ""
             raise BadInput(f"{name} is {values[bad][0]:g}: it must be {kind}between {low:g} and {high:g}")
     count = lengths.pop() if lengths else 1
-    table = ConfigTable(device, given, np.full(count, float(device.lanes)), count)
+    table = ConfigTable(device, float_columns, np.full(count, float(device.lanes)), count)
     if np.any(table.get("sram_tile_share", 0.5) + table.get("sram_weight_share", 0.25) > 1 + 1e-12):
         raise BadInput("sram_tile_share and sram_weight_share exceed 1 together: they are parts of one memory")
-    lanes = given.pop("lanes", np.full(count, float(device.lanes)))
-    return ConfigTable(device, given, lanes, count)
+    lanes = float_columns.pop("lanes", np.full(count, float(device.lanes)))
+    return ConfigTable(device, float_columns, lanes, count)
 
 
 _BITS = ("activation_bits", "weight_bits", "spike_bits", "gradient_bits", "accumulator_bits")

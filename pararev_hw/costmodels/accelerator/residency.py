@@ -23,9 +23,9 @@ def thresholds(storages: Sequence[LocalStorage], scale: Sequence[float]) -> Floa
     """
     thresholds_ = np.full(len(storages), np.inf)
     room = [s.bytes * scale[s.word] / s.slices for s in storages]
-    taken = np.zeros(1 + max((s.last for s in storages), default=0))
+    occupied = np.zeros(1 + max((s.last for s in storages), default=0))
     for k in sorted((k for k, s in enumerate(storages) if s.inside), key=lambda k: (room[k], k)):
-        alive = taken[storages[k].first : storages[k].last + 1]
+        alive = occupied[storages[k].first : storages[k].last + 1]
         alive += room[k]
         thresholds_[k] = alive.max()
     return thresholds_

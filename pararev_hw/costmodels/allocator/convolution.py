@@ -48,30 +48,30 @@ def convolution_bytes(op: OpType, isa: InstructionSet) -> int:
     conv = convolution_of(op)
     attributes = dict(op.attributes)
     copied = sum(conv.item * math.prod(op.input_shapes[k]) for k in attributes.get("scattered", ()))
-    given = op.input_shapes[1 if op.kind == "conv_backward" else 0]
-    last = attributes.get("channels_last", ()) if _by_library(conv, given, isa) else ()
+    input_shape = op.input_shapes[1 if op.kind == "conv_backward" else 0]
+    last = attributes.get("channels_last", ()) if _by_library(conv, input_shape, isa) else ()
     is_last = bool(last) and not conv.transposed and not conv.half
     if op.kind == "conv_backward":
-        dx, dw = (bool(wanted) for wanted in attributes["output_mask"][:2])
+        dx, dw = (bool(needed) for needed in attributes["output_mask"][:2])
         if is_last and not set(last).isdisjoint((1, 2)):
             return copied + _last_gradients(conv, isa, last, dx, dw)
-        if _by_library(conv, given, isa):
+        if _by_library(conv, input_shape, isa):
             return copied + _library_gradients(conv, isa, dx, dw)
         return copied + _own_gradients(conv, dx, dw)
     if is_last:
         return copied + _last_forward(conv, isa, last)
-    if _by_library(conv, given, isa):
+    if _by_library(conv, input_shape, isa):
         return copied + _library_forward(conv, isa)
     return copied + _own_forward(conv)
 
 
-def _by_library(conv: Convolution, given: tuple[int, ...], isa: InstructionSet) -> bool:
+def _by_library(conv: Convolution, input_shape: tuple[int, ...], isa: InstructionSet) -> bool:
     """Whether PyTorch leaves the convolution to oneDNN (at::native::ConvParams::use_mkldnn, one thread)."""
     if not isa.computes(conv.dtype):
         return False
     worthwhile = conv.strided or conv.dilated or conv.batch >= 16 or conv.taps > 1
     wide = len(conv.kernel) > 1 and min(conv.kernel[-2:]) > 3
-    large = conv.groups > 1 or wide or conv.batch > 1 or math.prod(given[:4]) > 20480
+    large = conv.groups > 1 or wide or conv.batch > 1 or math.prod(input_shape[:4]) > 20480
     return conv.half or (worthwhile and large)
 
 
@@ -91,14 +91,14 @@ def _library_forward(conv: Convolution, isa: InstructionSet) -> int:
 
 
 def _library_gradients(conv: Convolution, isa: InstructionSet, dx: bool, dw: bool) -> int:
-    given = (conv.y_bytes() if conv.transposed else conv.x_bytes()) if dx else 0
+    dx_bytes = (conv.y_bytes() if conv.transposed else conv.x_bytes()) if dx else 0
     weight = conv.w_bytes() if dw else 0
     data = 0
     if dx:
         data = _forward(conv, forward_kernel(conv, isa)) if conv.transposed else _data(conv, data_kernel(conv, isa))
     # the input's gradient comes first, the weight's is made while it is alive
     weights = _weights(conv, weight_kernel(conv, isa)) if dw else 0
-    return max(data - given - weight, weights - weight, 0)
+    return max(data - dx_bytes - weight, weights - weight, 0)
 
 
 def _last_forward(conv: Convolution, isa: InstructionSet, last: tuple[int, ...]) -> int:

@@ -49,14 +49,14 @@ def with_observed_allocations(device: Device) -> Device:
     source = f"{len(_PROBES)} small convolutions, profiled; {seen_by}"
     values: dict[str, float] = {}
     differ = []
-    for dtype, seen in observed(isa).items():
-        ratios = {kind: ratio for kind, ratio in seen.ratios.items() if abs(ratio - 1) > _AGREES}
+    for dtype, observations in observed(isa).items():
+        ratios = {kind: ratio for kind, ratio in observations.ratios.items() if abs(ratio - 1) > _AGREES}
         values |= {f"{kind}_workspace_ratio.{dtype}": ratio for kind, ratio in ratios.items()}
-        if seen.rule != isa:
-            values[f"allocation_rule.{dtype}"] = float(seen.rule)
-        if seen.rule != isa or ratios:
+        if observations.rule != isa:
+            values[f"allocation_rule.{dtype}"] = float(observations.rule)
+        if observations.rule != isa or ratios:
             times = "".join(f", {kind} times {ratio:.3g}" for kind, ratio in sorted(ratios.items()))
-            differ.append(f"{dtype} is nearest to {seen.rule.name.lower()}{times}")
+            differ.append(f"{dtype} is nearest to {observations.rule.name.lower()}{times}")
     deviations = "; ".join(differ) or "small ones were seen to follow it"
     note = f"Memory inside convolutions by the rule of {isa.name.lower()}: {deviations}."
     parameters = dict(device.parameters) | {n: DeviceParameter(v, source, "measured") for n, v in values.items()}
@@ -78,18 +78,18 @@ def _workspace_bytes(run: Callable[[], object]) -> int:
     return most - left
 
 
-def _nearest(isa: InstructionSet, seen: Sequence[tuple[OpType, int]]) -> Observed:
-    total = sum(size for _, size in seen)
+def _nearest(isa: InstructionSet, observations: Sequence[tuple[OpType, int]]) -> Observed:
+    total = sum(size for _, size in observations)
 
     def misfit(rule: InstructionSet) -> float:
-        return sum(abs(convolution_bytes(op, rule) - size) for op, size in seen) / max(total, 1)
+        return sum(abs(convolution_bytes(op, rule) - size) for op, size in observations) / max(total, 1)
 
     rule = isa if misfit(isa) <= _AGREES else min((isa, *_RULES), key=misfit)
     ratios = {}
     for kind in ("conv", "conv_backward"):
-        predicted_bytes = sum(convolution_bytes(op, rule) for op, _ in seen if op.kind == kind)
+        predicted_bytes = sum(convolution_bytes(op, rule) for op, _ in observations if op.kind == kind)
         if predicted_bytes > 0:
-            ratios[kind] = sum(size for op, size in seen if op.kind == kind) / predicted_bytes
+            ratios[kind] = sum(size for op, size in observations if op.kind == kind) / predicted_bytes
     return Observed(rule, ratios)
 
 

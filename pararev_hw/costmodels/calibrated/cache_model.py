@@ -34,10 +34,10 @@ def miss_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) 
     n = len(graph.ops)
     types = [graph.op_types[op.type] for op in graph.ops]
     read = np.fromiter((t.read_bytes for t in types), np.float64, n)
-    written = np.fromiter((t.write_bytes for t in types), np.float64, n)
-    before = np.concatenate(([0.0], np.cumsum(read + written)))  # traffic ahead of each op, and of the whole step
+    written_bytes = np.fromiter((t.write_bytes for t in types), np.float64, n)
+    before = np.concatenate(([0.0], np.cumsum(read + written_bytes)))  # traffic ahead of each op, and of the whole step
 
-    touches = read + written > 0  # a view looks at memory without touching it
+    touches = read + written_bytes > 0  # a view looks at memory without touching it
     reads, writes = touches[flow.reads.op], touches[flow.writes.op]
     op = np.concatenate((flow.reads.op[reads], flow.writes.op[writes]))
     storage = np.concatenate((flow.reads.storage[reads], flow.writes.storage[writes]))
@@ -59,10 +59,10 @@ def miss_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) 
     for capacity in capacities:
         share = miss_share(distance, capacity)
         total = np.zeros(n)
-        for part, moved in ((slice(None, n_reads), read), (slice(n_reads, None), written)):
+        for part, moved in ((slice(None, n_reads), read), (slice(n_reads, None), written_bytes)):
             weight = np.bincount(op[part], size[part], n)
-            gone = np.bincount(op[part], size[part] * share[part], n)
-            total += moved * np.divide(gone, weight, out=np.zeros(n), where=weight > 0)
+            evicted_bytes = np.bincount(op[part], size[part] * share[part], n)
+            total += moved * np.divide(evicted_bytes, weight, out=np.zeros(n), where=weight > 0)
         result.append(total)
     return tuple(result)
 
@@ -86,11 +86,11 @@ def _block_distance(graph: BlockGraph, flow: Traffic, before: Floats, touched_at
     n = len(graph.ops)
     born: dict[int, list[int]] = defaultdict(list)
     freed: dict[int, list[int]] = defaultdict(list)
-    for s, held in enumerate(graph.storages):
-        if held.born >= 0:
-            born[held.born].append(s)
-        if held.freed < n:
-            freed[held.freed].append(s)
+    for s, storage in enumerate(graph.storages):
+        if storage.born >= 0:
+            born[storage.born].append(s)
+        if storage.freed < n:
+            freed[storage.freed].append(s)
     blocks: dict[int, list[float]] = defaultdict(list)
     distance = np.full(len(graph.storages), np.inf)
     for k in sorted(born.keys() | freed.keys()):

@@ -38,18 +38,18 @@ def design_matrix(
     """The matrix of ops of one group: `l2` and `dram` are bytes fetched from beyond the caches, `density` shares of
     masks, `cold` 1 where the caches had been emptied."""
     first = types[0]
-    seen: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
+    row_by_type: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
     for t in types:
-        if id(t) not in seen:
-            seen[id(t)] = work_terms(t), coordinates(t)
-    terms = np.array([seen[id(t)][0] for t in types], np.float64)
+        if id(t) not in row_by_type:
+            row_by_type[id(t)] = work_terms(t), coordinates(t)
+    terms = np.array([row_by_type[id(t)][0] for t in types], np.float64)
     moved = np.maximum(terms[:, 1] + terms[:, 2], 1.0)
     columns = [terms, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
     if branches(first):
         elements = terms[:, 2] / {"bfloat16": 2, "float16": 2, "float64": 8}.get(first.dtype, 4)
         columns.append((elements * np.minimum(density, 1 - density))[:, None])
     where = _CACHE_WEIGHT * np.stack((l2 / moved, dram / moved), 1)
-    at = np.concatenate((np.array([seen[id(t)][1] for t in types], np.float64), where), 1)
+    at = np.concatenate((np.array([row_by_type[id(t)][1] for t in types], np.float64), where), 1)
     return DesignMatrix(coefficient_names(first), np.concatenate(columns, 1), at)
 
 

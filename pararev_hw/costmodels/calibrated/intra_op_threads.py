@@ -44,13 +44,13 @@ def intra_op_seconds(graph: BlockGraph, device: Device, threads: int, seconds: S
 
 def _as_one(device: Device, threads: int) -> Device:
     """The device as a single lane that has the rates of `threads` lanes."""
-    figures: dict[str, DeviceParameter] = {}
+    parameters: dict[str, DeviceParameter] = {}
     for name, figure in device.parameters.items():
         faster = "flops_per_s" in name or name == "matrix_half_work_flops"
-        figures[name] = replace(figure, value=figure.value * threads) if faster else figure
+        parameters[name] = replace(figure, value=figure.value * threads) if faster else figure
     bandwidth = device.value("memory_bandwidth_bytes_per_s")
     lane = device.get("lane_bandwidth_bytes_per_s", bandwidth)
-    figures["lane_bandwidth_bytes_per_s"] = replace(
-        figures["memory_bandwidth_bytes_per_s"], value=min(bandwidth, threads * lane)
+    parameters["lane_bandwidth_bytes_per_s"] = replace(
+        parameters["memory_bandwidth_bytes_per_s"], value=min(bandwidth, threads * lane)
     )
-    return replace(device, lanes=1, parameters=figures)
+    return replace(device, lanes=1, parameters=parameters)

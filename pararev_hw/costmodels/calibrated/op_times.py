@@ -99,9 +99,9 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
     measured = _measured(profile, {key for key, _ in members})
     limits = capacities(profile)
     seconds = np.full(len(graph.ops), np.nan)
-    for (key, _), which in sorted(members.items()):
+    for (key, _), indices in sorted(members.items()):
         fit = fits[key]
-        at = np.flatnonzero(np.isin(type_of, which))
+        at = np.flatnonzero(np.isin(type_of, indices))
         if not len(at):
             continue
         unknown = design_matrix([graph.op_types[k] for k in type_of[at]], l2[at], dram[at], density[at])
@@ -110,8 +110,10 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
         if how is not None and samples:
             measured_rows = measured_design_matrix(samples, limits)
             if measured_rows.at.shape[1] == unknown.at.shape[1]:
-                taken = seconds_without_faults(samples, fault_s_per_byte(profile.host))
-                factor = corrected(measured_rows, np.log(taken / measured_rows.seconds(fit.coefficients)), how, unknown)
+                measured_s = seconds_without_faults(samples, fault_s_per_byte(profile.host))
+                factor = corrected(
+                    measured_rows, np.log(measured_s / measured_rows.seconds(fit.coefficients)), how, unknown
+                )
         seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
     slowest, fastest = measured_rates(profile)
     for n, t in enumerate(graph.op_types):

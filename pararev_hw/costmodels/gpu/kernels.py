@@ -209,7 +209,7 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
     mask = attributes.get("output_mask", (1, 1, 1))
     bias = Kernel("row_reduction" if not last else "column_reduction", item * math.prod(t.input_shapes[0]))
     parts = (forward if transposed else to_input, to_weight, bias)
-    return tuple(part for part, wanted in zip(parts, mask, strict=False) if wanted)
+    return tuple(part for part, needed in zip(parts, mask, strict=False) if needed)
 
 
 def _form(x: Shape, w: Shape, groups: int, strides: Shape, dilation: int, dtype: str, last: bool) -> str:

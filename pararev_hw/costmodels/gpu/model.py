@@ -85,10 +85,10 @@ def _type_seconds(graph: BlockGraph, device: Device, value: Mapping[str, float])
     n = len(graph.op_types)
     if not pairs:
         return (np.zeros(n),) * 4
-    types, which = np.array(pairs, np.int64).T
+    types, inverse = np.array(pairs, np.int64).T
     times = KernelTimes(tuple(index), card_of(device))
     busy, arithmetic, traffic = (
-        np.bincount(types, seconds[which], n).astype(np.float64)
+        np.bincount(types, seconds[inverse], n).astype(np.float64)
         for seconds in (times.seconds(value), *times.filled_seconds(value))
     )
     return busy, arithmetic, traffic, np.bincount(types, minlength=n).astype(np.float64)

@@ -66,5 +66,5 @@ def _assumptions(dense: list[str], analog: list[str], network: SpikingNetwork) -
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(name or "the network" for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    listed = ", ".join(name or "the network" for name in names[:3])
+    return listed if len(names) <= 3 else f"{listed} and {len(names) - 3} more"

@@ -62,8 +62,8 @@ def event_j(device: Device, convolution: bool) -> float:
 
 def barrier_s(device: Device, tiles: int) -> float:
     """Time of the barrier that ends a time step in which so many tiles take part."""
-    given = [n for n in BARRIER_TILES if n <= tiles and f"barrier_s.{n}_tiles" in device.parameters]
-    return device.value(f"barrier_s.{given[-1]}_tiles" if given else "barrier_s")
+    tabulated = [n for n in BARRIER_TILES if n <= tiles and f"barrier_s.{n}_tiles" in device.parameters]
+    return device.value(f"barrier_s.{tabulated[-1]}_tiles" if tabulated else "barrier_s")
 
 
 def cores_per_tile(device: Device) -> int:

@@ -86,11 +86,11 @@ def last_message_s(traffic: Floats, send_s: Floats, receive_s: Floats, message_s
             if flow > room:
                 sent += (flow - room) * mean_s
             arrives = sent + max(route.delay_s, flow * mean_s / (route.hops + 1))
-            taken = max(float(free_s[message.target]), arrives)
-            free_s[message.target] = taken + work_s[message.target]
+            received_s = max(float(free_s[message.target]), arrives)
+            free_s[message.target] = received_s + work_s[message.target]
             latest = max(latest, float(free_s[message.target]))
             number += 1
-            heapq.heappush(on_way, (taken, number, a, message.target))
+            heapq.heappush(on_way, (received_s, number, a, message.target))
             waiting_work_s += float(work_s[message.target])
             _spread(density, route, 1.0)
         latest = max(latest, sent)

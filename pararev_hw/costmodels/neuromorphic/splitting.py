@@ -167,11 +167,11 @@ class Splitter:
 def owned_projections(network: SpikingNetwork) -> tuple[tuple[int, ...], ...]:
     """The projections whose synapses stand with each population: a current that several collect is made at the first
     of them, and passed on."""
-    taken: set[int] = set()
+    assigned: set[int] = set()
     owned = []
     for population in network.populations:
-        remaining = tuple(j for j in population.projections if j not in taken)
-        taken.update(remaining)
+        remaining = tuple(j for j in population.projections if j not in assigned)
+        assigned.update(remaining)
         owned.append(remaining)
     return tuple(owned)
 

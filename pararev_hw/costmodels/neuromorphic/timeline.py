@@ -115,7 +115,7 @@ def problem(chip_graph: BlockGraph, device: Device, ran: Run, ops: OpCosts, lane
         energy = {part: float(values[k]) for part, values in ops.energy_j.items()}
         tasks.append(TaskCost(task.id, tuple(times), energy_j=energy))
     assumed = device.assumed_parameters()
-    standing = () if assumed is None else (assumed,)
+    assumptions = () if assumed is None else (assumed,)
     spikes = chip_graph.spikes
     unsure = (f"spikes were not measured: {spikes.source}",) if spikes is not None and not spikes.measured else ()
     unknown = ("no spikes are known: every matrix operation counts as dense",) if spikes is None else ()
@@ -127,6 +127,6 @@ def problem(chip_graph: BlockGraph, device: Device, ran: Run, ops: OpCosts, lane
         edges=tuple(CommEdge(e.src, e.dst) for e in chip_graph.edges),
         static_bytes=sum(s.bytes for s in chip_graph.storages),
         static_power_w=device.get("static_power_w", 0.0) * ran.summary.chips,
-        assumptions=(*ran.assumptions, *standing, *unsure, *unknown),
+        assumptions=(*ran.assumptions, *assumptions, *unsure, *unknown),
         not_modelled=(*_NOT_MODELLED, *no_static),
     )

@@ -168,12 +168,12 @@ class Branch(nn.Module):
         self.blocks = nn.ModuleList(layers)
         self.fc = nn.Linear(before, classes)
 
-    def features(self, x: Tensor, given: Sequence[Tensor] | None = None) -> list[Tensor]:
+    def features(self, x: Tensor, features: Sequence[Tensor] | None = None) -> list[Tensor]:
         """What each block gives; with `given`, block b reads given[b] instead of what came before it."""
         x = self.stem(x)
         out = []
         for b, block in enumerate(self.blocks):
-            x = block(x if given is None or b == 0 else given[b - 1])
+            x = block(x if features is None or b == 0 else features[b - 1])
             out.append(x)
         return out
 
@@ -210,14 +210,14 @@ class BinaryResNet(nn.Module):
         """One batch (x, y): cross-entropy and a loss per block."""
         x, y = inputs
         optimizer.zero_grad(set_to_none=True)
-        wanted: list[Tensor] = []
+        teacher_features: list[Tensor] = []
         if self.teacher is not None:
             self.teacher.eval()
             with torch.no_grad():
-                wanted = self.teacher.features(x)
-        features = self.student.features(x, wanted if self.local else None)
+                teacher_features = self.teacher.features(x)
+        features = self.student.features(x, teacher_features if self.local else None)
         loss = nnf.cross_entropy(self.student.fc(features[-1].mean((2, 3))), y)
-        for mine, theirs in zip(features, wanted, strict=False):  # no teacher: no block losses
+        for mine, theirs in zip(features, teacher_features, strict=False):  # no teacher: no block losses
             loss = loss + nnf.mse_loss(mine, theirs)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -129,8 +129,8 @@ class LRUClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 3 or x.shape[2] != self.encoder.in_features or 0 in x.shape:
-            wanted = f"[B, L, {self.encoder.in_features}]"
-            raise BadInput(f"the network's input has shape {tuple(x.shape)}: it must be {wanted}")
+            expected_shape = f"[B, L, {self.encoder.in_features}]"
+            raise BadInput(f"the network's input has shape {tuple(x.shape)}: it must be {expected_shape}")
         x = self.encoder(x)
         for block in self.blocks:
             x = block(x)

@@ -194,8 +194,8 @@ class TRevSNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dim() != 4 + self.events or (self.events and len(x) != self.timesteps):
-            wanted = f"[{self.timesteps}, B, C, H, W]" if self.events else "[B, C, H, W]"
-            raise BadInput(f"the network's input has shape {tuple(x.shape)}: it must be {wanted}")
+            expected_shape = f"[{self.timesteps}, B, C, H, W]" if self.events else "[B, C, H, W]"
+            raise BadInput(f"the network's input has shape {tuple(x.shape)}: it must be {expected_shape}")
         stems = [stem(frame) for stem, frame in zip(self.stems, x if self.events else [x], strict=True)]
         tops = self.tops(stems)
         if self.events:

@@ -116,8 +116,8 @@ def _heads_and_tails(works: Floats, first: Ints, after: Ints, order: Ints) -> tu
 def _lane_bounds(times_s: Floats, works: Floats, heads: Floats, tails: Floats) -> Iterable[tuple[float, str]]:
     """For each set of lanes that some task is confined to: everything confined to it, served by those lanes only."""
     lanes = times_s.shape[1]
-    masks, which = np.unique(times_s < math.inf, axis=0, return_inverse=True)
-    members = {tuple(np.flatnonzero(mask).tolist()): np.flatnonzero(which == k) for k, mask in enumerate(masks)}
+    masks, mask_of_task = np.unique(times_s < math.inf, axis=0, return_inverse=True)
+    members = {tuple(np.flatnonzero(mask).tolist()): np.flatnonzero(mask_of_task == k) for k, mask in enumerate(masks)}
     whole = tuple(range(lanes))
     members.setdefault(whole, np.zeros(0, np.int64))
     busiest = sorted(members, key=lambda s: (-sum(works[members[s]].tolist()) / len(s), s))

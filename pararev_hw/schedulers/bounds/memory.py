@@ -32,8 +32,8 @@ MAX_TASKS = 4000  # of more, sets of descendants would take too much memory
 class Forced:
     """Which buffers must be alive while tasks run. Rows are tasks, columns buffers."""
 
-    def __init__(self, problem: SchedulingProblem, held: BufferTable | None = None) -> None:
-        self.held = buffer_table_of(problem) if held is None else held
+    def __init__(self, problem: SchedulingProblem, buffers: BufferTable | None = None) -> None:
+        self.held = buffer_table_of(problem) if buffers is None else buffers
         n = len(problem.tasks)
         self.after = descendants(n, [(e.src, e.dst) for e in problem.edges])
         self.pairing_by_overlap: dict[bytes, float] = {}  # what `bounds.overlap` gave for the tasks that may overlap
@@ -88,8 +88,8 @@ class Forced:
 def least_memory(problem: SchedulingProblem) -> tuple[int, int | None]:
     """Bytes that every schedule needs at its peak, static ones included, and the task that forces them (None: none)."""
     if not problem.tasks or len(problem.tasks) > MAX_TASKS:
-        held = buffer_table_of(problem)
-        alone = [sum(held.bytes[b] for b in touches) for touches in held.touches]
+        buffers = buffer_table_of(problem)
+        alone = [sum(buffers.bytes[b] for b in touches) for touches in buffers.touches]
     else:
         alone = Forced(problem).alone().tolist()
     most = max(alone, default=0)
@@ -100,18 +100,18 @@ def excluding_sets(
     problem: SchedulingProblem, works: Sequence[float], forced: Forced | None = None
 ) -> Iterator[list[int]]:
     """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
-    held = buffer_table_of(problem)
+    buffers = buffer_table_of(problem)
     n = len(problem.tasks)
-    if not held.matters or n > MAX_TASKS:
+    if not buffers.matters or n > MAX_TASKS:
         return
-    assert held.room is not None
-    forced = forced or Forced(problem, held)
+    assert buffers.room is not None
+    forced = forced or Forced(problem, buffers)
     alone = forced.alone()
-    most = max(2, int((MAX_WORK / max(1, len(held.bytes))) ** 0.5))
+    most = max(2, int((MAX_WORK / max(1, len(buffers.bytes))) ** 0.5))
     # what holds half the room excludes all its like: the heaviest by memory, then by time
     chosen = sorted(range(n), key=lambda i: (-int(alone[i]), -works[i], i))[:most]
     longest = sorted(chosen, key=lambda i: (-works[i], i))
-    excludes = (forced.side_by_side(longest) > held.room) | forced.ordered(longest)
+    excludes = (forced.side_by_side(longest) > buffers.room) | forced.ordered(longest)
     for first in range(min(8, len(longest))):
         members, shut_out = [first], excludes[first].copy()
         for j in range(len(longest)):
@@ -126,12 +126,12 @@ def area_bound(
     problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float], forced: Forced | None = None
 ) -> float:
     """Seconds that the buffers need at least to live in the room."""
-    held = buffer_table_of(problem)
-    if not held.matters or not held.room or len(problem.tasks) > MAX_TASKS:
+    buffers = buffer_table_of(problem)
+    if not buffers.matters or not buffers.room or len(problem.tasks) > MAX_TASKS:
         return 0.0
     after = forced.after if forced else descendants(len(works), [(e.src, e.dst) for e in problem.edges])
     area = 0.0
-    for size, users, stays in zip(held.bytes, held.users, held.stays, strict=True):
+    for size, users, stays in zip(buffers.bytes, buffers.users, buffers.stays, strict=True):
         life = max(works[i] for i in users)
         first = users[0] if len(users) < 2 else min(users, key=lambda i: -after[i].bit_count())
         follow = [works[i] for i in users if after[first] >> i & 1]
@@ -139,4 +139,4 @@ def area_bound(
         if stays:
             life = max(life, *(works[i] + tails[i] for i in users))
         area += size * life
-    return area / held.room
+    return area / buffers.room

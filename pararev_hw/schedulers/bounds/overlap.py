@@ -33,11 +33,11 @@ def pairing_bound(problem: SchedulingProblem, forced: Forced | None = None) -> f
     n = len(problem.tasks)
     if problem.lanes != 2 or not 1 < n <= MAX_TASKS:
         return 0.0
-    held = buffer_table_of(problem)
-    forced = forced or Forced(problem, held)
+    buffers = buffer_table_of(problem)
+    forced = forced or Forced(problem, buffers)
     overlap = np.triu(~forced.ordered(range(n)), 1)
-    if held.matters:
-        overlap &= forced.side_by_side(range(n)) <= (held.room or 0)
+    if buffers.matters:
+        overlap &= forced.side_by_side(range(n)) <= (buffers.room or 0)
     key = np.packbits(overlap).tobytes()
     if key not in forced.pairing_by_overlap:
         forced.pairing_by_overlap[key] = _best_pairing(problem, *np.nonzero(overlap))
