@@ -109,7 +109,7 @@ def _fields(value: object, where: str, required: Sequence[str], optional: Sequen
     """An object with exactly these keys."""
     names = (*required, *optional)
     if not isinstance(value, dict):
-        raise BadFile(f"{where} is {_what(value)}: it must be an object with {', '.join(names)}")
+        raise BadFile(f"{where} is {_quoted(value)}: it must be an object with {', '.join(names)}")
     for key in value:
         if key not in names:
             raise BadFile(f"{where} has an unknown key {key!r}{_nearest(key, names)}; known: {', '.join(names)}")
@@ -124,7 +124,7 @@ def _nearest(name: str, names: Sequence[str] | Mapping[str, int]) -> str:
     return f": did you mean {near[0]!r}?" if near else ""
 
 
-def _what(value: object) -> str:
+def _quoted(value: object) -> str:
     """A short word for a JSON value in an error line."""
     names = {dict: "an object", list: "a list", type(None): "null"}
     return names.get(type(value)) or f"{json.dumps(value)[:40]}"
@@ -132,7 +132,7 @@ def _what(value: object) -> str:
 
 def _list(value: object, where: str) -> list[object]:
     if not isinstance(value, list):
-        raise BadFile(f"{where} is {_what(value)}: it must be a list")
+        raise BadFile(f"{where} is {_quoted(value)}: it must be a list")
     return value
 
 
@@ -143,20 +143,20 @@ def _id(value: object, where: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise BadFile(f"{where} is {_what(value)}: an id is a text that is not empty, or a whole number")
+    raise BadFile(f"{where} is {_quoted(value)}: an id is a text that is not empty, or a whole number")
 
 
 def _number(value: object, where: str) -> float:
     """A number >= 0 of which a million can be added up without overflow."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e300:
         return float(value)
-    raise BadFile(f"{where} is {_what(value)}: it must be a finite number >= 0")
+    raise BadFile(f"{where} is {_quoted(value)}: it must be a finite number >= 0")
 
 
 def _bytes(value: object, where: str) -> int:
     number = _number(value, where)
     if number != int(number):
-        raise BadFile(f"{where} is {_what(value)}: it must be a whole number")
+        raise BadFile(f"{where} is {_quoted(value)}: it must be a whole number")
     return value if isinstance(value, int) else int(number)
 
 
@@ -167,7 +167,7 @@ def _lanes(value: object, task: str, lanes: int) -> frozenset[int]:
     allowed: set[int] = set()
     for lane in listed:
         if not isinstance(lane, int) or isinstance(lane, bool) or not 0 <= lane < lanes:
-            raise BadFile(f"lanes of task {task!r} holds {_what(lane)}: lanes are numbered 0..{lanes - 1}")
+            raise BadFile(f"lanes of task {task!r} holds {_quoted(lane)}: lanes are numbered 0..{lanes - 1}")
         allowed.add(lane)
     return frozenset(allowed)
 

@@ -102,7 +102,7 @@ def watched_python_calls(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def gradients_asked_for(before: Iterable[torch.Tensor]) -> Iterator[dict[int, torch.Tensor]]:
+def newly_trainable(before: Iterable[torch.Tensor]) -> Iterator[dict[int, torch.Tensor]]:
     """Real tensors, by id, of which code asks for a gradient (`requires_grad = True`) meanwhile, and those of which it
     did `before`. What gradients they gather is dropped on exit, and those from before are put back."""
     plain: Any = torch.Tensor.requires_grad

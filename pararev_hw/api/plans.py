@@ -88,7 +88,7 @@ def schedule(
         lanes=lanes,
         launch=launch,
         memory_limit=bytes_of(memory_limit),
-        options=_given(seconds, seed, iterations, workers, latency_bound, points),
+        options=_set_options(seconds, seed, iterations, workers, latency_bound, points),
     )
     if energy_model == energy_models.DEVICE:
         return plan
@@ -126,7 +126,7 @@ def schedule_problem(
         >>> ph.schedule_problem(problem, "exact").optimal
         True
     """
-    return run(problem, scheduler, **_given(seconds, seed, iterations, workers, latency_bound, points))
+    return run(problem, scheduler, **_set_options(seconds, seed, iterations, workers, latency_bound, points))
 
 
 @exact
@@ -315,7 +315,7 @@ def bytes_of(memory_limit: int | str | None) -> int | None:
     return memory_limit
 
 
-def _given(
+def _set_options(
     seconds: float | None,
     seed: int | None,
     iterations: int | None,

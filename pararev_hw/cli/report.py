@@ -84,7 +84,7 @@ class SearchOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """What the user asked for the report of a target."""
 
     target: str
@@ -125,15 +125,15 @@ def report(
             raise BadInput("--row is a row of a sweep: give --sweep DIR too")
         else:
             search.check()
-            study, of_network = _target_study(_Asked(target, device, search, machine, basis, step), tell)
-            script = reports.run_script(study, target, _given(step.parsed()), output) if of_network else None
+            study, of_network = _target_study(_Request(target, device, search, machine, basis, step), tell)
+            script = reports.run_script(study, target, _set_options(step.parsed()), output) if of_network else None
         tell("drawing the report")
         both = None if other is None else reports.side_by_side(study, other)
         paths = reports.write_report(study, output, script, both)
     _show(study, both, paths, output, json_)
 
 
-def _target_study(request: _Asked, tell: Callable[[str], None]) -> tuple[Study, bool]:
+def _target_study(request: _Request, tell: Callable[[str], None]) -> tuple[Study, bool]:
     """The study, and whether it is of a network that a script can build again and schedule by itself."""
     from pararev_hw import recommendation
     from pararev_hw.costmodels.energy_models import with_energy_model
@@ -162,7 +162,7 @@ def _wanted_choices(search: SearchOptions) -> str:
     return search.choices or ("auto" if search.scheduler is None else "none")
 
 
-def _traced(request: _Asked, hardware: Hardware, tell: Callable[[str], None]) -> Traced | BlockGraph:
+def _traced(request: _Request, hardware: Hardware, tell: Callable[[str], None]) -> Traced | BlockGraph:
     """The step with its program, or rewritten already where its orders are those of another device."""
     from pararev_hw import recommendation, target_graph
     from pararev_hw.rewrites import select
@@ -242,7 +242,7 @@ def _graph_file(target: str) -> BlockGraph | None:
     return graph
 
 
-def _given(options: TraceOptions) -> dict[str, object]:
+def _set_options(options: TraceOptions) -> dict[str, object]:
     """The options of the target that the user set, for a script that builds it again."""
     names = ("batch", "timesteps", "num_classes", "width", "form", "input_shape", "seed", "layout")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}

@@ -114,7 +114,7 @@ def schedule(
             tell(f"scheduling {len(problem.tasks)} tasks: {search.scheduler}")
             result = _scheduled_tasks(problem, search.scheduler, options)
         else:
-            request = _Asked(search.scheduler, options, machine, basis, choices, step)
+            request = _Request(search.scheduler, options, machine, basis, choices, step)
             result = _scheduled_step(graph or source, device, request, tell)
     text = json.dumps(result.document, allow_nan=False)
     if output is not None:
@@ -129,7 +129,7 @@ def schedule(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """What the user asked for the schedule of a network."""
 
     scheduler: str
@@ -167,7 +167,7 @@ def _scheduled_tasks(problem: SchedulingProblem, scheduler: str, options: Mappin
 
 
 def _scheduled_step(
-    source: BlockGraph | str, device: str | None, request: _Asked, tell: Callable[[str], None]
+    source: BlockGraph | str, device: str | None, request: _Request, tell: Callable[[str], None]
 ) -> _Scheduled:
     # imported late: a bare task graph needs none of it, and torch takes two seconds to load
     from pararev_hw import pipeline
@@ -198,7 +198,7 @@ def _scheduled_step(
     return _Scheduled(document, graph, energy)
 
 
-def _graph_of(target: str, hardware: Hardware, request: _Asked, tell: Callable[[str], None]) -> BlockGraph:
+def _graph_of(target: str, hardware: Hardware, request: _Request, tell: Callable[[str], None]) -> BlockGraph:
     from pararev_hw import target_graph
     from pararev_hw.rewrites import select
 

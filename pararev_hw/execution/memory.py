@@ -33,11 +33,11 @@ class LiveBytes:
         with self._lock:
             if key in self._refs:
                 return
-            self._refs[key] = weakref.ref(storage, lambda _: self._gone(key, size))
+            self._refs[key] = weakref.ref(storage, lambda _: self._freed(key, size))
             self.live_bytes += size
             self.peak_bytes = max(self.peak_bytes, self.live_bytes)
 
-    def _gone(self, key: int, size: int) -> None:
+    def _freed(self, key: int, size: int) -> None:
         with self._lock:
             self.live_bytes -= size
             del self._refs[key]

@@ -57,11 +57,11 @@ class Draws:
                 self._states[token] = now
                 return function(*args, **kwargs)
             try:
-                self._put(self._states[token])
+                self._restore(self._states[token])
                 return function(*args, **kwargs)
             finally:
-                self._put(now)
+                self._restore(now)
 
-    def _put(self, states: list[torch.Tensor]) -> None:
+    def _restore(self, states: list[torch.Tensor]) -> None:
         for g, state in zip(self._generators, states, strict=True):
             g.set_state(state)

@@ -32,7 +32,9 @@ class LaneThreads:
         if intra_op < 1:
             raise BadInput(f"a lane cannot compute with {intra_op} threads: at least 1 is needed")
         self._step, self._intra_op = step, intra_op
-        locks = {(w, lane): _taken() for lane, lane_slots in enumerate(step.slots) for t in lane_slots for w in t.waits}
+        locks = {
+            (w, lane): _locked() for lane, lane_slots in enumerate(step.slots) for t in lane_slots for w in t.waits
+        }
         self._slots: list[list[_BoundSlot]] = [
             [
                 (
@@ -49,8 +51,8 @@ class LaneThreads:
         self._ran: list[list[tuple[int, float, float]]] = [[] for _ in step.slots]
         self._errors: list[BaseException] = []
         self._stop = self._closed = False
-        self._go = [_taken() for _ in step.slots]
-        self._done = [_taken() for _ in step.slots]
+        self._go = [_locked() for _ in step.slots]
+        self._done = [_locked() for _ in step.slots]
         self._threads = [
             threading.Thread(target=self._serve, args=(lane,), name=f"lane {lane}", daemon=True)
             for lane in range(1, len(step.slots))
@@ -135,7 +137,7 @@ class LaneThreads:
             _open(lock)
 
 
-def _taken() -> threading.Lock:
+def _locked() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock

@@ -308,21 +308,21 @@ def _optional(read: Callable[[object], T], value: object) -> T | None:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{_shown(value)} is given where text is expected")
+        raise TypeError(f"{_quoted(value)} is given where text is expected")
     if CONTROL.search(value):
-        raise ValueError(f"{_shown(value)} holds a control character: a terminal would obey it")
+        raise ValueError(f"{_quoted(value)} holds a control character: a terminal would obey it")
     return value
 
 
 def _integer(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not -limits.COUNT <= value <= limits.COUNT:
-        raise ValueError(f"{_shown(value)} is given where a 64-bit integer is expected")
+        raise ValueError(f"{_quoted(value)} is given where a 64-bit integer is expected")
     return value
 
 
 def _count(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limits.COUNT:
-        raise ValueError(f"{_shown(value)} is given where a count >= 0 (64 bits) is expected")
+        raise ValueError(f"{_quoted(value)} is given where a count >= 0 (64 bits) is expected")
     return value
 
 
@@ -334,29 +334,29 @@ def _at_least_one(value: object) -> int:
 
 def _truth(value: object) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{_shown(value)} is given where true or false is expected")
+        raise TypeError(f"{_quoted(value)} is given where true or false is expected")
     return value
 
 
 def _number(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < limits.NUMBER:
-        raise ValueError(f"{_shown(value)} is given where a number >= 0 and below {limits.NUMBER:g} is expected")
+        raise ValueError(f"{_quoted(value)} is given where a number >= 0 and below {limits.NUMBER:g} is expected")
     return float(value)
 
 
 def _share(value: object) -> float:
     if _number(value) > 1:
-        raise ValueError(f"{_shown(value)} is given where a share between 0 and 1 is expected")
+        raise ValueError(f"{_quoted(value)} is given where a share between 0 and 1 is expected")
     return _number(value)
 
 
 def _one_of(value: T, allowed: Sequence[T]) -> T:
     if value not in allowed:
-        raise ValueError(f"{_shown(value)} is none of {', '.join(map(str, allowed))}")
+        raise ValueError(f"{_quoted(value)} is none of {', '.join(map(str, allowed))}")
     return value
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     """The value in a few words of a message: a number may have thousands of digits, and repr refuses the longest."""
     if isinstance(value, int) and not -limits.COUNT <= value <= limits.COUNT:
         return f"an integer of {value.bit_length()} bits"

@@ -399,11 +399,11 @@ class _Site:
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)
 
-    def given(self, i: int) -> bool:
+    def has_input(self, i: int) -> bool:
         return i < len(self.node.input) and bool(self.node.input[i])
 
     def is_constant(self, i: int) -> bool:
-        return self.given(i) and self.node.input[i] in self.graph.constants
+        return self.has_input(i) and self.node.input[i] in self.graph.constants
 
     def constant(self, i: int) -> Tensor:
         name = self.node.input[i]
@@ -414,10 +414,10 @@ class _Site:
         return constant
 
     def source(self, i: int) -> str | None:
-        return self.node.input[i] if self.given(i) else None
+        return self.node.input[i] if self.has_input(i) else None
 
     def is_weight(self, i: int) -> bool:
-        return self.given(i) and self.node.input[i] in self.graph.weights
+        return self.has_input(i) and self.node.input[i] in self.graph.weights
 
     def derived(self, i: int, role: str, change: Callable[[Tensor], Tensor]) -> str:
         name = f"{self.node.input[i].replace('.', '_')}.{role}"

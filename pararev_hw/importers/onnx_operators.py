@@ -30,14 +30,14 @@ def _ints(site: Site, name: str, i: int) -> tuple[int, ...] | None:
     value = site.attribute(name)
     if value is not None:
         return tuple(value)
-    return tuple(site.constant(i).reshape(-1).tolist()) if site.given(i) else None
+    return tuple(site.constant(i).reshape(-1).tolist()) if site.has_input(i) else None
 
 
 def _number(site: Site, name: str, i: int, default: Any) -> Any:
     value = site.attribute(name)
     if value is not None:
         return value
-    return site.constant(i).item() if site.given(i) else default
+    return site.constant(i).item() if site.has_input(i) else default
 
 
 def _bounded(shape: Sequence[int]) -> tuple[int, ...]:
@@ -63,7 +63,7 @@ def _spatial(site: Site, shape: Sequence[int]) -> tuple[int, tuple[int, ...], tu
     n = len(shape) - 2
     if not 1 <= n <= 3:
         raise BadInput(f"works on shape {tuple(shape)}: one to three spatial dimensions can be imported")
-    kernel = tuple(site.attribute("kernel_shape") or (site.shape(1)[2:] if site.given(1) else ()))
+    kernel = tuple(site.attribute("kernel_shape") or (site.shape(1)[2:] if site.has_input(1) else ()))
     return n, kernel, tuple(site.attribute("strides", (1,) * n)), tuple(site.attribute("dilations", (1,) * n))
 
 
@@ -129,7 +129,7 @@ def _gemm(site: Site) -> Run:
     alpha, beta = site.attribute("alpha", 1.0), site.attribute("beta", 1.0)
     trans_a, trans_b = site.attribute("transA", 0), site.attribute("transB", 0)
     plain = alpha == 1.0 and beta == 1.0 and not trans_a
-    vector = not site.given(2) or len(site.shape(2)) == 1
+    vector = not site.has_input(2) or len(site.shape(2)) == 1
 
     def general(a: Tensor, b: Tensor, c: Any = None) -> Tensor:
         a, b = a.t() if trans_a else a, b.t() if trans_b else b
@@ -154,7 +154,7 @@ def _batch_norm(site: Site) -> Run:
 
 def _dropout(site: Site) -> Run:
     ratio = _number(site, "ratio", 1, 0.5)
-    if site.given(2):
+    if site.has_input(2):
         site.constant(2)  # the file's own mode: the network's decides
     return lambda training, x, *_: F.dropout(x, ratio, training)
 
@@ -274,11 +274,11 @@ def _resize(site: Site) -> Run:
     shape = site.shape(0)
     mode = site.attribute("mode", "nearest")
     where = site.attribute("coordinate_transformation_mode", "half_pixel" if site.opset >= 11 else "asymmetric")
-    if site.opset >= 11 and site.given(1):
+    if site.opset >= 11 and site.has_input(1):
         site.constant(1)  # the region of interest matters in tf_crop_and_resize alone
     at = 2 if site.opset >= 11 else 1
-    scales = site.constant(at).tolist() if site.given(at) else []
-    sizes = site.constant(3).tolist() if site.given(3) else []
+    scales = site.constant(at).tolist() if site.has_input(at) else []
+    sizes = site.constant(3).tolist() if site.has_input(3) else []
     axes = [a % len(shape) for a in site.attribute("axes", range(len(shape)))]
     scale = dict(zip(axes, scales or (s / shape[a] for s, a in zip(sizes, axes, strict=True)), strict=True))
     if any(scale.get(d, 1.0) != 1.0 for d in (0, 1)) or site.attribute("antialias", 0):
@@ -412,7 +412,7 @@ def _slice(site: Site) -> Run:
     shape = site.shape(0)
     starts, ends = _ints(site, "starts", 1) or (), _ints(site, "ends", 2) or ()
     axes = _ints(site, "axes", 3) or tuple(range(len(starts)))
-    steps = (_ints(site, "steps", 4) if site.given(4) else None) or (1,) * len(starts)
+    steps = (_ints(site, "steps", 4) if site.has_input(4) else None) or (1,) * len(starts)
     cuts = []
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         d = axis % len(shape)
@@ -523,7 +523,7 @@ def _space_to_depth(site: Site) -> Run:
 
 
 def _trilu(site: Site) -> Run:
-    diagonal = int(site.constant(1).item()) if site.given(1) else 0
+    diagonal = int(site.constant(1).item()) if site.has_input(1) else 0
     cut = torch.triu if site.attribute("upper", 1) else torch.tril
     return lambda x, *_: cut(x, diagonal)
 
@@ -576,7 +576,7 @@ def _pad(site: Site) -> Run:
     widths = _ints(site, "pads", 1) or ()
     mode = site.attribute("mode", "constant")
     value = _number(site, "value", 2, 0.0)
-    axes = [a % len(shape) for a in (site.constant(3).tolist() if site.given(3) else range(len(shape)))]
+    axes = [a % len(shape) for a in (site.constant(3).tolist() if site.has_input(3) else range(len(shape)))]
     n = len(axes)
     begin, end = dict(zip(axes, widths[:n], strict=True)), dict(zip(axes, widths[n:], strict=True))
     padded = [d for d in range(len(shape)) if begin.get(d) or end.get(d)]

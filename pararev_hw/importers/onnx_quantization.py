@@ -74,7 +74,7 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 def _integer_type(site: Site) -> torch.dtype:
-    kind: torch.dtype = site.dtype(2) if site.given(2) else site.attribute("output_dtype") or torch.uint8
+    kind: torch.dtype = site.dtype(2) if site.has_input(2) else site.attribute("output_dtype") or torch.uint8
     if kind.is_floating_point:
         raise BadInput(f"quantises to {kind}: only integers can be imported")
     return kind

@@ -21,7 +21,7 @@ _WEIGHTS = (("weight_ih_l0", 1), ("weight_hh_l0", 2), ("bias_ih_l0", 3), ("bias_
 
 
 def lstm(site: Site) -> Run:
-    if site.given(7):
+    if site.has_input(7):
         raise BadInput("has peepholes: torch has no such LSTM")
     if site.attribute("input_forget", 0):
         raise BadInput("couples its input and forget gates: torch has no such LSTM")
@@ -59,11 +59,11 @@ def _layer(site: Site, function: Callable[..., Any], order: Sequence[int], state
         raise BadInput("clips its gates: torch has no such layer")
     batch_first = bool(site.attribute("layout", 0))
     time, batch = site.shape(0)[1 if batch_first else 0], site.shape(0)[0 if batch_first else 1]
-    if site.given(4) and not (site.is_constant(4) and (site.constant(4) == time).all()):
+    if site.has_input(4) and not (site.is_constant(4) and (site.constant(4) == time).all()):
         raise BadInput(f"takes sequences of different lengths: only whole ones, of {time} steps, can be imported")
     directions, _, hidden = site.shape(2)
     reverse = site.attribute("direction", "forward") == "reverse"
-    biased = site.given(3)
+    biased = site.has_input(3)
     weights = _WEIGHTS if biased else _WEIGHTS[:2]
     changes = [
         (i, role + ("_reverse" if d else ""), partial(_torch_layout, d=d, half=role.startswith("bias_hh"), order=order))

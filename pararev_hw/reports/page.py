@@ -64,20 +64,20 @@ def report_html(
         answer=phrasing.answer_lines(study),
         insights=insights(study),
         recommendations=_recommendations(study),
-        front=_both("front", wide, study),
+        front=_wide_and_narrow("front", wide, study),
         memory_note=phrasing.memory_note(study),
         tiles=_tiles(study),
         schedules=_schedules(study),
-        gantt=_both("gantt", wide, study),
-        memory=_both("memory", wide, study),
-        graph=_both("graph", wide, study),
+        gantt=_wide_and_narrow("gantt", wide, study),
+        memory=_wide_and_narrow("memory", wide, study),
+        graph=_wide_and_narrow("graph", wide, study),
         step_memory=_step_memory(study),
         critical=_critical(study),
         energy=_energy(study),
         tasks=_tasks(study),
         assumptions=assumptions(study),
         not_modelled=not_modelled(study),
-        figures=_figures(study),
+        figures=_parameters(study),
         layers=_layers(study),
         spikes=_spikes(study),
         chip=_chip(study),
@@ -95,7 +95,7 @@ def drawn_wide(study: Study) -> dict[str, str]:
     return {name: draw(study) for name, draw in _PICTURES.items()}
 
 
-def _both(name: str, wide: Mapping[str, str], study: Study) -> tuple[str, str]:
+def _wide_and_narrow(name: str, wide: Mapping[str, str], study: Study) -> tuple[str, str]:
     return markup(wide[name]), markup(_PICTURES[name](study, svg.NARROW))
 
 
@@ -441,13 +441,17 @@ def _tasks(study: Study) -> Mapping[str, Any]:
     return {"heads": heads, "rows": rows_shown, "left_out": len(rows) - len(rows_shown), "sorted": 4}
 
 
-def _figures(study: Study) -> Mapping[str, Any]:
+def _parameters(study: Study) -> Mapping[str, Any]:
     parameters = study.device.parameters
     counts = {s: sum(f.provenance == s for f in parameters.values()) for s in ("measured", "published", "assumed")}
-    provenance_names = (("measured", "measured"), ("published", "published (datasheet or paper)"), ("assumed", "assumed"))
+    provenance_names = (
+        ("measured", "measured"),
+        ("published", "published (datasheet or paper)"),
+        ("assumed", "assumed"),
+    )
     standings = ", ".join(f"{counts[provenance]} {name}" for provenance, name in provenance_names)
     summary = (
-        f"The prediction rests on {provenance(study.chosen, study.device)}. "
+        f"The prediction rests on {standing(study.chosen, study.device)}. "
         f"Of the device's {len(parameters)} figures: {standings}."
     )
     rows = [

@@ -74,12 +74,12 @@ def paper_table(check: PaperCheck) -> Table:
             table.add_section()
             table.add_row(Text(row.quantity, style="bold"))
         before = row.quantity
-        cells = (row.ratio, row.form or "-", f"{row.published:.3f}", *(_shown(row, way) for way in launches(check)))
+        cells = (row.ratio, row.form or "-", f"{row.published:.3f}", *(_text(row, way) for way in launches(check)))
         table.add_row(*map(Text, cells))
     return table
 
 
-def _shown(row: PaperRow, launch: str) -> str:
+def _text(row: PaperRow, launch: str) -> str:
     return f"{row.predicted[launch]:.3f}" if launch in row.predicted else ""
 
 
@@ -175,7 +175,7 @@ def paper_html(check: PaperCheck) -> str:
 
 
 def _row(row: PaperRow, ways: Sequence[str]) -> Row:
-    predicted: list[Cell] = [(_shown(row, way), row.predicted.get(way)) for way in ways]
+    predicted: list[Cell] = [(_text(row, way), row.predicted.get(way)) for way in ways]
     published: Cell = (f"{row.published:.3f}", row.published)
     cells = [words_cell(w) for w in (row.quantity, row.ratio, row.form or "-")]
     return Row((*cells, published, *predicted, words_cell(row.source)))

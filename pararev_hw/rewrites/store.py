@@ -49,7 +49,7 @@ def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
             line = tape.lines[k]
             for old, new in zip(line.outputs, twins, strict=True):
                 if old is not None and new is not None:
-                    (edit.replace_memory if _alone(tape, k, old, new) else edit.substitute)(old, new)
+                    (edit.replace_memory if _is_only_use(tape, k, old, new) else edit.substitute)(old, new)
             edit.drop(k)
     edit.drop_unused()
     return edit.finished()
@@ -95,11 +95,11 @@ def _keep_bases(tape: Tape, dropped: dict[int, tuple[Info | None, ...]]) -> None
                 if twins is not None:
                     n = [None if o is None else o.slot for o in tape.lines[at].outputs].index(base.slot)
                     new = twins[n]
-                    if new is not None and not _alone(tape, at, base, new):
+                    if new is not None and not _is_only_use(tape, at, base, new):
                         del dropped[at]
 
 
-def _alone(tape: Tape, k: int, old: Info, new: Info) -> bool:
+def _is_only_use(tape: Tape, k: int, old: Info, new: Info) -> bool:
     """Whether `old`, made by line k, is in memory of its own, and `new` in as much, laid out alike."""
     outputs = tape.lines[k].outputs
     n = [None if o is None else o.slot for o in outputs].index(old.slot)

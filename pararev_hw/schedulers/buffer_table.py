@@ -122,12 +122,10 @@ def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement])
     """
     at = {p.task: p for p in placements}
     placed = [at[c.task] for c in problem.tasks]
-    return WaitsThatKeep(problem).between(
-        [p.lane for p in placed], [p.start_s for p in placed], [p.end_s for p in placed]
-    )
+    return AddedWaits(problem).between([p.lane for p in placed], [p.start_s for p in placed], [p.end_s for p in placed])
 
 
-class WaitsThatKeep:
+class AddedWaits:
     """What `waits_that_keep` asks of a problem, for those who ask of many schedules of it."""
 
     def __init__(self, problem: SchedulingProblem) -> None:

@@ -147,7 +147,7 @@ def _hint(model: Model, problem: SchedulingProblem, ticks: Ticks, warm: Schedule
         for lane, literal in model.on_lane[i].items():
             if literal is not True:
                 hint(literal, lane == renamed.get(p.lane, p.lane))
-    for literal in model.taken:
+    for literal in model.chosen:
         hint(literal, False)
 
 
@@ -161,7 +161,7 @@ def _hint_again(model: Model, solver: Any) -> None:
         for literal in lanes.values():
             if literal is not True:
                 model.cp.add_hint(literal, solver.boolean_value(literal))
-    for literal in model.taken:
+    for literal in model.chosen:
         model.cp.add_hint(literal, solver.boolean_value(literal))
 
 
@@ -169,7 +169,7 @@ def _read(
     model: Model, problem: SchedulingProblem, expanded: Expanded, solver: Any
 ) -> tuple[list[list[int]], list[tuple[int, int]], tuple[int, ...]]:
     """Lane orders, waits and alternatives of a solution; tasks by their index in the problem that it settles on."""
-    chosen = tuple(a for a, literal in enumerate(model.taken) if solver.boolean_value(literal))
+    chosen = tuple(a for a, literal in enumerate(model.chosen) if solver.boolean_value(literal))
     chosen_problem = select_alternatives(problem, expanded, chosen)
     runs = [i for i, lit in enumerate(model.runs) if lit is True or solver.boolean_value(lit)]
     starts = [float(solver.value(model.starts[i])) for i in runs]

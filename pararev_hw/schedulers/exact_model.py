@@ -39,7 +39,7 @@ class Model:
     lengths: Sequence[Length]
     runs: Sequence[Truth]  # task -> whether it runs; True where it must
     on_lane: Sequence[Mapping[int, Truth]]  # task -> lane -> whether it runs there; empty where lanes are alike
-    taken: Sequence[BoolVarT]  # alternative -> whether it is chosen
+    chosen: Sequence[BoolVarT]  # alternative -> whether it is chosen
     makespan: IntVar
     sizes_exact: bool  # False: buffers were rounded up, so that a bound of the model is none of the problem
     alike_by: Sequence[int]  # tasks in whose order lanes that nobody tells apart are numbered; empty where they differ
@@ -73,7 +73,7 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
         length, interval = _interval(model, i, starts[i], sorted(set(times.values())), runs[i], horizon)
         lengths.append(length)
         everywhere.append(interval)
-        model.add(starts[i] + length <= makespan).only_enforce_if(_given(runs[i]))
+        model.add(starts[i] + length <= makespan).only_enforce_if(_literals(runs[i]))
         on_lane.append({} if alike else _lanes_of(model, i, starts[i], length, times, runs[i], interval, lanes))
     if any(len(c) != 1 for c in on_lane):
         model.add_cumulative(everywhere, [1] * len(everywhere), expanded.lanes)
@@ -83,7 +83,7 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
     alike_by = _break_symmetry(model, expanded, on_lane)
     for e in expanded.arcs:
         src, dst = e.src, e.dst
-        both = _given(runs[src], runs[dst])
+        both = _literals(runs[src], runs[dst])
         model.add(starts[dst] >= starts[src] + lengths[src]).only_enforce_if(both)
         delay = ticks.floor(e.delay_s)
         for lane, here in on_lane[src].items() if delay else ():
@@ -91,7 +91,7 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
             if there is not True:
                 away = [] if there is None else [there.negated()]
                 apart = model.add(starts[dst] >= starts[src] + lengths[src] + delay)
-                apart.only_enforce_if([*both, *_given(here), *away])
+                apart.only_enforce_if([*both, *_literals(here), *away])
     _add_shared(model, expanded, ticks, runs, makespan)
     sizes_exact = room is None or _add_memory(model, expanded, starts, lengths, runs, makespan, horizon, room)
     model.minimize(makespan)
@@ -108,7 +108,7 @@ def _runs(model: CpModel, expanded: Expanded, selected: Sequence[BoolVarT], task
     return runs
 
 
-def _given(*literals: Truth) -> list[BoolVarT]:
+def _literals(*literals: Truth) -> list[BoolVarT]:
     """Those of the literals that are not simply true."""
     return [x for x in literals if x is not True]
 
@@ -205,7 +205,7 @@ def _add_memory(
         intervals.append(model.new_interval_var(first, life, last, f"buffer {b}"))
         sizes.append(-(-buffer.bytes // unit))
         for i in buffer.users:
-            conditions = _given(runs[i], True if buffer.owner is None else runs[buffer.owner])
+            conditions = _literals(runs[i], True if buffer.owner is None else runs[buffer.owner])
             model.add(first <= starts[i]).only_enforce_if(conditions)
             if not buffer.stays:
                 model.add(last >= starts[i] + lengths[i]).only_enforce_if(conditions)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import WaitsThatKeep, buffer_table_of, peak_along
+from pararev_hw.schedulers.buffer_table import AddedWaits, buffer_table_of, peak_along
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.memory_order import least_peak_order
@@ -58,7 +58,7 @@ class SafeSearch:
         self.enough_s = (lower_bound(problem) if bound is None else bound)[0] * (1 + PROVED)
         self.plain = not any(c.compute_demand or c.bandwidth_demand or c.host_s for c in problem.tasks)
         self.levels = upward_ranks(problem)
-        self.keeping = WaitsThatKeep(problem)
+        self.keeping = AddedWaits(problem)
         self.spent = 0
         self._passes: dict[tuple[bool, tuple[float, ...], tuple[int, ...]], Planned] = {}
 

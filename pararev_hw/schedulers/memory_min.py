@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.schedulers.bounds.memory import least_memory
-from pararev_hw.schedulers.memory_sweep import ManyLimits, least_known, many_limits, unhurried, within
+from pararev_hw.schedulers.memory_sweep import ManyLimits, least_peak_bytes, many_limits, unhurried, within
 from pararev_hw.types import Schedule, SchedulingProblem
 
 NAME = "memory-min"
@@ -26,7 +26,7 @@ def schedule(problem: SchedulingProblem, latency_bound: float | None = None) -> 
     if latency_bound is not None and not (latency_bound > 0 and math.isfinite(latency_bound)):
         raise BadInput(f"a latency bound of {latency_bound} seconds: give a positive number")
     allowed_s = math.inf if latency_bound is None else latency_bound * (1 + 1e-12)
-    low = least_known(problem)
+    low = least_peak_bytes(problem)
     limits = many_limits(problem, NAME)
     candidates = list(unhurried(limits))
     least = within(limits, low)

@@ -62,7 +62,7 @@ def within(limits: ManyLimits, limit: int) -> Schedule | None:
     return schedule if schedule.peak_bytes is None or schedule.peak_bytes <= limit else None
 
 
-def least_known(problem: SchedulingProblem) -> int:
+def least_peak_bytes(problem: SchedulingProblem) -> int:
     """Bytes within which one task at a time fits."""
     buffers = buffer_table_of(problem)
     return peak_along(buffers, least_peak_order(problem, buffers))

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from pararev_hw.errors import BadInput
-from pararev_hw.schedulers.memory_sweep import least_known, many_limits, unhurried, within
+from pararev_hw.schedulers.memory_sweep import least_peak_bytes, many_limits, unhurried, within
 from pararev_hw.types import Schedule, SchedulingProblem
 
 NAME = "pareto"
@@ -30,7 +30,7 @@ def schedule(problem: SchedulingProblem, points: int = POINTS, seconds: float | 
     ends = math.inf if seconds is None else time.monotonic() + seconds
     limits = many_limits(problem, NAME)
     candidates = list(unhurried(limits))
-    low = least_known(problem)
+    low = least_peak_bytes(problem)
     notes: tuple[str, ...] = ()
     high = min(candidates, key=lambda s: s.makespan_s).peak_bytes or 0
     if 0 < low < high:

@@ -48,7 +48,7 @@ class _Cores:
             both,
         )
 
-    def taken(self, at: Ints) -> _Cores:
+    def rows(self, at: Ints) -> _Cores:
         """Some of the cores."""
         energy_j = {part: joules[at] for part, joules in self.energy_j.items()}
         return _Cores(self.seconds[:, at], self.overhead_s[:, at], self.dram_bytes[:, at], energy_j)
@@ -115,7 +115,7 @@ class CoreColumns:
             for k in new:
                 tables.number[keys[k]] = len(tables.number)
         assert tables.cores is not None
-        return tables.cores.taken(np.array([tables.number[key] for key in keys], np.int64))
+        return tables.cores.rows(np.array([tables.number[key] for key in keys], np.int64))
 
     def _computed(self, bound: Columns, lanes: int, values: Floats) -> _Cores:
         device = replace(self.device, lanes=lanes)

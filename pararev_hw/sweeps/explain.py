@@ -36,7 +36,7 @@ def explained(problem: Problem, result: SweepResult) -> tuple[PointExplanation, 
     """Explanations of the points that a reader asks about first: the recommended one, the best in each objective, some
     of the front, and the base device."""
     many = all(n.engine is None or n.engine.vectorised for n in problem.networks.values())
-    points = _asked_for(result, MOST_POINTS if many else 0)
+    points = _points_of(result, MOST_POINTS if many else 0)
     return tuple(e for p in points if (e := _explained(problem, p)) is not None)
 
 
@@ -67,7 +67,7 @@ def _from_document(p: Mapping[str, Any]) -> PointExplanation:
     )
 
 
-def _asked_for(result: SweepResult, most: int) -> list[SweepPoint]:
+def _points_of(result: SweepResult, most: int) -> list[SweepPoint]:
     """At most so many of the front, beside those that stand out."""
     front = result.pareto
     best = [

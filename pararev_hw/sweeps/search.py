@@ -49,7 +49,7 @@ def generations(
     for chunk in range(sweep.chunks):
         start, stop = sweep.span(chunk)
         trials = [study.ask() for _ in range(stop - start)]
-        proposals = _asked(sweep.space.parameters, trials)
+        proposals = _proposed(sweep.space.parameters, trials)
         if chunk in finished:
             table = read(chunk)
         else:
@@ -84,7 +84,7 @@ def _study(sweep: Sweep, journal: Path) -> Any:
     return study
 
 
-def _asked(parameters: Sequence[Parameter], trials: Sequence[Any]) -> Table:
+def _proposed(parameters: Sequence[Parameter], trials: Sequence[Any]) -> Table:
     """What the sampler asks for, as columns. Values that are listed are asked for by their number."""
     columns: dict[str, list[float | str]] = {p.name: [] for p in parameters}
     for trial in trials:

@@ -18,7 +18,7 @@ from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import no_gc, record
-from pararev_hw.tracing.tape import Tape, regrouped, written_down
+from pararev_hw.tracing.tape import Tape, regrouped, tape_of
 from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
@@ -88,7 +88,7 @@ def trace_step(
     with no_gc():
         recorded = record(model, tensors, name=title, loop=loop if mode == "train" else None, dtype=dtype, rules=rules)
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
-        coarse = written_down(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
+        coarse = tape_of(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
         levels = tuple(FINER) if granularity == "auto" else (granularity,)
         tape, built = _grouped(coarse, levels)
     if batch is None:

@@ -21,8 +21,8 @@ from pararev_hw.torch_private import (
     buffers_of,
     compiler_loaded_when_used,
     fake_mode,
-    gradients_asked_for,
     graph_task_id,
+    newly_trainable,
     parameters_of,
     silent_fake_tensors,
     watched_python_calls,
@@ -148,7 +148,7 @@ def _recorded(
     with (
         compiler_loaded_when_used(),
         _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda),
-        gradients_asked_for(library_constants(model)) as recorder.trained_states,
+        newly_trainable(library_constants(model)) as recorder.trained_states,
         rules.applied(),
         silent_fake_tensors(),
     ):

@@ -85,7 +85,7 @@ def regrouped(tape: Tape, granularity: str) -> Tape:
     return replace(tape, granularity=granularity, lines=tuple(lines))
 
 
-def written_down(
+def tape_of(
     recorder: Recorder,
     results: Mapping[str, int],
     gradients: frozenset[int],

@@ -53,7 +53,7 @@ class Table(Sequence[Row], Generic[Row]):
         texts = [self.columns, *(tuple(map(_shown, row)) for row in self.cells[:SHOWN])]
         widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
         lines = ["  ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)).rstrip() for row in texts]
-        return "\n".join([self.title, *lines, *([rest] if (rest := self._rest()) else [])])
+        return "\n".join([self.title, *lines, *([rest] if (rest := self._footer()) else [])])
 
     def _repr_html_(self) -> str:
         head = "".join(f"<th>{escape(c)}</th>" for c in self.columns)
@@ -62,10 +62,10 @@ class Table(Sequence[Row], Generic[Row]):
         )
         return (
             f"<table><caption>{escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<p>{escape(self._rest())}</p>"
+            f"<p>{escape(self._footer())}</p>"
         )
 
-    def _rest(self) -> str:
+    def _footer(self) -> str:
         return f"{len(self) - SHOWN} more rows" if len(self) > SHOWN else ""
 
 

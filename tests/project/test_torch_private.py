@@ -52,7 +52,7 @@ def test_gradients_that_code_asks_for_are_noticed_and_dropped() -> None:
     before, assigned, called = (torch.ones(2) for _ in range(3))
     before.requires_grad_()
     before.grad = gradient = torch.zeros(2)
-    with private.gradients_asked_for([before]) as asked:
+    with private.newly_trainable([before]) as asked:
         assigned.requires_grad = True
         assert called.requires_grad_() is called
         (before * assigned * called).sum().backward()
