@@ -1,12 +1,13 @@
 """Configurations per second of the sweep engine, on one core, for a training step, beside one at a time.
 
     python benchmarks/bench_sweep.py [--network pararevsnn37] [--configurations 20000] [--device edge8]
-                                     [--zigzag PYTHON]
+                                     [--zigzag PYTHON] [--compute cpu|cuda]
 
 Prints, from one run on one thread, in seconds of its processor time:
 
 - `vectorised`: the whole engine (cost model, list-scheduled lane orders replayed with shared bandwidth, energy, peak
   memory), in batches as a sweep takes them, for each number of cores;
+- `PyTorch`, with `--compute`: the same as batches of PyTorch on that device, in seconds by the clock;
 - `one at a time`: the same configurations through the pipeline, as `report` does it;
 - `order`: how much faster a schedule made anew for each configuration is than the order of its class;
 - `memory`: the most memory that the process held;
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--device", default="edge8")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--alone", type=int, default=20, help="configurations that are evaluated one at a time")
+    parser.add_argument("--compute", choices=("cpu", "cuda"), help="PyTorch too, on this device")
     parser.add_argument("--zigzag", type=Path, help="Python of an environment with zigzag-dse")
     asked = parser.parse_args()
     if asked.zigzag is not None:
@@ -70,8 +72,17 @@ def main() -> None:
             f"vectorised, {lanes} cores: {statistics.median(rates):9,.0f} configurations/s "
             f"({rates[0]:,.0f} to {rates[-1]:,.0f})"
         )
+        if asked.compute is not None:
+            by_pytorch(Engine(graph, device, "heft", compute=asked.compute), columns, lanes, asked.configurations)
     one_by_one(engine, columns, asked.alone)
     print(f"memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB at most")
+
+
+def by_pytorch(engine: Engine, columns: dict[str, np.ndarray], lanes: int, count: int) -> None:
+    engine(columns, lanes, count)  # tables, and what the device loads
+    began = time.perf_counter()
+    engine(columns, lanes, count)
+    print(f"PyTorch on {engine.compute}, {lanes} cores: {count / (time.perf_counter() - began):9,.0f} configurations/s")
 
 
 def drawn(engine: Engine, count: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.plans import Launch, bytes_of, check_lanes
@@ -239,6 +239,7 @@ def sweep(
     fresh: bool = False,
     workers: int | None = None,
     cluster: str | None = None,
+    compute: Literal["cpu", "cuda"] = "cpu",
     memory_limit: int | str | None = None,
     progress: Progress = _silent,
 ) -> SweepRun:
@@ -250,6 +251,7 @@ def sweep(
         fresh: Begin again, whatever the folder holds.
         workers: Processes. None: one per core, one where the sweep is small.
         cluster: A Dask scheduler, as in "tcp://host:8786".
+        compute: "cuda": PyTorch evaluates the configurations of an accelerator on a GPU.
         memory_limit: What a step may need at most, where the devices have more: bytes, or a text such as "800MiB".
         progress: Called with a line for each thing that takes time.
 
@@ -282,5 +284,7 @@ def sweep(
     else:
         sweep_spec = sweeps.load(Path(spec), bytes_of(memory_limit))
     place = Path(tempfile.mkdtemp(prefix="pararev-hw-sweep-")) if folder is None else Path(folder)
-    result = sweeps.run(sweep_spec, place, fresh=fresh, processes=workers, cluster=cluster, progress=progress)
+    result = sweeps.run(
+        sweep_spec, place, fresh=fresh, processes=workers, cluster=cluster, compute=compute, progress=progress
+    )
     return SweepRun(result, place)

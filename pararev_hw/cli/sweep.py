@@ -24,6 +24,10 @@ def sweep(
         str | None,
         typer.Option("--cluster", metavar="ADDRESS", help="Address of a Dask scheduler, such as tcp://host:8786."),
     ] = None,
+    compute: Annotated[
+        str,
+        typer.Option("--compute", help="cpu, or cuda: PyTorch evaluates configurations of an accelerator on this GPU."),
+    ] = "cpu",
     memory_limit: MemoryLimitOpt = None,
     json_: JsonOpt = False,
 ) -> None:
@@ -34,7 +38,14 @@ def sweep(
     writable(output)
     with progress() as tell:
         result = sweeps.run(
-            sweep_spec, output, fresh=fresh, processes=workers, cluster=cluster, progress=tell, warn=say
+            sweep_spec,
+            output,
+            fresh=fresh,
+            processes=workers,
+            cluster=cluster,
+            compute=compute,
+            progress=tell,
+            warn=say,
         )
         tell("drawing the front")
         written = reports.write_sweep(result, output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput
 from pararev_hw.sweeps.columns import Columns, Floats, Ints, TaskColumns
 from pararev_hw.types import BlockGraph, Device
+
+if TYPE_CHECKING:
+    from pararev_hw.sweeps.torch_batch import TorchBatch
 
 # Parameters that no table of layers depends on: what they change is worked out for each configuration.
 FREE = (
@@ -56,10 +60,11 @@ class _Cores:
 
 @dataclass(slots=True)
 class CoreColumns:
-    """`device` gives every figure that the columns do not."""
+    """`device` gives every figure that the columns do not; `batch` is what computes, None for numpy."""
 
     graph: BlockGraph
     device: Device
+    batch: TorchBatch | None = None
     table: LayerTable = field(init=False, repr=False)
     _preparations: accelerator.Preparations = field(init=False, repr=False)
     times: Floats = field(init=False, repr=False)  # how often a layer occurs in the step
@@ -80,7 +85,7 @@ class CoreColumns:
         cores, inverse = self._of_cores(columns, lanes, count)
         bandwidth = configs.value("memory_bandwidth_bytes_per_s")
         reach = np.minimum(bandwidth, configs.get("lane_bandwidth_bytes_per_s", np.inf))
-        seconds, demand = _tasks(self.table, cores, inverse, reach, bandwidth)
+        seconds, demand = self._tasks(cores, inverse, reach, bandwidth)
         return TaskColumns(
             seconds=seconds,
             bandwidth_demand=demand,
@@ -92,6 +97,13 @@ class CoreColumns:
             static_w=accelerator.static_power_w(configs),
             memory_bytes=np.array(configs.get("memory_bytes", np.inf)),
         )
+
+    def _tasks(self, cores: _Cores, which: Ints, reach: Floats, bandwidth: Floats) -> tuple[Floats, Floats]:
+        if self.batch is None:
+            return _tasks(self.table, cores, which, reach, bandwidth)
+        layers = cores.seconds, cores.overhead_s, cores.dram_bytes
+        class_bytes = accelerator.per_class(self.table, cores.dram_bytes)
+        return self.batch.core_tasks(np.asarray(self.table.starts), layers, class_bytes, which, reach, bandwidth)
 
     def _of_cores(self, columns: Columns, lanes: int, count: int) -> tuple[_Cores, Ints]:
         """The distinct cores among the configurations, and which of them each has."""

@@ -18,6 +18,7 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,6 +45,9 @@ from pararev_hw.sweeps.replay import LaneOrders, orders_with_waits, replay, sequ
 from pararev_hw.sweeps.roofline_columns import RooflineColumns
 from pararev_hw.types import BlockGraph, Device, DeviceParameter, Study
 
+if TYPE_CHECKING:
+    from pararev_hw.sweeps.torch_batch import TorchBatch
+
 BATCH = 1024  # configurations at once: arrays of a 37-layer step stay in the second-level cache
 COMPILED_BATCH = 8192  # where each is played by itself, and only what is done for all at once takes time
 
@@ -69,19 +73,23 @@ class Engine:
     """One network on variations of one base device. `scheduler` decides once per number of lanes.
 
     `memory_limit` in bytes is kept where the device has more; where the scheduler's own orders need more than that,
-    those of memory-list are played.
+    those of memory-list are played. `compute` is the device on which PyTorch evaluates, "cuda" or "cpu"; None: numpy
+    and compiled loops.
     """
 
     graph: BlockGraph
     device: Device
     scheduler: str
     memory_limit: int | None = None
+    compute: str | None = None
+    _torch: TorchBatch | None = field(init=False, repr=False)
     _costs: CostColumns | None = field(init=False, repr=False)
     _classes: dict[int, _Class] = field(default_factory=dict, repr=False)
     _sequential_peak: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._costs = _cost_columns(self.graph, self.device)
+        self._torch = None if self.compute is None else _batch_on(self.compute)
+        self._costs = _cost_columns(self.graph, self.device, self._torch)
         if self._costs is not None:
             alone = orders_with_waits([range(len(self.graph.tasks))], _edges(self.graph))
             starts, ends = replay(alone, self._costs({}, 1, 1))
@@ -114,23 +122,32 @@ class Engine:
         """What `count` configurations with that many lanes cost; `columns` are figures of the device."""
         if self._costs is None:
             return self._one_by_one(columns, lanes, count)
-        compile_replay()
-        compile_tasks()
         self.prepare(lanes)
         parts = []
-        size = COMPILED_BATCH if pays(self._classes[lanes].arrays, count) else BATCH
+        size = self._batch_size(lanes, count)
         for at in range(0, count, size):
             batch = {name: values[at : at + size] for name, values in columns.items()}
             parts.append(self._batch(self._costs(batch, lanes, min(size, count - at)), self._classes[lanes]))
         return parts[0] if len(parts) == 1 else _joined(parts)
+
+    def _batch_size(self, lanes: int, count: int) -> int:
+        if self._torch is not None:
+            return self._torch.size
+        compile_replay()
+        compile_tasks()
+        return COMPILED_BATCH if pays(self._classes[lanes].arrays, count) else BATCH
 
     def _batch(self, costs: TaskColumns, of: _Class) -> Outcome:
         misfit = ~np.isfinite(costs.seconds).all(0)
         if misfit.any():
             costs = replace(costs, seconds=np.where(misfit, 0.0, costs.seconds))
         room = costs.memory_bytes if self.memory_limit is None else np.minimum(costs.memory_bytes, self.memory_limit)
-        sequential_s = sequential_seconds(costs)
-        played_s, played_peak = _played(of, costs)
+        if self._torch is None:
+            sequential_s = sequential_seconds(costs)
+            played_s, played_peak = _played(of, costs)
+        else:
+            sequential_s = self._torch.sequential_seconds(costs)
+            played_s, played_peak = self._torch.played(of.orders, of.memory, costs)
         parallel = (sequential_s > played_s * (1 + pipeline.TIE)) & (played_peak <= room)
         latency_s = np.where(parallel, played_s, sequential_s)
         energy = {**costs.energy_j}
@@ -187,10 +204,16 @@ class Engine:
         return Outcome(latency, sequential, energy, peak, failure)
 
 
-def _cost_columns(graph: BlockGraph, device: Device) -> CostColumns | None:
+def _batch_on(compute: str) -> TorchBatch:
+    from pararev_hw.sweeps.torch_batch import TorchBatch  # without torch where nobody asks for it
+
+    return TorchBatch(compute)
+
+
+def _cost_columns(graph: BlockGraph, device: Device, batch: TorchBatch | None) -> CostColumns | None:
     if accelerator.has_cores(device):
-        return CoreColumns(graph, device)
-    return RooflineColumns(graph, device) if device.kind == "accelerator" else None
+        return CoreColumns(graph, device, batch)
+    return RooflineColumns(graph, device, batch) if device.kind == "accelerator" else None
 
 
 def _played(of: _Class, costs: TaskColumns) -> tuple[Floats, Ints]:

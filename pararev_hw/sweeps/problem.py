@@ -156,8 +156,9 @@ def variants(sweep: Sweep) -> tuple[Variant, ...]:
     return tuple(variant_of(f) for f in combinations)
 
 
-def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
-    """Trace every network and decide the lane orders of every class. Raises BadInput, UnknownName, TraceError."""
+def prepare(sweep: Sweep, progress: Callable[[str], None], compute: str | None = None) -> Problem:
+    """Trace every network and decide the lane orders of every class. `compute` as `Engine` takes it. Raises BadInput,
+    UnknownName, TraceError."""
     networks: dict[Variant, _Network] = {}
     lanes = next((p.values for p in sweep.space.parameters if p.name == "lanes"), (sweep.device.lanes,))
     sweep_variants = variants(sweep)
@@ -179,7 +180,7 @@ def prepare(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
             networks[variant] = _Network(None, str(error))
             continue
         progress(f"preparing {variant.title} ({k + 1} of {len(sweep_variants)})")
-        engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes)
+        engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes, compute)
         for n in lanes:
             engine.prepare(int(n))
         forward = sum(t.macs for t in graph.tasks if t.phase == "forward")

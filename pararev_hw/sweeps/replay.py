@@ -148,7 +148,7 @@ def _shared(orders: LaneOrders, costs: TaskColumns, inverse: Ints) -> tuple[Floa
         lane_number[list(order)] = k
         for i, j in pairwise(order):
             following[i] = j
-    targets, sizes, fan_out = _padded(orders, n)
+    targets, sizes, fan_out = messages_by_sender(orders, n)
     waiting = np.zeros(n + 1, np.int64)
     for _, j, _ in orders.crossing:
         waiting[j] += 1
@@ -228,8 +228,8 @@ def _latest(into: Floats, at: Ints, values: Floats) -> None:
     np.maximum.at(into, at, values)
 
 
-def _padded(orders: LaneOrders, n: int) -> tuple[Ints, Ints, Ints]:
-    """Messages that each task sends: (targets, sizes) [tasks, most], and how many."""
+def messages_by_sender(orders: LaneOrders, n: int) -> tuple[Ints, Ints, Ints]:
+    """Messages that each task sends: (targets, sizes) [tasks, most], filled up with `n`, and how many."""
     fan_out = np.zeros(n + 1, np.int64)
     for i, _, _ in orders.crossing:
         fan_out[i] += 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,9 @@ from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Traffic, kept_on_chip, share_of_bytes, traffic
 from pararev_hw.sweeps.columns import Columns, TaskColumns
 from pararev_hw.types import BlockGraph, Device
+
+if TYPE_CHECKING:
+    from pararev_hw.sweeps.torch_batch import TorchBatch
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -51,10 +55,11 @@ class _Table:
 
 @dataclass(slots=True)
 class RooflineColumns:
-    """`device` gives every figure that the columns do not."""
+    """`device` gives every figure that the columns do not; `batch` is what computes, None for numpy."""
 
     graph: BlockGraph
     device: Device
+    batch: TorchBatch | None = None
     _flow: Traffic = field(init=False, repr=False)
     _names: tuple[str, ...] = field(init=False, repr=False)
     _fixed: Floats = field(init=False, repr=False)
@@ -106,28 +111,25 @@ class RooflineColumns:
         spikes = t.share >= 0
         operations = (t.work * np.where(spikes, np.minimum(t.share, 1.0), 1.0))[:, None]
         bandwidth = figure("memory_bandwidth_bytes_per_s")
-        busy = busy_seconds(
-            Work(
-                operations,
-                np.where(t.work > 0, 1.0, 0.0)[:, None],
-                t.vector[:, None],
-                t.dram[:, None],
-                t.moved[:, None],
-            ),
-            Rates(
-                matrix=of_rows(t.matrix_rate),
-                vector=of_rows(t.vector_rate),
-                bandwidth=np.minimum(bandwidth, figure("lane_bandwidth_bytes_per_s", np.inf)),
-                sram_bandwidth=figure("sram_bandwidth_bytes_per_s"),
-                half_flops=figure("matrix_half_work_flops", 0.0),
-                half_bytes=figure("bandwidth_half_work_bytes", 0.0),
-            ),
+        work = Work(
+            operations, np.where(t.work > 0, 1.0, 0.0)[:, None], t.vector[:, None], t.dram[:, None], t.moved[:, None]
         )
-        busy += np.where(t.works, 1.0, 0.0)[:, None] * figure("launch_overhead_s", 0.0)
-        seconds = t.counts @ busy
+        rates = Rates(
+            matrix=of_rows(t.matrix_rate),
+            vector=of_rows(t.vector_rate),
+            bandwidth=np.minimum(bandwidth, figure("lane_bandwidth_bytes_per_s", np.inf)),
+            sram_bandwidth=figure("sram_bandwidth_bytes_per_s"),
+            half_flops=figure("matrix_half_work_flops", 0.0),
+            half_bytes=figure("bandwidth_half_work_bytes", 0.0),
+        )
+        overhead_s = np.where(t.works, 1.0, 0.0)[:, None] * figure("launch_overhead_s", 0.0)
         dram = t.counts @ t.dram
-        unloaded = dram[:, None] / bandwidth
-        demand = np.divide(unloaded, seconds, out=np.zeros_like(seconds), where=seconds > 0).clip(0, 1)
+        if self.batch is None:
+            seconds = t.counts @ (busy_seconds(work, rates) + overhead_s)
+            unloaded = dram[:, None] / bandwidth
+            demand = np.divide(unloaded, seconds, out=np.zeros_like(seconds), where=seconds > 0).clip(0, 1)
+        else:
+            seconds, demand = self.batch.roofline_tasks(work, rates, overhead_s, t.counts.toarray(), dram, bandwidth)
         macs = np.where(spikes, 0.0, t.work / 2) * t.times
         events = np.where(spikes[:, None], operations / 2, 0.0) * t.times[:, None]
         energy = {

@@ -24,6 +24,7 @@ from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
 Tell = Callable[[str], None]
+COMPUTE = ("cpu", "cuda")
 
 
 def run(
@@ -33,17 +34,20 @@ def run(
     fresh: bool = False,
     processes: int | None = None,
     cluster: str | None = None,
+    compute: str = "cpu",
     progress: Tell = lambda _: None,
     warn: Tell = lambda _: None,
 ) -> SweepResult:
     """The finished sweep. What the folder holds of it already is kept; `fresh` begins again.
 
     `processes` on this machine (None: as many as it has cores, one where the sweep is small), or the workers of the
-    Dask scheduler at `cluster`. `progress` hears how far it is, `warn` what is to be told in any case. Raises
+    Dask scheduler at `cluster`. `compute` is "cpu", or "cuda": PyTorch evaluates on a GPU.
+    `progress` hears how far it is, `warn` what is to be told in any case. Raises
     Infeasible where no configuration is possible.
     """
     if processes is not None and processes < 1:
         raise BadInput(f"--workers is {processes}: it must be at least 1")
+    batch_on = _batch_device(sweep, compute)
     searches = sweep.method.population > 0
     if searches:
         search.available()
@@ -58,13 +62,14 @@ def run(
         seconds = 0.0
         problem: Problem | None = None
         if missing_parts:
-            problem = prepare(sweep, progress)
+            problem = prepare(sweep, progress, batch_on)
             networks = networks_of(sweep)
             files = users_files(set(problem.read), networks, folder)
             store.begin(digests(files, folder), package_versions(files, networks))
             store.write_base(problem.base())
             began = time.perf_counter()
-            for chunk, data in _parts(problem, store, missing_parts, processes, cluster):
+            workers_here = processes or (1 if batch_on else None)  # one process feeds a GPU
+            for chunk, data in _parts(problem, store, missing_parts, workers_here, cluster):
                 store.write(chunk, data)
                 progress(_how_far(store, resumed, time.perf_counter() - began))
             seconds = time.perf_counter() - began
@@ -85,6 +90,23 @@ def run(
     if not result.pareto:
         raise Infeasible(f"{sweep.name}: none of {result.evaluated:,} configurations is possible: {_reasons(result)}")
     return result
+
+
+def _batch_device(sweep: Sweep, compute: str) -> str | None:
+    """The device on which PyTorch evaluates, None for numpy. Raises BadInput where there is none."""
+    if compute not in COMPUTE:
+        raise BadInput(f"--compute is {compute!r}: it must be one of {', '.join(COMPUTE)}")
+    if compute == "cpu":
+        return None
+    if sweep.device.kind != "accelerator":
+        raise BadInput(
+            f"--compute {compute}: configurations of {sweep.device.name}, of kind {sweep.device.kind}, are evaluated "
+            "one at a time on the CPU: leave it out"
+        )
+    from pararev_hw.sweeps.torch_batch import check_device  # without torch where nobody asks for it
+
+    check_device(compute)
+    return compute
 
 
 def _parts(
