@@ -52,6 +52,8 @@ def sweep(
     if json_:
         print_json(reports.sweep_document(result))
         return
+    for part in reports.workload_parts(result):
+        out.print(part)
     out.print(Text(reports.sweep_answer(result)))
     out.print(reports.sweep_table(result))
     for remark in reports.sweep_remarks(result):

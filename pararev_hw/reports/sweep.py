@@ -16,7 +16,7 @@ from pararev_hw.atomic import write_files
 from pararev_hw.reports import sweep_phrasing, sweep_svg, units
 from pararev_hw.reports.page import Cell, Row, both_widths, markup, render
 from pararev_hw.reports.text import columns_of, plain_table
-from pararev_hw.types import PointExplanation, SweepPoint, SweepResult
+from pararev_hw.types import PointExplanation, SweepPoint, SweepResult, WorkloadChoice
 
 SHOWN = 12  # rows of the front in the terminal
 MOST_ROWS = 200  # of the front on the page; all are in pareto.csv
@@ -42,7 +42,7 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         "scheduler": result.scheduler,
         "method": result.method,
         "combinations": result.combinations,
-        "answer": sweep_phrasing.answer(result),
+        "answer": " ".join((*sweep_phrasing.workload_lines(result), sweep_phrasing.answer(result))),
         "evaluated": result.evaluated,
         "failed": result.failed,
         "reasons": dict(result.reasons),
@@ -60,6 +60,16 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         "base": None if result.base is None else _point(result.base),
         "sensitivity": {o: dict(shares) for o, shares in result.sensitivity.items()},
         "recommended": _point(sweep_phrasing.recommended(result)),
+        "workloads": [
+            {
+                "network": c.workload.get("network"),
+                "mode": c.workload.get("mode"),
+                "best": _point(c.best),
+                "recommended": _point(c.recommended),
+                "shared": None if c.shared is None else _point(c.shared),
+            }
+            for c in result.workloads
+        ],
         "pareto": [_point(p) for p in result.pareto],
     }
 
@@ -113,6 +123,37 @@ def sweep_table(result: SweepResult) -> Table:
     return table
 
 
+def workload_parts(result: SweepResult) -> tuple[Table | Text, ...]:
+    """For a terminal: what to take for each of several networks, and for all of them; nothing where there is one."""
+    if not result.workloads:
+        return ()
+    table = plain_table("Recommended for each network")
+    first, *names = (words for words, _ in _workload_heads(result))
+    columns_of(table, (first,), names)
+    for choice in result.workloads:
+        table.add_row(*(Text(words) for words, _ in _workload_cells(result, choice)))
+    return (table, *map(Text, sweep_phrasing.shared_lines(result)))
+
+
+def _workload_heads(result: SweepResult) -> list[tuple[str, bool]]:
+    first, *others = result.objectives
+    return [
+        ("network", False),
+        *((sweep_phrasing.short(a), True) for a in sweep_phrasing.workload_axes(result)),
+        *((sweep_phrasing.objective(o), True) for o in result.objectives),
+        *([(f"best {sweep_phrasing.objective(first)}", True)] if others else []),
+    ]
+
+
+def _workload_cells(result: SweepResult, choice: WorkloadChoice) -> list[Cell]:
+    chosen, (first, *others) = choice.recommended, result.objectives
+    cells: list[Cell] = [(sweep_phrasing.workload(choice), None)]
+    for axis in (*sweep_phrasing.workload_axes(result), *result.objectives):
+        cells.append((sweep_phrasing.value(_value(chosen, axis.name), axis.unit), None))
+    best = choice.best.objectives[first.name]
+    return [*cells, *([(sweep_phrasing.value(best, first.unit), None)] if others else [])]
+
+
 def _shown(result: SweepResult) -> list[SweepPoint]:
     """Rows of the front that a terminal shows, the recommended configuration and the best among them."""
     chosen = sweep_phrasing.recommended(result)
@@ -142,6 +183,9 @@ def sweep_html(result: SweepResult) -> str:
         pareto_svg=both_widths(sweep_svg.pareto_svg, result),
         parallel_svg=both_widths(sweep_svg.parallel_svg, result),
         sensitivity_svg=both_widths(sweep_svg.sensitivity_svg, result),
+        workloads=[Row(tuple(_workload_cells(result, c)), task=f"row-{c.recommended.row}") for c in result.workloads],
+        workload_heads=_workload_heads(result),
+        shared=sweep_phrasing.shared_lines(result),
         compared=_compared(result),
         data=markup(json.dumps(_data(result), allow_nan=False).replace("<", "\\u003c")),
         heads=_heads(result),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pararev_hw.reports import units
-from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
+from pararev_hw.types import SweepAxis, SweepPoint, SweepResult, WorkloadChoice
 
 MOST_NAMED = 4  # parameters in a sentence
 
@@ -93,15 +93,26 @@ def _of_each(point: SweepPoint) -> str:
     return "" if point.parameters["lanes"] == 1 else " each"
 
 
+WORKLOAD = ("network", "mode")  # what a chip is for, not what it is
+
+
 def telling(result: SweepResult) -> tuple[SweepAxis, ...]:
-    """The parameters that matter most to any objective, cores first, at most MOST_NAMED."""
+    """The parameters that matter most to any objective, cores first, at most MOST_NAMED, beside networks and modes."""
 
     def weight(axis: SweepAxis) -> float:
-        return max((shares.get(axis.name) or 0.0 for shares in result.sensitivity.values()), default=0.0)
+        return max((share_within(shares, axis.name) for shares in result.sensitivity.values()), default=0.0)
 
-    most = sorted(result.parameters, key=lambda a: -weight(a))[:MOST_NAMED]
+    choices = [a for a in result.parameters if a.name not in WORKLOAD] or list(result.parameters)
+    most = sorted(choices, key=lambda a: -weight(a))[:MOST_NAMED]
     telling_axes = [a for a in most if weight(a) >= 0.01] or most[:1]
     return tuple(sorted(telling_axes, key=lambda a: (a.name != "lanes", -weight(a))))
+
+
+def share_within(shares: Mapping[str, float | None], name: str) -> float:
+    """How much of an objective's variance a parameter explains, of that which is left for each network and mode."""
+    rest = 1.0 if name in WORKLOAD else 1.0 - sum(shares.get(w) or 0.0 for w in WORKLOAD)
+    share = shares.get(name) or 0.0
+    return share / rest if rest > 0 else share
 
 
 def share_of_best(axis: SweepAxis, best: float, reached: float) -> float:
@@ -121,21 +132,35 @@ ALIKE = 0.01  # relative: what is as good as the best in the first objective
 
 def best(result: SweepResult) -> SweepPoint:
     """The best in the first objective; of those within 1 % of it, the one that costs least in the other objectives."""
-    first, *others = result.objectives
-    leader = result.pareto[0].objectives[first.name]
-    alike = [p for p in result.pareto if share_of_best(first, leader, p.objectives[first.name]) >= 1 - ALIKE]
+    return best_of(result.pareto, result.objectives)
+
+
+def best_of(front: Sequence[SweepPoint], objectives: Sequence[SweepAxis]) -> SweepPoint:
+    """The same of any front that is sorted by the first objective."""
+    first, *others = objectives
+    leader = front[0].objectives[first.name]
+    alike = [p for p in front if share_of_best(first, leader, p.objectives[first.name]) >= 1 - ALIKE]
 
     def cost(p: SweepPoint) -> float:
         logs = [(-1 if o.maximise else 1) * math.log(max(p.objectives[o.name], 1e-300)) for o in others]
         return round(sum(logs), 9)
 
-    return min(alike, key=lambda p: (cost(p), p.row)) if others else result.pareto[0]
+    return min(alike, key=lambda p: (cost(p), p.row)) if others else front[0]
 
 
 def answer(result: SweepResult) -> str:
     """The sweep in a sentence or two: which configuration to take, what it costs, and what the best would take."""
     if not result.pareto:
         return f"None of {result.evaluated:,} configurations is possible."
+    overall = _overall(result)
+    return f"Whatever the {_workload_noun(result)}: {overall[:1].lower()}{overall[1:]}" if result.workloads else overall
+
+
+def _workload_noun(result: SweepResult) -> str:
+    return " and ".join(name for name in WORKLOAD if name in result.workloads[0].workload)
+
+
+def _overall(result: SweepResult) -> str:
     leader, chosen = best(result), recommended(result)
     first = result.objectives[0]
     axes = named_axes(result, leader, chosen)
@@ -160,6 +185,58 @@ def answer(result: SweepResult) -> str:
     )
 
 
+def workload_lines(result: SweepResult) -> tuple[str, ...]:
+    """Where several networks were swept: what to take for each, and for all of them together."""
+    lines = [_for_workload(result, choice) for choice in result.workloads]
+    return (*lines, *shared_lines(result))
+
+
+def workload(choice: WorkloadChoice) -> str:
+    """What a workload is called: "pararevsnn21", "pararevsnn21 (train)"."""
+    names = [v for name, v in choice.workload.items() if name != "mode"]
+    mode = choice.workload.get("mode")
+    return f"{names[0]} ({mode})" if names and mode else names[0] if names else str(mode)
+
+
+def workload_axes(result: SweepResult) -> tuple[SweepAxis, ...]:
+    """The parameters by which the answers of all workloads are told apart, beside the workloads themselves."""
+    points = [p for c in result.workloads for p in (c.best, c.recommended, *([c.shared] if c.shared else []))]
+    return _without_workload(result, named_axes(result, *points))
+
+
+def shared_lines(result: SweepResult) -> tuple[str, ...]:
+    """The configuration that serves all workloads, and what each of them loses by it."""
+    pairs = [(c.recommended, c.shared) for c in result.workloads if c.shared is not None]
+    if not pairs:
+        return ()
+    shared = pairs[0][1]
+    axes = _without_workload(result, named_axes(result, shared, *(p for p, _ in pairs)))
+    ratios = []
+    for o in result.objectives:
+        of_each = [q.objectives[o.name] / p.objectives[o.name] for p, q in pairs if p.objectives[o.name]]
+        if of_each:
+            low, high = units.times(min(of_each)), units.times(max(of_each))
+            ratios.append(f"{low if low == high else f'{low} to {high}'} the {objective(o)}")
+    return (
+        f"One configuration for all {len(pairs)} of them (by the geometric means): "
+        f"{configuration(result, shared, axes)}: {_listed(ratios)} of what is recommended for each.",
+    )
+
+
+def _for_workload(result: SweepResult, choice: WorkloadChoice) -> str:
+    first, leader, chosen = result.objectives[0], choice.best, choice.recommended
+    axes = _without_workload(result, named_axes(result, leader, chosen))
+    what = f"{_capital(workload(choice))}: {configuration(result, chosen, axes)}: {_values(result, chosen)}"
+    if chosen.row == leader.row or len(result.objectives) < 2:
+        return f"{what}, the best {objective(first)}."
+    return f"{what}; the best {objective(first)}: {configuration(result, leader, axes)}: {_values(result, leader)}."
+
+
+def _without_workload(result: SweepResult, axes: Sequence[SweepAxis]) -> tuple[SweepAxis, ...]:
+    names = {name for c in result.workloads for name in c.workload}
+    return tuple(a for a in axes if a.name not in names)
+
+
 def _values(result: SweepResult, point: SweepPoint) -> str:
     """A configuration's objectives: "100 ms, 820 mJ"."""
     return ", ".join(value(point.objectives[o.name], o.unit) for o in result.objectives)
@@ -171,10 +248,10 @@ def named_axes(result: SweepResult, *points: SweepPoint) -> tuple[SweepAxis, ...
     most = {a.name for a in telling(result)}
 
     def named(a: SweepAxis) -> bool:
-        return a.name in most or a.name in ("network", "lanes") or len({p.parameters[a.name] for p in points}) > 1
+        return a.name in most or a.name in (*WORKLOAD, "lanes") or len({p.parameters[a.name] for p in points}) > 1
 
     def place(a: SweepAxis) -> tuple[bool, bool]:
-        return (a.name != "network", a.name != "lanes")
+        return (a.name not in WORKLOAD, a.name != "lanes")
 
     return tuple(sorted((a for a in result.parameters if named(a)), key=place))
 

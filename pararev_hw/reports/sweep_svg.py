@@ -148,6 +148,7 @@ def drawn_points(result: SweepResult) -> list[SweepPoint]:
     front, others = _thinned(result.pareto, MOST_FRONT), _thinned(result.sample, MOST_POINTS)
     lines = _lines(result)
     chosen = [sweep_phrasing.recommended(result)] if result.pareto else []
+    chosen += [p for c in result.workloads for p in (c.recommended, c.best, *([c.shared] if c.shared else []))]
     points = (*front, *lines[0], *lines[1], *others, *chosen, *_base(result))
     return list({p.row: p for p in points}.values())
 

@@ -7,91 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pararev_hw.compiled import loop
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.reports import sweep_phrasing
+from pararev_hw.sweeps.chip_size import hardware, least_hardware
+from pararev_hw.sweeps.dominance import nondominated
 from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, stand_ins
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
 from pararev_hw.sweeps.spec import Sweep, span_of
 from pararev_hw.sweeps.store import Store
-from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
+from pararev_hw.sweeps.workloads import Workload, rows_of, shared_rows, split, workload_columns, workload_parameters
+from pararev_hw.types import SweepAxis, SweepPoint, SweepResult, WorkloadChoice
 
 BINS = 16  # of a range without steps
 MOST_BINS = 64  # of listed values, of which a range may have a million
 SAMPLE = 1500  # configurations kept for pictures
-JUDGES = 32  # rows with which a table is thinned out before all that are left are compared
 MATTERS = 0.01  # share of an objective's variance from which on a parameter matters
-
-
-def nondominated(costs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which rows [n, k] no other row beats: at least as small everywhere and smaller somewhere. Equal rows all stay."""
-    n = len(costs)
-    keep = np.zeros(n, np.bool_)
-    order = np.lexsort(costs.T[::-1])
-    if costs.shape[1] <= 2:
-        ordered = costs[order]
-        last = ordered[:, -1]
-        before = np.concatenate(([np.inf], np.minimum.accumulate(last)[:-1]))
-        same = np.zeros(n, np.bool_)
-        same[1:] = (ordered[1:] == ordered[:-1]).all(1)
-        better = last < before
-        for k in np.flatnonzero(same):  # copies of one that stays, which stand beside it
-            better[k] = better[k - 1]
-        keep[order] = better
-        return keep
-    ordered = costs[order]
-    first = np.ones(n, np.bool_)
-    first[1:] = (ordered[1:] != ordered[:-1]).any(1)
-    distinct = ordered[first]  # copies share the fate of the first of them
-    left = _survivors(distinct)
-    unbeaten = np.zeros(len(distinct), np.bool_)
-    unbeaten[left] = _unbeaten(distinct[left].size, costs.shape[1], distinct[left].reshape(-1))
-    keep[order] = unbeaten[np.cumsum(first) - 1]
-    return keep
-
-
-def _survivors(costs: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows of a table that a few good ones do not beat, in order: of many rows hardly more than stay in the end."""
-    span = np.ptp(costs, axis=0) if len(costs) else np.zeros(costs.shape[1])
-    scaled = (costs - costs.min(0, initial=np.inf)) / np.where(span > 0, span, 1.0)
-    left = np.argsort(scaled.sum(1), kind="stable")
-    for k in range(JUDGES):
-        if k >= len(left):
-            break
-        judge, others = costs[left[k]], costs[left]
-        beaten = (others >= judge).all(1) & (others > judge).any(1)
-        left = left[~beaten]
-    return np.sort(left)
-
-
-@loop
-def _unbeaten(objectives: int, costs: NDArray[np.float64]) -> list[bool]:
-    """Which rows of a table none before them beats; sorted, so that what beats a row comes before it."""
-    rows = len(costs) // objectives
-    keep = [True] * rows
-    front = [0 for _ in range(0)]
-    for row in range(rows):
-        for at in range(len(front)):
-            larger, smaller = False, False
-            for k in range(objectives):
-                difference = costs[front[at] * objectives + k] - costs[row * objectives + k]
-                larger = larger or difference > 0.0
-                smaller = smaller or difference < 0.0
-            if smaller and not larger:
-                keep[row] = False
-                # what beats one row often beats the next ones: look at it first
-                front[0], front[at] = front[at], front[0]
-                break
-        if keep[row]:
-            front.append(row)
-    return keep
 
 
 @dataclass(slots=True)
@@ -99,7 +37,7 @@ class _Analysis:
     sweep: Sweep
     evaluated: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
-    front: pa.Table | None = None
+    fronts: dict[Workload, pa.Table] = field(default_factory=dict)  # of each workload, and () of all rows
     sampled: list[pa.Table] = field(default_factory=list)
     fit: AdditiveFit = field(init=False)
 
@@ -122,15 +60,18 @@ class _Analysis:
         self.sampled.append(fine.filter(pa.array(rows % step == 0)))
         if not fine.num_rows:
             return
-        self._front(fine)
+        self._front((), fine)
+        for workload, rows_of_it in split(fine, workload_columns(sweep)).items():
+            self._front(workload, rows_of_it)
         logs = {o.column: _log(fine[o.column].to_numpy(zero_copy_only=False)) for o in sweep.objectives}
         self.fit.add({p.name: _bins(p, fine[p.name]) for p in varied(sweep)}, logs)
 
-    def _front(self, fine: pa.Table) -> None:
-        both = fine if self.front is None else pa.concat_tables([self.front.unify_dictionaries(), fine])
+    def _front(self, workload: Workload, fine: pa.Table) -> None:
+        before = self.fronts.get(workload)
+        both = fine if before is None else pa.concat_tables([before.unify_dictionaries(), fine])
         signs = np.array([-1.0 if o.maximise else 1.0 for o in self.sweep.objectives])
         costs = np.column_stack([both[o.column].to_numpy(zero_copy_only=False) for o in self.sweep.objectives]) * signs
-        self.front = both.filter(pa.array(nondominated(costs))).combine_chunks()
+        self.fronts[workload] = both.filter(pa.array(nondominated(costs))).combine_chunks()
 
 
 def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -169,8 +110,9 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
     fixed = {p.name: p.values[0] for p in sweep.space.parameters if not p.continuous and len(p.values) == 1}
     objectives = tuple(SweepAxis(o.column, o.unit, True, o.maximise, o.label) for o in sweep.objectives)
     columns = [*(p.name for p in sweep.space.parameters), *(name for name, _ in sweep.derived)]
-    every = _points(analysis.front, columns, sweep)
-    front = _merged(every, sweep)
+    every = _points(analysis.fronts.get(()), columns, sweep)
+    fronts = {w: _merged(_points(table, columns, sweep), sweep) for w, table in analysis.fronts.items()}
+    front = fronts.pop((), ())
     order = {p.row for p in every}
     recommended = _recommended(store, front, columns) if front else None
     computed = sweep.rows - resumed
@@ -196,6 +138,7 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
         recommended=recommended,
         base=store.base(),
         combinations=sweep.space.combinations,
+        workloads=_workloads(store, fronts, objectives, columns),
     )
     if recommended is None:
         return result
@@ -211,7 +154,7 @@ def _merged(points: Sequence[SweepPoint], sweep: Sweep) -> tuple[SweepPoint, ...
     without those that another point equals with less."""
     if not points:
         return ()
-    chosen, counts = merged(_values(points, sweep), np.array([_hardware(p.parameters, sweep) for p in points]))
+    chosen, counts = merged(_values(points, sweep), np.array([hardware(p.parameters, sweep) for p in points]))
     left = [points[k] for k in chosen]
     alike: dict[int, int] = {}
     stand_in = stand_ins(_values(left, sweep), [o.maximise for o in sweep.objectives])
@@ -220,56 +163,48 @@ def _merged(points: Sequence[SweepPoint], sweep: Sweep) -> tuple[SweepPoint, ...
     return tuple(replace(points[k], alike=alike[k]) for k in sorted(alike))
 
 
-# Parameters of which more is more chip: units of sizes, counts and rates.
-_HARDWARE_UNITS = frozenset(("byte", "count", "byte/s", "1/s", "flop/s", "byte/cycle"))
-
-
-def _hardware(parameters: Mapping[str, Any], sweep: Sweep) -> float:
-    """How much chip a configuration takes: the logarithms of its sizes, counts and rates together."""
-    sizes = [
-        float(v)
-        for name, v in parameters.items()
-        if not isinstance(v, str | bool) and v and v > 0 and _counts_as_hardware(name)
-    ]
-    return float(np.log(sizes).sum()) if sizes else 0.0
-
-
-def _counts_as_hardware(name: str) -> bool:
-    return name == "lanes" or (name in PARAMETERS and PARAMETERS[name].unit in _HARDWARE_UNITS)
-
-
-def _recommended(store: Store, front: Sequence[SweepPoint], columns: Sequence[str]) -> SweepPoint:
-    """The knee of the front over all objectives; or the least hardware of all rows that equal it within EQUAL."""
+def _recommended(
+    store: Store, front: Sequence[SweepPoint], columns: Sequence[str], workload: Mapping[str, str] | None = None
+) -> SweepPoint:
+    """The knee of the front over all objectives; or the least hardware of all rows, those of a workload where one is
+    given, that equal it within EQUAL."""
     sweep = store.sweep
     best = front[knee(costs_of(_values(front, sweep), [o.maximise for o in sweep.objectives]))]
     at = np.array([best.objectives[o.column] for o in sweep.objectives])
     candidates = [best]
     for table in store.tables():
-        fine = table.filter(pa.compute.is_null(table["failed"]))
+        fine = rows_of(table.filter(pa.compute.is_null(table["failed"])), workload or {})
         if fine.num_rows:
             values = np.column_stack([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives])
             equal = fine.filter(pa.array(near(values, at, EQUAL)))
-            candidates += _points(_least_hardware(equal, columns, sweep), columns, sweep)
-    return min(candidates, key=lambda p: (round(_hardware(p.parameters, sweep), 9), p.row != best.row, p.row))
+            candidates += _points(least_hardware(equal, columns, sweep), columns, sweep)
+    return min(candidates, key=lambda p: (round(hardware(p.parameters, sweep), 9), p.row != best.row, p.row))
 
 
-def _least_hardware(table: pa.Table, columns: Sequence[str], sweep: Sweep) -> pa.Table:
-    """The rows that take the least chip, and those that differ from them by rounding alone."""
-    if not table.num_rows:
-        return table
-    sizes = np.zeros(table.num_rows)
-    for name in set(columns).difference(o.column for o in sweep.objectives):
-        if _counts_as_hardware(name) and not pa.types.is_dictionary(table[name].type):
-            values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
-            sizes += np.log(np.where(values > 0, values, 1.0))
-    return table.filter(pa.array(sizes <= sizes.min() + 1e-6))
+def _workloads(
+    store: Store,
+    fronts: Mapping[Workload, Sequence[SweepPoint]],
+    objectives: Sequence[SweepAxis],
+    columns: Sequence[str],
+) -> tuple[WorkloadChoice, ...]:
+    """What to take for each of several workloads, in the order of the sweep file."""
+    shared = {p.row: p for p in _points(shared_rows(store, len(fronts)), columns, store.sweep)} if fronts else {}
+    choices = []
+    for values in product(*(p.values for p in workload_parameters(store.sweep))):
+        words = tuple(map(str, values))
+        workload, front = dict(zip(workload_columns(store.sweep), words, strict=True)), fronts.get(words)
+        if front:
+            same = next((p for p in shared.values() if workload.items() <= p.parameters.items()), None)
+            recommended = _recommended(store, front, columns, workload)
+            choices.append(WorkloadChoice(workload, sweep_phrasing.best_of(front, objectives), recommended, same))
+    return tuple(choices)
 
 
 def _edges(sweep: Sweep, fit: AdditiveFit, points: Sequence[SweepPoint]) -> tuple[str, ...]:
     """Which ranges end where the best or the recommended configuration lies, of parameters that matter."""
     lines = []
     for p in varied(sweep):
-        matters = any((fit.shares(o.column).get(p.name) or 0.0) >= MATTERS for o in sweep.objectives)
+        matters = any(sweep_phrasing.share_within(fit.shares(o.column), p.name) >= MATTERS for o in sweep.objectives)
         if not matters or (p.values and isinstance(p.values[0], str)):
             continue
         numbers = [float(v) for v in p.values] or [p.low, p.high]

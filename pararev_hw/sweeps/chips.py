@@ -26,11 +26,13 @@ def configured(device: Device, values: Mapping[str, Any], lanes: int, source: st
 
 
 def write_chips(sweep: Sweep, result: SweepResult, folder: Path) -> None:
-    """Device files of the recommended configuration, of some along the front, its first among them, and of the devices
+    """Device files of the recommended configurations, of some along the front, its first among them, and of the devices
     that their lane orders were decided on."""
     contents: dict[str, str] = {}
     along_front = result.pareto[:: max(1, -(-len(result.pareto) // MOST))]
-    for point in (*along_front, *([] if result.recommended is None else [result.recommended])):
+    chosen = [] if result.recommended is None else [result.recommended]
+    chosen += [p for c in result.workloads for p in (c.recommended, c.best, *([c.shared] if c.shared else []))]
+    for point in (*along_front, *chosen):
         lanes = int(point.parameters.get("lanes", sweep.device.lanes))
         values = {n: v for n, v in point.parameters.items() if n in sweep.device.parameters}
         name = f"row-{point.row}"

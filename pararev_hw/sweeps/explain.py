@@ -78,6 +78,7 @@ def _points_of(result: SweepResult, most: int) -> list[SweepPoint]:
     points = [
         *([result.recommended] if result.recommended else []),
         *best,
+        *(p for c in result.workloads for p in (c.recommended, c.best)),
         *some,
         *([result.base] if result.base else []),
     ]

@@ -145,10 +145,10 @@ def _inside(file: Path, folders: tuple[Path, ...]) -> bool:
 def _modules(networks: tuple[str, ...]) -> Iterator[str]:
     """Files of modules that an earlier import may have loaded: beside a network's file, or inside its package."""
     places = [n.rpartition(":")[0] for n in networks if ":" in n]
-    folders = [Path(p).resolve().parent for p in places if p.endswith(".py")]
+    folders = {Path(p).resolve().parent for p in places if p.endswith(".py")}
     packages = {p.partition(".")[0] for p in places if not p.endswith(".py")}
     for name, file in _module_files():
-        if name.partition(".")[0] in packages or any(f in Path(file).resolve().parents for f in folders):
+        if name.partition(".")[0] in packages or (folders and not folders.isdisjoint(Path(file).resolve().parents)):
             yield os.path.abspath(file)
 
 

@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from pararev_hw.types.sweep import SweepNeighbour as SweepNeighbour
     from pararev_hw.types.sweep import SweepPoint as SweepPoint
     from pararev_hw.types.sweep import SweepResult as SweepResult
+    from pararev_hw.types.sweep import WorkloadChoice as WorkloadChoice
     from pararev_hw.types.table import Table as Table
     from pararev_hw.types.validation import Accuracy as Accuracy
     from pararev_hw.types.validation import OpError as OpError

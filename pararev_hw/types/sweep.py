@@ -34,6 +34,18 @@ class SweepPoint:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkloadChoice:
+    """What to take for one of several networks of a sweep (in one of several modes): the `best` in the first objective,
+    and `recommended` over all of them. `shared`: this workload on the configuration that serves all of them best, None
+    where none was evaluated with every one."""
+
+    workload: Mapping[str, str]
+    best: SweepPoint
+    recommended: SweepPoint
+    shared: SweepPoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class LayerLimit:
     """A layer of a configuration: what sets its pace, its share of the busy time, where it lies on the roofline."""
 
@@ -82,7 +94,8 @@ class SweepResult:
     ranges end where the best configurations lie. `sensitivity[objective][parameter]` is the share of the variance of
     the objective's logarithm that the parameter explains alone, None where nothing could be said, largest first;
     `interactions[objective]` what no parameter explains alone. `configs_per_s` None: nothing was computed this time.
-    `combinations` None: a range without steps has no number of values.
+    `combinations` None: a range without steps has no number of values. `workloads` are the answers for each network
+    and mode, where several were swept.
     """
 
     name: str
@@ -106,6 +119,7 @@ class SweepResult:
     warnings: tuple[str, ...] = ()
     interactions: Mapping[str, float | None] = field(default_factory=dict)
     explanations: tuple[PointExplanation, ...] = ()
+    workloads: tuple[WorkloadChoice, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pararev_hw.errors import PararevError
 from pararev_hw.sweeps import expressions, workers
-from pararev_hw.sweeps.analysis import _unbeaten, nondominated
+from pararev_hw.sweeps.dominance import _unbeaten, nondominated
 from pararev_hw.sweeps.objectives import objective_values
 from pararev_hw.sweeps.parameters import Parameter, Space, stepped
 from pararev_hw.sweeps.spec import from_yaml
