@@ -24,7 +24,7 @@ from spikingjelly.activation_based.op_counter import DispatchCounterMode, SynOpC
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pararev_hw.tracing import measure_spikes, trace_step
+from pararev_hw.tracing import StepDescription, measure_spikes, trace_step
 from pararev_hw.types import Spikes
 
 BATCH, STEPS = 4, 6
@@ -110,7 +110,7 @@ class Counts:
 
 
 def ours(net: nn.Module, x: Tensor) -> Counts:
-    graph = trace_step(net, x, mode="infer", batch=BATCH).graph
+    graph = trace_step(net, x, loop=None, description=StepDescription(batch=BATCH)).graph
     spikes = measure_spikes(net, x, source="random", mode="infer", samples=BATCH, graph=graph)
     assert isinstance(spikes, Spikes)
     layers, neurons = spikes.layers, spikes.neurons

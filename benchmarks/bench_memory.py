@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from pararev_hw import models
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here
-from pararev_hw.tracing import OPTIMIZERS, trace_step
+from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop
 from tests.helpers.memory_networks import NETWORKS, ResNet, Transformer, UNet, batch_of
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
 
@@ -54,10 +55,11 @@ def compared(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, 
     graph = trace_step(
         model,
         x,
-        mode="infer" if optimizer is None else "train",
-        optimizer=optimizer or OPTIMIZERS["sgd"],
-        accumulate=setting.accumulate,
-        zero_grad="none" if setting.set_to_none else "zero",
+        loop=Loop(
+            optimizer=optimizer, accumulate=setting.accumulate, zero_grad="none" if setting.set_to_none else "zero"
+        )
+        if optimizer is not None
+        else None,
         dtype="bfloat16" if setting.bfloat16 else "float32",
     ).graph
     return eager_peak_bytes(graph, "cpu", rule_here()), recorded_peak_bytes(model, x, setting)

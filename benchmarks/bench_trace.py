@@ -20,7 +20,8 @@ import json, resource, sys, time
 import torch
 from pararev_hw.torch_private import FakeTensorMode
 from pararev_hw import models
-from pararev_hw.tracing import OPTIMIZERS, trace_step
+from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import OPTIMIZERS
 
 name, kind, timesteps = sys.argv[1], sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)

@@ -192,7 +192,8 @@ NETWORKS: Mapping[str, PowerNetwork] = {
 
 def power_step(name: str, batch: int) -> BlockGraph:
     """The training step of that network: forward, a mean as its loss, backward, Adam."""
-    from pararev_hw.tracing import DispatchRules, trace_step
+    from pararev_hw.tracing import DispatchRules, StepDescription, trace_step
+    from pararev_hw.training.step import Loop
 
     network = NETWORKS[name]
     dtype = torch.long if network.integers else torch.float32
@@ -210,5 +211,10 @@ def power_step(name: str, batch: int) -> BlockGraph:
 
     rules = DispatchRules(cuda=True)
     return trace_step(
-        network.make(), x, name=name, mode="train", optimizer=adam, step=step, granularity="op", rules=rules
+        network.make(),
+        x,
+        loop=Loop(optimizer=adam, step=step),
+        description=StepDescription(name=name),
+        granularity="op",
+        rules=rules,
     ).graph

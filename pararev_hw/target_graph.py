@@ -14,13 +14,13 @@ from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
 from pararev_hw.devices import bare_device
 from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, MissingDependency, PararevError, first_line
-from pararev_hw.trace_options import DEFAULTS, TraceOptions
+from pararev_hw.trace_options import DEFAULTS, TraceOptions, TrainingStep
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
     from pararev_hw.importers.targets import Options, Target
     from pararev_hw.tracing import Traced
-    from pararev_hw.training.step import MakeOptimizer
+    from pararev_hw.training.step import Loop, MakeOptimizer
 
 Progress = Callable[[str], None]
 
@@ -95,31 +95,36 @@ def graph_of(
 
 
 def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, device: Hardware | None) -> Traced:
-    from pararev_hw.tracing import DispatchRules, trace_step
+    from pararev_hw.tracing import DispatchRules, StepDescription, trace_step
 
     has_step = target.step is not None and options.mode == "train"
     return trace_step(
         target.network,
         (*target.inputs, *target.targets) if has_step else target.inputs,
-        name=target.name,
-        mode=options.mode,
-        batch=target.batch,
-        timesteps=target.timesteps,
+        loop=_loop(optimizer, options, target.step if has_step else None),
+        description=StepDescription(
+            name=target.name, batch=target.batch, timesteps=target.timesteps, assumptions=target.assumptions
+        ),
         dtype=options.dtype,
         granularity=options.granularity,
         blocks=options.blocks,
-        optimizer=optimizer,
-        accumulate=options.accumulate,
-        zero_grad=options.zero_grad,
-        step=target.step if has_step else None,
-        loss=options.loss,
-        assumptions=target.assumptions,
         rules=DispatchRules(
             cuda=device is None or device.kind == "gpu",
             channels_last=options.channels_last,
             flash_attention=_has_bfloat16(device),
         ),
     )
+
+
+def _loop(optimizer: MakeOptimizer, options: TraceOptions, step: TrainingStep | None) -> Loop | None:
+    """How the training step goes; None for inference."""
+    from pararev_hw.training.step import Loop
+
+    if options.mode == "train":
+        return Loop(optimizer, options.accumulate, options.zero_grad, step, options.loss)
+    if (options.accumulate, options.zero_grad) != (1, "none"):
+        raise BadInput("inference has no gradients: leave accumulate and zero_grad out")
+    return None
 
 
 def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from pararev_hw import models
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY, SEED, Draw
-from pararev_hw.tracing import optimizer_named, trace_step
+from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph
 
 Network = tuple[nn.Module, torch.Tensor]
@@ -46,7 +47,7 @@ class DrawnNetwork:
         with torch.random.fork_rng(devices=[]):  # on the CPU: elsewhere recurrent layers run other ops
             model, x = self.family(draw)
         optimizer = optimizer_named(draw.option(("sgd", "sgd", "adamw")))
-        return trace_step(model, x, name=self.name, optimizer=optimizer).graph
+        return trace_step(model, x, loop=Loop(optimizer=optimizer), description=StepDescription(name=self.name)).graph
 
 
 def drawn_networks() -> Iterator[DrawnNetwork]:

@@ -16,7 +16,7 @@ from torch import nn
 
 from pararev_hw import models
 from pararev_hw.defaults import default_optimizer
-from pararev_hw.tracing import optimizer_named, trace_step
+from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
 from pararev_hw.training.step import Loop, eager_step
 from pararev_hw.types import BlockGraph
 
@@ -110,11 +110,9 @@ def traced(case: HeldIn, device: str) -> BlockGraph:
     return trace_step(
         model,
         x,
-        name=case.name,
-        mode=case.mode,
+        loop=Loop(optimizer=optimizer_named(_optimizer(device))) if case.mode == "train" else None,
+        description=StepDescription(name=case.name, timesteps=case.timesteps),
         dtype=case.dtype,
-        timesteps=case.timesteps,
-        optimizer=optimizer_named(_optimizer(device)),
     ).graph
 
 

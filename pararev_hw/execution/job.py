@@ -15,7 +15,7 @@ from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
 from pararev_hw.importers.targets import Options, Target, resolve
 from pararev_hw.target_graph import with_axes
-from pararev_hw.tracing import Traced, optimizer_named, trace_step, uncopied_state
+from pararev_hw.tracing import StepDescription, Traced, optimizer_named, trace_step, uncopied_state
 from pararev_hw.training.step import EagerStep, Loop, eager_step, tensors_in
 from pararev_hw.types import BlockGraph
 
@@ -82,16 +82,13 @@ def prepare_target(
     traced = trace_step(
         _to_trace(model, target),
         (*target.inputs, *target.targets) if brings_step else target.inputs,
-        name=target.name,
-        mode=mode,
-        batch=target.batch,
-        timesteps=target.timesteps,
+        loop=Loop(optimizer=make, step=target.step if brings_step else None) if mode == "train" else None,
+        description=StepDescription(
+            name=target.name, batch=target.batch, timesteps=target.timesteps, assumptions=target.assumptions
+        ),
         dtype=dtype,
         granularity=granularity,
         blocks=blocks,
-        optimizer=make,
-        step=target.step if brings_step else None,
-        assumptions=target.assumptions,
     )
     graph, target = with_axes(traced, target)
     traced = replace(traced, graph=graph)

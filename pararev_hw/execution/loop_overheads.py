@@ -32,7 +32,7 @@ from pararev_hw.costmodels.measured_ops import python_calls
 from pararev_hw.execution.replay_timing import in_program_order
 from pararev_hw.measurement import collector_at_rest, computing_threads
 from pararev_hw.measurement.pace import PACE, pace_s
-from pararev_hw.tracing import optimizer_named, trace_step
+from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
 from pararev_hw.training.step import Loop, eager_step
 from pararev_hw.types import PHASES, BlockGraph, Estimate
 
@@ -140,12 +140,12 @@ def _beside(model: nn.Module, x: torch.Tensor, runs: int) -> _Beside:
     y = torch.zeros(x.shape[0], dtype=torch.int64)
     make = optimizer_named("sgd")
     model.eval()
-    inference = trace_step(model, x, mode="infer", timesteps=_TIMESTEPS).graph
+    inference = trace_step(model, x, loop=None, description=StepDescription(timesteps=_TIMESTEPS)).graph
     infer = eager_step(model, None, "float32", "cpu")
     beside, infer_pace_s = _interleaved(lambda: _timed(lambda: infer((x,), y)), in_program_order(inference), runs)
     seconds = {"infer": beside["whole"]}
     model.train()
-    training = trace_step(model, x, mode="train", timesteps=_TIMESTEPS, optimizer=make).graph
+    training = trace_step(model, x, loop=Loop(optimizer=make), description=StepDescription(timesteps=_TIMESTEPS)).graph
     optimizer = eager_step(model, Loop(make), "float32", "cpu").optimizer
     assert optimizer is not None
 

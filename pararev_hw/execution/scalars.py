@@ -16,6 +16,7 @@ from torch import nn
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.program import scalars_of
 from pararev_hw.tracing import Traced, optimizer_named, trace_step
+from pararev_hw.training.step import Loop
 
 _TRACED_AT = 2  # the tracer lets the optimizer take one step first
 _Key = tuple[Any, Any]  # function, scalar in the traced step
@@ -88,7 +89,7 @@ def _counts_steps(optimizer: str) -> bool:
 
 def _update_scalars(optimizer: str, step: int) -> list[_Key]:
     """Function and scalar of everything that the update of one weight calls in its step number `step`."""
-    traced = trace_step(_OneWeight(), torch.empty(1), optimizer=partial(_before, optimizer, step))
+    traced = trace_step(_OneWeight(), torch.empty(1), loop=Loop(optimizer=partial(_before, optimizer, step)))
     return [
         (traced.program.calls[traced.program.instructions[k].call].function, value)
         for k, op in enumerate(traced.graph.ops)

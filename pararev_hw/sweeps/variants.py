@@ -126,20 +126,22 @@ def _member(family: str, stages: int, event: bool) -> str:
 
 
 def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Callable[[str], None]) -> BlockGraph:
-    from pararev_hw.tracing import optimizer_named, trace_step
+    from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
+    from pararev_hw.training.step import Loop
 
     progress(f"tracing {variant.title}")
     brings_step = target.step is not None and variant.mode == "train"
     traced = trace_step(
         target.network,
         (*target.inputs, *target.targets) if brings_step else target.inputs,
-        name=target.name,
-        mode="train" if variant.mode == "train" else "infer",
-        batch=target.batch,
-        timesteps=target.timesteps,
-        optimizer=optimizer_named(default_optimizer(sweep.device.kind)),
-        step=target.step if brings_step else None,
-        assumptions=target.assumptions,
+        loop=Loop(
+            optimizer=optimizer_named(default_optimizer(sweep.device.kind)), step=target.step if brings_step else None
+        )
+        if variant.mode == "train"
+        else None,
+        description=StepDescription(
+            name=target.name, batch=target.batch, timesteps=target.timesteps, assumptions=target.assumptions
+        ),
     )
     spikes = sweep.spikes if variant.rate is None else repr(variant.rate)
     return target_graph.with_spikes(traced.graph, target, spikes, progress)

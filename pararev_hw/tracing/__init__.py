@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
@@ -22,7 +21,7 @@ from pararev_hw.tracing.tape import Tape, regrouped, tape_of
 from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
-from pararev_hw.training.step import OPTIMIZERS, Loop, Loss, MakeOptimizer, Step, ZeroGrad
+from pararev_hw.training.step import Loop
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import BlockGraph, InMemory, ModuleInfo, Program
 
@@ -43,60 +42,61 @@ class Traced:
     coarse: Tape | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class StepDescription:
+    """What a traced step is called, and the axes of its inputs. `batch` (of one micro-batch) and `timesteps` are read
+    from the first input's axes where `batch` is None; `assumptions` are sentences for reports."""
+
+    name: str | None = None  # None: that of the network's class
+    batch: int | None = None
+    timesteps: int | None = None
+    assumptions: Sequence[str] = ()
+
+
+PLAIN_LOOP = Loop()
+UNNAMED = StepDescription()
+
+
 def trace_step(
     model: nn.Module,
     inputs: torch.Tensor | Sequence[torch.Tensor],
     *,
-    name: str | None = None,
-    mode: Literal["train", "infer"] = "train",
-    batch: int | None = None,
-    timesteps: int | None = None,
+    loop: Loop | None = PLAIN_LOOP,
+    description: StepDescription = UNNAMED,
     dtype: str = "float32",
     granularity: str = "block",
     blocks: Sequence[str] = (),
-    optimizer: MakeOptimizer = OPTIMIZERS["sgd"],
-    step: Step | None = None,
-    loss: Loss | None = None,
-    accumulate: int = 1,
-    zero_grad: ZeroGrad = "none",
-    assumptions: Sequence[str] = (),
     rules: DispatchRules = CPU_RULES,
 ) -> Traced:
-    """Trace one training step (or one inference) of `model`.
+    """Trace one training step of `model` as `loop` runs it, or one inference where `loop` is None.
 
     `inputs`: tensors of which only shape and dtype count; they may be on device "meta". `dtype` "bfloat16" and
     "float16" trace under autocast, "float64" with weights and inputs in double. `blocks` are patterns of module paths
     ("encoder.layers.*") that name the blocks by hand; `granularity` is "op", "module", "block" or "auto" (block,
-    and finer where blocks are few and hide what may run in parallel). `optimizer`, `step`,
-    `loss`, `accumulate` and `zero_grad` say how a training step goes: see `pararev_hw.training.step.Loop`. With
-    `accumulate`, `inputs` and `batch` are those of one micro-batch, and the graph's batch is that of all. `batch` and
-    `timesteps` are read from the first input's axes where `batch` is left out. `rules` say whether the ops are those
-    of a CPU or of a GPU, and whether images lie channels last.
+    and finer where blocks are few and hide what may run in parallel). Where the loop accumulates, `inputs` are those
+    of one micro-batch, and the graph's batch is that of all. `rules` say whether the ops are those of a CPU or of a
+    GPU, and whether images lie channels last.
 
     Raises TraceError where the step cannot be traced, and says which module and line.
     """
     tensors = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     if granularity not in ("auto", *GRANULARITIES):
         raise unknown_name("granularity", granularity, ("auto", *GRANULARITIES))
-    if mode not in ("train", "infer"):
-        raise unknown_name("mode", mode, ("train", "infer"))
-    title = name or type(model).__name__
+    title = description.name or type(model).__name__
     finder = BlockFinder(model, blocks)
-    loop = Loop(optimizer, accumulate, zero_grad, step, loss)
-    if mode == "infer" and (accumulate, zero_grad) != (1, "none"):
-        raise BadInput("inference has no gradients: leave accumulate and zero_grad out")
     with no_gc():
-        recorded = record(model, tensors, name=title, loop=loop if mode == "train" else None, dtype=dtype, rules=rules)
+        recorded = record(model, tensors, name=title, loop=loop, dtype=dtype, rules=rules)
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
         coarse = tape_of(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
         levels = tuple(FINER) if granularity == "auto" else (granularity,)
         tape, built = _grouped(coarse, levels)
+    batch, timesteps = description.batch, description.timesteps
     if batch is None:
         batch, timesteps = leading_axes(tape, _shape(tensors), timesteps)
     graph = BlockGraph(
         model=title,
-        mode=mode,
-        batch=accumulate * batch,
+        mode="infer" if loop is None else "train",
+        batch=batch if loop is None else loop.accumulate * batch,
         timesteps=timesteps,
         dtype=dtype,
         granularity=tape.granularity,
@@ -108,7 +108,7 @@ def trace_step(
         tasks=built.tasks,
         edges=built.edges,
         memory=built.memory,
-        assumptions=(*assumptions, *([ROWS_DIFFER] if recorded.recorder.merged_rows else [])),
+        assumptions=(*description.assumptions, *([ROWS_DIFFER] if recorded.recorder.merged_rows else [])),
         replayable=InMemory(built.program),
         modules=_modules(model),
     )

@@ -14,7 +14,8 @@ import torch
 
 from pararev_hw import models, pipeline
 from pararev_hw.devices import bare_device
-from pararev_hw.tracing import optimizer_named, trace_step
+from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph, Hardware, PaperCheck, PaperRow
 from pararev_hw.validation.predicting import optimizer_of
 
@@ -203,4 +204,9 @@ def _traced(
         batch = EVENT_BATCH if spec.event else BATCH
         x = torch.empty((timesteps, batch, *spec.input_shape) if spec.event else (batch, *spec.input_shape))
     optimizer = optimizer_named(optimizer_of(kind))
-    return trace_step(network, x, name=name, mode=mode, batch=batch, timesteps=timesteps, optimizer=optimizer).graph
+    return trace_step(
+        network,
+        x,
+        loop=Loop(optimizer=optimizer) if mode == "train" else None,
+        description=StepDescription(name=name, batch=batch, timesteps=timesteps),
+    ).graph

@@ -205,12 +205,18 @@ def unrolled_lif(timesteps: int, elements: int, mode: str) -> BlockGraph:
 
 
 def _traced(model: Any, x: Any, name: str, mode: Any, optimizer: Any, step: Any, channels_last: bool) -> BlockGraph:
-    from pararev_hw.tracing import DispatchRules, trace_step
+    from pararev_hw.tracing import DispatchRules, StepDescription, trace_step
+    from pararev_hw.training.step import Loop
 
     rules = DispatchRules(cuda=True, channels_last=channels_last)
     step = step if mode == "train" else None
     return trace_step(
-        model, x, name=name, mode=mode, optimizer=optimizer, step=step, granularity="op", rules=rules
+        model,
+        x,
+        loop=Loop(optimizer=optimizer, step=step) if mode == "train" else None,
+        description=StepDescription(name=name),
+        granularity="op",
+        rules=rules,
     ).graph
 
 

@@ -12,6 +12,7 @@ from pararev_hw.calibration.suite import ROUNDS, entries, in_turn
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY, Draw
 from pararev_hw.costmodels.calibrated.features import coefficient_names, coordinates, group, work_terms
 from pararev_hw.tracing import optimizer_named, trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph
 
 NETWORKS = ("pararevsnn21", "revsresnet21", "msresnet18", "pararevsnn24_dvs", "revsresnet24_dvs", "msresnet20_dvs")
@@ -21,7 +22,9 @@ def trace(name: str, mode: str, dtype: str, optimizer: str) -> BlockGraph:
     with torch.device("meta"):
         network = models.create(name, width=0.125, timesteps=2)
         x = torch.empty((2, 1, 2, 32, 32) if "dvs" in name else (1, 3, 16, 16))
-    return trace_step(network, x, mode=mode, dtype=dtype, optimizer=optimizer_named(optimizer)).graph  # type: ignore[arg-type]
+    return trace_step(
+        network, x, loop=Loop(optimizer=optimizer_named(optimizer)) if mode == "train" else None, dtype=dtype
+    ).graph
 
 
 def measured() -> set[tuple[str, str]]:

@@ -29,7 +29,8 @@ from pararev_hw.devices.instruction_sets import (
     instruction_set_here,
     instruction_set_of,
 )
-from pararev_hw.tracing import OPTIMIZERS, trace_step
+from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop
 from pararev_hw.types import Device, DeviceParameter, OpType
 from tests.helpers.memory_networks import NETWORKS, batch_of
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
@@ -211,7 +212,7 @@ RECORD = """
 import sys, torch
 from tests.helpers.memory_networks import NETWORKS, batch_of
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
-from pararev_hw.tracing import OPTIMIZERS
+from pararev_hw.training.step import OPTIMIZERS
 for name in sys.argv[1:]:
     torch.manual_seed(0)
     print("recorded", recorded_peak_bytes(NETWORKS[name][0](), batch_of(name, 4), Setting(OPTIMIZERS["sgd"])))
@@ -231,7 +232,7 @@ def test_a_prediction_for_another_processor_is_what_that_one_records(isa: str) -
     seen = [int(line.split()[1]) for line in ran.stdout.splitlines() if line.startswith("recorded")]
     device = device_from_json(device_to_json(cpu(InstructionSet[isa])), "cpu.json")
     for name, bytes_there in zip(names, seen, strict=True):
-        graph = trace_step(NETWORKS[name][0](), batch_of(name, 4), optimizer=OPTIMIZERS["sgd"]).graph
+        graph = trace_step(NETWORKS[name][0](), batch_of(name, 4), loop=Loop(optimizer=OPTIMIZERS["sgd"])).graph
         assert eager_peak_bytes(graph, "cpu", rule_of(device)) == pytest.approx(bytes_there, rel=0.01)
         profile_there = replace(cpu_profile(), device=device)
         assert eager_peak_bytes(graph, "cpu", rule_of(profile_there)) == pytest.approx(bytes_there, rel=0.01)
@@ -289,7 +290,7 @@ def test_where_the_rule_does_not_hold_the_one_that_was_seen_is_taken_and_said() 
     assert again == device
     assert "float32 is nearest to" in device.notes[-1]
     make, batch = NETWORKS["vgg"][0], batch_of("vgg", 4)
-    graph = trace_step(make(), batch, optimizer=OPTIMIZERS["sgd"]).graph
+    graph = trace_step(make(), batch, loop=Loop(optimizer=OPTIMIZERS["sgd"])).graph
     bytes_here = recorded_peak_bytes(make(), batch, Setting(OPTIMIZERS["sgd"]))
     assert eager_peak_bytes(graph, "cpu", rule_of(again)) == pytest.approx(bytes_here, rel=0.01)
     assert eager_peak_bytes(graph, "cpu", rule_of(cpu(other))) != pytest.approx(bytes_here, rel=0.05)

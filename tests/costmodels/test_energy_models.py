@@ -34,7 +34,7 @@ class Net(nn.Module):
 def graph() -> BlockGraph:
     """One sample; 5 of the 384 inputs of the linear layer fire."""
     layers = (LayerSpikes("conv", 1.0, 5808, 6912, False), LayerSpikes("fc", 5 / 384, 50, 3840, True))
-    traced = trace_step(Net(), torch.empty(1, 2, 8, 8), mode="infer").graph
+    traced = trace_step(Net(), torch.empty(1, 2, 8, 8), loop=None).graph
     return attach(traced, Spikes(True, "five spikes", 5 / 384, layers))
 
 
@@ -90,7 +90,7 @@ def test_a_loop_over_time_steps_keeps_the_potentials_of_one() -> None:
             return sum(self.fc(spikes.flatten(1)) for _ in range(self.steps))  # type: ignore[return-value]
 
     for steps in (1, 3):
-        traced = trace_step(Repeated(steps), torch.empty(2, 2, 6, 6), mode="infer").graph
+        traced = trace_step(Repeated(steps), torch.empty(2, 2, 6, 6), loop=None).graph
         assert {w.module: w.neurons for w in layer_works(traced)} == {"conv": 96, "fc": 10}
 
 

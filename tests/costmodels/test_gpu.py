@@ -14,6 +14,7 @@ from pararev_hw.devices import load_device
 from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW, MATRIX_CLASSES, MEMORY_CLASSES
 from pararev_hw.errors import BadInput
 from pararev_hw.tracing import DispatchRules, trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph, OpType
 
 GPUS = (
@@ -41,7 +42,9 @@ def seconds(kernel: Kernel, card: Card = CARD_OF_TEST, **changed: float) -> floa
 def graph(model: nn.Module, *shape: int, dtype: str = "float16", last: bool = False, mode: str = "train") -> BlockGraph:
     rules = DispatchRules(cuda=True, channels_last=last)
     x = torch.empty(shape, device="meta")
-    return trace_step(model, x, dtype=dtype, mode=mode, rules=rules, granularity="op").graph  # type: ignore[arg-type]
+    return trace_step(
+        model, x, loop=Loop() if mode == "train" else None, dtype=dtype, rules=rules, granularity="op"
+    ).graph
 
 
 def op(graph: BlockGraph, name: str) -> OpType:
@@ -303,7 +306,7 @@ def test_indexing_time_steps_costs_backward_the_square_of_their_number() -> None
     def took(steps: int) -> float:
         x = torch.empty((steps, 2**20), device="meta")
         rules = DispatchRules(cuda=True)
-        g = trace_step(Unrolled(), x, step=step, rules=rules, granularity="op").graph
+        g = trace_step(Unrolled(), x, loop=Loop(step=step), rules=rules, granularity="op").graph
         return sum(cost(g, load_device("rtx2080ti"), "eager").op_seconds)
 
     # published on that card: 66.3 ms at T = 32, 226 ms at T = 64, 828 ms at T = 128

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
+import pararev_hw as ph
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here
 from pararev_hw.errors import BadInput, UnknownName
-from pararev_hw.tracing import OPTIMIZERS, trace_step
-from pararev_hw.training.step import ZERO_GRADS
+from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import OPTIMIZERS, ZERO_GRADS, Loop
 from tests.helpers.memory_networks import NETWORKS, batch_of
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
 
@@ -25,10 +26,11 @@ def both(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, int]
     graph = trace_step(
         model,
         x,
-        mode="infer" if optimizer is None else "train",
-        optimizer=optimizer or OPTIMIZERS["sgd"],
-        accumulate=setting.accumulate,
-        zero_grad="none" if setting.set_to_none else "zero",
+        loop=Loop(
+            optimizer=optimizer, accumulate=setting.accumulate, zero_grad="none" if setting.set_to_none else "zero"
+        )
+        if optimizer is not None
+        else None,
         dtype="bfloat16" if setting.bfloat16 else "float32",
     ).graph
     predicted = eager_peak_bytes(graph, "cpu", rule_here())
@@ -88,7 +90,8 @@ def test_kept_gradients_are_there_from_the_first_op_and_let_go_ones_are_not() ->
     model, x = nn.Linear(256, 256), torch.empty(1, 256)
     parameters = 4 * (256 * 256 + 256)
     peaks = {
-        way: trace_step(model, x, optimizer=OPTIMIZERS["sgd-plain"], zero_grad=way).graph.memory for way in ZERO_GRADS
+        way: trace_step(model, x, loop=Loop(optimizer=OPTIMIZERS["sgd-plain"], zero_grad=way)).graph.memory
+        for way in ZERO_GRADS
     }
     assert peaks["zero"].gradient_bytes == peaks["none"].gradient_bytes == parameters
     # the new gradient stands beside the old one until it is added
@@ -110,7 +113,7 @@ def test_a_step_of_ones_own_that_zeroes_late_holds_the_old_gradients_through_its
     model, x = nn.Linear(64, 64), torch.empty(512, 64)
     alive = {}
     for step in (late, early):
-        graph = trace_step(model, x, step=step).graph
+        graph = trace_step(model, x, loop=Loop(step=step)).graph
         assert graph.memory.gradient_bytes == 4 * (64 * 64 + 64)
         old = [s for s in graph.storages if s.role == "gradient" and s.born < 0]
         alive[step] = [(s.bytes, s.freed >= 0) for s in old]
@@ -120,7 +123,7 @@ def test_a_step_of_ones_own_that_zeroes_late_holds_the_old_gradients_through_its
 
 def test_a_batch_of_many_micro_batches_counts_all_samples() -> None:
     model, x = nn.Linear(8, 4), torch.empty(5, 8)
-    one, three = (trace_step(model, x, accumulate=n).graph for n in (1, 3))
+    one, three = (trace_step(model, x, loop=Loop(accumulate=n)).graph for n in (1, 3))
     assert (one.batch, three.batch) == (5, 15)
     flops = {g.batch: sum(t.flops for t in g.tasks) for g in (one, three)}
     assert flops[15] == 3 * flops[5]
@@ -131,13 +134,17 @@ def test_a_batch_of_many_micro_batches_counts_all_samples() -> None:
     [
         ({"accumulate": 0}, "accumulate is 0"),
         ({"zero_grad": "nothing"}, "did you mean none"),
-        ({"accumulate": 2, "mode": "infer"}, "no gradients"),
         ({"accumulate": 2, "step": lambda *_: None}, "leave both out"),
     ],
 )
 def test_a_loop_that_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises((BadInput, UnknownName), match=said):
-        trace_step(nn.Linear(8, 4), torch.empty(5, 8), **options)
+        Loop(**options)
+
+
+def test_inference_accumulates_no_gradients() -> None:
+    with pytest.raises(BadInput, match="no gradients"):
+        ph.trace(nn.Linear(8, 4), torch.empty(5, 8), accumulate=2, mode="infer")
 
 
 @pytest.mark.machine

@@ -24,7 +24,7 @@ def copies(elements: int) -> BlockGraph:
             return x
 
     x = torch.empty(elements // 64, 64, device="meta")
-    return trace_step(Doubles(), x, mode="infer", rules=DispatchRules(cuda=True)).graph
+    return trace_step(Doubles(), x, loop=None, rules=DispatchRules(cuda=True)).graph
 
 
 def test_every_gpu_says_what_its_board_may_draw() -> None:

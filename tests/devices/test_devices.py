@@ -254,7 +254,7 @@ def test_prediction_stands_no_better_than_its_weakest_figure() -> None:
 @pytest.fixture(scope="module")
 def spiking_graph() -> BlockGraph:
     network = models.create("pararevsnn21", width=0.0625, num_classes=10, timesteps=1)
-    graph = trace_step(network, torch.empty(2, 3, 16, 16), mode="infer").graph
+    graph = trace_step(network, torch.empty(2, 3, 16, 16), loop=None).graph
     return graphs.attach(graph, graphs.assumed(graph, 0.2))
 
 

@@ -54,7 +54,7 @@ def profile() -> Profile:
 def graph() -> BlockGraph:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
-    return trace_step(model, torch.empty(2, 3, 16, 16), mode="infer").graph
+    return trace_step(model, torch.empty(2, 3, 16, 16), loop=None).graph
 
 
 def test_a_profile_survives_its_file() -> None:

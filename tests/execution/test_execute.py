@@ -24,8 +24,8 @@ from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.random_numbers import seed_of
 from pararev_hw.models import create
-from pararev_hw.tracing import OPTIMIZERS, ROWS_DIFFER, Traced, trace_step
-from pararev_hw.training.step import MakeOptimizer
+from pararev_hw.tracing import ROWS_DIFFER, Traced, trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop, MakeOptimizer
 from pararev_hw.types import BlockGraph, Edge, Placement, Schedule
 from tests.helpers.random_schedules import (
     batches,
@@ -53,7 +53,7 @@ def _one_thread() -> Any:
 
 
 def traced_double(model: nn.Module, shape: tuple[int, ...], optimizer: str = "sgd", **options: Any) -> Traced:
-    return trace_step(model, torch.empty(shape), dtype="float64", optimizer=OPTIMIZERS[optimizer], **options)
+    return trace_step(model, torch.empty(shape), loop=Loop(optimizer=OPTIMIZERS[optimizer]), dtype="float64", **options)
 
 
 def small(name: str) -> nn.Module:
@@ -115,7 +115,7 @@ def test_sparse_gradients_train_alike_on_random_lanes() -> None:
     torch.manual_seed(0)
     model = Words()
     data = [(torch.randint(0, 40, (4, 7)), torch.randint(0, 10, (4,))) for _ in range(3)]
-    traced = trace_step(model, data[0][0], granularity="op", optimizer=OPTIMIZERS["sgd-plain"])
+    traced = trace_step(model, data[0][0], loop=Loop(optimizer=OPTIMIZERS["sgd-plain"]), granularity="op")
     changed = [o for o in traced.graph.ops if traced.graph.op_types[o.type].input_shapes == ((28 + 4, 6), (28 + 4, 6))]
     assert [traced.graph.op_types[o.type].write_bytes for o in changed] == [4 * 32 * 6]  # rows looked up, not the table
     expected = trained_by_loop(model, data, optimizer="sgd-plain")
@@ -139,7 +139,7 @@ def test_sparse_gradients_train_alike_on_random_lanes() -> None:
 )
 def test_an_optimizer_that_cannot_take_sparse_gradients_is_one_line(make: MakeOptimizer, says: str) -> None:
     with pytest.raises(TraceError, match=says):
-        trace_step(Words(), torch.zeros(4, 7, dtype=torch.int64), optimizer=make)
+        trace_step(Words(), torch.zeros(4, 7, dtype=torch.int64), loop=Loop(optimizer=make))
 
 
 class Bags(nn.Module):
@@ -164,7 +164,7 @@ def test_equal_rows_of_sparse_gradients_are_merged_where_the_optimizer_does(
     monkeypatch.setitem(OPTIMIZERS, "of rows", make)  # type: ignore[arg-type]
     model = Bags()
     data = [(torch.randint(0, 40, (4, 7)), torch.randint(0, 10, (4,))) for _ in range(3)]
-    traced = trace_step(model, data[0][0], granularity="op", optimizer=make)
+    traced = trace_step(model, data[0][0], loop=Loop(optimizer=make), granularity="op")
     assert merged_bytes(traced.graph) == [28 * (10 * 4 + 8)] * merges  # 28 rows of 10 floats, an index each
     assert (ROWS_DIFFER in traced.graph.assumptions) == bool(merges)
     expected = trained_by_loop(model, data, optimizer="of rows")
@@ -192,7 +192,7 @@ def test_a_step_with_an_optimizer_for_tables_and_one_for_the_rest() -> None:
         of_rows.step()
         of_layers.step()
 
-    graph = trace_step(model, torch.zeros(4, 7, dtype=torch.int64), step=step).graph
+    graph = trace_step(model, torch.zeros(4, 7, dtype=torch.int64), loop=Loop(step=step)).graph
     assert merged_bytes(graph) == [r * (6 * 4 + 8) for r in (28 + 4, 28, 28)]  # the first table is looked up twice
     # two moments of three tables [40, 6] and of the layer [10, 6] + [10]; Adam's counts of steps for weight and bias
     assert graph.memory.optimizer_bytes == 4 * (2 * (3 * 240 + 60 + 10) + 2)

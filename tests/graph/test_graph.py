@@ -141,7 +141,7 @@ def test_what_single_operations_allow_is_their_time_over_that_of_their_longest_c
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x.sin() + x.cos()
 
-    graph = trace_step(Sum(), torch.zeros(2, 3), mode="infer", granularity="block").graph
+    graph = trace_step(Sum(), torch.zeros(2, 3), loop=None, granularity="block").graph
     assert [graph.op_types[op.type].name for op in graph.ops] == [
         "aten.sin.default",
         "aten.cos.default",

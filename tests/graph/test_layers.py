@@ -28,7 +28,7 @@ class Net(nn.Module):
 
 def test_rows_name_the_modules_with_their_shapes_parameters_and_macs() -> None:
     net, x = Net(), torch.rand(2, 3, 4, 4)
-    graph = trace_step(net, x, mode="infer").graph
+    graph = trace_step(net, x, loop=None).graph
     rows = {row.module: row for row in layers(graph)}
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(x)
@@ -57,7 +57,7 @@ def test_rows_of_a_training_step_add_up_to_the_step() -> None:
 
 
 def test_activity_is_that_of_the_layers_inputs() -> None:
-    graph = trace_step(Net(), torch.rand(2, 3, 4, 4), mode="infer").graph
+    graph = trace_step(Net(), torch.rand(2, 3, 4, 4), loop=None).graph
     activity = Spikes(True, "by hand", 0.25, (LayerSpikes("fc", 0.25, 160.0, 640.0, True),))
     rows = {row.module: row for row in layers(attach(graph, activity))}
     assert (rows["fc"].rate, rows["fc"].sops) == (0.25, 2 * 160)

@@ -54,7 +54,7 @@ PRODUCTS: dict[str, Multiply] = {
 
 
 def counted(net: nn.Module, x: Tensor) -> BlockGraph:
-    graph = trace_step(net, x, mode="infer").graph
+    graph = trace_step(net, x, loop=None).graph
     return attach(graph, measure_spikes(net, x, source="noise", mode="infer", samples=len(x), graph=graph))
 
 
@@ -105,14 +105,15 @@ def test_an_embedding_bag_adds_a_row_for_each_address() -> None:
 
 
 def test_a_chip_refuses_an_embedding_bag() -> None:
-    graph = trace_step(Addressed("sum"), torch.ones(2, 3, dtype=torch.int64), mode="infer").graph
+    graph = trace_step(Addressed("sum"), torch.ones(2, 3, dtype=torch.int64), loop=None).graph
     with pytest.raises(BadInput, match="rows is an embedding bag, which reads indices, and loihi1 takes spikes"):
         plan(graph, load_device("loihi1"), "heft")
 
 
 def test_a_bilinear_layer_has_a_formula() -> None:
-    graph = trace_step(Multiplied(lambda s, w, b: F.bilinear(s, s, w[:, None, :].expand(6, 8, 8))), torch.zeros(3, 8),
-                       mode="infer").graph  # fmt: skip
+    graph = trace_step(
+        Multiplied(lambda s, w, b: F.bilinear(s, s, w[:, None, :].expand(6, 8, 8))), torch.zeros(3, 8), loop=None
+    ).graph
     (work,) = (t.vector_flops for t in graph.op_types if "trilinear" in t.name)
     assert work == 3 * (3 * 6 * 8 * 8)  # two multiplications and an addition for each pair of inputs of each output
     assert not graph.unknown_ops

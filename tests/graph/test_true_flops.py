@@ -9,6 +9,7 @@ from pararev_hw.costmodels.gpu.kernels import kernels
 from pararev_hw.devices import load_device
 from pararev_hw.graph import files
 from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph
 from tests.helpers.costing import costs
 
@@ -33,7 +34,7 @@ def grouped(groups: int, transposed: bool) -> nn.Module:
 
 def graph_of(model: nn.Module, mode: str = "train") -> BlockGraph:
     first = nn.Sequential(nn.Conv2d(16, 16, 1), model)  # so that the input's gradient is needed too
-    return trace_step(first, torch.empty(4, 16, 12, 12, device="meta"), mode=mode).graph  # type: ignore[arg-type]
+    return trace_step(first, torch.empty(4, 16, 12, 12, device="meta"), loop=Loop() if mode == "train" else None).graph
 
 
 @pytest.mark.parametrize("transposed", [False, True])

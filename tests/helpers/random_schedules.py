@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from pararev_hw.execution import LaneThreads, StepRun, bind, fresh_optimizer_state, network_state
-from pararev_hw.tracing import OPTIMIZERS, Traced
+from pararev_hw.tracing import Traced
+from pararev_hw.training.step import OPTIMIZERS
 from pararev_hw.types import BlockGraph
 from tests.helpers.real_step import default_loss
 

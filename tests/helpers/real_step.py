@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pararev_hw.check import replay
-from pararev_hw.tracing import OPTIMIZERS
+from pararev_hw.training.step import OPTIMIZERS
 from pararev_hw.types import Program
 
 

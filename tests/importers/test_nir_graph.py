@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.importers.nir_graph import DEFAULT_TIMESTEPS, load_nir, nir_network
-from pararev_hw.tracing import trace_step
+from pararev_hw.tracing import StepDescription, trace_step
+from pararev_hw.training.step import Loop
 
 nir = pytest.importorskip("nir", reason="reads NIR graphs: the extra `interop`")
 h5py = pytest.importorskip("h5py", reason="comes with nir")
@@ -285,7 +286,12 @@ def test_a_file_gives_the_network_of_its_graph(graph: Any, tmp_path: Path) -> No
 def test_the_trace_has_the_macs_of_the_layers(mode: Any, tmp_path: Path) -> None:
     steps, batch = 4, 2
     found = load_nir(saved(recurrent(True), tmp_path), batch=batch, timesteps=steps)
-    graph = trace_step(found.network, found.inputs, mode=mode, batch=batch, timesteps=steps).graph
+    graph = trace_step(
+        found.network,
+        found.inputs,
+        loop=Loop() if mode == "train" else None,
+        description=StepDescription(batch=batch, timesteps=steps),
+    ).graph
     forward = steps * batch * (6 * 4 + 6 * 6 + 3 * 6)  # fc, rec, out
     assert sum(t.macs for t in graph.tasks if t.phase == "forward") == forward
     neurons = {o.module for o in graph.ops if graph.op_types[o.type].kind == "neuron"}

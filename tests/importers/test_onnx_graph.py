@@ -24,6 +24,7 @@ from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import trace_step
 from pararev_hw.tracing.cuda_dispatch import DispatchRules
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph
 
 OPSET = 20
@@ -188,7 +189,7 @@ def test_the_trace_has_the_same_macs_and_blocks(kind: str, mode: Any, tmp_path: 
     net, x = network(kind)
     export(net, x, tmp_path / "net.onnx", train=True)
     found = load_onnx(tmp_path / "net.onnx", batch=3)
-    theirs, ours = (trace_step(n, x, mode=mode).graph for n in (net, found.network))
+    theirs, ours = (trace_step(n, x, loop=Loop() if mode == "train" else None).graph for n in (net, found.network))
     assert work(ours)[0] == work(theirs)[0] > 0
     assert ours.parameters == theirs.parameters
 
@@ -201,9 +202,7 @@ def test_the_trace_has_the_same_macs_and_blocks(kind: str, mode: Any, tmp_path: 
 def test_a_network_of_batch_norms_has_the_same_flops_too(tmp_path: Path) -> None:
     net, x = network("residual")
     export(net, x, tmp_path / "net.onnx", train=True)
-    theirs, ours = (
-        trace_step(n, x, mode="infer").graph for n in (net, load_onnx(tmp_path / "net.onnx", batch=3).network)
-    )
+    theirs, ours = (trace_step(n, x, loop=None).graph for n in (net, load_onnx(tmp_path / "net.onnx", batch=3).network))
     assert work(ours) == work(theirs)
     # a file does not say which calls of a shared activation are one call of a block: its tasks may be cut finer
     assert {t.id.partition("#")[0] for t in ours.tasks} == {t.id for t in theirs.tasks}
@@ -258,7 +257,7 @@ def test_values_die_after_their_last_use(tmp_path: Path) -> None:
     net, x = network("residual")
     export(net, x, tmp_path / "net.onnx", train=True)
     found = load_onnx(tmp_path / "net.onnx", batch=3)
-    theirs, ours = (trace_step(n, x, mode="infer").graph.memory for n in (net, found.network))
+    theirs, ours = (trace_step(n, x, loop=None).graph.memory for n in (net, found.network))
     assert ours.peak_bytes == pytest.approx(theirs.peak_bytes, rel=0.1)
 
 
@@ -687,7 +686,7 @@ def test_shape_arithmetic_leaves_nothing_to_run(tmp_path: Path) -> None:
     made = model(nodes, {"x": ("batch", 3, 4)}, weights=constants)
     assert run(made, tmp_path, normal(5, 3, 4), batch=5).shape == (5, 12)
     found = load_onnx(tmp_path / "one.onnx", batch=5)
-    graph = trace_step(found.network, found.inputs, mode="infer").graph
+    graph = trace_step(found.network, found.inputs, loop=None).graph
     assert {graph.op_types[o.type].kind for o in graph.ops} == {"view"}
 
 

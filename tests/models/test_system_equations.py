@@ -17,6 +17,7 @@ from pararev_hw.errors import BadInput
 from pararev_hw.models.surrogates import ATan
 from pararev_hw.models.systems import binary, dsr, feedback, lru, neverreset, online, tandem, trevsnn, video, zeromem
 from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import Loop
 from tests.helpers.system_cases import CASES
 
 DOUBLE = torch.float64
@@ -195,7 +196,7 @@ def test_the_reference_form_of_ottt_gives_the_same_gradients_and_runs_each_convo
 
     def macs(reference: bool, phase: str) -> int:
         net = case.network(reference=reference)
-        graph = trace_step(net, case.batch(), step=lambda m, b, o: m.training_step(b, o)).graph
+        graph = trace_step(net, case.batch(), loop=Loop(step=lambda m, b, o: m.training_step(b, o))).graph
         return sum(t.macs for t in graph.tasks if t.phase == phase)
 
     first = 4 * 3 * 16 * 16 * 27 * 4  # the first convolution reads no spikes, and has no trace: T·B·H·W·27·c
@@ -208,7 +209,7 @@ def test_online_training_needs_the_same_memory_whatever_the_time(name: str, grow
         net = models.create(name, width=1 / 8, timesteps=steps)
         x = torch.empty(8, 3, 32, 32, device="meta")
         y = torch.empty(8, dtype=torch.int64, device="meta")
-        return trace_step(net, (x, y), step=lambda m, b, o: m.training_step(b, o)).graph.memory.peak_bytes
+        return trace_step(net, (x, y), loop=Loop(step=lambda m, b, o: m.training_step(b, o))).graph.memory.peak_bytes
 
     assert peak(12) <= growth * peak(3)
 
@@ -236,7 +237,7 @@ def test_sltt_may_train_fewer_steps() -> None:
 
     def backward_macs(trained: int) -> int:
         net = case.network(trained_steps=trained)
-        graph = trace_step(net, case.batch(), step=lambda m, b, o: m.training_step(b, o)).graph
+        graph = trace_step(net, case.batch(), loop=Loop(step=lambda m, b, o: m.training_step(b, o))).graph
         return sum(t.macs for t in graph.tasks if t.phase == "backward")
 
     assert backward_macs(3) == 3 * backward_macs(1)
@@ -523,7 +524,7 @@ def test_a_chunk_bounds_the_memory_of_a_long_video() -> None:
     def peak(frames: int, chunk: int) -> int:
         net = models.create("video_crnn", width=0.25, chunk=chunk)
         x = torch.empty(2, frames, 1, 16, 16, device="meta")
-        memory = trace_step(net, x, step=lambda m, b, o: m.training_step(b, o)).graph.memory
+        memory = trace_step(net, x, loop=Loop(step=lambda m, b, o: m.training_step(b, o))).graph.memory
         return memory.peak_bytes - memory.input_bytes
 
     assert peak(33, 8) <= 1.15 * peak(17, 8)
@@ -552,7 +553,7 @@ def test_binary_operations_are_counted_as_published() -> None:
     """ResNet-18 at 224: BOPs 1,676,279,808, FLOPs 137,793,536 (MACs in full precision)."""
     with torch.device("meta"):
         net = models.create("bnn_resnet18", teacher=False)
-    graph = trace_step(net, torch.empty(1, 3, 224, 224, device="meta"), mode="infer").graph
+    graph = trace_step(net, torch.empty(1, 3, 224, 224, device="meta"), loop=None).graph
     xnor = [graph.op_types[op.type] for op in graph.ops if graph.op_types[op.type].kind == "xnor"]
     taps = [math.prod(t.input_shapes[1][1:]) * math.prod(t.output_shapes[0]) for t in xnor]
     assert sum(taps) == 1_676_279_808
@@ -565,7 +566,9 @@ def test_local_losses_let_all_blocks_train_at_the_same_time() -> None:
 
     def chain(local: bool) -> int:
         net = CASES["bnn_resnet18"].network(local=local)
-        graph = trace_step(net, CASES["bnn_resnet18"].batch(), step=lambda m, b, o: m.training_step(b, o)).graph
+        graph = trace_step(
+            net, CASES["bnn_resnet18"].batch(), loop=Loop(step=lambda m, b, o: m.training_step(b, o))
+        ).graph
         return len(critical_path(graph).by_phase["backward"])
 
     assert chain(True) <= chain(False) / 3

@@ -11,6 +11,7 @@ import torch
 
 from pararev_hw import models
 from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph
 from tests.helpers.system_cases import step_of
 
@@ -24,8 +25,8 @@ def traced(name: str, batch: int, steps: int, mode: str = "train", **options: An
     inputs, targets = models.batch_shapes(layout, batch, steps, sample)
     own = getattr(network, "training_step", None) is not None and mode == "train"
     tensors = [torch.empty(s, dtype=d, device="meta") for s, d in (*inputs, *(targets if own else ()))]
-    step = {"step": step_of(network)} if own else {}
-    return trace_step(network, tensors, mode=mode, **step).graph  # type: ignore[arg-type]
+    loop = Loop(step=step_of(network) if own else None) if mode == "train" else None
+    return trace_step(network, tensors, loop=loop).graph
 
 
 def activations(graph: BlockGraph) -> int:

@@ -15,7 +15,8 @@ from pararev_hw.check import random_order, replay
 from pararev_hw.errors import BadInput
 from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import TraceOptions
-from pararev_hw.tracing import OPTIMIZERS, trace_step
+from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop
 from tests.helpers.system_cases import CASES, Case, step_of
 
 RESIDUAL = ("msresnet", "pararevsnn", "revsresnet")
@@ -47,7 +48,7 @@ def test_the_traced_step_replays_bit_for_bit_in_any_order(case: Case) -> None:
     network = case.network().train()
     batch = case.batch()
     step = step_of(network)
-    traced = trace_step(network, batch, step=step, optimizer=OPTIMIZERS["sgd"])
+    traced = trace_step(network, batch, loop=Loop(optimizer=OPTIMIZERS["sgd"], step=step))
     assert traced.graph.unknown_ops == {}
     trained = [p for p in network.parameters() if p.requires_grad]
     chosen = OPTIMIZERS["sgd"](trained)

@@ -135,11 +135,7 @@ class _TwoInOne(nn.Module):
 def _two_in_one(granularity: str) -> Traced:
     torch.manual_seed(0)
     return trace_step(
-        _TwoInOne(),
-        torch.zeros(2, 2, 24, 24),
-        mode="infer",
-        granularity=granularity,
-        blocks=["first", "halves", "last"],
+        _TwoInOne(), torch.zeros(2, 2, 24, 24), loop=None, granularity=granularity, blocks=["first", "halves", "last"]
     )
 
 

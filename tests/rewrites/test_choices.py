@@ -23,7 +23,7 @@ from pararev_hw.rewrites import select
 from pararev_hw.rewrites.alternatives import alternatives, names_of
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.tracing import Traced, trace_step
+from pararev_hw.tracing import StepDescription, Traced, trace_step
 from pararev_hw.types import Alternative, BlockGraph, CommEdge, Device, DeviceParameter, SchedulingProblem, TaskCost
 from tests.helpers.command_line import run
 from tests.helpers.costing import costs
@@ -38,7 +38,7 @@ EDGE = load_hardware("edge8")
 def traced() -> Traced:
     torch.manual_seed(1)
     network = models.create("pararevsnn37", width=0.25, num_classes=10, timesteps=2)
-    return trace_step(network, torch.empty(2, 3, 16, 16), name="pararevsnn37")
+    return trace_step(network, torch.empty(2, 3, 16, 16), description=StepDescription(name="pararevsnn37"))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from pararev_hw import models, rewrites
 from pararev_hw.check import random_order
 from pararev_hw.errors import UnknownName
 from pararev_hw.graph import totals
-from pararev_hw.tracing import OPTIMIZERS, Traced, trace_step
+from pararev_hw.tracing import Traced, trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop
 from tests.helpers.graph_invariants import assert_sound
 from tests.helpers.real_step import Step, replayed, steady
 from tests.helpers.unseen_networks import STRANGERS
@@ -362,7 +363,13 @@ def test_every_choice_together_keeps_the_step_however_it_is_trained_and_traced(
     step = steady(model, x, optimizer=optimizer)
     if mode == "infer":
         step.model.eval()
-    before = trace_step(model, x, dtype="float64", optimizer=OPTIMIZERS[optimizer], granularity=granularity, mode=mode)
+    before = trace_step(
+        model,
+        x,
+        loop=Loop(optimizer=OPTIMIZERS[optimizer]) if mode == "train" else None,
+        dtype="float64",
+        granularity=granularity,
+    )
     after, taken = rewrites.apply_all(before, tuple(rewrites.REWRITES))
     assert taken
     assert_sound(after.graph)

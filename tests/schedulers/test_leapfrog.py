@@ -21,6 +21,7 @@ from pararev_hw.models.neurons import IF
 from pararev_hw.models.reversible import Coupling
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.tracing import Traced, trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph, Buffer, CommEdge, SchedulingProblem, Task, TaskCost
 from tests.helpers.brute_force_optimum import optimum
 
@@ -40,7 +41,7 @@ class Stage(nn.Module):
 
 @cache
 def traced(pairs: int, coupling: Coupling, mode: str = "train") -> Traced:
-    return trace_step(Stage(pairs, coupling), torch.empty(1, 3, 4, 4), mode=mode)
+    return trace_step(Stage(pairs, coupling), torch.empty(1, 3, 4, 4), loop=Loop() if mode == "train" else None)
 
 
 @cache
@@ -221,7 +222,7 @@ class LeakyUnit(nn.Module):
 
 @pytest.mark.parametrize(("pairs", "timesteps"), [(1, 2), (2, 2), (3, 4), (2, 5)])
 def test_a_stepwise_revnet_is_a_wavefront_of_blocks_and_time_steps(pairs: int, timesteps: int) -> None:
-    graph = trace_step(Stepwise(2 * pairs, timesteps), torch.empty(1, 2, 4, 4), mode="infer").graph
+    graph = trace_step(Stepwise(2 * pairs, timesteps), torch.empty(1, 2, 4, 4), loop=None).graph
     work = [float(any(graph.op_types[graph.ops[k].type].kind == "conv" for k in t.ops)) for t in graph.tasks]
     assert sum(work) == 2 * pairs * timesteps  # a task is a unit at a time step
     path = 2 * pairs + timesteps - 1

@@ -94,7 +94,7 @@ def test_cpus_rules_are_back_after_the_trace() -> None:
 
 def test_float32_inference_is_the_same_on_both_but_for_attention() -> None:
     x = torch.empty(2, 16, 64, device="meta")
-    cpu, gpu = (trace_step(Attention(), x, mode="infer", rules=r).graph for r in (DispatchRules(), CUDA))
+    cpu, gpu = (trace_step(Attention(), x, loop=None, rules=r).graph for r in (DispatchRules(), CUDA))
     assert [cpu.op_types[o.type].name for o in cpu.ops] == [gpu.op_types[o.type].name for o in gpu.ops]
 
 

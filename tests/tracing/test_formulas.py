@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from pararev_hw import models
-from pararev_hw.tracing import OPTIMIZERS, trace_step
+from pararev_hw.tracing import trace_step
 from pararev_hw.tracing.formulas import KINDS, describe, product_flops
+from pararev_hw.training.step import OPTIMIZERS, Loop
 from pararev_hw.types import BlockGraph
 from pararev_hw.types.op_names import base_name
 from tests.helpers.unseen_networks import STRANGERS
@@ -34,7 +35,9 @@ def test_the_zoo_and_the_strangers_hold_no_op_without_a_formula() -> None:
     for name, make in STRANGERS.items():
         assert not trace_step(make(), torch.empty(4, 3, 8, 8)).graph.unknown_ops, name
     for name in OPTIMIZERS:
-        graph = trace_step(STRANGERS["inception"](), torch.empty(4, 3, 8, 8), optimizer=OPTIMIZERS[name]).graph
+        graph = trace_step(
+            STRANGERS["inception"](), torch.empty(4, 3, 8, 8), loop=Loop(optimizer=OPTIMIZERS[name])
+        ).graph
         assert not graph.unknown_ops, name
 
 
@@ -44,7 +47,7 @@ def test_every_kind_that_traces_hold_is_explained() -> None:
 
 
 def test_elementwise_work_is_one_operation_per_element() -> None:
-    graph = trace_step(nn.ReLU(), torch.empty(2, 3, 4), mode="infer").graph
+    graph = trace_step(nn.ReLU(), torch.empty(2, 3, 4), loop=None).graph
     assert vector_flops(graph, "relu") == [2 * 3 * 4]
 
 
@@ -53,19 +56,21 @@ def test_normalisation_costs_more_in_training_than_in_evaluation() -> None:
     n = 2 * 3 * 4 * 4
     # mean 1, variance 3, scale and shift 2
     assert vector_flops(trace_step(norm, torch.empty(2, 3, 4, 4)).graph, "native_batch_norm") == [6 * n]
-    evaluated = trace_step(norm, torch.empty(2, 3, 4, 4), mode="infer").graph
+    evaluated = trace_step(norm, torch.empty(2, 3, 4, 4), loop=None).graph
     found = [t.vector_flops for t in evaluated.op_types if t.kind == "norm"]
     assert found == [2 * n]
 
 
 def test_pooling_counts_its_window() -> None:
-    graph = trace_step(nn.AvgPool2d(3, 1, 1), torch.empty(2, 3, 8, 8), mode="infer").graph
+    graph = trace_step(nn.AvgPool2d(3, 1, 1), torch.empty(2, 3, 8, 8), loop=None).graph
     assert vector_flops(graph, "avg_pool2d") == [2 * 3 * 8 * 8 * 9]
 
 
 def test_an_update_of_all_parameters_in_one_call_counts_what_single_ones_count() -> None:
     def work(optimizer: str) -> int:
-        graph = trace_step(STRANGERS["inception"](), torch.empty(4, 3, 8, 8), optimizer=OPTIMIZERS[optimizer]).graph
+        graph = trace_step(
+            STRANGERS["inception"](), torch.empty(4, 3, 8, 8), loop=Loop(optimizer=OPTIMIZERS[optimizer])
+        ).graph
         return sum(t.vector_flops for t in graph.tasks if t.phase == "update")
 
     assert work("sgd") == work("sgd-foreach") > 0

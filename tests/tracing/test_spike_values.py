@@ -27,7 +27,8 @@ from pararev_hw.execution.job import prepare, start
 from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
 from pararev_hw.importers.targets import Options
 from pararev_hw.torch_private import without_onednn
-from pararev_hw.tracing import DispatchRules, holds_spikes, measure_spikes, trace_step
+from pararev_hw.tracing import DispatchRules, StepDescription, holds_spikes, measure_spikes, trace_step
+from pararev_hw.training.step import Loop
 from pararev_hw.types import LayerSpikes, Spikes
 from tests.helpers import command_line
 
@@ -153,8 +154,8 @@ def test_layout_and_loop_never_change_a_count() -> None:
     assert 0 < expected["c2"] < expected["c1"]
     forms: list[tuple[Body, Tensor]] = [(Folded(), x), (Looped(), x), (BatchFirst(), x.transpose(0, 1).contiguous())]
     for net, inputs in forms:
-        for options in ({}, {"batch": 3, "timesteps": 4}):
-            graph, spikes = counted(net, inputs, **options)
+        for description in (StepDescription(), StepDescription(batch=3, timesteps=4)):
+            graph, spikes = counted(net, inputs, description=description)
             assert (graph.batch, graph.timesteps) == (3, 4)
             assert {layer.module: layer.sops * 3 for layer in spikes.layers} == pytest.approx(expected)
             assert totals(graph)["sops"] == sum(expected.values())
@@ -193,8 +194,8 @@ def test_accumulation_multiplies_and_inference_counts_the_forward_pass_alone() -
     expected = sum(by_brute_force(Looped(), x).values())
     net = Looped()
     spikes = measure_spikes(net, x, source="events", samples=3)
-    for options, factor in (({"accumulate": 2}, 2), ({"mode": "infer"}, 1)):
-        graph = attach(trace_step(net, x, batch=3, **options).graph, spikes)
+    for loop, factor in ((Loop(accumulate=2), 2), (None, 1)):
+        graph = attach(trace_step(net, x, description=StepDescription(batch=3), loop=loop).graph, spikes)
         assert totals(graph)["sops"] == factor * expected
 
 
@@ -336,7 +337,7 @@ class Several(nn.Module):
 @pytest.mark.parametrize("most", [None, 2])
 def test_a_neuron_that_sends_several_spikes_at_once_reports_them_all(most: int | None) -> None:
     net, x, sent = Several(most), (torch.rand(4, 3, 6) < 0.5).float(), []
-    graph, spikes = counted(net, x, batch=3, timesteps=4)
+    graph, spikes = counted(net, x, description=StepDescription(batch=3, timesteps=4))
     net.n.register_forward_hook(lambda _, args, __: sent.append(args[0]))
     with torch.no_grad():
         net(x)
@@ -654,7 +655,7 @@ def test_work_hidden_in_fused_kernels_is_counted() -> None:
     """The encoder's fast path, attention in one kernel and an LSTM's: as many flops as when each product is seen."""
     torch.manual_seed(0)
     encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2).eval()
-    graph = trace_step(encoder, torch.empty(3, 5, 16), mode="infer", rules=DispatchRules(cuda=True)).graph
+    graph = trace_step(encoder, torch.empty(3, 5, 16), loop=None, rules=DispatchRules(cuda=True)).graph
     linear = 3 * 5 * 16 * (3 * 16 + 16 + 32 + 32) * 2
     products = 2 * (3 * 2 * 5 * 5 * 8) * 2
     assert sum(t.flops for t in graph.tasks) == 2 * (linear + products)
@@ -663,15 +664,15 @@ def test_work_hidden_in_fused_kernels_is_counted() -> None:
     x = torch.rand(3, 5, 4)
     with without_onednn(), FlopCounterMode(display=False) as counter:
         lstm(x)[0].square().mean().backward()
-    loss = {"loss": lambda out: out[0].square().mean()}
-    graph = trace_step(lstm, x, rules=DispatchRules(cuda=True), **loss).graph  # type: ignore[arg-type]
+    loop = Loop(loss=lambda out: out[0].square().mean())
+    graph = trace_step(lstm, x, loop=loop, rules=DispatchRules(cuda=True)).graph
     # cuDNN's kernel gives the gradients of the input and of the first state as well, which nothing here asks for
     unasked = 2 * 3 * (4 * 6) * (5 * 4 + 6)
     assert sum(t.flops for t in graph.tasks) == counter.get_total_flops() + unasked
     assert not graph.unknown_ops
     forward = 2 * 3 * 5 * (24 * 4 + 24 * 6)
     unwanted = 2 * 3 * 5 * 24 * 4 + 2 * 3 * 24 * 6  # gradients of input and first state, which the kernel computes too
-    on_cpu = [trace_step(lstm, x, mode=m, **loss).graph.totals.flops for m in ("infer", "train")]  # type: ignore[arg-type]
+    on_cpu = [trace_step(lstm, x, loop=step).graph.totals.flops for step in (None, loop)]
     assert on_cpu == [forward, counter.get_total_flops() + unwanted]
 
 
@@ -686,7 +687,7 @@ def test_a_cpus_fast_paths_do_as_much_as_their_operations(heads: int) -> None:
 
     for net in (encoder, SelfAttention(16, heads, batch_first=True).eval()):
         graphs = [
-            trace_step(net, torch.empty(3, 5, 16), mode="infer", rules=DispatchRules(cuda=cuda)).graph
+            trace_step(net, torch.empty(3, 5, 16), loop=None, rules=DispatchRules(cuda=cuda)).graph
             for cuda in (False, True)
         ]
         fused, spelt = (g.totals for g in graphs)
@@ -706,7 +707,7 @@ def test_products_with_a_vector_are_matrix_products() -> None:
             return torch.addmv(self.bias, self.w, x) + self.w @ x
 
     x = torch.tensor([0.0, 1, 0, 1, 1, 0])
-    graph, spikes = counted(Vectors(), x, mode="infer", batch=1)
+    graph, spikes = counted(Vectors(), x, loop=None, description=StepDescription(batch=1))
     assert graph.totals.macs == 2 * 3 * 6
     (layer,) = spikes.layers  # one weight, used twice
     assert (layer.sops, layer.density, layer.dense_macs) == (2 * 3 * 3, 0.5, 2 * 3 * 6)
@@ -754,7 +755,7 @@ def test_a_state_that_forward_asks_for_is_named_with_what_to_do() -> None:
             return x + 0.5 * mem
 
     with pytest.raises(TraceError, match="forward's mem is None: return it with the inputs"):
-        trace_step(LeftAtNone(), torch.empty(2, 3), mode="infer")
+        trace_step(LeftAtNone(), torch.empty(2, 3), loop=None)
 
 
 class TwiceCompared(Cell):

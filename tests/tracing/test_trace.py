@@ -17,7 +17,8 @@ from pararev_hw.check import random_order
 from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.graph import critical_path, totals
 from pararev_hw.torch_private import storage_key
-from pararev_hw.tracing import OPTIMIZERS, Traced, recorder, trace_step
+from pararev_hw.tracing import Traced, recorder, trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop
 from pararev_hw.types import BlockGraph
 from tests.helpers.graph_invariants import assert_sound
 from tests.helpers.real_step import assert_same, default_loss, eager, replayed, steady
@@ -73,7 +74,7 @@ def test_replaying_a_zoo_network_gives_its_own_results_bit_for_bit(name: str, op
     torch.manual_seed(3)
     step = steady(model, torch.randn(*shape), optimizer=optimizer)
     step.target.resize_(2).random_(0, 10)
-    traced = trace_step(model, torch.empty(*shape), optimizer=OPTIMIZERS[optimizer])
+    traced = trace_step(model, torch.empty(*shape), loop=Loop(optimizer=OPTIMIZERS[optimizer]))
     assert_sound(traced.graph)
     expected = eager(step, optimizer)
     for seed in range(2):
@@ -290,7 +291,7 @@ def test_forward_macs_of_the_published_networks_are_the_papers() -> None:
     for name, gmac in (("msresnet18", 2.216567), ("revsresnet21", 2.374728)):
         with torch.device("meta"):
             model = models.create(name)
-        graph = trace_step(model, torch.empty(1, 3, 32, 32), mode="infer").graph
+        graph = trace_step(model, torch.empty(1, 3, 32, 32), loop=None).graph
         assert totals(graph)["macs"] == pytest.approx(gmac * 1e9, rel=1e-6)
 
 
@@ -320,7 +321,7 @@ def test_an_op_without_a_formula_is_listed_and_not_counted_as_nothing() -> None:
 
 
 def test_bytes_of_an_op_are_its_tensors() -> None:
-    graph = trace_step(nn.Conv2d(3, 8, 3, padding=1), torch.empty(2, 3, 8, 8), mode="infer").graph
+    graph = trace_step(nn.Conv2d(3, 8, 3, padding=1), torch.empty(2, 3, 8, 8), loop=None).graph
     (op,) = [t for t in graph.op_types if t.kind == "conv"]
     assert op.read_bytes == 4 * (2 * 3 * 8 * 8 + 8 * 3 * 3 * 3 + 8)  # input, weight, bias
     assert op.write_bytes == 4 * (2 * 8 * 8 * 8)
@@ -414,7 +415,7 @@ def test_a_users_own_step_is_traced_gradient_accumulation_and_zeroing_in_place()
         optimizer.step()
 
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
-    graph = trace_step(model, torch.empty(4, 8), step=step).graph
+    graph = trace_step(model, torch.empty(4, 8), loop=Loop(step=step)).graph
     assert_sound(graph)
     phases = [op.phase for op in graph.ops]
     assert phases.count("backward") > 0
@@ -424,7 +425,7 @@ def test_a_users_own_step_is_traced_gradient_accumulation_and_zeroing_in_place()
 
 def test_inference_has_one_phase_and_fewer_bytes_than_training() -> None:
     model = small("pararevsnn37")
-    infer = trace_step(model, torch.empty(2, 3, 16, 16), mode="infer").graph
+    infer = trace_step(model, torch.empty(2, 3, 16, 16), loop=None).graph
     train = trace_step(model, torch.empty(2, 3, 16, 16)).graph
     assert {t.phase for t in infer.tasks} == {"forward"}
     assert infer.memory.peak_bytes < train.memory.peak_bytes
@@ -544,6 +545,6 @@ def test_an_ops_outputs_are_looked_up_among_its_inputs_once(monkeypatch: pytest.
     for layers in (20, 40):
         looked_up = 0
         net = nn.Sequential(*[nn.Linear(3, 3) for _ in range(layers)])
-        trace_step(net, torch.zeros(2, 3), optimizer=lambda weights: torch.optim.Adam(weights, foreach=True))
+        trace_step(net, torch.zeros(2, 3), loop=Loop(optimizer=lambda weights: torch.optim.Adam(weights, foreach=True)))
         lookups[layers] = looked_up
     assert lookups[40] < 2.2 * lookups[20]

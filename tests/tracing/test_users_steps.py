@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import pararev_hw as ph
 from pararev_hw.errors import TraceError
 from pararev_hw.tracing import trace_step
+from pararev_hw.training.step import Loop
 
 
 def updates(graph: Any) -> int:
@@ -47,7 +48,7 @@ def test_a_steps_own_optimizers_are_traced_and_put_back() -> None:
             optimizer.step()
 
     weights = [p.clone() for p in net.parameters()]
-    graph = trace_step(net, torch.rand(3, 4), step=step).graph
+    graph = trace_step(net, torch.rand(3, 4), loop=Loop(step=step)).graph
     assert updates(graph) == 4  # weight and bias of two layers
     assert graph.memory.optimizer_bytes == 2 * 4 * sum(p.numel() for p in net.parameters()) + 4 * 4  # and step counts
     assert [id(p) for p in generator.param_groups[0]["params"]] == [id(p) for p in net.g.parameters()]
@@ -64,7 +65,7 @@ def test_an_optimizer_of_something_else_is_refused() -> None:
         optimizer.step()
 
     with pytest.raises(TraceError, match=r"holds none of the network's parameters: make it over model.parameters"):
-        trace_step(net, torch.rand(3, 4), step=step)
+        trace_step(net, torch.rand(3, 4), loop=Loop(step=step))
 
 
 class Freed(torch.autograd.Function):

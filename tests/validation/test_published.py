@@ -23,7 +23,7 @@ TIMM = "timm-train-amp-nchw-rtx3090.csv"
 def tiny() -> BlockGraph:
     model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 10))
     x = torch.empty((64, 3, 8, 8), device="meta")
-    return trace_step(model, x, dtype="float16", mode="train", rules=DispatchRules(cuda=True), granularity="op").graph
+    return trace_step(model, x, dtype="float16", rules=DispatchRules(cuda=True), granularity="op").graph
 
 
 @pytest.fixture
