@@ -28,7 +28,7 @@ def fired_comparisons(graph: BlockGraph, population_of_op: Mapping[int, str]) ->
 
 
 def _sent(graph: BlockGraph) -> frozenset[int]:
-    spiking = spike_flow(graph).spiking_ops
+    flow = spike_flow(graph)
     sources: dict[int, frozenset[int]] = {}  # by storage: the comparisons whose spikes it holds
     sent: set[int] = set()
     for k, op in enumerate(graph.ops):
@@ -39,8 +39,8 @@ def _sent(graph: BlockGraph) -> frozenset[int]:
         matrix = op_type.kind in (*MATRIX_KINDS, "attention")
         sent |= {c for c in carried if matrix or op.module != graph.ops[c].module}
         result = frozenset[int]()
-        if k in spiking and base_name(op_type.name) not in _INVERTS:
-            result = frozenset({k}) if makes_spikes(op_type.name) else carried
+        if k in flow.spiking_ops and base_name(op_type.name) not in _INVERTS:
+            result = frozenset({k}) if makes_spikes(op_type.name) or k in flow.counts else carried
         for s in op.writes:
             whole = op_type.write_bytes >= graph.storages[s].bytes
             sources[s] = result if whole else sources.get(s, frozenset()) | result

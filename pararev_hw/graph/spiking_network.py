@@ -1,9 +1,10 @@
 """The spiking network inside a step: populations of neurons, and the weighted layers that join them.
 
 Read from where data flows, not from names: a layer (a convolution or a product with weights) puts current into what its
-results flow to; a comparison with a threshold makes a population of the layers whose currents reach it; its spikes
-flow on to the layers that read them. What a layer gives without a threshold behind it is a population that does not
-fire. A loop over time steps and its folded form ([T x B, ...] in one call) are one network.
+results flow to; a comparison with a threshold (or a potential that is rounded to a number of spikes) makes a population
+of the layers whose currents reach it; its spikes flow on to the layers that read them. What a layer gives without a
+threshold behind it is a population that does not fire. A loop over time steps and its folded form ([T x B, ...] in one
+call) are one network.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class _Reader:
     def __init__(self, graph: BlockGraph) -> None:
         self.graph = graph
         self.names = layer_of_op(graph)
-        self.sources = spike_flow(graph).sources
+        self.flow = spike_flow(graph)
         self.state: dict[int, _Contents] = {}
         self.layers: dict[str, _Calls] = {}
         self.thresholds: dict[_Key, _Calls] = {}
@@ -120,7 +121,7 @@ class _Reader:
             calls.contents |= joined
             calls.product |= len(flowing) > 1 and not operands(self.graph, op).weight_is_parameter
             result = _Contents(layers=frozenset({name}))
-        elif _compares(op_type) and op.module in self.sources and joined.layers:
+        elif self._fires(k, op) and op.module in self.flow.sources and joined.layers:
             key = op.module, joined.layers
             calls = self.thresholds.setdefault(key, _Calls())
             calls.ops.append(k)
@@ -131,6 +132,9 @@ class _Reader:
         for s in op.writes:
             whole = op_type.write_bytes >= self.graph.storages[s].bytes or s not in self.state
             self.state[s] = result if whole else self.state[s] | result
+
+    def _fires(self, k: int, op: Op) -> bool:
+        return k in self.flow.counts or _compares(self.graph.op_types[op.type])
 
 
 def _joined(contents: Iterable[_Contents]) -> _Contents:

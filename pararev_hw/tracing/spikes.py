@@ -1,8 +1,10 @@
 """Run a network on real inputs and count: what each layer reads, and its exact synaptic operations.
 
 Whether a tensor holds spikes is read from its values, per operation, whatever the class of the neuron: 0 and one
-positive constant, or small integers, which are spikes that were summed (a value of 2 counts twice). A layer reads
-spikes where all its calls do.
+constant, of either sign (a ternary spike is added or subtracted, which is one accumulate), or small integers, which are
+spikes that were summed (a value of 2 counts twice). Small multiples of another constant, or of either sign, are spikes
+where data flow says that neurons sent them: an average of spikes has such values too. A layer reads spikes where all
+its calls do.
 
 A synaptic operation is one spike reaching one output. An input element of a convolution reaches as many outputs as the
 kernel, stride, padding, dilation and groups allow at its place: fewer at the border. The fan-out of every place is the
@@ -19,7 +21,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -30,6 +32,7 @@ from pararev_hw.errors import BadInput
 from pararev_hw.graph.fired_spikes import fired_comparisons
 from pararev_hw.graph.sites import layer_names, layer_of_op
 from pararev_hw.graph.spike_flow import makes_spikes, rounds, spike_flow
+from pararev_hw.graph.spikes import spiking_layers
 from pararev_hw.graph.spiking_network import spiking_network
 from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
@@ -41,6 +44,9 @@ from pararev_hw.types.op_names import EMBEDDING_BAGS, base_name, factors
 LARGEST_SUM = 64  # an integer activation beyond this is no sum of spikes
 _LARGEST_ROW = 2  # the mode of an embedding bag that adds nothing
 _TOLERANCE = 1e-5  # a straight-through estimator leaves spikes of 1 + 1e-7
+_UNEVEN = 1e-3  # how far from a whole number of spikes a value may be
+_PARTS = 8  # the least of several values may be this many spikes
+_PART = 1024  # elements that are looked at first
 
 
 def measure_spikes(
@@ -88,7 +94,14 @@ def holds_spikes(inputs: Sequence[torch.Tensor]) -> bool:
     """Whether an input holds spikes: floating-point events beside silence."""
     tensors = [x for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point() and x.numel()]
     floats = [x[tuple(slice(1 if step == 0 else None) for step in x.stride())] for x in tensors]  # expanded: once
-    return any(bool((x == 0).any()) and bool(_levels(x, "the network")) for x in floats)
+    return any(bool((x == 0).any()) and _are_spikes(_levels(x, "the network")) for x in floats)
+
+
+def _are_spikes(levels: set[float] | None) -> bool:
+    """Whether values are those of spikes, wherever they come from."""
+    if not levels:
+        return False
+    return len({abs(v) for v in levels}) == 1 or all(v > 0 and v == round(v) for v in levels)
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -109,12 +122,14 @@ class _Values:
     """What values an operand took, over all calls of its layer."""
 
     spiking: bool = True
-    levels: set[float] = field(default_factory=set)  # its values other than 0
+    levels: set[float] = field(default_factory=set)  # its absolute values other than 0
+    signed: bool = False
+    single: bool = True  # the last call had one
     active: int = 0
     elements: int = 0
 
     def add(self, x: torch.Tensor, active: int, where: str) -> float | None:
-        """Take in one call's operand; its one value other than 0 (0.0: silent), None where it has several."""
+        """Take in one call's operand; the value of one of its spikes (1.0: silent), None where it is analog."""
         self.elements += x.numel()
         self.active += active
         if not self.spiking or not x.numel():
@@ -123,13 +138,36 @@ class _Values:
         if levels is None:
             self.spiking = False
             return None
-        self.levels |= levels
-        self.spiking = len(self._distinct()) <= 1 or all(v == round(v) for v in self.levels)
-        return max(levels, default=0.0) if len(levels) <= 1 else None
+        sizes = {abs(v) for v in levels}
+        self.signed |= any(v < 0 for v in levels)
+        self.single = len(sizes) <= 1
+        self.levels |= sizes
+        return max(sizes, default=1.0) if self.single else _common_unit(sorted(sizes)) or 1.0
 
-    def _distinct(self) -> set[float]:
-        top = max(self.levels, default=0.0)
-        return {top if abs(v - top) <= _TOLERANCE * top else v for v in self.levels}
+    def numbers(self, x: torch.Tensor, unit: float) -> torch.Tensor:
+        """How many spikes each element of the last call is."""
+        if self.single:
+            return x != 0
+        sizes = x.abs() if self.signed else x
+        return sizes if unit == 1 and self._whole() else (sizes / unit).round()
+
+    def decide(self, sent: bool) -> None:
+        """Whether the operand carried spikes, all calls seen. `sent`: data flow says that neurons sent its values."""
+        if self.spiking and self.signed and self.active == self.elements:
+            self.spiking = False  # signs alone: binary activations
+        distinct = self._distinct()
+        if self.spiking and len(distinct) > 1 and (self.signed or not self._whole()):
+            self.spiking = sent and _common_unit(distinct) is not None
+
+    def _whole(self) -> bool:
+        return all(v == round(v) for v in self.levels)
+
+    def _distinct(self) -> list[float]:
+        distinct: list[float] = []
+        for v in sorted(self.levels):
+            if not distinct or v - distinct[-1] > _TOLERANCE * v:
+                distinct.append(v)
+        return distinct
 
     @property
     def unit(self) -> float:
@@ -137,39 +175,91 @@ class _Values:
         distinct = self._distinct()
         if len(distinct) <= 1:
             return max(distinct, default=1.0)
-        return float(math.gcd(*map(round, distinct)))
+        return _common_unit(distinct) or 1.0
 
     @property
     def largest(self) -> int:
+        """The most spikes in one element."""
         return round(max(self.levels, default=self.unit) / self.unit)
 
 
+def _common_unit(levels: Sequence[float]) -> float | None:
+    """The number of which all `levels`, in rising order, are small multiples."""
+    if all(v == round(v) for v in levels):
+        return float(math.gcd(*map(round, levels)))
+    for parts in range(1, _PARTS + 1):
+        unit = levels[0] / parts
+        multiples = [v / unit for v in levels]
+        if multiples[-1] <= LARGEST_SUM + 0.5 and all(abs(m - round(m)) <= _UNEVEN for m in multiples):
+            return unit
+    return None
+
+
 def _levels(x: torch.Tensor, where: str, active: int | None = None) -> set[float] | None:
-    """The values of a spike tensor other than 0; None where it is analog. `active`: how many are not 0, where that is
-    counted already."""
+    """The values of a tensor that may hold spikes, other than 0, a negative one where there are any; None where it is
+    analog. `active`: how many are not 0, where that is counted already."""
     if x.dtype is torch.bool:
         return {1.0}
     low, high = (float(v) for v in torch.aminmax(x))
     if not (math.isfinite(low) and math.isfinite(high)):
         raise BadInput(f"the input of {where or 'the network'} is not finite: no spikes can be counted")
-    if low < 0:
-        return None
-    if high == 0:
+    top = max(high, -low)
+    if top == 0:
         return set()
-    if active is not None and int(torch.count_nonzero(x == high)) == active:
-        return {high}
-    if bool(((x == 0) | ((x - high).abs() <= _TOLERANCE * high)).all()):
-        return {high}
-    if high > LARGEST_SUM or high != round(high) or not bool((x == x.round()).all()):
+    if low < 0 and _varied(x):
         return None
-    present = torch.bincount(x.flatten().to(torch.int64)).nonzero().flatten().tolist()
-    return {float(v) for v in present if v}
+    sign = {-top} if low < 0 else set()
+    sizes = x.abs() if low < 0 else x
+    if active is not None and int(torch.count_nonzero(sizes == top)) == active:
+        return {top} | sign
+    if _varied(x):
+        return None
+    if bool(((x == 0) | ((sizes - top).abs() <= _TOLERANCE * top)).all()):
+        return {top} | sign
+    levels = _multiples(sizes, top)
+    return None if levels is None else levels | sign
+
+
+def _varied(x: torch.Tensor) -> bool:
+    """Whether a part of a tensor has more values than spikes have, which spares a look at the whole."""
+    part = x
+    while part.dim() > 1 and part.numel() > _PART:
+        part = part[part.shape[0] // 2]
+    part = part[:_PART] if part.dim() else part
+    return len(torch.unique(part.abs())) > LARGEST_SUM + 1
+
+
+def _multiples(sizes: torch.Tensor, top: float) -> set[float] | None:
+    """The values other than 0 of a tensor of small integers, or of small multiples of a constant."""
+    unit: float | None = 1.0
+    if top != round(top) or top > LARGEST_SUM or not bool((sizes == sizes.round()).all()):
+        unit = _unit_of(sizes, float(torch.where(sizes > 0, sizes, top).min()), top)
+    if unit is None:
+        return None
+    present = torch.bincount((sizes / unit).round().flatten().to(torch.int64)).nonzero().flatten().tolist()
+    return {v * unit for v in present if v}
+
+
+def _unit_of(sizes: torch.Tensor, least: float, top: float) -> float | None:
+    """The number of which all values are small multiples: a part of the least."""
+    for parts in range(1, _PARTS + 1):
+        unit = least / parts
+        if top / unit > LARGEST_SUM + 0.5:
+            return None
+        multiples = sizes / unit
+        if float((multiples - multiples.round()).abs().max()) <= _UNEVEN:
+            return unit
+    return None
+
+
+_ByUnit = dict[float, float]
+_ByUnits = dict[tuple[float, float], float]
+_Key = TypeVar("_Key")
 
 
 @dataclass(slots=True)
 class _Layer:
-    """Counts of one layer over its calls. Sums of `left` and `right` are those of one operand's spikes alone, with
-    their values as weights; `pairs` of both."""
+    """Counts of one layer over its calls."""
 
     module: str
     key: Hashable
@@ -178,11 +268,11 @@ class _Layer:
     second: _Values | None = None  # the other operand, where it is no weight
     dense_macs: float = 0.0
     events: float = 0.0  # sum over the first operand's non-zero elements of their fan-out
-    valued_events: float = 0.0  # the same, each times its value
+    summed: _ByUnit = field(default_factory=dict)  # the same, each times its number of spikes, by the value of a spike
     second_events: float = 0.0
-    second_valued: float = 0.0
+    second_summed: _ByUnit = field(default_factory=dict)
     pairs: float = 0.0
-    valued_pairs: float = 0.0
+    summed_pairs: _ByUnits = field(default_factory=dict)
     effective: float = 0.0
     zero_weights: float | None = None
     channels: torch.Tensor | None = None
@@ -204,19 +294,36 @@ class _Layer:
             largest=max(1, values.largest) if values.spiking else 1,
         )
 
+    def decide(self, sent: bool) -> None:
+        """Whether its operands carried spikes. `sent`: it reads what neurons sent, by data flow."""
+        self.operand.decide(sent)
+        if self.second is not None:
+            self.second.decide(sent)
+
     def _sops(self) -> tuple[float, _Values]:
         """Synaptic operations, and the operand that carries the spikes."""
         first, second = self.operand, self.second
         if second is not None and second.spiking and first.spiking:
             plain = first.largest <= 1 and second.largest <= 1
-            return (self.pairs if plain else self.valued_pairs / (first.unit * second.unit)), first
+            return (self.pairs if plain else _pairs_in_all(self.summed_pairs, first.unit, second.unit)), first
         if second is not None and second.spiking:
-            return _in_units(second, self.second_events, self.second_valued), second
-        return _in_units(first, self.events, self.valued_events), first
+            return _in_all(second, self.second_events, self.second_summed), second
+        return _in_all(first, self.events, self.summed), first
 
 
-def _in_units(values: _Values, events: float, valued: float) -> float:
-    return events if values.largest <= 1 else valued / values.unit
+def _in_all(values: _Values, events: float, summed: _ByUnit) -> float:
+    """Events that count a sum of spikes as often as it holds one; a call's spike may be several of the layer's."""
+    if values.largest <= 1:
+        return events
+    return sum(number * round(of_call / values.unit) for of_call, number in summed.items())
+
+
+def _pairs_in_all(summed: _ByUnits, first: float, second: float) -> float:
+    return sum(number * round(a / first) * round(b / second) for (a, b), number in summed.items())
+
+
+def _add(summed: dict[_Key, float], key: _Key, number: float) -> None:
+    summed[key] = summed.get(key, 0.0) + number
 
 
 class _Counter(TorchDispatchMode):
@@ -275,6 +382,7 @@ class _Counter(TorchDispatchMode):
                 self.masks = [out]
         elif kind == "whole":
             self.whole = out
+            self._count(out)
         elif kind in ("gate", "limit"):
             self._several_spikes(args, out, kind)
             self._held_back(args, out)
@@ -289,6 +397,14 @@ class _Counter(TorchDispatchMode):
         # the sum first: it is many times as fast
         if not math.isfinite(float(out.sum())) and not bool(torch.isfinite(out).all()):
             raise BadInput(f"the output of {self._module() or 'a layer'} is not finite: no spikes can be counted")
+
+    def _count(self, out: torch.Tensor) -> None:
+        """Spikes that are a rounded potential, where the traced step says that they are."""
+        neuron = self._neuron() if self.populations and out.dim() else None
+        if neuron is not None:
+            neuron.add(out)
+            neuron.largest = max(neuron.largest, float(out.max()) if out.numel() else 0.0)
+            self.several = neuron, out
 
     def _held_back(self, args: tuple[Any, ...], out: torch.Tensor) -> None:
         """Spikes that a mask of the neuron's own keeps from being sent: it is refractory."""
@@ -342,14 +458,15 @@ class _Counter(TorchDispatchMode):
         places = on.sum(dim=0, dtype=torch.int32).double()  # 32 bits are eight times as fast as 64
         layer.channels = _added(layer.channels, places.sum(dim=list(range(1, places.dim()))))
         layer.per_channel += x.numel() // max(1, x.shape[1])
-        level = layer.operand.add(x, int(places.sum()), layer.module)
+        unit = layer.operand.add(x, int(places.sum()), layer.module)
         fan_out = _fan_out(tuple(x.shape[2:]), tuple(weight.shape), *_geometry(args)).to(x.device)
         events = float((places.sum(0) * fan_out).sum())
         layer.events += events
-        if level is not None:
-            layer.valued_events += events * level
-        elif layer.operand.spiking:
-            layer.valued_events += float((x.sum(dim=(0, 1), dtype=torch.float64) * fan_out).sum())
+        if unit is not None and layer.operand.single:
+            _add(layer.summed, unit, events)
+        elif unit is not None:
+            numbers = layer.operand.numbers(x, unit).sum(dim=(0, 1), dtype=torch.float64)
+            _add(layer.summed, unit, float((numbers * fan_out).sum()))
         self._zeros(layer, weight)
         layer.effective += _effective_convolution(places, weight, _geometry(args)) if layer.zero_weights else events
 
@@ -367,12 +484,11 @@ class _Counter(TorchDispatchMode):
         layer.channels = _added(layer.channels, channels)
         layer.per_channel += left.numel() // max(1, left.shape[-1])
         active = int(channels.sum())
-        level = layer.operand.add(left, active, layer.module)
+        unit = layer.operand.add(left, active, layer.module)
         layer.events += active * right.shape[-1]
-        if level is not None:
-            layer.valued_events += active * right.shape[-1] * level
-        elif layer.operand.spiking:
-            layer.valued_events += float(left.sum(dtype=torch.float64)) * right.shape[-1]
+        if unit is not None:
+            sent = active if layer.operand.single else _sum(layer.operand.numbers(left, unit))
+            _add(layer.summed, unit, sent * right.shape[-1])
         if self._weight(right) is not None:
             self._zeros(layer, right)
             layer.effective += _meetings(on, right != 0) if layer.zero_weights else active * right.shape[-1]
@@ -380,15 +496,18 @@ class _Counter(TorchDispatchMode):
         other = right != 0
         others = int(torch.count_nonzero(other))
         layer.second = layer.second or _Values()
-        layer.second.add(right, others, layer.module)
+        second_unit = layer.second.add(right, others, layer.module)
         layer.pairs += _meetings(on, other)
         layer.second_events += float(others) * left.shape[-2]
         if base_name(str(func)) in ("mm", "addmm") and not layer.second.spiking:
             self._zeros(layer, right)  # a weight that is computed: pruned, normalised
-        if layer.second.spiking:
-            layer.second_valued += float(right.sum(dtype=torch.float64)) * left.shape[-2]
-            if layer.operand.spiking:
-                layer.valued_pairs += _meetings(left, right)
+        if second_unit is None:
+            return
+        numbers = layer.second.numbers(right, second_unit)
+        _add(layer.second_summed, second_unit, _sum(numbers) * left.shape[-2])
+        if unit is not None:
+            pairs = _meetings(layer.operand.numbers(left, unit), numbers)
+            _add(layer.summed_pairs, (unit, second_unit), pairs)
 
     def _embedding_bag(self, args: tuple[Any, ...]) -> None:
         """Arguments as `aten._embedding_bag` has them: table, indices, offsets, -, mode, -, weights, -, padding."""
@@ -414,6 +533,9 @@ class _Counter(TorchDispatchMode):
 
     def spikes(self, source: str, samples: int, graph: BlockGraph | None) -> Spikes | None:
         names = self._names(graph)
+        sent = {} if graph is None else spiking_layers(graph)
+        for name, layer in zip(names, self.layers.values(), strict=True):
+            layer.decide(name in sent)
         layers = tuple(layer.record(name, samples) for name, layer in zip(names, self.layers.values(), strict=True))
         spiking = [layer for layer in self.layers.values() if layer._sops()[1].spiking]
         threshold = bool(self.neurons) if graph is None else bool(spike_flow(graph).sources)
@@ -426,7 +548,7 @@ class _Counter(TorchDispatchMode):
         neurons = tuple(
             n.record(samples, repeats.get(n.name, 1))
             for n in self.neurons.values()
-            if sources is None or n.module in sources
+            if (sources is None or n.module in sources) and n.largest <= LARGEST_SUM
         )
         notes = [source]
         if self.draws:
@@ -462,6 +584,7 @@ class _Neuron:
         self.updates = 0
         self.rates: list[float] = []
         self.counts = 0
+        self.largest = 1.0  # the most spikes that one sent at once
         self.channels: torch.Tensor | None = None
         self.before: tuple[int, int, torch.Tensor | None] = (0, 0, None)  # updates, counts, channels
 
@@ -492,31 +615,35 @@ class _Neuron:
 
     def record(self, samples: int, per_update: int) -> NeuronSpikes:
         times = torch.tensor(self.rates, dtype=torch.float64)
-        channels = None if self.channels is None else self.channels / len(self.rates)
+        if len(self.rates) % per_update == 0:
+            times = times.view(-1, per_update).sum(1)
+        channels = None if self.channels is None else self.channels / len(self.rates) * per_update
         return NeuronSpikes(
             self.name,
             self.updates / per_update / samples,
             self.counts / samples,
-            float(times.std(correction=0)) if len(self.rates) > 1 else None,
+            float(times.std(correction=0)) if len(times) > 1 else None,
             float(channels.std(correction=0)) if channels is not None and channels.numel() > 1 else None,
         )
 
 
 def _populations(graph: BlockGraph) -> dict[str, list[str | None]]:
-    """By module the population of each of its comparisons, in the order in which the step does them; None for one that
-    only resets."""
+    """By module the population of each of its comparisons and roundings, in the order in which the step does them; None
+    for one that only resets, or rounds something else."""
     of_op = spiking_network(graph).population_of_op
     fired = fired_comparisons(graph, of_op)
     firing = {graph.ops[k].module for k in fired}
     names: dict[str, list[str | None]] = {}
     unreached: list[tuple[str, int]] = []
-    spiking = spike_flow(graph).spiking_ops
+    flow = spike_flow(graph)
     for k, op in enumerate(graph.ops):
-        if op.phase == "forward" and makes_spikes(graph.op_types[op.type].name):
+        name = graph.op_types[op.type].name
+        if op.phase == "forward" and (makes_spikes(name) or rounds(name)):
             of_module = names.setdefault(op.module, [])
-            if k not in spiking:
+            if k not in flow.spiking_ops and makes_spikes(name):
                 unreached.append((op.module, len(of_module)))
-            of_module.append(None if op.module in firing and k not in fired else of_op.get(k, op.module))
+            sends = k in flow.counts if rounds(name) else op.module not in firing or k in fired
+            of_module.append(of_op.get(k, op.module) if sends else None)
     # before its input reaches the membrane (a synaptic current comes a step late), a step is as a later one
     for module, position in reversed(unreached):
         of_module = names[module]
@@ -542,7 +669,7 @@ def _comparisons_per_update(graph: BlockGraph, populations: Mapping[str, Sequenc
     compared: dict[str | None, int] = {}
     for op in graph.ops:
         op_type = graph.op_types[op.type]
-        if op.phase == "forward" and makes_spikes(op_type.name):
+        if op.phase == "forward" and (makes_spikes(op_type.name) or rounds(op_type.name)):
             name = next(names[op.module])
             compared[name] = compared.get(name, 0) + math.prod(op_type.output_shapes[0])
     updates = {p.name: p.neurons * network.steps * max(1, graph.batch) for p in network.populations}
@@ -572,6 +699,10 @@ def _operands(func: Any, args: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Ten
     if left.dim() == 1:
         left = left[None]
     return left, right[:, None] if right.dim() == 1 else right
+
+
+def _sum(numbers: torch.Tensor) -> float:
+    return float(numbers.sum(dtype=torch.float64))
 
 
 def _meetings(left: torch.Tensor, right: torch.Tensor) -> float:

@@ -120,7 +120,7 @@ class LayerSpikes:
     spikes of their fan-out (borders, strides and groups included; a summed spike of value 2 counts twice; of two
     operands of spikes, the pairs that meet); `dense_macs` the MACs as torch counts them, which takes the zeros of a
     padded border for work: so `density x dense_macs` exceeds `sops` by the border's share. `spiking` is False for an
-    analog input (values other than 0 and one constant, or small integers), which counts as MACs.
+    analog input (values other than 0 and one constant of either sign, or small integers), which counts as MACs.
     """
 
     module: str  # the layer's module path; "attn:2" is the second product of a module that has several

@@ -279,9 +279,19 @@ def test_summed_spikes_count_as_often_as_they_were_summed_and_averages_are_analo
     (scaled,) = measure_spikes(layer, torch.tensor([[0.0, 2, 4, 0]]), source="sums").layers  # type: ignore[union-attr]
     assert (scaled.sops, scaled.largest) == (3 * 3, 2)  # one spike is worth 2
     assert measure_spikes(layer, torch.tensor([[0.0, 0.25, 0.5, 1]]), source="averages") is None
-    assert measure_spikes(layer, torch.tensor([[0.0, 1, -1, 1]]), source="signs") is None
     nearly = torch.tensor([[0.0, 1, 1 + 1e-7, 1 - 1e-7]])  # what a straight-through estimator leaves
     assert measure_spikes(layer, nearly, source="spikes").layers[0].sops == 9  # type: ignore[union-attr]
+
+
+def test_ternary_spikes_are_accumulates_and_signs_alone_are_not() -> None:
+    """One is added or subtracted; binary activations, +1 or -1 everywhere, are no events."""
+    layer = nn.Linear(4, 3)
+    (ternary,) = measure_spikes(layer, torch.tensor([[0.0, 0.7, -0.7, 0.7]]), source="ternary").layers  # type: ignore[union-attr]
+    assert (ternary.spiking, ternary.sops, ternary.largest, ternary.effective_ops) == (True, 3 * 3, 1, 3 * 3)
+    assert measure_spikes(layer, torch.tensor([[1.0, 1, -1, 1]]), source="signs") is None
+    assert measure_spikes(layer, torch.tensor([[0.0, 1, -2, 1]]), source="numbers") is None
+    assert holds_spikes((torch.tensor([[0.0, 1, -1, 1]]),))
+    assert not holds_spikes((torch.tensor([[0.0, 0.25, 0.5, 1]]),))
 
 
 def test_a_layer_is_analog_where_one_of_its_calls_is() -> None:
@@ -347,6 +357,75 @@ def test_a_neuron_that_sends_several_spikes_at_once_reports_them_all(most: int |
     assert (neuron.updates, neuron.spikes * 3) == (4 * 8, float(real.sum()))
     assert layer_of(spikes, "b").sops * 3 == float(real.sum()) * 3
     assert set(spiking_layers(graph)) == {"b"}  # by data flow too
+
+
+class Graded(nn.Module):
+    """A neuron that sends what `quantised` makes of its potential; what is sent is taken off the potential."""
+
+    def __init__(self, quantised: Callable[[Tensor], Tensor], scale: float) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.quantised, self.scale = quantised, scale
+        self.a, self.n, self.b = nn.Conv1d(2, 4, 3, padding=1), nn.Identity(), nn.Conv1d(4, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # [T, B, 2, 6]
+        v, out = torch.zeros(x.shape[1], 4, 6), []
+        for frame in x:
+            v = 0.75 * v + 4 * self.a(frame)
+            spikes = self.quantised(v)
+            v = v - spikes.detach()
+            out.append(self.b(self.n(spikes * self.scale)))
+        return torch.stack(out).mean((0, 3))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1 / 7])
+@pytest.mark.parametrize(
+    "quantised",
+    [
+        lambda v: torch.round(torch.clamp(v, 0.0, 4.0)),  # an integer leaky neuron
+        lambda v: torch.floor(v + 0.5).clamp(0, 4),
+        lambda v: torch.floor(F.relu(v)),
+        lambda v: (v >= 1).float() - (v <= -1).float(),  # ternary
+        lambda v: torch.where(v >= 1, 1.0, 0.0) + torch.where(v <= -1, -1.0, 0.0),
+    ],
+    ids=["clip and round", "round and clip", "floor of what is positive", "ternary", "ternary sum"],
+)
+def test_a_neuron_that_sends_numbers_of_spikes_counts_each(quantised: Callable[[Tensor], Tensor], scale: float) -> None:
+    net, x, sent = Graded(quantised, scale), (torch.rand(4, 3, 2, 6) < 0.5).float(), []
+    graph, spikes = counted(net, x, batch=3, timesteps=4)
+    net.n.register_forward_hook(lambda _, args, __: sent.append((args[0] / scale).round().abs().double()))
+    with torch.no_grad():
+        net(x)
+    real = torch.stack(sent)
+    fan_out = torch.tensor([2, 3, 3, 3, 3, 2]) * 3  # places that an input reaches, in each of 3 channels
+    layer = layer_of(spikes, "b")
+    assert layer.spiking and set(spiking_layers(graph)) == {"b"}
+    assert layer.sops * 3 == float((real * fan_out).sum())
+    assert layer.largest == int(real.max())
+    (neuron,) = spikes.neurons
+    assert (neuron.updates, neuron.spikes * 3) == (4 * 4 * 6, float(real.sum()))
+    assert neuron.rate == pytest.approx(float(real.mean()))
+    assert neuron.rate_deviation_time == pytest.approx(float(real.mean((1, 2, 3)).std(correction=0)))
+
+
+def test_rounding_that_sends_no_spikes_makes_no_neuron() -> None:
+    """Eight bits of an activation, and an average of spikes, have no few levels that neurons sent."""
+
+    class Quantised(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.n, self.b, self.c = nn.Linear(6, 8), Cell(), nn.Linear(8, 3), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.n.v = 0.0
+            y = self.a(x)
+            eight_bits = torch.round(torch.clamp(y * 255, 0, 255)) / 255
+            average = torch.stack([self.n(y) for _ in range(4)]).mean(0)
+            return self.b(eight_bits) + self.c(average)
+
+    _, spikes = counted(Quantised(), (torch.rand(9, 6) < 0.5).float())
+    assert [n.module for n in spikes.neurons] == ["n"]
+    assert {layer.module: layer.spiking for layer in spikes.layers} == {"a": True, "b": False, "c": False}
 
 
 class Reached(nn.Module):
