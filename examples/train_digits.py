@@ -17,7 +17,7 @@ import torch
 from pararev_hw.errors import PararevError
 from pararev_hw.models import create
 from pararev_hw.training.data import digits
-from pararev_hw.training.training import Epoch, TrainingRun, train
+from pararev_hw.training.training import Epoch, TrainingRun, TrainingSettings, train
 
 NETWORKS = {"ParaRevSNN": "pararevsnn37", "RevSNN": "revsresnet37"}  # title -> zoo name
 
@@ -53,10 +53,7 @@ def one_run(title: str, seed: int, options: argparse.Namespace) -> tuple[Trainin
     run = train(
         model,
         data,
-        epochs=options.epochs,
-        batch=options.batch,
-        lr=options.lr,
-        seed=seed,
+        TrainingSettings(epochs=options.epochs, batch=options.batch, lr=options.lr, seed=seed),
         device=options.device,
         progress=lambda epoch: print_epoch(epoch, time.perf_counter() - start),
     )

@@ -33,18 +33,41 @@ class Epoch:
     test_accuracy: float  # after the epoch, in eval mode
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """How a network is trained. `seed` sets the order of the samples and what the model draws (dropout); initial
+    weights are the caller's. "multistep" divides the rate by 10 at a half and at three quarters of the epochs; "adamw"
+    uses betas of 0.9 and 0.999 and no `momentum`.
+
+    Raises BadInput for settings that cannot be used.
+    """
+
+    epochs: int
+    batch: int = 32
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    optimizer: Optimizer = "sgd"
+    schedule: Schedule = "cosine"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise BadInput(f"epochs is {self.epochs}: at least 1 is needed")
+        if not self.lr > 0:
+            raise BadInput(f"lr is {self.lr}: it must be above 0")
+        if self.optimizer not in get_args(Optimizer):
+            raise unknown_name("optimizer", self.optimizer, get_args(Optimizer))
+        if self.schedule not in get_args(Schedule):
+            raise unknown_name("learning-rate schedule", self.schedule, get_args(Schedule))
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
     """How a network was trained, and what came out epoch by epoch."""
 
     epochs: tuple[Epoch, ...]
-    batch: int
-    optimizer: Optimizer
-    learning_rate: float
-    momentum: float | None  # None: the optimizer has none
-    weight_decay: float
-    schedule: Schedule
-    seed: int
+    settings: TrainingSettings
     device: str
     data: str
 
@@ -57,65 +80,43 @@ class TrainingRun:
 def train(
     model: nn.Module,
     data: Dataset,
+    settings: TrainingSettings,
     *,
-    epochs: int,
-    batch: int = 32,
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-4,
-    optimizer: Optimizer = "sgd",
-    schedule: Schedule = "cosine",
-    seed: int = 0,
     device: str = "cpu",
     progress: Callable[[Epoch], None] | None = None,
 ) -> TrainingRun:
     """Trains `model` in place and gives the record of it. `progress` is called after every epoch.
 
     The model takes `[B, C, H, W]`, or `[T, B, C, H, W]` where the data are event frames, and gives logits
-    `[B, classes]`. It ends on `device` and in eval mode, after an error too. `seed` sets the order of the samples and
-    what the model draws (dropout); initial weights are the caller's. Each epoch the samples that do not fill a last
-    batch are left out. `multistep` divides the rate by 10 at a half and at three quarters of the epochs; `adamw` uses
-    betas of 0.9 and 0.999 and no `momentum`.
+    `[B, classes]`. It ends on `device` and in eval mode, after an error too. Each epoch the samples that do not fill a
+    last batch are left out.
 
-    Raises BadInput for settings that cannot be used, Diverged where the loss is no longer finite.
+    Raises BadInput for a batch, a device or a model that cannot be trained, Diverged where the loss is not finite.
     """
-    if epochs < 1:
-        raise BadInput(f"epochs is {epochs}: at least 1 is needed")
-    if not 1 <= batch <= len(data.train_x):
-        raise BadInput(f"batch is {batch}: it must lie in 1..{len(data.train_x)}, the number of training samples")
-    stepper = _optimizer(model, optimizer, lr, momentum, weight_decay)
-    if schedule not in get_args(Schedule):
-        raise unknown_name("learning-rate schedule", schedule, get_args(Schedule))
+    if not 1 <= settings.batch <= len(data.train_x):
+        raise BadInput(
+            f"batch is {settings.batch}: it must lie in 1..{len(data.train_x)}, the number of training samples"
+        )
+    stepper = _optimizer(model, settings)
     place = _place(device)
     model.to(place)
-    order = torch.Generator().manual_seed(seed)
+    order = torch.Generator().manual_seed(settings.seed)
 
     history: list[Epoch] = []
     try:
-        with _seeded(seed, place):
-            for number in range(1, epochs + 1):
-                lr_now = lr * _rate_factor(schedule, number - 1, epochs)
+        with _seeded(settings.seed, place):
+            for number in range(1, settings.epochs + 1):
+                lr_now = settings.lr * _rate_factor(settings.schedule, number - 1, settings.epochs)
                 for group in stepper.param_groups:
                     group["lr"] = lr_now
-                loss, train_accuracy = _epoch(model, data, stepper, batch, order, place, number)
+                loss, train_accuracy = _epoch(model, data, stepper, settings.batch, order, place, number)
                 test_accuracy = evaluate(model, data.test_x, data.test_y)
                 history.append(Epoch(number, lr_now, loss, train_accuracy, test_accuracy))
                 if progress is not None:
                     progress(history[-1])
     finally:
         model.eval()
-    return TrainingRun(
-        epochs=tuple(history),
-        batch=batch,
-        optimizer=optimizer,
-        learning_rate=lr,
-        momentum=momentum if optimizer == "sgd" else None,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        seed=seed,
-        device=str(place),
-        data=data.source,
-    )
+    return TrainingRun(tuple(history), settings, str(place), data.source)
 
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, batch: int = 256) -> float:
@@ -185,19 +186,14 @@ def _fed(x: Tensor, place: torch.device) -> Tensor:
     return (x.movedim(1, 0) if x.ndim == 5 else x).to(place)
 
 
-def _optimizer(
-    model: nn.Module, name: Optimizer, lr: float, momentum: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         raise BadInput(f"{type(model).__name__} has no parameter that asks for a gradient: there is nothing to train")
-    if not lr > 0:
-        raise BadInput(f"lr is {lr}: it must be above 0")
-    if name == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay)
-    raise unknown_name("optimizer", name, get_args(Optimizer))
+    lr, decay = settings.lr, settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=settings.momentum, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay)
 
 
 def _rate_factor(schedule: Schedule, epoch: int, epochs: int) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pararev_hw.errors import BadInput, Diverged, UnknownName
 from pararev_hw.training.data import Dataset, digits
-from pararev_hw.training.training import Epoch, evaluate, train
+from pararev_hw.training.training import Epoch, TrainingSettings, evaluate, train
 
 
 class Tiny(nn.Module):
@@ -33,7 +33,9 @@ def small() -> Dataset:
 
 def fit(data: Dataset, model: nn.Module | None = None, **options: object):  # type: ignore[no-untyped-def]
     model = Tiny() if model is None else model
-    return train(model, data, **({"epochs": 2, "batch": 64, "lr": 0.05} | options)), model  # type: ignore[arg-type]
+    outside = {name: options.pop(name) for name in ("device", "progress") if name in options}
+    settings = TrainingSettings(**({"epochs": 2, "batch": 64, "lr": 0.05} | options))  # type: ignore[arg-type]
+    return train(model, data, settings, **outside), model  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "adamw", "lr": 1e-3}])
@@ -69,7 +71,7 @@ def test_the_seed_alone_sets_an_order_that_changes_with_the_epoch() -> None:
 
     x, y = torch.arange(10.0).reshape(10, 1, 1, 1), torch.arange(10) % 2
     for seed in (0, 0, 1):
-        train(Remembers(), Dataset(x, y, x, y, 2, "numbers"), epochs=2, batch=3, lr=1e-3, seed=seed)
+        train(Remembers(), Dataset(x, y, x, y, 2, "numbers"), TrainingSettings(epochs=2, batch=3, lr=1e-3, seed=seed))
     # 9 of the 10 samples an epoch: the incomplete batch is left out
     runs = [[tuple(fed[at : at + 9]) for at in (k, k + 9)] for k in (0, 18, 36)]
     assert len(fed) == 54
@@ -191,7 +193,7 @@ def test_event_frames_reach_the_model_with_time_first() -> None:
     x = torch.zeros(12, 5, 2, 4, 4)
     y = torch.arange(12) % 2
     x[torch.arange(12), :, y] = 1.0  # the class is the polarity
-    run = train(Counts(), Dataset(x, y, x[:4], y[:4], 2, "polarity"), epochs=3, batch=6)
+    run = train(Counts(), Dataset(x, y, x[:4], y[:4], 2, "polarity"), TrainingSettings(epochs=3, batch=6))
     assert shapes == {(5, 6, 2, 4, 4), (5, 4, 2, 4, 4)}
     assert run.test_accuracy == 1.0
 
