@@ -129,28 +129,53 @@ def _loop(optimizer: MakeOptimizer, options: TraceOptions, step: TrainingStep | 
 
 def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
-    from pararev_hw.importers.layout import Declared, given_axes, of_indices, unsettled
-    from pararev_hw.tracing import batch_leads, layout_of_step
+    from pararev_hw.importers.layout import Axes, Declared, given_axes, unsettled
 
     graph = traced.graph
     if target.axes_settled:
         return graph, target
     shape = tuple(target.inputs[0].shape)
-    layout = layout_of_step(traced.tape, shape)
-    if layout is not None:
-        axes = given_axes(shape, layout[0], Declared(), layout[1])
-        target = replace(target, batch=axes.batch, timesteps=axes.timesteps, event=axes.layout == "TB", axes=axes)
-        batch = graph.batch // shape[0] * axes.batch if graph.batch % shape[0] == 0 else axes.batch
-        assumptions = (*graph.assumptions, axes.sentence)
-        return replace(graph, batch=batch, timesteps=axes.timesteps, assumptions=assumptions), target
-    has_room = len(shape) in (3, 5)  # [B, features] and [B, C, H, W] have none for an axis of time
-    is_open = has_room and (bool(graphs.spiking_layers(graph)) or not batch_leads(traced.tape, shape))
-    if is_open or (len(shape) > 2 and target.timesteps == shape[0]):
-        return replace(graph, assumptions=(*graph.assumptions, unsettled(shape))), target
-    indices = len(shape) == 2 and not target.inputs[0].is_floating_point()
-    if indices and not batch_leads(traced.tape, shape):
-        return replace(graph, assumptions=(*graph.assumptions, of_indices(shape))), target
-    return graph, target
+    layout = _layout_of_step(traced, target)
+    if layout is None:
+        has_time = bool(graphs.spiking_layers(graph)) or not target.inputs[0].is_floating_point()
+        rows = Axes("B", target.batch, target.timesteps, "the rows of its output")
+        plain = rows.sentence if len(shape) == 2 and has_time else None
+        line = unsettled(shape) if _is_open(traced, target) else plain
+        return (graph if line is None else replace(graph, assumptions=(*graph.assumptions, line))), target
+    axes = given_axes(shape, layout[0], Declared(), layout[1])
+    target = replace(target, batch=axes.batch, timesteps=axes.timesteps, event=axes.layout == "TB", axes=axes)
+    batch = graph.batch // shape[0] * axes.batch if graph.batch % shape[0] == 0 else axes.batch
+    assumptions = (*graph.assumptions, axes.sentence)
+    return replace(graph, batch=batch, timesteps=axes.timesteps, assumptions=assumptions), target
+
+
+def _layout_of_step(traced: Traced, target: Target) -> tuple[str, str] | None:
+    """The layout that the traced step tells, and how. Of [B, features] it tells none: a walk along the features of a
+    batch is one through time only where there are spikes."""
+    from pararev_hw.tracing import layout_of_step
+
+    features = target.inputs[0]
+    layout = layout_of_step(traced.tape, features.shape)
+    if layout is None or features.ndim != 2 or not features.is_floating_point():
+        return layout
+    return layout if layout[0] == "BT" and graphs.spiking_layers(traced.graph) else None
+
+
+def _is_open(traced: Traced, target: Target) -> bool:
+    """Whether neither the network nor its traced step tells which axis of the input is the batch."""
+    from pararev_hw.tracing import batch_leads, output_keeps, walked_axes
+
+    shape = tuple(target.inputs[0].shape)
+    batch_tells = batch_leads(traced.tape, shape)
+    if len(shape) == 2 and target.inputs[0].is_floating_point():  # [B, features], unless the step says otherwise
+        is_walked = 0 in walked_axes(traced.tape, *shape)
+        return (is_walked and not batch_tells) or not output_keeps(traced.tape, shape[0])
+    if len(shape) == 2:
+        return not batch_tells
+    if len(shape) > 2 and target.timesteps == shape[0]:
+        return True
+    has_room = len(shape) in (3, 5)  # [B, C, H, W] has none for an axis of time
+    return has_room and (bool(graphs.spiking_layers(traced.graph)) or not batch_tells)
 
 
 def _has_bfloat16(hardware: Hardware | None) -> bool:

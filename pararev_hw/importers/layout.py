@@ -154,7 +154,7 @@ def axes_of(network: nn.Module, shape: tuple[int, ...], layout: str | None, decl
 def _by_size(shape: tuple[int, ...], declaration: Declared) -> Axes | None:
     """The axes by the sizes that are known: of batch and time, or of one of them where the other leaves no doubt."""
     batch, steps = declaration.batch, declaration.timesteps
-    first, second = shape[0], shape[1] if len(shape) > 2 else None  # [B, features] has no room for time
+    first, second = shape[0], shape[1] if len(shape) > 1 else None
     if batch is not None and steps is not None:
         if (first, second) == (steps, batch) and batch != steps:
             return Axes("TB", batch, steps, declaration.because)
@@ -167,7 +167,7 @@ def _by_size(shape: tuple[int, ...], declaration: Declared) -> Axes | None:
             return Axes("B", batch, None, declaration.because)
         if second == batch and first != batch:
             return Axes("TB", batch, first, declaration.because)
-    elif steps is not None and second is not None:
+    elif steps is not None and len(shape) > 2:  # the second axis of two may hold features, whatever its size
         if first == steps:
             return None  # time first, or a batch of as many samples: the traced step tells
         if second == steps and first != steps and len(shape) != 4:
@@ -177,14 +177,10 @@ def _by_size(shape: tuple[int, ...], declaration: Declared) -> Axes | None:
     return None
 
 
-def of_indices(shape: tuple[int, ...]) -> str:
-    """What is assumed of an input of indices, [B, positions], whose step does not tell."""
-    return f"axes of the input: of {shape} the first is the batch (--layout TB where the positions come first)"
-
-
 def unsettled(shape: tuple[int, ...]) -> str:
     """What is said where nothing tells which axis is time."""
+    alone = "; one sequence alone is [T, 1, features] with --layout TB" if len(shape) == 2 else ""
     return (
         f"{AXES_UNKNOWN}: the first of {shape} is taken for the batch; say which it is with --layout TB "
-        f"({_WORDS['TB']}), BT ({_WORDS['BT']}) or B ({_WORDS['B']})"
+        f"({_WORDS['TB']}), BT ({_WORDS['BT']}) or B ({_WORDS['B']}){alone}"
     )

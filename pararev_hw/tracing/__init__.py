@@ -21,6 +21,8 @@ from pararev_hw.tracing.tape import Tape, regrouped, tape_of
 from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
+from pararev_hw.tracing.time_axis import output_keeps as output_keeps
+from pararev_hw.tracing.time_axis import walked_axes as walked_axes
 from pararev_hw.training.step import Loop
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import BlockGraph, InMemory, ModuleInfo, Program

@@ -55,6 +55,53 @@ class Words(nn.Module):
     def __init__(self): super().__init__(); self.table = nn.Embedding(9, 6); self.cells = nn.GRU(6, 5)
     def forward(self, x): return self.cells(self.table(x))[0]
 def words(): return Words(), torch.randint(0, 9, (2, 7))
+
+class Cells(nn.Module):  # indices, an axis of which it walks
+    def __init__(self, axis):
+        super().__init__(); self.axis = axis
+        self.table = nn.Embedding(9, 6); self.cell = nn.RNNCell(6, 5); self.out = nn.Linear(5, 3)
+    def forward(self, x):
+        h = torch.zeros(x.shape[1 - self.axis], 5)
+        for step in x.unbind(self.axis): h = self.cell(self.table(step), h)
+        return self.out(h)
+def indices_bt(): return Cells(1), torch.randint(0, 9, (2, 7))
+def indices_tb(): return Cells(0), torch.randint(0, 9, (7, 2))
+class Bag(nn.Module):
+    def __init__(self, axis): super().__init__(); self.table = nn.Embedding(9, 6); self.axis = axis
+    def forward(self, x): return self.table(x).mean(self.axis)
+def bag(): return Bag(1), torch.randint(0, 9, (2, 7))
+def bag_of_columns(): return Bag(0), torch.randint(0, 9, (7, 2))
+def tokens(): return nn.Sequential(nn.Embedding(9, 6), nn.Linear(6, 9)), torch.randint(0, 9, (2, 7))
+
+def features(): return nn.Linear(6, 5), torch.rand(2, 6)
+class HardLIF(LIFNode):
+    def forward(self, x):
+        self.v = self.v / 2 + x
+        return (self.v > 1).float()
+class Repeated(nn.Module):
+    def __init__(self):
+        super().__init__(); self.f = nn.Linear(6, 5); self.node = HardLIF(); self.out = nn.Linear(5, 3)
+    def forward(self, x): self.node.v = 0.0; return sum(self.out(self.node(self.f(x))) for _ in range(3))
+def repeated(): return Repeated(), torch.rand(2, 6)
+class Series(Repeated):  # a number at a time
+    def forward(self, x):
+        self.node.v = 0.0
+        return sum(self.out(self.node(self.f(x[:, t:t + 1].expand(-1, 6)))) for t in range(x.shape[1]))
+def series(): return Series(), torch.rand(2, 7)
+class Alone(Repeated):  # one sequence, without a batch
+    def forward(self, x): self.node.v = 0.0; return sum(self.out(self.node(self.f(step))) for step in x)
+def alone(): return Alone(), torch.rand(7, 6)
+class Unbatched(nn.Module):
+    def __init__(self): super().__init__(); self.cells = nn.GRU(6, 5)
+    def forward(self, x): return self.cells(x)[0][-1]
+def unbatched(): return Unbatched(), torch.rand(7, 6)
+class Loss(nn.Module):
+    def __init__(self): super().__init__(); self.f = nn.Linear(6, 5)
+    def forward(self, x): return self.f(x).square().mean()
+def loss_alone(): return Loss(), torch.rand(2, 6)
+class PerSample(Loss):
+    def forward(self, x): return torch.stack([self.f(row) for row in x])
+def per_sample(): return PerSample(), torch.rand(2, 6)
 """
 
 
@@ -112,6 +159,39 @@ def test_axes_that_nothing_tells_are_asked_for_without_spikes_too(
     graph = build_graph(f"{nets}:{factory}", TraceOptions(mode="infer"))
     assert axes(graph) == expected
     assert any(line.startswith(AXES_UNKNOWN) for line in graph.assumptions) == asked
+
+
+STATED, ASKED, SILENT = "input axes: ", AXES_UNKNOWN, None
+
+
+@pytest.mark.parametrize(
+    ("factory", "expected", "line"),
+    [
+        ("indices_bt", (2, 7), STATED),
+        ("indices_tb", (2, 7), STATED),
+        ("bag", (2, None), STATED),  # [2, 7] -> [2, 6]
+        ("bag_of_columns", (2, 7), STATED),  # [7, 2] -> [2, 6]
+        ("tokens", (2, None), ASKED),  # [2, 7] -> [2, 7, 9]: either axis may be the batch
+        ("features", (2, None), SILENT),
+        ("repeated", (2, None), STATED),
+        ("series", (2, 7), STATED),
+        ("alone", (7, None), ASKED),
+        ("unbatched", (7, None), ASKED),
+        ("loss_alone", (2, None), SILENT),
+        ("per_sample", (2, None), SILENT),  # a loop over the samples, which its output has too
+    ],
+)
+def test_axes_of_two_are_told_stated_or_asked_for(
+    factory: str, expected: tuple[int, int | None], line: str | None, nets: Path
+) -> None:
+    graph = build_graph(f"{nets}:{factory}", TraceOptions(mode="infer", spikes="none"))
+    assert axes(graph) == expected
+    assert [x.startswith(line or "") for x in graph.assumptions if "axes" in x] == ([] if line is None else [True])
+
+
+def test_sizes_that_are_given_settle_two_axes(nets: Path) -> None:
+    graph = build_graph(f"{nets}:tokens", TraceOptions(mode="infer", spikes="none", layout="TB"))
+    assert axes(graph) == (7, 2)
 
 
 def test_a_layout_that_the_sizes_contradict_is_refused(nets: Path) -> None:
