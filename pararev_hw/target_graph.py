@@ -103,7 +103,11 @@ def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, dev
         (*target.inputs, *target.targets) if has_step else target.inputs,
         loop=_loop(optimizer, options, target.step if has_step else None),
         description=StepDescription(
-            name=target.name, batch=target.batch, timesteps=target.timesteps, assumptions=target.assumptions
+            name=target.name,
+            batch=target.batch,
+            timesteps=target.timesteps,
+            assumptions=target.assumptions,
+            real_inputs=target.real_inputs,
         ),
         dtype=options.dtype,
         granularity=options.granularity,

@@ -84,7 +84,11 @@ def prepare_target(
         (*target.inputs, *target.targets) if brings_step else target.inputs,
         loop=Loop(optimizer=make, step=target.step if brings_step else None) if mode == "train" else None,
         description=StepDescription(
-            name=target.name, batch=target.batch, timesteps=target.timesteps, assumptions=target.assumptions
+            name=target.name,
+            batch=target.batch,
+            timesteps=target.timesteps,
+            assumptions=target.assumptions,
+            real_inputs=target.real_inputs,
         ),
         dtype=dtype,
         granularity=granularity,

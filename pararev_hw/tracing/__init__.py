@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from pararev_hw.tracing.build import GRANULARITIES, Built, build, followed
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
 from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
+from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
 from pararev_hw.tracing.step import no_gc, record
@@ -47,12 +48,14 @@ class Traced:
 @dataclass(frozen=True, slots=True)
 class StepDescription:
     """What a traced step is called, and the axes of its inputs. `batch` (of one micro-batch) and `timesteps` are read
-    from the first input's axes where `batch` is None; `assumptions` are sentences for reports."""
+    from the first input's axes where `batch` is None; `assumptions` are sentences for reports. `real_inputs`: the
+    inputs are no mere shapes, and decide which way the network goes where it asks for their values."""
 
     name: str | None = None  # None: that of the network's class
     batch: int | None = None
     timesteps: int | None = None
     assumptions: Sequence[str] = ()
+    real_inputs: bool = False
 
 
 PLAIN_LOOP = Loop()
@@ -87,7 +90,9 @@ def trace_step(
     title = description.name or type(model).__name__
     finder = BlockFinder(model, blocks)
     with no_gc():
-        recorded = record(model, tensors, name=title, loop=loop, dtype=dtype, rules=rules)
+        recorded = record(
+            model, tensors, name=title, loop=loop, dtype=dtype, rules=rules, real_inputs=description.real_inputs
+        )
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
         coarse = tape_of(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
         levels = tuple(FINER) if granularity == "auto" else (granularity,)
@@ -110,11 +115,18 @@ def trace_step(
         tasks=built.tasks,
         edges=built.edges,
         memory=built.memory,
-        assumptions=(*description.assumptions, *([ROWS_DIFFER] if recorded.recorder.merged_rows else [])),
+        assumptions=(*description.assumptions, *_assumptions(recorded.recorder)),
         replayable=InMemory(built.program),
         modules=_modules(model),
     )
     return Traced(graph, built.program, tape, coarse if granularity == "auto" else None)
+
+
+def _assumptions(recorder: Recorder) -> Iterator[str]:
+    if recorder.merged_rows:
+        yield ROWS_DIFFER
+    if recorder.answered_at:
+        yield f"the network asks for values of its inputs{recorder.answered_at}: traced as it runs on those given"
 
 
 def _modules(model: nn.Module) -> tuple[ModuleInfo, ...]:

@@ -40,6 +40,7 @@ from pararev_hw.torch_private import (
     storage_key,
 )
 from pararev_hw.tracing import formulas, sparse_gradients
+from pararev_hw.tracing.asked_values import ASKS, ValueAsked
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
 
@@ -191,6 +192,9 @@ class Recorder(TorchDispatchMode):
         self._constant_infos: dict[int, tuple[Any, Info, Any]] = {}
         self.trained_states: Mapping[int, torch.Tensor] = {}  # by id: the network's forward asks for their gradient
         self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
+        self.answers: Sequence[Any] = ()  # to what the network asks its tensors, in order, on its real inputs
+        self.answered_at = ""  # the first line that asked for what its inputs decide
+        self._asked = 0  # questions since its forward began
         self._sparse = False  # whether a sparse tensor was ever made
         self.merged_rows = False  # whether rows of one were added up where they are the same
         self._emptied: set[int] = set()  # storages that `resize_(0)` let go while tensors still look at them
@@ -202,6 +206,8 @@ class Recorder(TorchDispatchMode):
     # ---- what the tracer tells us
 
     def enter_module(self, path: str) -> None:
+        if not path:
+            self._asked = 0
         number = self._calls[path] = self._calls.get(path, 0) + 1
         caller = self._stack[-1] if self._stack else -1
         frame = Frame(path, number, caller)  # made first: a recursion without end may stop anywhere here
@@ -297,6 +303,7 @@ class Recorder(TorchDispatchMode):
         info = self._adopt(twin, self._storage_of(twin))
         self.born[info.storage] = -1
         self.constants[info.slot] = tensor
+        self.remember_value(info, tensor)
         return twin
 
     def remember_value(self, info: Info, tensor: torch.Tensor) -> None:
@@ -329,7 +336,7 @@ class Recorder(TorchDispatchMode):
             return self._lifted(args[0])
         if func is _SET and isinstance(args[0], FakeTensor) and isinstance(args[1], FakeTensor):
             return self._looks_elsewhere(args[0], args[1])
-        if func is _ITEM and (number := self._number(args[0])) is not None:
+        if func is ASKS and (number := self._answer(args[0])) is not None:
             return number
         if func in sparse_gradients.MAKERS:
             self._sparse |= sparse_gradients.makes_sparse(func, args)
@@ -450,6 +457,16 @@ class Recorder(TorchDispatchMode):
         flat = value.flatten()
         return flat[place].item() if tensor.dtype == value.dtype and place < flat.numel() else None
 
+    def _answer(self, tensor: torch.Tensor) -> Any:
+        """The number that the network asks a tensor for, None where nothing tells it."""
+        place = self._asked
+        self._asked += 1
+        number = self._number(tensor)
+        if number is None and place < len(self.answers):
+            self.answered_at = self.answered_at or self._where()
+            return self.answers[place]
+        return number
+
     def _fresh(self, spec: Fresh) -> tuple[FakeTensor, Info]:
         elem = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=_META)
         uid = len(self.storage_bytes)
@@ -495,7 +512,7 @@ class Recorder(TorchDispatchMode):
             with self.fake:
                 return func(*args, **kwargs)
         except DataDependentOutputException as error:
-            raise TraceError(
+            raise ValueAsked(
                 f"{func} asks for a value that exists only when the network really runs{self._where()}: "
                 "control flow must not depend on tensor values (use torch.where)"
             ) from error
@@ -689,9 +706,23 @@ class Recorder(TorchDispatchMode):
         if numbers and not signature.view and len(outputs) == 1 and outputs[0] is not None:
             spec = signature.outputs[0]
             if isinstance(spec, Fresh) and math.prod(spec.shape) <= _FEW:
-                values[outputs[0].storage] = _computed(signature.call, [self._whole(i) for i in inputs])
-        for k in signature.writes:
-            values.pop(inputs[k].storage, None)
+                values[outputs[0].storage] = _result(signature.call, [self._whole(i) for i in inputs]).detach()
+        if signature.writes:
+            self._overwrite_values(signature, inputs, unknown)
+
+    def _overwrite_values(self, signature: OpSignature, inputs: tuple[Info, ...], unknown: bool) -> None:
+        """Numbers that an op changes in place: a counter goes on counting."""
+        values = self.values
+        written = {inputs[k].storage for k in signature.writes}
+        if written.isdisjoint(values):
+            return
+        if unknown or not all(i.storage in values and values[i.storage].is_contiguous() for i in inputs):
+            for storage in written:
+                values.pop(storage, None)
+            return
+        for storage in written:
+            values[storage] = values[storage].clone()
+        _result(signature.call, [self._whole(i) for i in inputs])
 
     def _whole(self, info: Info) -> torch.Tensor:
         """The numbers that a tensor looks at."""
@@ -723,14 +754,13 @@ _PRIM_DEVICE = torch.ops.prim.device.default
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 _SET = torch.ops.aten.set_.source_Tensor
 _DETACH = torch.ops.aten.detach.default
-_ITEM = torch.ops.aten._local_scalar_dense.default
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
 _OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
-def _computed(call: Call, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The result of a call on real tensors."""
+def _result(call: Call, tensors: Sequence[torch.Tensor]) -> Any:
+    """What a call on real tensors gives."""
 
     def filled(value: object) -> Any:
         if isinstance(value, Hole):
@@ -739,8 +769,7 @@ def _computed(call: Call, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
             return type(value)(filled(v) for v in value)
         return value
 
-    out: torch.Tensor = call.function(*filled(call.args), **{k: filled(v) for k, v in call.kwargs.items()})
-    return out.detach()
+    return call.function(*filled(call.args), **{k: filled(v) for k, v in call.kwargs.items()})
 
 
 def user_line(trace: TracebackType | None = None) -> str:

@@ -29,6 +29,7 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import sparse_gradients
 from pararev_hw.tracing.arguments import check_arguments, left_at_none
+from pararev_hw.tracing.asked_values import ValueAsked, answers_on
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, library_constants, state_preserved
@@ -101,19 +102,31 @@ def record(
     loop: Loop | None,
     dtype: str = "float32",
     rules: DispatchRules = CPU_RULES,
+    real_inputs: bool = False,
 ) -> Recorded:
     """Run one step of `model` on fake tensors and write it down. The model and its tensors are left as they were.
 
-    `inputs` give shapes and dtypes only. `loop` says how a training step goes, None is inference. The step is recorded
+    `inputs` give shapes and dtypes; where they are `real_inputs`, also the answers to what the network asks its tensors
+    for, as in `if x.min() < 0`. `loop` says how a training step goes, None is inference. The step is recorded
     in the steady state: optimizer state exists, and gradients do where the loop keeps them from one step to the next.
     `rules` say which device's ops it takes, and how images lie in memory.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
-    try:
-        return _recorded(model, inputs, frozenset(), name=name, loop=loop, dtype=dtype, rules=rules)
-    except _SparseGradients as seen:  # the optimizer's state depends on it: once more, with the right state
-        return _recorded(model, inputs, seen.parameters, name=name, loop=loop, dtype=dtype, rules=rules)
+    once = partial(_recorded, model, inputs, name=name, loop=loop, dtype=dtype, rules=rules)
+    answers: tuple[Any, ...] = ()
+    sparse: frozenset[str] = frozenset()
+    while True:
+        try:
+            return once(sparse, answers)
+        except _SparseGradients as seen:  # the optimizer's state depends on it: once more, with the right state
+            sparse = seen.parameters
+        except ValueAsked:
+            if answers or not real_inputs or (loop is not None and loop.step is not None):
+                raise
+            answers = answers_on(model, inputs, name=name, train=loop is not None)
+            if not answers:
+                raise
 
 
 class _SparseGradients(Exception):
@@ -128,13 +141,14 @@ def _recorded(
     model: nn.Module,
     inputs: Sequence[torch.Tensor],
     sparse: frozenset[str],
+    answers: tuple[Any, ...],
     *,
     name: str,
     loop: Loop | None,
     dtype: str,
     rules: DispatchRules,
 ) -> Recorded:
-    """As `record`; `sparse` are the parameters whose gradients are sparse."""
+    """As `record`; `sparse` are the parameters whose gradients are sparse, `answers` those of `answers_on`."""
     lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
     if lazy is not None:
         raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
@@ -142,6 +156,7 @@ def _recorded(
         check_arguments(model, len(inputs), name)
     fake = fake_mode(allow_non_fake_inputs=True)
     recorder = Recorder(fake, layouts=rules.cuda)
+    recorder.answers = answers
     lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,6 +145,86 @@ def test_a_constants_value_is_no_control_flow_and_an_inputs_is() -> None:
     net.forward = net.counted  # type: ignore[method-assign]
     with pytest.raises(TraceError, match="only when the network really runs"):
         trace_step(net, torch.rand(2, 3))
+
+
+class Counting(nn.Module):
+    """Counts its calls in tensors, in place, and changes its mind by them."""
+
+    def __init__(self, count: Callable[[Tensor], Tensor | None], start: float) -> None:
+        super().__init__()
+        self.fc, self.count = nn.Linear(3, 3), count
+        self.register_buffer("calls", torch.full((4,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(5):
+            self.count(self.calls)
+            x = self.fc(x) if self.calls[0] > 102 else x.sin()
+        return x
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda c: c.add_(1),
+        lambda c: c[0].add_(1),
+        lambda c: c.copy_(c + 1),
+        lambda c: c.index_put_((torch.tensor([0, 2]),), torch.tensor(1.0), accumulate=True),
+        lambda c: torch.add(c, 1, out=c),
+        lambda c: c[:2].mul_(2).sub_(c[:2] / 2).add_(1),
+    ],
+    ids=["add", "view", "copy", "index", "out", "several"],
+)
+def test_a_counter_in_a_tensor_goes_on_counting_while_its_network_is_traced(
+    count: Callable[[Tensor], Tensor | None],
+) -> None:
+    net, x = Counting(count, 100.0), torch.rand(2, 3)
+    layers = [0]
+    net.fc.register_forward_hook(lambda *_: layers.__setitem__(0, layers[0] + 1))
+    graph = trace_step(net, x, loop=None).graph
+    assert torch.equal(net.calls, torch.full((4,), 100.0))
+    layers[0] = 0
+    net(x)
+    assert 0 < layers[0] <= 5
+    assert sum(t.macs for t in graph.tasks) == layers[0] * 2 * 3 * 3
+
+
+class Encoding(nn.Module):
+    """Refuses inputs outside [0, 1], and goes two ways by them, as latency encoders do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.min(x) < 0 or torch.max(x) > 1:
+            raise ValueError(f"inputs are between 0 and 1, and one is {x.min()}")
+        steps = int(torch.round(x.max() * 4)) + 1
+        first = torch.round((1 - x) * 4)
+        for t in range(steps):
+            y = self.b((self.a((first == t).float()) > 0).float())
+        return y
+
+
+def test_a_network_that_asks_for_values_of_its_inputs_goes_the_way_of_those_given() -> None:
+    net = Encoding()
+    for top in (0.5, 1.0):
+        x = torch.tensor([[0.0, 0.25, top], [0.1, top, top]])
+        graph = ph.trace(net, x, mode="infer")
+        assert sum(t.macs for t in graph.tasks) == (top * 4 + 1) * 2 * (3 * 4 + 4 * 2)
+        (line,) = [a for a in graph.assumptions if "asks for values" in a]
+        assert "test_users_steps.py:" in line and "as it runs on those given" in line
+        first, spikes = torch.round((1 - x) * 4), 0.0
+        with torch.no_grad():
+            for t in range(int(top * 4) + 1):
+                on = (first == t).float()
+                spikes += float(on.sum()) * 4 + float((net.a(on) > 0).sum()) * 2
+        assert graph.totals.sops == spikes
+    with pytest.raises(
+        TraceError, match=r"ValueError when run on its inputs: inputs are between 0 and 1, and one is -1"
+    ):
+        ph.trace(net, torch.full((2, 3), -1.0))
+    with pytest.raises(TraceError, match="only when the network really runs"):  # shapes alone tell nothing
+        ph.trace(net, torch.empty(2, 3, device="meta"))
 
 
 @dataclass
