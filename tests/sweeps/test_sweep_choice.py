@@ -42,6 +42,28 @@ def test_points_that_are_alike_are_those_of_comparing_each_with_all() -> None:
         assert list(zip(chosen.tolist(), counts.tolist(), strict=True)) == list(groups.items())
 
 
+def test_points_that_others_stand_for_are_those_of_comparing_each_with_all() -> None:
+    for seed in range(6):
+        draw = np.random.default_rng(seed)
+        directions = draw.normal(size=(300, 3))
+        values = 2 - np.abs(directions) / np.linalg.norm(directions, axis=1)[:, None]  # none beats another
+        values[:, 0] = np.round(values[:, 0], seed % 3)  # coarse, at times hardly different
+        maximise = [False, bool(seed % 2), False]
+        signed = np.where(maximise, -values, values)
+        margin = 1e-2 * np.abs(signed)
+        costs = costs_of(list(values.T), maximise).sum(1)
+        expected = [-1] * 300
+        for k in sorted(range(300), key=lambda k: (costs[k], k)):
+            if expected[k] < 0:
+                expected[k] = k
+                for j in range(300):
+                    no_worse = (signed[k] <= signed[j] + margin[j]).all()
+                    if expected[j] < 0 and no_worse and (signed[k] < signed[j] - margin[j]).any():
+                        expected[j] = k
+        assert len(set(expected)) < 300
+        assert stand_ins(list(values.T), maximise).tolist() == expected
+
+
 def effects(rows: np.ndarray, y: np.ndarray) -> AdditiveFit:  # type: ignore[type-arg]
     fit = AdditiveFit({"a": 3, "b": 4})
     for part in np.array_split(np.arange(len(y)), 3):  # as rows stream by
