@@ -19,6 +19,8 @@ from typing import Any
 
 SMALL = 2_000  # steps below which a compiled loop gains nothing over the time its arguments take
 PATIENCE = 60_000  # steps of plain Python, a few tenths of a second, after which numba is loaded
+LOADING = 300_000  # steps of a loop that is called often, by then as long as loading it takes
+COMPILING = 2_000_000  # steps after which a loop that is called often is compiled where that was never done
 
 
 class Loop:
@@ -30,6 +32,7 @@ class Loop:
         self.plain = function
         self.__doc__ = function.__doc__
         self._compiled: Callable[..., Any] | None = None
+        self._often = 0  # steps that were asked for in small calls
 
     def __call__(self, steps: int, *arguments: Any) -> Any:
         """The function's result; `steps` says about how much work it is."""
@@ -44,6 +47,16 @@ class Loop:
             Loop._patience -= steps
             if Loop._patience > 0:
                 return None
+        return self.compile()
+
+    def compiled_for_many(self, steps: int) -> Callable[..., Any] | None:
+        """The compiled function for one of many small calls, once they have been enough work to load it, or far more
+        where this machine has not compiled it yet; otherwise None."""
+        if self._often < COMPILING:
+            self._often += steps
+            if self._often < LOADING or (self._often < COMPILING and not self.at_hand):
+                return None
+            self._often = COMPILING
         return self.compile()
 
     def compile(self) -> Callable[..., Any] | None:

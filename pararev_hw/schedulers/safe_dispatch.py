@@ -23,12 +23,13 @@ import numpy as np
 
 from pararev_hw.compiled import loop
 from pararev_hw.schedulers.buffer_table import BufferTable
+from pararev_hw.schedulers.compiled_dispatch import GONE, UNLIMITED, DispatchArrays, dispatch, ranges
 from pararev_hw.schedulers.dispatch import lanes_are_alike
 from pararev_hw.types import SchedulingProblem
 from pararev_hw.types.problem_arrays import Floats, Ints
 
 WINDOW = 48  # ready tasks that are looked at before the scheduler waits; the first of the safe order always is one
-GONE = -(2**62)  # stands in the profile for tasks that have started
+STEPS = 20  # of a plain loop that placing a task takes as long as
 _most = np.maximum.reduce  # without what ndarray.max does around it
 
 
@@ -93,7 +94,37 @@ class SafeDispatch:
         times = self.times_s if times_s is None else times_s
         if self.room == math.inf and self.alike:
             return self._unlimited(rank, [t[0] for t in times])
-        return _Run(self, rank, order).planned(times)
+        compiled = dispatch.compiled_for_many(STEPS * self.count)
+        if compiled is None:
+            return _Run(self, rank, order).planned(times)
+        lane, starts_s, ends_s = np.full(self.count, -1), np.zeros(self.count), np.zeros(self.count)
+        into = np.array(rank, np.float64), np.array(order, np.int64), np.array(times, np.float64)
+        compiled(*into, *self.arrays.all, lane, starts_s, ends_s)
+        return Planned(lane.tolist(), starts_s.tolist(), ends_s.tolist())
+
+    @cached_property
+    def arrays(self) -> DispatchArrays:
+        """What the compiled loop takes."""
+        after, before = self.neighbours
+        touch_start, touch = ranges(self.touches)
+        held = range(len(self.sizes) if self.room < math.inf else 0)  # without a limit no buffer matters
+        return DispatchArrays(
+            room=UNLIMITED if self.room == math.inf else int(self.room),
+            alike=self.alike,
+            lanes=self.lanes,
+            window=WINDOW,
+            sizes=np.array([self.sizes[b] for b in held], np.int64),
+            early=np.array([self.early[b] for b in held], np.bool_),
+            stays=np.array([self.stays[b] for b in held], np.bool_),
+            user_start=ranges([self.users[b] for b in held])[0],
+            touch_start=touch_start,
+            touch=touch,
+            out_start=after.start,
+            out=after.task,
+            into_start=before.start,
+            into=before.task,
+            into_delay_s=before.delay_s,
+        )
 
     def _unlimited(self, rank: Sequence[float], times_s: Sequence[float]) -> Planned:
         """The same where memory holds nothing back and lanes are alike."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pararev_hw.schedulers.safe_dispatch import GONE, WINDOW, Planned, SafeDispatch
+from pararev_hw.schedulers.compiled_dispatch import GONE
+from pararev_hw.schedulers.safe_dispatch import WINDOW, Planned, SafeDispatch
 
 
 class PlainRun:

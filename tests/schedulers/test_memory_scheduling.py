@@ -12,12 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pararev_hw.check import check_schedule
+from pararev_hw.compiled import COMPILING
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.schedulers import memory_list
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import Forced, least_memory
 from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along, peak_memory, profile, waits_that_keep
+from pararev_hw.schedulers.compiled_dispatch import dispatch
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.schedulers.safe_dispatch import SafeDispatch
 from pararev_hw.simulate import play
@@ -295,11 +297,17 @@ def _larger(draw: random.Random) -> SchedulingProblem:
     costs = replace(costs, tasks=tasks, buffers=buffers)
     low = peak_along(buffer_table_of(costs), least_peak_order(costs))
     high = costs.static_bytes + buffer_table_of(costs).total
-    return replace(costs, memory_limit_bytes=draw.randint(low, low + (high - low) // 2))
+    limit = draw.randint(low, low + (high - low) // 2) if draw.random() < 0.9 else None
+    return replace(costs, memory_limit_bytes=limit)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("backward", [False, True])
-def test_safe_lists_are_those_of_looking_at_every_task_on_every_lane(backward: bool) -> None:
+def test_safe_lists_are_those_of_looking_at_every_task_on_every_lane(
+    backward: bool, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "_often", COMPILING if compiled else -(10**9))
+    assert not compiled or dispatch.compile() is not None
     draw = random.Random(5)
     for _ in range(60):
         costs = _larger(draw)
