@@ -1,4 +1,4 @@
-"""Amounts of memory as people write them: `800MiB`, `1.5 GiB`, `2GB`, or plain bytes."""
+"""Bytes of each datatype, and sizes as people write them: `800MiB`, `1.5 GiB`, `2GB`, or plain bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ UNITS: dict[str, int] = {
     **{f"{prefix}B": 1000**k for k, prefix in enumerate(("k", "M", "G", "T"), 1)},
     "KB": 1000,
 }
+FLOAT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+HALVES = ("bfloat16", "float16")  # what autocast lowers to
+_ITEM_BYTES = FLOAT_BYTES | {"int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 _SIZE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([A-Za-z]*)\s*", re.IGNORECASE)
+
+
+def item_bytes(dtype: str) -> int:
+    """Bytes of one value of a datatype; those of float32 where it is another."""
+    return _ITEM_BYTES.get(dtype, 4)
 
 
 def parsed_bytes(text: str, quantity: str = "size") -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pararev_hw.measurement.clock import Clock, Run, Timing, cpu_clock, cuda_step_clock, measure, wall_clock
+from pararev_hw.training.step import no_collection
 
 WARM_UP_STEPS = 3  # first: optimizer state and library kernels are made; second: the allocator settles; one to spare
 MIN_STEPS = 7
@@ -43,13 +44,8 @@ def measure_step(
 def collector_at_rest() -> Iterator[None]:
     """Python's garbage collector runs before and rests meanwhile, so that no step pays for another's garbage."""
     gc.collect()
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collection():
         yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def settle_allocator() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pararev_hw.rewrites import Kind, Opportunity, apply_all
 from pararev_hw.tracing import Traced
-from pararev_hw.tracing.step import no_gc
+from pararev_hw.training.step import no_collection
 from pararev_hw.types import Alternative, BlockGraph, CommEdge, SchedulingProblem
 
 _COMBINATIONS: tuple[tuple[Kind, ...], ...] = (
@@ -36,7 +36,7 @@ def alternatives(traced: Traced, price: Price, kinds: Collection[Kind]) -> tuple
     base = price(traced.graph)
     by_name: dict[str, Alternative] = {}
     steps: dict[tuple[Kind, ...], tuple[Traced, tuple[Opportunity, ...]]] = {(): (traced, ())}
-    with no_gc():
+    with no_collection():
         for combination in _COMBINATIONS:
             if not set(combination) <= set(kinds):
                 continue

@@ -17,14 +17,14 @@ from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
-from pararev_hw.tracing.step import no_gc, record
+from pararev_hw.tracing.step import record
 from pararev_hw.tracing.tape import Tape, regrouped, tape_of
 from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.tracing.time_axis import output_keeps as output_keeps
 from pararev_hw.tracing.time_axis import walked_axes as walked_axes
-from pararev_hw.training.step import Loop
+from pararev_hw.training.step import Loop, no_collection
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import BlockGraph, InMemory, ModuleInfo, Program
 
@@ -89,7 +89,7 @@ def trace_step(
         raise unknown_name("granularity", granularity, ("auto", *GRANULARITIES))
     title = description.name or type(model).__name__
     finder = BlockFinder(model, blocks)
-    with no_gc():
+    with no_collection():
         recorded = record(
             model, tensors, name=title, loop=loop, dtype=dtype, rules=rules, real_inputs=description.real_inputs
         )

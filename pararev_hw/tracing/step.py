@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, TraceError, first_line, unknown_name
+from pararev_hw.sizes import HALVES
 from pararev_hw.torch_private import (
     FakeTensorMode,
     buffers_of,
@@ -157,7 +157,7 @@ def _recorded(
     fake = fake_mode(allow_non_fake_inputs=True)
     recorder = Recorder(fake, layouts=rules.cuda)
     recorder.answers = answers
-    lowered = DTYPES[dtype] if dtype in ("bfloat16", "float16") else None
+    lowered = DTYPES[dtype] if dtype in HALVES else None
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
     with (
@@ -378,18 +378,6 @@ def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool, lstm: bool) -> 
                 if b is not None:
                     buffers_of(m)[n] = swap.twin(b, trainable=False)
         yield
-
-
-@contextlib.contextmanager
-def no_gc() -> Iterator[None]:
-    """No collection in between: tensors in reference cycles then die, or not, the same way every time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from pararev_hw.costmodels.accelerator.products import Product, products
 from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Ints, Traffic, traffic
 from pararev_hw.graph import layer_of_op
+from pararev_hw.sizes import item_bytes
 from pararev_hw.types import BlockGraph, OpType
 
 # Kinds of words, each with a precision of its own.
@@ -135,10 +136,7 @@ def layer_table(graph: BlockGraph, flow: Traffic | None = None) -> LayerTable:
     for op, k, at in layer_of_op:
         row_of_op[op] = starts[k] + at
     weights = sum(s.bytes for s in graph.storages if s.role == "parameter")
-    return LayerTable(classes, class_of_task, starts, row_of_op, weights, _BYTES.get(graph.dtype, 4), graph.dtype)
-
-
-_BYTES: Mapping[str, int] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+    return LayerTable(classes, class_of_task, starts, row_of_op, weights, item_bytes(graph.dtype), graph.dtype)
 
 
 @dataclass(frozen=True, slots=True)

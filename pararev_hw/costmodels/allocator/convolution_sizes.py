@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import OpType
-
-ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-HALVES = ("bfloat16", "float16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +31,7 @@ class Convolution:
     @property
     def item(self) -> int:
         """Bytes of an element."""
-        return ITEM_BYTES[self.dtype]
+        return FLOAT_BYTES[self.dtype]
 
     @property
     def half(self) -> bool:
@@ -111,7 +109,7 @@ def is_whole(op: OpType) -> bool:
     needed = ("groups", "stride", "padding", "dilation", *(("output_mask",) if back else ()))
     shapes = op.input_shapes[:3] if back else (*op.input_shapes[:2], *op.output_shapes[:1])
     return (
-        op.dtype in ITEM_BYTES
+        op.dtype in FLOAT_BYTES
         and all(attributes.get(name) for name in needed)
         and attributes["groups"][0] > 0
         and len(shapes) == 3

@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import math
 
-from pararev_hw.costmodels.allocator.convolution_sizes import ITEM_BYTES
 from pararev_hw.devices.instruction_sets import InstructionSet
+from pararev_hw.sizes import FLOAT_BYTES
 from pararev_hw.types import OpType
 
 _REGISTER_BYTES = 64
@@ -32,9 +32,9 @@ _REFERENCE_SCRATCH = 8760
 
 def hidden_output_bytes(op: OpType, base: str) -> int:
     """Bytes of the op's output that the trace shows as an empty tensor; 0 for every other op."""
-    if base != "mkldnn_rnn_layer" or op.dtype not in ITEM_BYTES or not _trains(op) or not _is_lstm(op):
+    if base != "mkldnn_rnn_layer" or op.dtype not in FLOAT_BYTES or not _trains(op) or not _is_lstm(op):
         return 0
-    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], ITEM_BYTES[op.dtype]
+    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], FLOAT_BYTES[op.dtype]
     wide, narrow = max(inputs, units), units
     parts = [
         steps * batch * _row(4 * units, item) * item,
@@ -49,7 +49,7 @@ def hidden_output_bytes(op: OpType, base: str) -> int:
 
 def fused_bytes(op: OpType, base: str, isa: InstructionSet) -> int:
     """The most that such an op holds at once beside its inputs and outputs; 0 for every other op."""
-    if op.dtype not in ITEM_BYTES:
+    if op.dtype not in FLOAT_BYTES:
         return 0
     if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
         return _lstm(op, base.endswith("backward"), isa) if _is_lstm(op) else 0
@@ -73,7 +73,7 @@ def _trains(op: OpType) -> bool:
 
 
 def _lstm(op: OpType, back: bool, isa: InstructionSet) -> int:
-    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], ITEM_BYTES[op.dtype]
+    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], FLOAT_BYTES[op.dtype]
     if not back and not _trains(op):
         if item == 4:
             return _lstm_inference(steps, batch, inputs, units, isa)
@@ -101,7 +101,7 @@ def _lstm_inference(steps: int, batch: int, inputs: int, units: int, isa: Instru
 
 
 def _transformer_layer(op: OpType) -> int:
-    x, item = (op.input_shapes or ((),))[0], ITEM_BYTES[op.dtype]
+    x, item = (op.input_shapes or ((),))[0], FLOAT_BYTES[op.dtype]
     if len(x) != 3 or len(op.input_shapes) < 11 or not op.input_shapes[9]:
         return 0
     attributes = dict(op.attributes)

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pararev_hw.costmodels.allocator.convolution import convolution_bytes
-from pararev_hw.costmodels.allocator.convolution_sizes import HALVES, ITEM_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes, hidden_output_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
+from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import BlockGraph, Device, Hardware, OpType
 from pararev_hw.types.op_names import base_name
 
@@ -41,12 +41,12 @@ def rule_of(hardware: Hardware) -> LibraryRule:
     ratios = {
         (kind, dtype): device.value(name)
         for kind in ("conv", "conv_backward")
-        for dtype in ITEM_BYTES
+        for dtype in FLOAT_BYTES
         if (name := f"{kind}_workspace_ratio.{dtype}") in device.parameters
     }
     nearest = {
         dtype: InstructionSet(int(device.value(name)))
-        for dtype in ITEM_BYTES
+        for dtype in FLOAT_BYTES
         if (name := f"allocation_rule.{dtype}") in device.parameters
     }
     return LibraryRule(instruction_set_of(hardware), nearest, ratios)
@@ -91,7 +91,7 @@ def _unseen(graph: BlockGraph) -> dict[int, int]:
 
 def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
     """The most that the op holds at once beside its inputs and outputs, on a device of that kind."""
-    if kind != "cpu" or op.dtype not in ITEM_BYTES:
+    if kind != "cpu" or op.dtype not in FLOAT_BYTES:
         return 0
     base = base_name(op.name)
     if op.kind in ("conv", "conv_backward"):
@@ -99,7 +99,7 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
         return round(convolution_bytes(op, isa) * rule.ratios.get((op.kind, op.dtype), 1.0))
     elements = math.prod(op.input_shapes[0]) if op.input_shapes else 0
     if base == "native_batch_norm_backward":  # the normalised input, made again
-        return elements * ITEM_BYTES[op.dtype]
+        return elements * FLOAT_BYTES[op.dtype]
     if base.startswith(("mkldnn_rnn_layer", "_transformer_encoder_layer")):
         return fused_bytes(op, base, rule.isa)
     if base in ("sum", "mean") and op.dtype in HALVES:  # summed in float32

@@ -12,6 +12,7 @@ from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.costmodels.calibrated.features import branches, coefficient_names, coordinates, work_terms
 from pararev_hw.costmodels.calibrated.gaussian_process import Hyperparameters
 from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.sizes import item_bytes
 from pararev_hw.types import Estimate, Fit, OpSample, OpType, Profile
 
 _ENDLESS_BYTES = float(1 << 60)
@@ -46,7 +47,7 @@ def design_matrix(
     moved = np.maximum(terms[:, 1] + terms[:, 2], 1.0)
     columns = [terms, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
     if branches(first):
-        elements = terms[:, 2] / {"bfloat16": 2, "float16": 2, "float64": 8}.get(first.dtype, 4)
+        elements = terms[:, 2] / item_bytes(first.dtype)
         columns.append((elements * np.minimum(density, 1 - density))[:, None])
     where = _CACHE_WEIGHT * np.stack((l2 / moved, dram / moved), 1)
     at = np.concatenate((np.array([row_by_type[id(t)][1] for t in types], np.float64), where), 1)

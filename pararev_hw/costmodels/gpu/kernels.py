@@ -22,6 +22,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pararev_hw.sizes import item_bytes
 from pararev_hw.types import OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, RECURRENT, base_name
 
@@ -30,7 +31,6 @@ Shape = tuple[int, ...]
 # How an input lies in memory, as the tracer writes it down for a GPU (`layout` among an op's attributes).
 DENSE, CHANNELS_LAST, ROWS, TRANSPOSED, EXPANDED = range(5)
 
-_ITEM = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "bool": 1}
 _FAST_WINDOWS = (1, 3, 5)  # of PyTorch's depthwise kernels: other sizes go through a general loop
 # Grouped convolutions whose groups cuDNN packs into tiles of tensor cores, as the steps of published networks tell:
 # channels per group (channels last not the first), least number of groups, and what divides all channels.
@@ -90,10 +90,6 @@ def kernels(t: OpType) -> tuple[Kernel, ...]:
     return (Kernel(kind, moved, blocks=channels),)
 
 
-def _item(t: OpType) -> int:
-    return _ITEM.get(t.dtype, 4)
-
-
 def _attributes(t: OpType) -> Mapping[str, tuple[int, ...]]:
     return dict(t.attributes)
 
@@ -106,7 +102,7 @@ def _layouts(t: OpType) -> tuple[int, ...]:
 def _product(t: OpType, moved: int) -> Kernel:
     left, right = t.input_shapes[-2:]
     batch, (m, k), n = math.prod(left[:-2]), left[-2:], right[-1]
-    step = max(1, _ALIGNMENT_BYTES // _item(t))
+    step = max(1, _ALIGNMENT_BYTES // item_bytes(t.dtype))
     return Kernel(
         "batched_product" if batch > 1 else "product",
         moved,
@@ -123,7 +119,7 @@ def _product(t: OpType, moved: int) -> Kernel:
 def _recurrent(t: OpType, backward: bool) -> tuple[Kernel, ...]:
     """cuDNN's recurrent layers: the products of all inputs at once, and one time step after the other those of the
     states and the gates' elementwise part."""
-    attributes, item = _attributes(t), _item(t)
+    attributes, item = _attributes(t), item_bytes(t.dtype)
     first, second = t.input_shapes[0][:2]
     batch, steps = (first, second) if attributes.get("batch_first", (0,))[0] else (second, first)
     directions = 2 if attributes.get("bidirectional", (0,))[0] else 1
@@ -162,7 +158,7 @@ def _convolution(t: OpType) -> tuple[Kernel, ...]:
     x, w = t.input_shapes[1:3] if backward else t.input_shapes[:2]
     y = t.input_shapes[0] if backward else t.output_shapes[0]
     attributes = _attributes(t)
-    item, groups = _item(t), attributes.get("groups", (1,))[0]
+    item, groups = item_bytes(t.dtype), attributes.get("groups", (1,))[0]
     transposed = bool(attributes.get("transposed", (0,))[0])
     if transposed:  # its forward is the input gradient of a convolution from y to x
         x, y = y, x
@@ -252,7 +248,7 @@ def _memory_class(t: OpType, base: str) -> str:
             backward = "_backward" if t.kind == "norm_backward" else ""
             return f"{name}{backward}{last if name == 'batch_norm' else ''}"
         case "softmax":
-            return "softmax_backward" if "backward" in base else softmax_class(_row_length(t), _item(t))
+            return "softmax_backward" if "backward" in base else softmax_class(_row_length(t), item_bytes(t.dtype))
         case "pool" | "pool_backward":
             return t.kind + last
         case "reduction":
