@@ -14,10 +14,9 @@ from pararev_hw.tracing.build import GRANULARITIES, Built, build, followed
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
 from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
-from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
-from pararev_hw.tracing.step import record
+from pararev_hw.tracing.step import Recorded, record
 from pararev_hw.tracing.tape import Tape, regrouped, tape_of
 from pararev_hw.tracing.time_axis import batch_leads as batch_leads
 from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
@@ -26,7 +25,7 @@ from pararev_hw.tracing.time_axis import output_keeps as output_keeps
 from pararev_hw.tracing.time_axis import walked_axes as walked_axes
 from pararev_hw.training.step import Loop, no_collection
 from pararev_hw.training.step import optimizer_named as optimizer_named
-from pararev_hw.types import BlockGraph, InMemory, ModuleInfo, Program
+from pararev_hw.types import NO_GRADIENT, BlockGraph, InMemory, ModuleInfo, Program
 
 # "auto" goes on to these where the step has at most so many tasks so far
 FINER = {"block": 1 << 62, "module": 64, "op": 16}
@@ -115,14 +114,21 @@ def trace_step(
         tasks=built.tasks,
         edges=built.edges,
         memory=built.memory,
-        assumptions=(*description.assumptions, *_assumptions(recorded.recorder)),
+        assumptions=(*description.assumptions, *_assumptions(recorded)),
         replayable=InMemory(built.program),
         modules=_modules(model),
     )
     return Traced(graph, built.program, tape, coarse if granularity == "auto" else None)
 
 
-def _assumptions(recorder: Recorder) -> Iterator[str]:
+def _assumptions(recorded: Recorded) -> Iterator[str]:
+    recorder, absent = recorded.recorder, recorded.without_gradient
+    if absent:
+        names = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+        yield (
+            f"{len(absent)} of {recorded.trainable} parameter tensors {NO_GRADIENT}: {names} (nothing differentiable "
+            "leads from the loss to them, as where spikes have no surrogate gradient or a layer is not used)"
+        )
     if recorder.merged_rows:
         yield ROWS_DIFFER
     if recorder.answered_at:

@@ -514,7 +514,7 @@ class Recorder(TorchDispatchMode):
         except DataDependentOutputException as error:
             raise ValueAsked(
                 f"{func} asks for a value that exists only when the network really runs{self._where()}: "
-                "control flow must not depend on tensor values (use torch.where)"
+                "control flow must not depend on tensor values (use torch.where), or the inputs must be real"
             ) from error
         except DynamicOutputShapeException as error:
             raise TraceError(

@@ -47,12 +47,15 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What a recorded step left: the recorder, result slots by name, and the storages of parameter gradients."""
+    """What a recorded step left: the recorder, result slots by name, and the storages of parameter gradients; of its
+    `trainable` parameters (tensors) those `without_gradient`."""
 
     recorder: Recorder
     results: Mapping[str, int]
     gradients: frozenset[int]
     parameters: int
+    trainable: int
+    without_gradient: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -216,9 +219,19 @@ def _recorded(
             if info is not None:
                 results[f"gradient:{n}"] = info.slot
         grads = frozenset(recorder.storage_of_slot[s] for n, s in results.items() if n.startswith("gradient:"))
+        untrained = () if loop is None else _without_gradient(recorder, parameters)
     if not recorder.records:
         raise TraceError(f"{name}: nothing ran: its forward calls no torch operation on its inputs")
-    return Recorded(recorder, results, grads, count)
+    return Recorded(recorder, results, grads, count, len(parameters), untrained)
+
+
+def _without_gradient(recorder: Recorder, parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
+    """Trainable parameters that the step gives no gradient and does not update."""
+    absent = {n: info for n, p in parameters.items() if p.grad is None and (info := recorder.info(p)) is not None}
+    if not absent:
+        return ()
+    written = {r.inputs[k].storage for r in recorder.records for k in recorder.entries[r.entry].writes}
+    return tuple(n for n, info in absent.items() if info.storage not in written)
 
 
 def _home(model: nn.Module) -> torch.device:

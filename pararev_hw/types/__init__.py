@@ -15,6 +15,7 @@ from pararev_hw.rooms import names_when_used
 if TYPE_CHECKING:
     from pararev_hw.types.base import AXES_UNKNOWN as AXES_UNKNOWN
     from pararev_hw.types.base import CONTROL as CONTROL
+    from pararev_hw.types.base import NO_GRADIENT as NO_GRADIENT
     from pararev_hw.types.base import PHASES as PHASES
     from pararev_hw.types.base import ROLES as ROLES
     from pararev_hw.types.base import SCHEMA_VERSION as SCHEMA_VERSION

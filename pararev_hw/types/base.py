@@ -13,6 +13,7 @@ Phase = Literal["forward", "recompute", "backward", "update"]
 PHASES: tuple[Phase, ...] = ("forward", "recompute", "backward", "update")
 
 AXES_UNKNOWN = "input axes not known"  # begins the assumption of a step of which nothing tells the axes
+NO_GRADIENT = "receive no gradient"  # is in the sentence on parameters that a training step leaves as they are
 
 Role = Literal["parameter", "buffer", "optimizer", "input", "gradient", "saved", "recomputed", "cotangent", "transient"]
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import pararev_hw as ph
 from pararev_hw.errors import TraceError
+from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.tracing import trace_step
 from pararev_hw.training.step import Loop
 
@@ -225,6 +226,54 @@ def test_a_network_that_asks_for_values_of_its_inputs_goes_the_way_of_those_give
         ph.trace(net, torch.full((2, 3), -1.0))
     with pytest.raises(TraceError, match="only when the network really runs"):  # shapes alone tell nothing
         ph.trace(net, torch.empty(2, 3, device="meta"))
+
+
+class Hard(nn.Module):
+    """Its spikes have a gradient only where `surrogate`."""
+
+    def __init__(self, surrogate: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.unused = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(2, 2)
+        self.unused.requires_grad_(False)
+        self.surrogate = surrogate
+
+    def fire(self, v: Tensor) -> Tensor:
+        spikes = (v > 0).float()
+        return spikes + torch.sigmoid(v) - torch.sigmoid(v).detach() if self.surrogate else spikes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(self.fire(self.b(self.fire(self.a(x)))))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("loop", [Loop(), Loop(zero_grad="zero"), Loop(accumulate=2), None])
+def test_parameters_that_receive_no_gradient_are_named(loop: Loop | None) -> None:
+    graph = trace_step(Hard(surrogate=False), torch.rand(2, 3), loop=loop).graph
+    lines = [line for line in graph.assumptions if "receive no gradient" in line]
+    real = Hard(surrogate=False)
+    real(torch.rand(2, 3)).sum().backward()
+    absent = [n for n, p in real.named_parameters() if p.requires_grad and p.grad is None]
+    assert absent == ["a.weight", "a.bias", "b.weight", "b.bias"]
+    if loop is None:
+        assert not lines
+        return
+    assert len(lines) == 1
+    assert lines[0].startswith("4 of 6 parameter tensors receive no gradient: a.weight, a.bias, b.weight and 1 more (")
+    assert first_lines(graph)[0] == f"{lines[0]}."
+    graph = trace_step(Hard(surrogate=True), torch.rand(2, 3), loop=loop).graph
+    assert not [line for line in graph.assumptions if "receive no gradient" in line]
+
+
+def test_gradients_that_a_step_of_the_users_lets_go_were_received() -> None:
+    net = Hard(surrogate=True)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def step(model: Any, batch: tuple[Tensor, ...], _: Any) -> None:
+        model(batch[0]).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    graph = trace_step(net, torch.rand(2, 3), loop=Loop(step=step)).graph
+    assert not [line for line in graph.assumptions if "receive no gradient" in line]
 
 
 @dataclass
