@@ -78,9 +78,10 @@ def mapping_table(mapping: Mapping[str, Any]) -> Table:
 def summary_line(mapping: Mapping[str, Any]) -> str:
     """Cores, steps and packets in a sentence."""
     chips = f" of {mapping['chips']} chips" if mapping["chips"] > 1 else ""
+    tiles = "1 tile" if mapping["tiles_used"] == 1 else f"{mapping['tiles_used']} tiles"
     packets, hops = (units.count(round(mapping[name])) for name in ("packets", "hops"))
     return (
-        f"{mapping['cores_used']} of {mapping['cores_available']:,} cores{chips}, {mapping['tiles_used']} tiles; each "
+        f"{mapping['cores_used']} of {mapping['cores_available']:,} cores{chips}, {tiles}; each "
         f"of {mapping['timesteps']} time steps takes {units.seconds(mapping['time_step_s'])}, "
         f"{units.seconds(mapping['barrier_s'])} of it the barrier; {packets} packets over {hops} links for one sample"
     )

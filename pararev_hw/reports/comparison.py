@@ -240,7 +240,7 @@ def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:
 
 def _batches_line(comparison: Comparison, offs: TradeOffs) -> list[str]:
     pairs = zip(comparison.studies, offs.networks, strict=True)
-    batches = ", ".join(f"{s.graph.model} {o.largest_batch}" for s, o in pairs if o.largest_batch is not None)
+    batches = ", ".join(f"{s.graph.model} {o.largest_batch:,}" for s, o in pairs if o.largest_batch is not None)
     return [f"Largest batch that fits: {batches}."] if batches else []
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pararev_hw.reports import units
-from pararev_hw.reports.text import plain_table
+from pararev_hw.reports.text import GAP, folded, plain_table
 from pararev_hw.types import Layer
 
 HEADS: tuple[tuple[str, bool], ...] = (
@@ -75,11 +75,14 @@ def _table(title: str, layers: Sequence[Layer], width: int, total_s: float) -> T
     table = plain_table(title)
     names = _WIDE if width >= 140 else _NARROW
     columns = [k for k, (name, _) in enumerate(HEADS) if name in names]
-    for k in columns:
-        name, numeric = HEADS[k]
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
-    for cells in (_cells(layer, total_s) for layer in layers):
-        table.add_row(*(Text(cells[k][0]) for k in columns))
+    rows = [[_cells(layer, total_s)[k][0] for k in columns] for layer in layers]
+    heads = [HEADS[k] for k in columns]
+    others = zip(*([name for name, _ in heads][1:], *(row[1:] for row in rows)), strict=True)
+    room = width - sum(max(map(len, column)) + GAP for column in others)
+    for k, (name, numeric) in enumerate(heads):
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=k > 0)
+    for name, *figures in rows:
+        table.add_row(*map(Text, (folded(name, room), *figures)))
     return table
 
 

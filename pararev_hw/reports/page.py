@@ -122,8 +122,9 @@ _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:[mµn]?s|[KMGT]i?B(?:/s)?|B|[mµnp]?J|
 
 
 def _unbroken(text: str) -> str:
-    """The text with no line break between a number and its unit."""
-    return _BEFORE_UNIT.sub("\u00a0", text)
+    """A sentence with no line break between a number and its unit, and with some between the parts of long names."""
+    words = _BEFORE_UNIT.sub("\u00a0", text).split(" ")
+    return markup(" ".join(map(_breakable, words)))
 
 
 _BREAKS = re.compile(r"(?<=\w)[./](?=[A-Za-z_\d])|(?<=\d)x(?=\d)")
@@ -134,9 +135,8 @@ def _breakable(text: str) -> str:
     """A name or a shape in a cell, with line breaks allowed between its parts: stages.0.<wbr/>blocks.1."""
     from markupsafe import escape  # comes with Jinja2
 
-    if len(text) <= _SHORT or " " in text:
-        return text
-    return markup("<wbr/>".join(str(escape(part)) for part in _parts_of(text)))
+    parts = [text] if len(text) <= _SHORT or " " in text else _parts_of(text)
+    return markup("<wbr/>".join(str(escape(part)) for part in parts))
 
 
 def _parts_of(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich import box
@@ -75,6 +76,19 @@ def comparison_table(comparison: Comparison) -> Table:
             )
             table.add_row(*map(Text, cells), end_section=p is s.chosen)
     return table
+
+
+GAP = 2  # between two columns of a plain table
+
+
+def folded(name: str, room: int) -> str:
+    """A dotted name in lines of at most so many characters, broken after dots; a part that is longer stays whole."""
+    lines = [""]
+    for part in re.findall(r"[^.]+\.?|\.", name):
+        if lines[-1] and len(lines[-1]) + len(part) > room:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def plain_table(title: str) -> Table:

@@ -29,7 +29,9 @@ from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
+from pararev_hw.reports.layers import layer_table
 from pararev_hw.reports.replay_script import run_script
+from pararev_hw.reports.text import folded
 from pararev_hw.types import Comparison, DeviceParameter, LayerEnergy, ModelEnergy, Recommendation, Study
 from tests.helpers import hand_built_study
 
@@ -695,3 +697,16 @@ def test_the_script_of_a_module_finds_its_folder_from_any_other(
     eval(line, {"HERE": folder, "sys": SimpleNamespace(path=path)})
     assert [os.path.normpath(p) for p in path] == [str(tmp_path)]
     assert "sys.path" not in str(run_script(study, "pararevsnn21", {}, folder))
+
+
+def test_names_of_layers_break_at_dots_and_nowhere_else() -> None:
+    assert folded("stages.0.blocks.0.f.conv2", 24) == "stages.0.blocks.0.f.\nconv2"
+    assert folded("stages.0.conv", 80) == "stages.0.conv"
+    assert folded("averyverylongname.b", 6) == "averyverylongname.\nb"
+    assert folded("(outside modules)", 6) == "(outside modules)"
+    study = hand_built_study.study()
+    layers = tuple(replace(x, module=f"stages.0.blocks.{k}.f.conv2") for k, x in enumerate(study.layers))
+    console = Console(width=66, record=True, file=io.StringIO())
+    console.print(layer_table(layers, 66))
+    printed = console.export_text()
+    assert "conv2" in printed and not re.search(r"con\s*\n|conv\s*\n", printed)
