@@ -96,6 +96,11 @@ class Plain(nn.Module):
         return mean
 
 
+def networks(device: str) -> tuple[HeldIn, ...]:
+    """Those whose steps a calibration of the device measures."""
+    return CUDA if device == "cuda" else CPU
+
+
 def network(case: HeldIn) -> nn.Module:
     """The network with fresh weights, drawn from torch's global generator."""
     if case.network == "plain":

@@ -13,13 +13,14 @@ from pararev_hw.calibration import held_in, host_overheads
 from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_power
 from pararev_hw.calibration.failures import DeviceLost, reason_missed
 from pararev_hw.calibration.fit import fits
+from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import BRIEF, THOROUGH, Budget, Effort, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
 from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
 from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
-from pararev_hw.calibration.suite import SEED, entries
+from pararev_hw.calibration.suite import SEED, SuiteEntry, entries
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
 from pararev_hw.costmodels.calibrated.pace_response import exponent, fitted_exponents
 from pararev_hw.errors import BadInput
@@ -41,12 +42,34 @@ _CAPACITIES = ("l2_capacity_bytes", "last_capacity_bytes")
 Progress = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What asks a machine how long things take. Tests put a machine in their place whose times are known."""
+
+    device: Callable[[str], Device] = measured_device
+    overheads: Callable[[str, Clock], Mapping[str, Estimate]] = host_overheads.overheads
+    copy_curve: Callable[[str, Clock], tuple[host_overheads.Points, host_overheads.Points]] = host_overheads.copy_curve
+    matmul_peaks: Callable[[str, Clock], Mapping[str, host_overheads.Points]] = host_overheads.matmul_peaks
+    page_fault: Callable[[], Estimate] = host_overheads.fault_s_per_byte
+    python: Callable[[int], Mapping[str, Estimate]] = loop_overheads
+    replays: Callable[[float, Callable[[], bool]], Iterator[Replayed | Missed]] = replayed_networks
+    suite: Callable[[str], Sequence[SuiteEntry]] = entries
+    ops: Callable[..., Iterator[OpSample | Missed]] = measured_ops
+    pairs: Callable[[str, Clock, Callable[[], bool]], Iterator[PairSample | Missed]] = measured_pairs
+    networks: Callable[[str], Sequence[HeldIn]] = held_in.networks
+    steps: Callable[..., Iterator[MeasuredStep | Missed]] = measured_steps
+
+
+THIS_MACHINE = Probes()
+
+
 @dataclass(slots=True)
 class Measured:
     """What has been measured so far."""
 
     device: str
     base: Device
+    probes: Probes
     overheads: Mapping[str, Estimate] = field(default_factory=dict)
     curves: dict[str, host_overheads.Points] = field(default_factory=dict)
     samples: list[OpSample] = field(default_factory=list)
@@ -77,7 +100,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
     with computing_threads(1):
         budget = Budget(60 * minutes)
         progress(f"measuring the {device}: overheads and figures")
-        measured = Measured(device, measured_device(device))
+        measured = Measured(device, THIS_MACHINE.device(device), THIS_MACHINE)
         interrupted = False
         try:
             for activity in _measuring(measured, budget, BRIEF if minutes <= SHORT_MINUTES else THOROUGH):
@@ -97,24 +120,24 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda 
 
 def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[str]:
     """Measure into `measured`; yields what is being measured."""
-    device = measured.device
+    device, probes = measured.device, measured.probes
     clock: Clock = cuda_clock if device == "cuda" else cpu_clock
     with _missing_on_error(measured, "overheads"):
-        measured.overheads = dict(host_overheads.overheads(device, clock))
-        warm, cold = host_overheads.copy_curve(device, clock)
+        measured.overheads = dict(probes.overheads(device, clock))
+        warm, cold = probes.copy_curve(device, clock)
         measured.curves |= {"copy_bytes_per_s": warm, "copy_cold_bytes_per_s": cold}
         measured.overheads = {**measured.overheads, **host_overheads.capacities(warm, _CACHES[device])}
         if device == "cpu":
-            measured.overheads = {**measured.overheads, "fault_s_per_byte": host_overheads.fault_s_per_byte()}
+            measured.overheads = {**measured.overheads, "fault_s_per_byte": probes.page_fault()}
     if device == "cpu" and budget.left_s > _LEAST_S:
         with _missing_on_error(measured, "Python beside ops"):
-            beside = loop_overheads(FEW_RUNS if budget.left_s < _LITTLE_S else RUNS)
+            beside = probes.python(FEW_RUNS if budget.left_s < _LITTLE_S else RUNS)
             measured.overheads = {**measured.overheads, **beside}
             clock = PacedClock(beside[PACE].value)  # until it is known how kinds of ops slow down
     elif device == "cpu":
         measured.missed.append(Missed("Python beside ops", "the time was too short"))
     with _missing_on_error(measured, "matmul peaks"):
-        measured.curves |= host_overheads.matmul_peaks(device, clock)
+        measured.curves |= probes.matmul_peaks(device, clock)
 
     rest = 1.0
     if device == "cpu":
@@ -126,11 +149,11 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
         return clock if pace is None else PacedClock(pace.value, exponent(measured.overheads, kind))
 
     ended = budget.share((rest - _STEPS_SHARE - _PAIRS_SHARE) / rest)
-    todo = entries(device)
+    todo = probes.suite(device)
     cases = sum(e.count for e in todo)
     last: OpSample | None = None
     op_count = 0
-    for sample in measured_ops(todo, device, clock_of, ended, effort):
+    for sample in probes.ops(todo, device, clock_of, ended, effort):
         if isinstance(sample, Missed):
             measured.missed.append(sample)
         else:
@@ -144,12 +167,12 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
     yield "measuring pairs"
     ended = budget.share(_PAIRS_SHARE / (_STEPS_SHARE + _PAIRS_SHARE))
     with _missing_on_error(measured, "pairs"):
-        for pair in measured_pairs(device, clock, ended):
+        for pair in probes.pairs(device, clock, ended):
             (measured.missed if isinstance(pair, Missed) else measured.pairs).append(pair)  # type: ignore[arg-type]
-    networks = held_in.CUDA if device == "cuda" else held_in.CPU
+    networks = probes.networks(device)
     ended = budget.share(1.0)
     limit_s = min(STEP_LIMIT_S, budget.left_s / len(networks))
-    for step in measured_steps(networks, device, SEED, ended, limit_s, None if pace is None else pace.value):
+    for step in probes.steps(networks, device, SEED, ended, limit_s, None if pace is None else pace.value):
         if isinstance(step, Missed):
             measured.missed.append(step)
         else:
@@ -173,7 +196,7 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
     replayed: list[Replayed] = []
     error: float | None = None
     try:
-        for one in replayed_networks(measured.overheads[PACE].value, until):
+        for one in measured.probes.replays(measured.overheads[PACE].value, until):
             if isinstance(one, Missed):
                 measured.missed.append(one)
             else:

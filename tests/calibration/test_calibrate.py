@@ -6,66 +6,32 @@ import fcntl
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from pararev_hw.calibration import calibrate, held_in, ops, session, steps, subprocess_steps
+from pararev_hw.calibration import calibrate, held_in, ops, session, subprocess_steps
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.residuals import held_out_errors, kind_residuals
-from pararev_hw.calibration.suite import SuiteEntry, entries
-from pararev_hw.devices import needed_parameters
 from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
 from pararev_hw.errors import BadInput
-from pararev_hw.types import Device, DeviceParameter, Estimate, Profile
+from pararev_hw.tracing import trace_step
+from pararev_hw.types import Profile
 from tests.helpers.command_line import run
 from tests.helpers.costing import op_seconds
-
-WANTED = ("aten.relu.default float32", "aten.mul.Tensor float32", "aten.view.default float32")
+from tests.helpers.known_machine import KNOWN_MACHINE, NETWORK, STEP_S, op_s
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three entries, one tiny step, no look at the machine: seconds instead of minutes."""
-
-    def few(device: str) -> tuple[SuiteEntry, ...]:
-        return tuple(e for e in entries(device) if e.name in WANTED)
-
-    figures = {
-        n: DeviceParameter(1e12 if "_per_s" in n else 1e-6, "a test", "measured") for n in needed_parameters("cpu")
-    }
-    device = Device(
-        "cpu", "cpu", "a test's CPU", 2, figures | {"memory_bytes": DeviceParameter(1e9, "a test", "measured")}
-    )
-    monkeypatch.setattr(session, "entries", few)
-    monkeypatch.setattr(session, "measured_device", lambda _: device)
-    monkeypatch.setattr(session.host_overheads, "copy_curve", lambda *_: (((4096.0, 1e10), (1e8, 1e9)),) * 2)
-    monkeypatch.setattr(session.host_overheads, "matmul_peaks", lambda *_: {})
-    monkeypatch.setattr(session.host_overheads, "fault_s_per_byte", lambda: Estimate(1e-10))
-    monkeypatch.setattr(session, "loop_overheads", lambda _: BESIDE)
-    monkeypatch.setattr(session, "BRIEF", ops.Effort(0.002, 0.002, 3))
-    monkeypatch.setattr(session, "measured_pairs", lambda *_: iter(()))
-    monkeypatch.setattr(session, "replayed_networks", lambda *_: iter(()))
-    monkeypatch.setattr(steps, "timed_in_subprocess", here)
-    monkeypatch.setattr(held_in, "CPU", (HeldIn("plain", "infer", "float32", 0.0625, 1, 2),))
+def _a_machine_that_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "THIS_MACHINE", KNOWN_MACHINE)
 
 
-BESIDE = {
-    "forward_s": Estimate(1e-6),
-    "backward_s": Estimate(2e-6),
-    "modules_s": Estimate(1e-5),
-    "pace_s": Estimate(1.0),
-}
-
-
-def here(
-    which: Any, seed: int, limit_s: float, until: Callable[[], bool], pace_s: float | None
-) -> Iterator[subprocess_steps.Timed]:
-    """Steps measured in the test's own process, and briefly."""
-    for one in which:
-        yield subprocess_steps.Timed(subprocess_steps.timed_here(one, "cpu", seed, 0.1))
+def with_probes(monkeypatch: pytest.MonkeyPatch, **probes: Any) -> None:
+    monkeypatch.setattr(session, "THIS_MACHINE", replace(KNOWN_MACHINE, **probes))
 
 
 def survives(profile: Profile) -> Profile:
@@ -88,20 +54,27 @@ def test_a_profile_has_fits_steps_and_what_they_were_made_from() -> None:
     assert sum(1 for _ in held_out_errors(profile)) == sum(s.held_out for s in profile.samples)
 
 
+def test_the_fit_finds_what_the_machine_takes() -> None:
+    """Held-out shapes, and an operation of a shape that no entry of the suite has."""
+    profile, _ = calibrate("cpu", 1.0)
+    held_out = [s for s in profile.samples if s.held_out]
+    assert len(held_out) > 20
+    assert max(abs(error) for _, error in held_out_errors(profile)) < 0.05
+    graph = trace_step(torch.nn.ReLU(), torch.empty(3, 7, 100_003), loop=None).graph
+    (op,) = graph.op_types
+    assert sum(op_seconds(graph, replace(profile, corrections={}))) == pytest.approx(op_s(op), rel=0.05)
+
+
 def test_a_step_that_was_held_in_is_predicted_as_it_was_measured() -> None:
     profile, _ = calibrate("cpu", 1.0)
-    graph = held_in.traced(held_in.CPU[0], "cpu")
-    said = sum(op_seconds(graph, profile))
-    measured = sorted(profile.steps[0].seconds)[len(profile.steps[0].seconds) // 2]
-    assert said == pytest.approx(measured, rel=0.2)
+    assert sum(op_seconds(held_in.traced(NETWORK, "cpu"), profile)) == pytest.approx(STEP_S, rel=0.2)
 
 
 def after(count: int, raised: BaseException) -> Callable[..., Iterator[Any]]:
     """The measuring of ops, with an exception after so many of them."""
-    real = session.measured_ops
 
     def measured(*arguments: Any) -> Iterator[Any]:
-        for k, sample in enumerate(real(*arguments)):
+        for k, sample in enumerate(KNOWN_MACHINE.ops(*arguments)):
             if k == count:
                 raise raised
             yield sample
@@ -110,7 +83,7 @@ def after(count: int, raised: BaseException) -> Callable[..., Iterator[Any]]:
 
 
 def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(session, "measured_ops", after(60, KeyboardInterrupt()))
+    with_probes(monkeypatch, ops=after(60, KeyboardInterrupt()))
     path = tmp_path / "p.json"
     found = run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1")
     assert found.status == 130
@@ -123,7 +96,7 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 
 def test_ctrl_c_before_anything_was_measured_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(session, "measured_ops", after(0, KeyboardInterrupt()))
+    with_probes(monkeypatch, ops=after(0, KeyboardInterrupt()))
     path = tmp_path / "p.json"
     path.write_text("the old one")
     assert run("calibrate", "--device", "cpu", "-o", path, "--minutes", "1").status == 130
@@ -142,6 +115,7 @@ def test_a_device_that_goes_away_costs_the_rest_only(monkeypatch: pytest.MonkeyP
 
     ops_measure = ops.measure
     monkeypatch.setattr(ops, "measure", failing)
+    with_probes(monkeypatch, ops=ops.measured_ops)
     profile, interrupted = calibrate("cpu", 1.0)
     survives(profile)
     assert not interrupted
@@ -159,6 +133,7 @@ def test_a_case_that_does_not_fit_in_memory_is_missed_and_the_others_go_on(monke
 
     ops_measure = ops.measure
     monkeypatch.setattr(ops, "measure", failing)
+    with_probes(monkeypatch, ops=ops.measured_ops)
     profile, _ = calibrate("cpu", 1.0)
     survives(profile)
     assert any("out of memory" in line for line in profile.missing)
@@ -166,8 +141,9 @@ def test_a_case_that_does_not_fit_in_memory_is_missed_and_the_others_go_on(monke
 
 
 def test_the_time_is_kept_and_what_was_not_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = itertools.count()  # a clock of its own: the time is over at the 41st look at it
-    monkeypatch.setattr(session.Budget, "share", lambda *_: lambda: next(asked) > 40)
+    looks = itertools.count()  # a clock of its own: the time is over at the 41st look at it
+    monkeypatch.setattr(session.Budget, "share", lambda *_: lambda: next(looks) > 40)
+    with_probes(monkeypatch, ops=ops.measured_ops)
     profile, _ = calibrate("cpu", 1.0)
     survives(profile)
     assert any(line.endswith("the time was over") for line in profile.missing)
@@ -227,7 +203,7 @@ def test_a_profile_schedules_a_network(tmp_path: Path) -> None:
 
 
 def test_nothing_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "entries", lambda _: ())
+    with_probes(monkeypatch, suite=lambda _: ())
     with pytest.raises(BadInput, match="nothing could be measured"):
         calibrate("cpu", 1.0)
 
