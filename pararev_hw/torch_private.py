@@ -7,11 +7,12 @@ Held to torch 2.11 to 2.13 by `tests/project/test_torch_private.py`, which calls
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -19,12 +20,15 @@ from typing import Any
 
 import torch
 from torch._C._profiler import _ExperimentalConfig
+from torch._decomp import decomposition_table, meta_table
 from torch._ops import OpOverload as OpOverload
+from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutputException
 from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShapeException
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 from torch._subclasses.fake_tensor import UnsupportedOperatorException as UnsupportedOperatorException
+from torch._subclasses.fake_tensor import in_kernel_invocation_manager, torch_decomp_decompositions
 from torch.library import _scoped_library as scoped_library
 from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 from torch.nn.modules.dropout import _DropoutNd as AnyDropout
@@ -56,6 +60,58 @@ def schema(function: Any) -> Any:
 def as_fake(elem: torch.Tensor, device: torch.device) -> Any:
     """A fake tensor around `elem`, without the checks of its constructor."""
     return torch.Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)
+
+
+_ATEN = torch.ops.aten
+# what a mode does for these beside their kernels concerns sizes that are symbols
+_VIEWS = (_ATEN.view.default, _ATEN.select.int, _ATEN.slice.Tensor)
+# of these a mode runs a decomposition, op by op: the device does not matter to it in single precision where the
+# argument of this number says that it is a training step
+_DECOMPOSED = {_ATEN.native_batch_norm.default: 5, _ATEN.native_batch_norm_backward.default: 7}
+_DECIDES_MORE = (
+    torch.Tag.nondeterministic_seeded,
+    torch.Tag.inplace_view,
+    torch.Tag.dynamic_output_shape,
+    torch.Tag.data_dependent_output,
+)
+
+
+@functools.cache
+def _needs_its_kernel_alone(func: OpOverload) -> bool:
+    """Whether a mode does no more for an op on tensors of one device than run its kernel for the meta device."""
+    if func.namespace != "aten" or not fake_impls.has_meta(func) or any(tag in func.tags for tag in _DECIDES_MORE):
+        return False
+    if func.name().startswith("aten::_foreach_"):
+        return True
+    if func._schema.is_mutable:
+        return False
+    if func in _VIEWS or func in _DECOMPOSED:
+        return True
+    decomposed = func in decomposition_table and torch_decomp_decompositions(func)
+    composed = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    alike = func in meta_table or FakeTensorMode.cpp_meta_supports_symint(FakeTensorMode, func)  # type: ignore[arg-type]
+    rules = fake_impls.op_implementations_checks
+    return (alike or not (decomposed or composed)) and not any(applies(func) for applies, _ in rules)
+
+
+def meta_outputs(
+    mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Any]
+) -> Any:
+    """What `mode` gives for an op, before it is wrapped in fake tensors, in a tenth of the time; NotImplemented where
+    it may do more than run a kernel. `tensors` are those among the arguments."""
+    if not tensors or "device" in kwargs or not _needs_its_kernel_alone(func):
+        return NotImplemented
+    device = getattr(tensors[0], "fake_device", None)
+    for t in tensors:
+        if type(t) is not FakeTensor or t.constant is not None or t.fake_device != device:
+            return NotImplemented
+    if func in _DECOMPOSED and not (args[_DECOMPOSED[func]] is True and all(t.dtype == torch.float32 for t in tensors)):
+        return NotImplemented
+    try:
+        with in_kernel_invocation_manager(mode):
+            return func(*args, **kwargs)
+    except Exception:  # the mode itself says what is wrong
+        return NotImplemented
 
 
 def storage_key(tensor: torch.Tensor) -> int:

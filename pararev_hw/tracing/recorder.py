@@ -34,6 +34,7 @@ from pararev_hw.torch_private import (
     as_fake,
     autograd_node,
     graph_task_id,
+    meta_outputs,
     next_sequence_nr,
     schema,
     sequence_nr,
@@ -489,14 +490,31 @@ class Recorder(TorchDispatchMode):
 
     def _new_fake(self, elem: torch.Tensor, device: torch.device, info: Info) -> tuple[FakeTensor, Info]:
         self.storage_of_slot.append(info.storage)
+        t = self._wrapped(elem, device)
+        t.pararev_info = info
+        return t, info
+
+    def _wrapped(self, elem: torch.Tensor, device: torch.device) -> Any:
         twin = self._twins.get(device)
         if twin is None:
             twin = self._twins[device] = dict(FakeTensor(self.fake, torch.empty(0, device=_META), device).__dict__)
         # what FakeTensor's constructor does, without its checks: half of the time of an op would go there
         t = as_fake(elem, device)
         t.__dict__.update(twin)
-        t.pararev_info = info
-        return t, info
+        return t
+
+    def _by_meta_kernel(
+        self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object], tensors: Sequence[Any]
+    ) -> Any:
+        """What `_run_fake` gives, where that takes no more than a kernel for the meta device; else NotImplemented."""
+        out = meta_outputs(self.fake, func, args, kwargs, tensors)
+        if out is NotImplemented or out is None:
+            return out
+        outputs = _listed(out)
+        if any(type(o) is not torch.Tensor or o.device != _META for o in outputs):
+            return NotImplemented
+        wrapped = [self._wrapped(o, tensors[0].fake_device) for o in outputs]
+        return type(out)(wrapped) if isinstance(out, tuple | list) else wrapped[0]
 
     def _info_of(self, tensor: torch.Tensor) -> Info:
         info: Info | None = getattr(tensor, "pararev_info", None)
@@ -532,7 +550,9 @@ class Recorder(TorchDispatchMode):
         infos: tuple[Info, ...],
         key: Hashable,
     ) -> Any:
-        out = self._run_fake(func, args, kwargs)
+        out = self._by_meta_kernel(func, args, kwargs, tensors)
+        if out is NotImplemented:
+            out = self._run_fake(func, args, kwargs)
         outputs = _listed(out)
         written_positions = _written_positions(func, args, kwargs)
         sources = _Sources(tensors)

@@ -178,3 +178,42 @@ optimizer.step()
 def test_a_network_that_compiles_gets_the_compiler_itself() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_kernel_alone_gives_what_a_mode_of_fake_tensors_gives() -> None:
+    aten = torch.ops.aten
+    mode, by_kernel = private.FakeTensorMode(), 0
+    with mode:
+        x, y = torch.empty(2, 4, 6, 6), torch.empty(2, 4, 6, 6).to(memory_format=torch.channels_last)
+        half, column, scale = torch.empty(2, 4, 6, 6, dtype=torch.bfloat16), torch.empty(4, 1, 1), torch.empty(4)
+    binary, statistics = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor), (scale, scale, scale, scale)
+    norm, kinds = aten.native_batch_norm.default, (True, False)
+    calls: list[tuple[Any, tuple[Any, ...]]] = [
+        *((op, (a, b)) for op in binary for a in (x, y) for b in (half, column)),
+        *((aten.view.default, (x, [2, -1])), (aten.select.int, (y, 1, 2)), (aten.slice.Tensor, (y, 1, 1, 3))),
+        *((aten.detach.default, (y,)), (aten.transpose.int, (y, 1, 2)), (aten.unbind.int, (y, 0))),
+        *((aten.sum.dim_IntList, (y, [1])), (aten.cat.default, ([x, y], 1)), (aten.clone.default, (y,))),
+        *((aten._foreach_add.List, ([x, column], [y, column])), (aten._foreach_add_.List, ([x], [y]))),
+        *((norm, (a, *statistics, t, 0.1, 1e-5)) for a in (x, y) for t in kinds),
+    ]  # fmt: skip
+    for function, args in calls:
+        tensors = [t for a in args for t in (a if isinstance(a, list) else [a]) if isinstance(t, torch.Tensor)]
+        with torch.no_grad(), mode:
+            expected = function(*args)
+        alone = private.meta_outputs(mode, function, args, {}, tensors)
+        if alone is NotImplemented:
+            continue
+        by_kernel += 1
+        assert (alone is None) == (expected is None)
+        for meta, fake in zip(*(o if isinstance(o, tuple | list) else [o] for o in (alone, expected)), strict=True):
+            if fake is not None:
+                assert (meta.shape, meta.stride(), meta.dtype) == (fake.shape, fake.stride(), fake.dtype), function
+                assert meta.storage_offset() == fake.storage_offset()
+                assert meta.untyped_storage().nbytes() == fake.untyped_storage().nbytes()
+    assert by_kernel >= len(calls) - 2  # all but batch norms that do not train
+    with mode:
+        elsewhere = torch.empty(2, device="meta")
+    assert private.meta_outputs(mode, aten.add.Tensor, (x, elsewhere), {}, [x, elsewhere]) is NotImplemented
+    assert (
+        private.meta_outputs(mode, aten.view.default, (x, [5]), {}, [x]) is NotImplemented
+    )  # the mode says what is wrong
