@@ -38,15 +38,19 @@ from pararev_hw.torch_private import TorchDispatchMode, storage_key
 from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, random_states, state_preserved
+from pararev_hw.tracing.spike_levels import (
+    LARGEST_SUM,
+    TOLERANCE,
+    active_places,
+    are_spikes,
+    common_unit,
+    levels_of,
+    true_places,
+)
 from pararev_hw.types import BlockGraph, LayerSpikes, NeuronSpikes, Spikes
 from pararev_hw.types.op_names import EMBEDDING_BAGS, base_name, factors
 
-LARGEST_SUM = 64  # an integer activation beyond this is no sum of spikes
 _LARGEST_ROW = 2  # the mode of an embedding bag that adds nothing
-_TOLERANCE = 1e-5  # a straight-through estimator leaves spikes of 1 + 1e-7
-_UNEVEN = 1e-3  # how far from a whole number of spikes a value may be
-_PARTS = 8  # the least of several values may be this many spikes
-_PART = 1024  # elements that are looked at first
 
 
 def measure_spikes(
@@ -94,14 +98,7 @@ def holds_spikes(inputs: Sequence[torch.Tensor]) -> bool:
     """Whether an input holds spikes: floating-point events beside silence."""
     tensors = [x for x in inputs if isinstance(x, torch.Tensor) and x.is_floating_point() and x.numel()]
     floats = [x[tuple(slice(1 if step == 0 else None) for step in x.stride())] for x in tensors]  # expanded: once
-    return any(bool((x == 0).any()) and _are_spikes(_levels(x, "the network")) for x in floats)
-
-
-def _are_spikes(levels: set[float] | None) -> bool:
-    """Whether values are those of spikes, wherever they come from."""
-    if not levels:
-        return False
-    return len({abs(v) for v in levels}) == 1 or all(v > 0 and v == round(v) for v in levels)
+    return any(bool((x == 0).any()) and are_spikes(levels_of(x, "the network")) for x in floats)
 
 
 def _arguments(inputs: Any) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -128,13 +125,14 @@ class _Values:
     active: int = 0
     elements: int = 0
 
-    def add(self, x: torch.Tensor, active: int, where: str) -> float | None:
-        """Take in one call's operand; the value of one of its spikes (1.0: silent), None where it is analog."""
+    def add(self, x: torch.Tensor, active: int, level: float | None, where: str) -> float | None:
+        """Take in one call's operand; the value of one of its spikes (1.0: silent), None where it is analog. `active`
+        elements are not 0, and have all the value `level` unless that is None."""
         self.elements += x.numel()
         self.active += active
         if not self.spiking or not x.numel():
             return None
-        levels = _levels(x, where, active)
+        levels = levels_of(x, where, active) if level is None else {level} - {0.0}
         if levels is None:
             self.spiking = False
             return None
@@ -142,7 +140,7 @@ class _Values:
         self.signed |= any(v < 0 for v in levels)
         self.single = len(sizes) <= 1
         self.levels |= sizes
-        return max(sizes, default=1.0) if self.single else _common_unit(sorted(sizes)) or 1.0
+        return max(sizes, default=1.0) if self.single else common_unit(sorted(sizes)) or 1.0
 
     def numbers(self, x: torch.Tensor, unit: float) -> torch.Tensor:
         """How many spikes each element of the last call is."""
@@ -157,7 +155,7 @@ class _Values:
             self.spiking = False  # signs alone: binary activations
         distinct = self._distinct()
         if self.spiking and len(distinct) > 1 and (self.signed or not self._whole()):
-            self.spiking = sent and _common_unit(distinct) is not None
+            self.spiking = sent and common_unit(distinct) is not None
 
     def _whole(self) -> bool:
         return all(v == round(v) for v in self.levels)
@@ -165,7 +163,7 @@ class _Values:
     def _distinct(self) -> list[float]:
         distinct: list[float] = []
         for v in sorted(self.levels):
-            if not distinct or v - distinct[-1] > _TOLERANCE * v:
+            if not distinct or v - distinct[-1] > TOLERANCE * v:
                 distinct.append(v)
         return distinct
 
@@ -175,81 +173,12 @@ class _Values:
         distinct = self._distinct()
         if len(distinct) <= 1:
             return max(distinct, default=1.0)
-        return _common_unit(distinct) or 1.0
+        return common_unit(distinct) or 1.0
 
     @property
     def largest(self) -> int:
         """The most spikes in one element."""
         return round(max(self.levels, default=self.unit) / self.unit)
-
-
-def _common_unit(levels: Sequence[float]) -> float | None:
-    """The number of which all `levels`, in rising order, are small multiples."""
-    if all(v == round(v) for v in levels):
-        return float(math.gcd(*map(round, levels)))
-    for parts in range(1, _PARTS + 1):
-        unit = levels[0] / parts
-        multiples = [v / unit for v in levels]
-        if multiples[-1] <= LARGEST_SUM + 0.5 and all(abs(m - round(m)) <= _UNEVEN for m in multiples):
-            return unit
-    return None
-
-
-def _levels(x: torch.Tensor, where: str, active: int | None = None) -> set[float] | None:
-    """The values of a tensor that may hold spikes, other than 0, a negative one where there are any; None where it is
-    analog. `active`: how many are not 0, where that is counted already."""
-    if x.dtype is torch.bool:
-        return {1.0}
-    low, high = (float(v) for v in torch.aminmax(x))
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise BadInput(f"the input of {where or 'the network'} is not finite: no spikes can be counted")
-    top = max(high, -low)
-    if top == 0:
-        return set()
-    if low < 0 and _varied(x):
-        return None
-    sign = {-top} if low < 0 else set()
-    sizes = x.abs() if low < 0 else x
-    if active is not None and int(torch.count_nonzero(sizes == top)) == active:
-        return {top} | sign
-    if _varied(x):
-        return None
-    if bool(((x == 0) | ((sizes - top).abs() <= _TOLERANCE * top)).all()):
-        return {top} | sign
-    levels = _multiples(sizes, top)
-    return None if levels is None else levels | sign
-
-
-def _varied(x: torch.Tensor) -> bool:
-    """Whether a part of a tensor has more values than spikes have, which spares a look at the whole."""
-    part = x
-    while part.dim() > 1 and part.numel() > _PART:
-        part = part[part.shape[0] // 2]
-    part = part[:_PART] if part.dim() else part
-    return len(torch.unique(part.abs())) > LARGEST_SUM + 1
-
-
-def _multiples(sizes: torch.Tensor, top: float) -> set[float] | None:
-    """The values other than 0 of a tensor of small integers, or of small multiples of a constant."""
-    unit: float | None = 1.0
-    if top != round(top) or top > LARGEST_SUM or not bool((sizes == sizes.round()).all()):
-        unit = _unit_of(sizes, float(torch.where(sizes > 0, sizes, top).min()), top)
-    if unit is None:
-        return None
-    present = torch.bincount((sizes / unit).round().flatten().to(torch.int64)).nonzero().flatten().tolist()
-    return {v * unit for v in present if v}
-
-
-def _unit_of(sizes: torch.Tensor, least: float, top: float) -> float | None:
-    """The number of which all values are small multiples: a part of the least."""
-    for parts in range(1, _PARTS + 1):
-        unit = least / parts
-        if top / unit > LARGEST_SUM + 0.5:
-            return None
-        multiples = sizes / unit
-        if float((multiples - multiples.round()).abs().max()) <= _UNEVEN:
-            return unit
-    return None
 
 
 _ByUnit = dict[float, float]
@@ -454,11 +383,10 @@ class _Counter(TorchDispatchMode):
         x, weight = args[0], args[1]
         layer = self._layer(self._weight(weight) or (str(func), tuple(weight.shape)))
         layer.dense_macs += flop_registry[func.overloadpacket](*args, out_val=out) / 2
-        on = x != 0
-        places = on.sum(dim=0, dtype=torch.int32).double()  # 32 bits are eight times as fast as 64
+        places, level = active_places(x)
         layer.channels = _added(layer.channels, places.sum(dim=list(range(1, places.dim()))))
         layer.per_channel += x.numel() // max(1, x.shape[1])
-        unit = layer.operand.add(x, int(places.sum()), layer.module)
+        unit = layer.operand.add(x, int(places.sum()), level, layer.module)
         fan_out = _fan_out(tuple(x.shape[2:]), tuple(weight.shape), *_geometry(args)).to(x.device)
         events = float((places.sum(0) * fan_out).sum())
         layer.events += events
@@ -479,25 +407,24 @@ class _Counter(TorchDispatchMode):
         sizes = (str(func), tuple(right.shape[-2:]), tuple(left.shape[-1:]))
         layer = self._layer(tuple(keys) or sizes)
         layer.dense_macs += left.numel() * right.shape[-1]
-        on = left != 0
-        channels = on.flatten(0, -2).sum(dim=0, dtype=torch.int32).double()
+        channels, level = active_places(left.flatten(0, -2))
         layer.channels = _added(layer.channels, channels)
         layer.per_channel += left.numel() // max(1, left.shape[-1])
         active = int(channels.sum())
-        unit = layer.operand.add(left, active, layer.module)
+        unit = layer.operand.add(left, active, level, layer.module)
         layer.events += active * right.shape[-1]
         if unit is not None:
             sent = active if layer.operand.single else _sum(layer.operand.numbers(left, unit))
             _add(layer.summed, unit, sent * right.shape[-1])
         if self._weight(right) is not None:
             self._zeros(layer, right)
-            layer.effective += _meetings(on, right != 0) if layer.zero_weights else active * right.shape[-1]
+            layer.effective += _meetings(left != 0, right != 0) if layer.zero_weights else active * right.shape[-1]
             return
         other = right != 0
         others = int(torch.count_nonzero(other))
         layer.second = layer.second or _Values()
-        second_unit = layer.second.add(right, others, layer.module)
-        layer.pairs += _meetings(on, other)
+        second_unit = layer.second.add(right, others, None, layer.module)
+        layer.pairs += _meetings(left != 0, other)
         layer.second_events += float(others) * left.shape[-2]
         if base_name(str(func)) in ("mm", "addmm") and not layer.second.spiking:
             self._zeros(layer, right)  # a weight that is computed: pruned, normalised
@@ -597,9 +524,10 @@ class _Neuron:
     def add(self, fired: torch.Tensor) -> None:
         self.before = self.updates, self.counts, self.channels
         on = fired if fired.dtype is torch.bool or fired.is_floating_point() else fired != 0
-        # 32 bits are several times as fast as 64
-        wide = torch.int32 if on.dtype is torch.bool else torch.float64
-        per_place = on.sum(dim=0, dtype=wide).double() if on.dim() > 1 else on.double()
+        if on.dim() < 2:
+            per_place = on.double()
+        else:
+            per_place = true_places(on).double() if on.dtype is torch.bool else on.sum(dim=0, dtype=torch.float64)
         count = int(per_place.sum())
         self.updates += on.numel()
         self.counts += count

@@ -392,7 +392,7 @@ class Graded(nn.Module):
 )
 def test_a_neuron_that_sends_numbers_of_spikes_counts_each(quantised: Callable[[Tensor], Tensor], scale: float) -> None:
     net, x, sent = Graded(quantised, scale), (torch.rand(4, 3, 2, 6) < 0.5).float(), []
-    graph, spikes = counted(net, x, batch=3, timesteps=4)
+    graph, spikes = counted(net, x, description=StepDescription(batch=3, timesteps=4))
     net.n.register_forward_hook(lambda _, args, __: sent.append((args[0] / scale).round().abs().double()))
     with torch.no_grad():
         net(x)
