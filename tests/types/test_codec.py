@@ -6,6 +6,7 @@ import json
 import math
 import typing
 from dataclasses import fields, is_dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pararev_hw import pipeline
 from pararev_hw.api.files import NOUNS
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile, BadInput
-from pararev_hw.types import Comparison, Device, DeviceParameter, Profile, SchedulingProblem, TaskCost
+from pararev_hw.types import BlockGraph, Comparison, Device, DeviceParameter, Profile, SchedulingProblem, TaskCost
 from pararev_hw.types.codec import from_json, to_json
 from pararev_hw.types.graph import InMemory
 from tests.helpers.hand_built_graphs import pararev_stage
@@ -84,6 +85,23 @@ def test_every_noun_comes_back_equal(noun: type[Any], data: st.DataObject) -> No
     again = from_json(text, noun)
     assert again == value
     assert json.loads(text)["noun"] == noun.__name__
+    if hasattr(value, "_repr_html_") and noun is not BlockGraph:  # whose ops must be of its types, as none drawn are
+        assert_balanced(value._repr_html_())
+
+
+def assert_balanced(page: str) -> None:
+    """Every tag that is opened is closed, so that no text of a file was taken for one."""
+    open_tags: list[str] = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: object) -> None:
+            open_tags.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert open_tags.pop() == tag
+
+    Tags().feed(page)
+    assert not open_tags
 
 
 @given(problem=problems())
