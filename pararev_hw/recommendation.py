@@ -11,6 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from pararev_hw import graph as graphs
 from pararev_hw import pipeline
@@ -34,6 +35,7 @@ POINTS, POINTS_REWRITTEN = 10, 6  # memory limits tried on the step as traced, a
 STORED_SHARES = (0.5, 1.0)  # of the recomputations that can be stored
 FINER_LEVELS = ("block", "module", "op")
 MOST_TASKS_QUICK = 150  # finer tasks are always tried up to so many: a second or two of one core
+MOST_TASKS_ONE_WAY = 1_000  # and up to so many with the first rewrites alone: some seconds
 MOST_TASKS_FINER = 3_000  # and up to so many where parallel lanes gain little otherwise
 MOST_TASKS_FINER_FRONT = 400
 SHARED = ("work over lanes", "shared compute", "shared bandwidth")  # bounds that hold whatever the tasks are
@@ -370,23 +372,26 @@ def _finer(
             return
         tape = regrouped(step.coarse, level)
         tasks = len(tape.lines) if level == "op" else len({place(line.home) for line in tape.lines})
-        if tasks > (MOST_TASKS_FINER if gain < LITTLE_GAIN else MOST_TASKS_QUICK):
+        if tasks > (MOST_TASKS_FINER if gain < LITTLE_GAIN else MOST_TASKS_ONE_WAY):
             not_searched.append(
                 f"tasks by {level}, of which there are about {tasks} (--granularity {level} takes them)"
             )
             return
         progress(f"tasks by {level} of {step.graph.model}")
-        yield from _in_tasks(step, tape, search, not_searched)
+        one_way = gain >= LITTLE_GAIN and tasks > MOST_TASKS_QUICK
+        yield from _in_tasks(step, tape, search, not_searched, one_way)
 
 
-def _in_tasks(step: Traced, tape: Tape, search: Search, not_searched: list[str]) -> Iterator[_Variant]:
-    """The step in the tasks of a tape, as traced and rewritten."""
+def _in_tasks(step: Traced, tape: Tape, search: Search, not_searched: list[str], one_way: bool) -> Iterator[_Variant]:
+    """The step in the tasks of a tape, as traced and rewritten; `one_way`: with the first rewrites alone."""
     draft, words = Draft(step, tape), (f"tasks by {tape.granularity}",)
     yield _variant(graphs.attach(draft.graph, step.graph.spikes), (), words)
     kinds = select.parsed(search.choices)
     if kinds == () or (kinds is None and len(step.graph.ops) > MOST_OPS_REWRITES):
         return
-    for graph, names in _rewritten(draft, kinds):
+    if one_way and kinds is None:
+        not_searched.append(f"further rewrites of {words[0]} (--granularity {tape.granularity} tries them)")
+    for graph, names in islice(_rewritten(draft, kinds), 1 if one_way else None):
         yield _variant(graph, names, words)
         if (over := search.over()) is not None:
             not_searched.append(over.left_out(f"further rewrites of {words[0]}"))

@@ -153,6 +153,21 @@ def test_finer_tasks_are_taken_where_blocks_hide_what_runs_in_parallel(device: D
     check_schedule(without_limit(cost(graph, device, "eager").problem(None)), chosen.schedule)
 
 
+def test_many_finer_tasks_are_tried_with_the_first_rewrites(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recommendation, "MOST_TASKS_QUICK", 1)
+    monkeypatch.setattr(recommendation, "LITTLE_GAIN", 1.0)  # coarse tasks gain enough here
+    step = _two_in_one("auto")
+    step = replace(step, graph=_two_in_one("block").graph, tape=step.coarse)
+    study = recommendation.study(step, device)
+    assert study.chosen.choices[0] == "tasks by module" and study.chosen.latency_s < study.sequential.latency_s
+    assert len({c for c in study.variants if c[0] == "tasks by module"}) <= 2  # as traced, and rewritten once
+    assert "further rewrites of tasks by module (--granularity module tries them)" in study.not_searched
+    monkeypatch.setattr(recommendation, "MOST_TASKS_ONE_WAY", 1)
+    beyond = recommendation.study(step, device)
+    assert beyond.chosen.latency_s == beyond.sequential.latency_s
+    assert any("(--granularity module takes them)" in line for line in beyond.not_searched)
+
+
 def test_a_granularity_that_the_user_gave_stays(device: Device) -> None:
     study = recommendation.study(_two_in_one("block"), device)
     assert {study.graph_of(p).granularity for p in study.predictions} == {"block"} and not study.not_searched
