@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pararev_hw import models
+from pararev_hw.calibration.assortments import assorted_convolutions, assorted_layers, assorted_products
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY, SEED, Draw
 from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
 from pararev_hw.training.step import Loop
@@ -38,8 +39,17 @@ class DrawnNetwork:
     held_out: bool
 
     @property
+    def family_name(self) -> str:
+        return self.family.__name__.strip("_").replace("_", " ")
+
+    @property
     def name(self) -> str:
-        return f"{self.family.__name__.strip('_').replace('_', ' ')}, network {self.number}"
+        return f"{self.family_name}, network {self.number}"
+
+    @property
+    def is_assorted(self) -> bool:
+        """Whether it is none that people write, but many layers side by side."""
+        return self.family in (assorted_convolutions, assorted_layers, assorted_products)
 
     def traced(self) -> BlockGraph:
         """Its training step, traced without data."""
@@ -435,7 +445,9 @@ def _reversible(draw: Draw) -> Network:
 
 
 FAMILIES: tuple[Family, ...] = (
-    *(_convolutions, _spiking, _transformer, _depthwise, _reversible, _layers, _recurrent),
-    *(_convolutions, _sequences, _lstm, _up_and_down, _patches, _depthwise, _spiking, _volumes),
+    *(_convolutions, assorted_convolutions, assorted_layers, _transformer, _depthwise, _spiking),
+    *(assorted_products, _reversible, assorted_convolutions, _layers, _recurrent, assorted_layers),
+    *(_convolutions, assorted_convolutions, _sequences, _lstm, _up_and_down, _patches, assorted_layers),
+    *(_spiking, _volumes),
 )
-"""In turn; what is met most comes twice."""
+"""In turn; what is met most comes twice, and what tells most in a short time three times."""

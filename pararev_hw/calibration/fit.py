@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import OptimizeResult, least_squares
 
 from pararev_hw.costmodels.calibrated.design_matrix import (
     DesignMatrix,
@@ -20,32 +21,57 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
 from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.gaussian_process import fit_hyperparameters
 from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.types import Estimate, Fit, OpSample
+from pararev_hw.devices.instruction_sets import InstructionSet
+from pararev_hw.types import Estimate, Fit, OpSample, OpType
 
 Key = tuple[str, str]
 _FEWEST = 4  # samples without which a group has no fit
-_PER_COEFFICIENT = 2  # samples of a group below which its coefficients are those of its kind, at the group's level
+_SPREAD_OF_TERMS, _SPREAD_IN_KIND = 1.5, 0.7  # of logarithms of prices, known from nothing, and from their kind
+_SEEN = 0.01  # share of some sample's time below which a term is not seen
+_LARGE_BYTES = 1 << 18  # of an op whose time is that of its bytes
+_FILLING = 2.0  # of what a byte usually costs: the most that a byte of a constant costs, which is only written
 _DEAREST_S_PER_BYTE = 2e-9  # small ops alone do not tell what bytes cost: no machine moves them as slowly as that
+_DEVIATION, _LEAST_NOISE = 1.4826, 0.003  # of normal samples over their median |miss|; of logarithms of times
 _OUTLIER = 0.15  # a logarithm: residuals beyond it count less and less
 
 
-def fits(samples: Sequence[OpSample], capacities: tuple[float, float], fault_s_per_byte: float) -> tuple[Fit, ...]:
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """What an op's time depends on beside the op: bytes of two caches, the price of fresh memory, instructions."""
+
+    capacities: tuple[float, float]
+    fault_s_per_byte: float
+    isa: InstructionSet | None
+    s_per_byte: float  # what a byte usually costs
+
+    def rows(self, samples: Sequence[OpSample]) -> DesignMatrix:
+        return measured_design_matrix(samples, self.capacities, self.isa)
+
+
+def fits(
+    samples: Sequence[OpSample],
+    capacities: tuple[float, float],
+    fault_s_per_byte: float,
+    isa: InstructionSet | None = None,
+    *,
+    smooth: bool = True,
+) -> tuple[Fit, ...]:
     """A fit for each group of ops, and one for each kind, which stands in for ops that were not measured.
 
     A group of few samples cannot tell what each of its terms costs: it takes what they cost its kind, all times one
-    factor, which its samples tell well.
+    factor, which its samples tell well. `isa` is the instruction set of a CPU. `smooth`
+    learns what prices leave unexplained from shapes nearby, which takes most of the time.
     """
+    machine = _Machine(capacities, fault_s_per_byte, isa, _s_per_byte([s for s in samples if not s.held_out]))
     by_group: dict[Key, list[OpSample]] = defaultdict(list)
     by_kind: dict[Key, list[OpSample]] = defaultdict(list)
     for s in samples:
         by_group[group(s.op), s.op.dtype].append(s)
         if not branches(s.op):
             by_kind[family(s.op), s.op.dtype].append(s)
-    of_kind = {
-        key: _fit(*key, members, capacities, fault_s_per_byte, smooth=False) for key, members in sorted(by_kind.items())
-    }
+    of_kind = {key: _fit(*key, members, machine, smooth=False) for key, members in sorted(by_kind.items())}
     of_group = [
-        _fit(name, dtype, members, capacities, fault_s_per_byte, of_kind.get((family(members[0].op), dtype)))
+        _fit(name, dtype, members, machine, of_kind.get((family(members[0].op), dtype)), smooth=smooth)
         for (name, dtype), members in sorted(by_group.items())
     ]
     return tuple(f for f in (*of_group, *of_kind.values()) if f is not None)
@@ -55,23 +81,20 @@ def _fit(
     name: str,
     dtype: str,
     samples: Sequence[OpSample],
-    capacities: tuple[float, float],
-    fault_s_per_byte: float,
+    machine: _Machine,
     kind: Fit | None = None,
     *,
-    smooth: bool = True,
+    smooth: bool,
 ) -> Fit | None:
     held_in = [s for s in samples if not s.held_out]
     held_out = [s for s in samples if s.held_out]
     if len(held_in) < _FEWEST:
         return None
-    table, measured_s = measured_design_matrix(held_in, capacities), seconds_without_faults(held_in, fault_s_per_byte)
-    terms = int((table.work_terms > 0).any(0).sum())
-    if kind is not None and kind.samples > len(held_in) and len(held_in) < _PER_COEFFICIENT * terms:
-        coefficients = dict(_at_level(kind.coefficients, table, measured_s))
-    else:
-        coefficients = dict(fitted_coefficients(table, measured_s))
-    residual = np.log(measured_s / table.seconds(coefficients))
+    table, taken = machine.rows(held_in), seconds_without_faults(held_in, machine.fault_s_per_byte)
+    dearest = _FILLING * machine.s_per_byte if family(samples[0].op) == "fill" else _DEAREST_S_PER_BYTE
+    of_kind = None if kind is None else kind.coefficients
+    coefficients = dict(fitted_coefficients(table, taken, machine.s_per_byte, dearest, of_kind))
+    residual = np.log(taken / table.seconds(coefficients))
     if smooth:
         how = fit_hyperparameters(table.at, residual)
         if how is not None:
@@ -79,9 +102,9 @@ def _fit(
     draft = Fit(name, dtype, coefficients, len(held_in), len(held_out), None, None, None)
     if not held_out:
         return draft
-    rest = measured_design_matrix(held_out, capacities)
+    rest = machine.rows(held_out)
     factor = corrected(table, residual, hyperparameters_of(draft), rest)
-    error = rest.seconds(coefficients) * factor / seconds_without_faults(held_out, fault_s_per_byte) - 1.0
+    error = rest.seconds(coefficients) * factor / seconds_without_faults(held_out, machine.fault_s_per_byte) - 1.0
     return Fit(
         name,
         dtype,
@@ -94,59 +117,91 @@ def _fit(
     )
 
 
-def _at_level(kind: Mapping[str, Estimate], table: DesignMatrix, taken_s: Floats) -> Mapping[str, Estimate]:
-    """What the terms cost the kind, times the median factor by which the group's samples take longer."""
-    predicted_s = table.seconds(kind)
-    level = float(np.exp(np.median(np.log(taken_s / np.maximum(predicted_s, 1e-9)))))
-    return {name: Estimate(min(level * kind[name].value, _most(name))) for name in table.names if name in kind}
+def _s_per_byte(samples: Sequence[OpSample]) -> float:
+    """What a byte costs the ops that only move it, as far as large ones were measured."""
+    rates = [s.low_s / (s.op.read_bytes + s.op.write_bytes) for s in samples if _moves(s.op)]
+    return float(np.median(rates)) if rates else _DEAREST_S_PER_BYTE
 
 
-def _most(name: str) -> float:
-    """The largest value of a coefficient that a machine may have."""
-    return _DEAREST_S_PER_BYTE if name.endswith("_s_per_byte") else math.inf
+def _moves(t: OpType) -> bool:
+    return family(t) in ("elementwise", "copy", "fill") and t.read_bytes + t.write_bytes > _LARGE_BYTES
 
 
-def fitted_coefficients(table: DesignMatrix, taken_s: Floats) -> Mapping[str, Estimate]:
+def fitted_coefficients(
+    table: DesignMatrix,
+    taken_s: Floats,
+    s_per_byte: float = _DEAREST_S_PER_BYTE,
+    dearest_s_per_byte: float = _DEAREST_S_PER_BYTE,
+    of_kind: Mapping[str, Estimate] | None = None,
+) -> Mapping[str, Estimate]:
     """Prices under which the amounts of `table` explain the measured seconds, in relative terms.
 
-    Start: non-negative least squares of relative errors. Then the logarithms of times under a soft-L1 loss, which
-    outliers move little. Sigma from the curvature at the solution, None for a price at its bound of 0.
+    The logarithms of times under a soft-L1 loss, which outliers move little, and of prices under a prior, which tells
+    what the samples do not: that a term costs what it costs the kind, times a factor that all terms of the group
+    share; without a kind, an equal part of the most that it could cost. Sigma from the curvature at the solution, None
+    for a price that the samples do not see.
     """
     scaled = table.work_terms / taken_s[:, None]
-    size = scaled.max(0)
-    used = np.flatnonzero(size > 0)
-    columns = scaled[:, used] / size[used]
-    most = np.array([_most(table.names[k]) for k in used])
-    most = np.maximum(most * size[used], 2e-6)
-    start, _ = nnls(columns, np.ones(len(taken_s)), maxiter=200 * columns.shape[1])
-    solution = least_squares(
-        lambda c: np.log(np.maximum(columns @ c, 1e-6)),
-        np.clip(start, 1e-6, 0.99 * most),
-        bounds=(0.0, most),
-        loss="soft_l1",
-        f_scale=_OUTLIER,
-        max_nfev=200,
-    )
-    price, sigma = solution.x, _sigmas(solution.jac, solution.fun, solution.x)
+    used = np.flatnonzero(scaled.max(0) > 0)
+    columns = scaled[:, used]
+    per_byte = [table.names[k].endswith("_s_per_byte") for k in used]
+    most = np.where(per_byte, math.log(dearest_s_per_byte), np.inf)
+    usual, spread = _prior([table.names[k] for k in used], columns, s_per_byte, of_kind)
+    usual = np.minimum(usual, most - 0.1)
+
+    noise = _OUTLIER
+    for _ in range(2):  # how much the samples scatter says how much they count beside the prior
+        solution = _most_likely(columns, usual, spread, most, noise)
+        noise = float(np.clip(_DEVIATION * np.median(np.abs(solution.fun[: len(columns)])), _LEAST_NOISE, _OUTLIER))
+    price, sigma = np.exp(solution.x), _sigmas(solution.jac, solution.fun, len(columns))
     return {
-        table.names[k]: Estimate(float(price[j] / size[k]), None if sigma[j] is None else float(sigma[j] / size[k]))
+        table.names[k]: Estimate(float(price[j]), None if sigma[j] is None else float(sigma[j] * price[j]))
         for j, k in enumerate(used.tolist())
     }
 
 
-def _sigmas(jacobian: Floats, residual: Floats, at: Floats) -> list[float | None]:
-    """Standard deviations of the coefficients that are not at their bound."""
-    free = np.flatnonzero(at > 1e-5)
-    deviations: list[float | None] = [None] * len(at)
-    spare = len(residual) - len(free)
-    if spare < 1 or not len(free):
+def _most_likely(columns: Floats, usual: Floats, spread: Floats, most: Floats, noise: float) -> OptimizeResult:
+    """Logarithms of prices of maximum posterior, `columns` being amounts over seconds."""
+
+    def misses(logs: Floats) -> Floats:
+        explained = np.log(np.maximum(columns @ np.exp(logs), 1e-6))
+        return np.concatenate((explained, noise * (logs - usual) / spread))
+
+    def slopes(logs: Floats) -> Floats:
+        parts = columns * np.exp(logs)
+        return np.concatenate((parts / np.maximum(parts.sum(1), 1e-6)[:, None], np.diag(noise / spread)))
+
+    return least_squares(
+        misses, usual, jac=slopes, bounds=(-np.inf, most), loss="soft_l1", f_scale=_OUTLIER, max_nfev=100
+    )
+
+
+def _prior(
+    names: Sequence[str], columns: Floats, s_per_byte: float, of_kind: Mapping[str, Estimate] | None
+) -> tuple[Floats, Floats]:
+    """Logarithms of the prices that are likeliest beforehand, and how far they may be off."""
+    with np.errstate(divide="ignore"):
+        dearest = -np.log(np.array([np.quantile(c[c > 0], 0.9) for c in columns.T]))  # it alone explains most times
+    usually = np.log([s_per_byte if name.endswith("_s_per_byte") else math.inf for name in names])
+    alone = np.minimum(dearest, usually) - math.log(len(names))
+    if of_kind is None:
+        return alone, np.full(len(names), _SPREAD_OF_TERMS)
+    has = np.array([name in of_kind for name in names])
+    usual = np.where(has, np.log([max(of_kind[n].value, 1e-30) if n in of_kind else 1.0 for n in names]), alone)
+    level = float(np.median(-np.log(np.maximum(columns @ np.exp(usual), 1e-9))))
+    return usual + level, np.where(has, _SPREAD_IN_KIND, _SPREAD_OF_TERMS)
+
+
+def _sigmas(jacobian: Floats, residual: Floats, samples: int) -> list[float | None]:
+    """Standard deviations of the logarithms of prices, of those that the samples see."""
+    seen = np.abs(jacobian[:samples]).max(0) > _SEEN
+    deviations: list[float | None] = [None] * len(seen)
+    spare = samples - int(seen.sum())
+    if spare < 1:
         return deviations
-    try:
-        covariance = np.linalg.inv(jacobian[:, free].T @ jacobian[:, free])
-    except np.linalg.LinAlgError:
-        return deviations  # amounts that always go together: their prices are not told apart
-    variance = np.diag(covariance) * float(residual @ residual) / spare
-    for j, v in zip(free.tolist(), variance.tolist(), strict=True):
-        if 0 <= v < np.inf:
-            deviations[j] = float(np.sqrt(v))
+    covariance = np.linalg.inv(jacobian.T @ jacobian)
+    variance = np.diag(covariance) * float(residual[:samples] @ residual[:samples]) / spare
+    for j in np.flatnonzero(seen).tolist():
+        if 0 <= variance[j] < np.inf:
+            deviations[j] = float(np.sqrt(variance[j]))
     return deviations

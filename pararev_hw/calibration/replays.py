@@ -7,17 +7,19 @@ network tell as much as some hundred ops measured one by one, in a tenth of the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+
+import numpy as np
 
 from pararev_hw.calibration.drawn_networks import DrawnNetwork, drawn_networks
 from pararev_hw.calibration.failures import reason_missed
 from pararev_hw.calibration.ops import Missed
 from pararev_hw.costmodels.calibrated.branch_density import mask_densities
-from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
+from pararev_hw.costmodels.calibrated.cache_model import code_miss_share, miss_bytes
 from pararev_hw.costmodels.calibrated.features import branches, family, group
-from pararev_hw.costmodels.calibrated.pace_response import exponent
+from pararev_hw.costmodels.calibrated.pace_response import at_own_speed, op_exponents, work_seconds
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.execution.replay_timing import op_times
 from pararev_hw.types import BlockGraph, Estimate, OpSample
@@ -26,7 +28,7 @@ REPLAYS = 5
 MOST_NETWORKS = 300  # a longer calibration measures ops one by one instead
 _MOST_FLOPS = 3e9  # of a step: larger networks tell no more, and take long
 _ENOUGH = 300  # samples of a group of ops: more tell nothing new
-_SIXTEENTHS = 16  # of an op's bytes: uses of one op whose fetched bytes differ by less count as one sample
+_SIXTEENTHS, _FOURTHS = 16, 4  # of an op's bytes and code: uses of an op that fetch alike count as one sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +41,15 @@ class Replayed:
     seconds: Floats
     slowness: Floats
 
-    def by_kind(self) -> Mapping[str, Floats]:
-        """Seconds of the ops of each kind, [replays]."""
-        kinds = [family(self.graph.op_types[op.type]) for op in self.graph.ops]
-        return {kind: self.seconds[:, [k == kind for k in kinds]].sum(1) for kind in dict.fromkeys(kinds)}
+    def work_by_kind(self, call_seconds: float) -> Mapping[str, Floats]:
+        """Seconds of the ops of each kind beside their calls, [replays], of kinds that do more than be called."""
+        kinds = np.array([family(self.graph.op_types[op.type]) for op in self.graph.ops])
+        own_s = np.median(self.seconds / self.slowness[:, None], axis=0)
+        works = {
+            str(k): work_seconds(self.seconds[:, kinds == k], self.slowness, own_s[kinds == k], call_seconds)
+            for k in np.unique(kinds)
+        }
+        return {kind: work for kind, work in works.items() if work is not None}
 
 
 def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Replayed | Missed]:
@@ -56,7 +63,7 @@ def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Repl
             return
         try:
             graph = network.traced()
-            if sum(t.flops for t in graph.tasks) <= _MOST_FLOPS:
+            if sum(graph.op_types[op.type].true_flops for op in graph.ops) <= _MOST_FLOPS:
                 seconds, paces = op_times(graph, REPLAYS)
                 yield Replayed(network, graph, seconds, paces / pace_s)
         except Exception as error:
@@ -68,28 +75,42 @@ def op_samples(
     replayed: Sequence[Replayed], host: Mapping[str, Estimate], capacities: tuple[float, float]
 ) -> Iterator[OpSample]:
     """Samples of ops at the machine's own speed, of each group of ops as many as tell something new."""
+    return enough([*_samples(one, host, capacities)] for one in replayed)
+
+
+def network_samples(
+    replayed: Sequence[Replayed], host: Mapping[str, Estimate], capacities: tuple[float, float]
+) -> Mapping[str, Sequence[OpSample]]:
+    """Samples of ops at the machine's own speed, by the name of their network."""
+    return {one.network.name: [*_samples(one, host, capacities)] for one in replayed}
+
+
+def enough(samples: Iterable[Sequence[OpSample]]) -> Iterator[OpSample]:
+    """Of each group of ops as many samples as tell something new."""
     counts: Counter[tuple[str, str, bool]] = Counter()
-    for one in replayed:
-        for sample in _samples(one, host, capacities):
-            key = (group(sample.op), sample.op.dtype, sample.held_out)
-            counts[key] += 1
-            if counts[key] <= _ENOUGH:
-                yield sample
+    for sample in chain.from_iterable(samples):
+        key = (group(sample.op), sample.op.dtype, sample.held_out)
+        counts[key] += 1
+        if counts[key] <= _ENOUGH:
+            yield sample
 
 
 def _samples(one: Replayed, host: Mapping[str, Estimate], capacities: tuple[float, float]) -> Iterator[OpSample]:
     """One sample for each op of a replayed step that is used alike: same type, same data in the caches."""
     graph = one.graph
     l2, dram = miss_bytes(graph, traffic(graph), capacities)
+    code = code_miss_share(graph)
     density = mask_densities(graph)
-    uses: dict[tuple[int, int, int], list[int]] = defaultdict(list)
+    own_s = at_own_speed(one.seconds, one.slowness[:, None], op_exponents(graph, host), host)
+    uses: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for k, op in enumerate(graph.ops):
         moved = max(graph.op_types[op.type].read_bytes + graph.op_types[op.type].write_bytes, 1)
-        uses[op.type, round(_SIXTEENTHS * l2[k] / moved), round(_SIXTEENTHS * dram[k] / moved)].append(k)
-    for (network, _, _), ops in uses.items():
-        t = graph.op_types[network]
-        seconds = one.seconds[:, ops].mean(1) / one.slowness ** exponent(host, family(t))
-        if seconds.max() <= 0:
+        fetched = (round(_SIXTEENTHS * l2[k] / moved), round(_SIXTEENTHS * dram[k] / moved), round(_FOURTHS * code[k]))
+        uses[(op.type, *fetched)].append(k)
+    for (type_number, *_), ops in uses.items():
+        t = graph.op_types[type_number]
+        seconds = own_s[:, ops].mean(1)
+        if np.median(seconds) <= 0:
             continue  # the step runs it ahead of itself
         per_replay = tuple(float(f"{s:.4g}") for s in seconds.tolist())
         yield OpSample(
@@ -100,4 +121,5 @@ def _samples(one: Replayed, host: Mapping[str, Estimate], capacities: tuple[floa
             seconds=per_replay,
             density=float(density[ops].mean()) if branches(t) else None,
             fetched_bytes=(float(round(l2[ops].mean())), float(round(dram[ops].mean()))),
+            fetched_code=float(f"{code[ops].mean():.3g}"),
         )

@@ -13,10 +13,12 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
     corrected,
     fault_s_per_byte,
     hyperparameters_of,
+    instruction_set,
     measured_design_matrix,
     seconds_without_faults,
 )
 from pararev_hw.costmodels.calibrated.features import family, group
+from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.types import Fit, OpSample, Profile
 
 
@@ -35,14 +37,20 @@ class Residual:
 
 def held_out_errors(profile: Profile) -> Iterator[tuple[OpSample, float]]:
     """Each held-out sample that has a fit, with predicted / measured - 1."""
-    return errors_of_fits(profile.fits, profile.samples, capacities(profile), fault_s_per_byte(profile.host))
+    return errors_of_fits(
+        profile.fits, profile.samples, capacities(profile), fault_s_per_byte(profile.host), instruction_set(profile)
+    )
 
 
 def errors_of_fits(
-    fits: Sequence[Fit], samples: Sequence[OpSample], limits: tuple[float, float], faults: float
+    fits: Sequence[Fit],
+    samples: Sequence[OpSample],
+    limits: tuple[float, float],
+    faults: float,
+    isa: InstructionSet | None = None,
 ) -> Iterator[tuple[OpSample, float]]:
     """Each held-out sample of `samples` that has one of `fits`, with predicted / measured - 1; `faults` are seconds for
-    each byte of a page fault."""
+    each byte of a page fault, `isa` the instruction set of a CPU."""
     held_in: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
     held_out: dict[tuple[str, str], list[OpSample]] = defaultdict(list)
     for s in samples:
@@ -51,7 +59,7 @@ def errors_of_fits(
         key = (fit.group, fit.dtype)
         if not held_in[key] or not held_out[key]:
             continue
-        table, rest = measured_design_matrix(held_in[key], limits), measured_design_matrix(held_out[key], limits)
+        table, rest = (measured_design_matrix(part[key], limits, isa) for part in (held_in, held_out))
         residual = np.log(seconds_without_faults(held_in[key], faults) / table.seconds(fit.coefficients))
         factor = corrected(table, residual, hyperparameters_of(fit), rest)
         errors = rest.seconds(fit.coefficients) * factor / seconds_without_faults(held_out[key], faults) - 1.0

@@ -14,27 +14,28 @@ from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_po
 from pararev_hw.calibration.failures import DeviceLost, reason_missed
 from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.held_in import HeldIn
+from pararev_hw.calibration.left_out import interval_factor, seconds_beside_fit
 from pararev_hw.calibration.measured_device import measured_device
 from pararev_hw.calibration.ops import BRIEF, THOROUGH, Budget, Effort, Missed, measured_ops
 from pararev_hw.calibration.pairs import measured_pairs, with_sharing
-from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
+from pararev_hw.calibration.replays import Replayed, enough, network_samples, op_samples, replayed_networks
 from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, SuiteEntry, entries
-from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
-from pararev_hw.costmodels.calibrated.pace_response import exponent, fitted_exponents
+from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte, instruction_set
+from pararev_hw.costmodels.calibrated.pace_response import exponent, exponents_between, fitted_exponents
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
 from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
 from pararev_hw.measurement.environment import environment
-from pararev_hw.measurement.pace import PACE, PacedClock, typical_pace_s
+from pararev_hw.measurement.pace import PACE, PacedClock, call_s, typical_pace_s
 from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 
 DEVICES = ("cpu", "cuda")
 LEAST_MINUTES = 0.02
 SHORT_MINUTES = 8.0  # below which not all ops of the suite could be measured at length
 _LITTLE_S, _LEAST_S = 120.0, 30.0  # below which measuring Python's own time may not take long, and takes none
-_REPLAYS_SHARE, _STEPS_SHARE, _PAIRS_SHARE = 0.6, 0.15, 0.03  # of the time; ops measured alone have the rest
+_REPLAYS_SHARE, _STEPS_SHARE, _PAIRS_SHARE = 0.65, 0.15, 0.03  # of the time; ops measured alone have the rest
 _FEWEST_JUDGED = 8  # replayed networks, before which few of their ops are held out
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
 _CAPACITIES = ("l2_capacity_bytes", "last_capacity_bytes")
@@ -72,7 +73,8 @@ class Measured:
     probes: Probes
     overheads: Mapping[str, Estimate] = field(default_factory=dict)
     curves: dict[str, host_overheads.Points] = field(default_factory=dict)
-    samples: list[OpSample] = field(default_factory=list)
+    replayed: list[Replayed] = field(default_factory=list)
+    samples: list[OpSample] = field(default_factory=list)  # of replayed networks and of ops alone
     pairs: list[PairSample] = field(default_factory=list)
     steps: list[MeasuredStep] = field(default_factory=list)
     power: list[PowerSample] = field(default_factory=list)
@@ -193,7 +195,7 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
     """Measure ops in their place in steps of drawn networks, as many as the time holds."""
     if PACE not in measured.overheads:
         measured.overheads = {**measured.overheads, PACE: Estimate(typical_pace_s())}
-    replayed: list[Replayed] = []
+    replayed = measured.replayed
     error: float | None = None
     try:
         for one in measured.probes.replays(measured.overheads[PACE].value, until):
@@ -206,12 +208,17 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
                 so_far = "" if error is None else f"; expected error of an operation so far {error:.0%}"
                 yield f"replayed {len(replayed)} networks (last: {one.network.name}){so_far}"
     finally:
-        measured.samples += _replayed_samples(measured, replayed)
+        samples = tuple(_replayed_samples(measured, replayed))
+        rough = _draft(replace(measured, samples=[*samples]), smooth=False)
+        refined = exponents_between([*seconds_beside_fit(replayed, rough)], measured.overheads)
+        measured.overheads = {**measured.overheads, **refined}
+        measured.samples += op_samples(replayed, measured.overheads, cache_capacities(measured))
 
 
 def _replayed_samples(measured: Measured, replayed: Sequence[Replayed]) -> Iterator[OpSample]:
     """Samples of the ops of replayed steps; how kinds of ops slow down with the machine goes into `measured`."""
-    exponents = fitted_exponents((one.by_kind(), one.slowness) for one in replayed)
+    call = call_s(measured.overheads[PACE].value)
+    exponents = fitted_exponents((one.work_by_kind(call), one.slowness) for one in replayed)
     measured.overheads = {**measured.overheads, **exponents}
     return op_samples(replayed, measured.overheads, cache_capacities(measured))
 
@@ -220,7 +227,8 @@ def _error_so_far(measured: Measured, replayed: Sequence[Replayed]) -> float | N
     """How far a fit of what has been replayed is from the ops of the networks held out, typically."""
     samples = [*_replayed_samples(measured, replayed)]
     faults, limits = fault_s_per_byte(measured.overheads), cache_capacities(measured)
-    return typical_error(errors_of_fits(fits(samples, limits, faults), samples, limits, faults))
+    isa = instruction_set(measured.base)
+    return typical_error(errors_of_fits(fits(samples, limits, faults, isa), samples, limits, faults, isa))
 
 
 def cache_capacities(measured: Measured) -> tuple[float, float]:
@@ -244,15 +252,25 @@ def _missing_on_error(measured: Measured, part: str) -> Iterator[None]:
 
 def assembled(measured: Measured) -> Profile:
     """The profile of what was measured."""
+    profile = _draft(measured)
+    corrected, steps = corrections(profile, measured.steps)
+    factor = _interval_factor(profile, measured)
+    corrected = corrected if factor is None else {**corrected, "interval_factor": factor}
+    return replace(profile, corrections=corrected, steps=steps, device=fitted_power(profile.device, measured.power))
+
+
+def _draft(measured: Measured, *, smooth: bool = True) -> Profile:
+    """The profile without what whole steps tell."""
     limits = cache_capacities(measured)
     overheads = dict(measured.overheads)
     for name, limit in zip(_CAPACITIES, limits, strict=True):
         overheads.setdefault(name, Estimate(limit))
-    profile = Profile(
+    isa = instruction_set(measured.base)
+    return Profile(
         device=with_sharing(measured.base, measured.pairs, limits[1]),
         environment=environment(measured.device, 1),
         host=overheads,
-        fits=fits(measured.samples, limits, fault_s_per_byte(overheads)),
+        fits=fits(measured.samples, limits, fault_s_per_byte(overheads), isa, smooth=smooth),
         corrections={},
         curves=dict(measured.curves),
         samples=tuple(measured.samples),
@@ -262,8 +280,21 @@ def assembled(measured: Measured) -> Profile:
         missing=_missing(measured),
         seed=SEED,
     )
-    corrected, steps = corrections(profile, measured.steps)
-    return replace(profile, corrections=corrected, steps=steps, device=fitted_power(profile.device, measured.power))
+
+
+def _interval_factor(profile: Profile, measured: Measured) -> Estimate | None:
+    """The factor of expected errors that families of replayed networks show which a fit had not seen."""
+    limits = cache_capacities(measured)
+    of_network = network_samples(measured.replayed, profile.host, limits)
+    alone = [s for s in profile.samples if s.fetched_bytes is None]
+
+    def refitted(names: Sequence[str]) -> Profile:
+        samples = (*enough(of_network[name] for name in names), *alone)
+        isa = instruction_set(profile)
+        refit = fits(samples, limits, fault_s_per_byte(profile.host), isa, smooth=False)
+        return replace(profile, samples=samples, fits=refit)
+
+    return interval_factor(measured.replayed, refitted)
 
 
 def _missing(measured: Measured) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ from pararev_hw.costmodels.allocator.workspace import LibraryRule, rule_of
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
+from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
@@ -25,16 +27,18 @@ from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
 STEP_LIMIT_S = 4.0
 _USUAL_S = 3e-6  # of a correction per op
 _WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and what was measured already
+_REPLAYED = 2.0  # the same of ops timed in their place, whose sum is that of the step within 5 %; a step is 10 % off
 _OUTLIER = 0.05
 _SETTLED_BYTES = 2 * MMAP_BYTES  # M_TRIM_THRESHOLD, twice the largest block that was ever let go: mallopt(3)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredStep:
-    """A measured step, and the same step traced."""
+    """A measured step, the same step traced, and how many times as slowly as at its own speed the machine ran."""
 
     sample: StepSample
     graph: BlockGraph
+    slowness: float = 1.0
 
 
 def measured_steps(
@@ -60,7 +64,8 @@ def measured_steps(
             yield Missed(one.name, timed.failed)
             continue
         flops = sum(t.flops for t in graph.tasks)
-        yield MeasuredStep(StepSample(one.name, rounded(timed.timing), 0.0, timed.timing.faulted_bytes, flops), graph)
+        sample = StepSample(one.name, rounded(timed.timing), 0.0, timed.timing.faulted_bytes, flops)
+        yield MeasuredStep(sample, graph, timed.slowness)
 
 
 def _timed_on_gpu(networks: Sequence[HeldIn], seed: int, until: Callable[[], bool], limit_s: float) -> Iterator[Timed]:
@@ -69,7 +74,7 @@ def _timed_on_gpu(networks: Sequence[HeldIn], seed: int, until: Callable[[], boo
         if until():
             return
         try:
-            yield Timed(timed_here(one, "cuda", seed, limit_s))
+            yield timed_here(one, "cuda", seed, limit_s)
         except Exception as error:
             # a step may fail in as many ways as a network: the other steps still count
             yield Timed(None, reason_missed(error))
@@ -86,20 +91,27 @@ def corrections(
     if not steps:
         return {}, ()
     on_cpu = profile.kind == "cpu"
-    bare = replace(profile, corrections={})
-    ops_s = np.array([op_times.op_costs(s.graph, bare, traffic(s.graph), "eager").seconds.sum() for s in steps])
+    bares = [slowed(replace(profile, corrections={}), s.slowness) for s in steps]
+    ops_s = np.array(
+        [
+            op_times.op_costs(s.graph, bare, traffic(s.graph), "eager").seconds.sum()
+            for s, bare in zip(steps, bares, strict=True)
+        ]
+    )
     samples = tuple(replace(s.sample, ops_s=float(f"{t:.6g}")) for s, t in zip(steps, ops_s.tolist(), strict=True))
-    low_s = np.array([_low(s.sample.seconds) for s in steps])
+    taken_s = np.array([(statistics.median if on_cpu else _low)(s.sample.seconds) for s in steps])
     shifts = sorted({op_times.shift_name(s.graph, op.phase) for s in steps for op in s.graph.ops})
     shift_weight = _FIRM if on_cpu and op_times.is_python_measured(profile) else _WEAK
     counts = np.array([[_count(s.graph, name) for name in shifts] for s in steps], np.float64)
     factors = sorted({op_times.factor_name(s.graph) for s in steps})
     modes = np.array([[op_times.factor_name(s.graph) == name for name in factors] for s in steps], np.float64)
+    replayed = any(s.fetched_bytes is not None for s in profile.samples)  # steps of training, and none of inference
+    factor_weights = np.array([_REPLAYED if replayed and name.startswith("train") else _FIRM for name in factors])
     if on_cpu:
-        beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s in steps]
+        beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s, bare in zip(steps, bares, strict=True)]
         host_s, ops_s = np.array(beside_s), ops_s - beside_s
     else:
-        host_s = np.array([_host_s(s.graph, bare) for s in steps])
+        host_s = np.array([_host_s(s.graph, bare) for s, bare in zip(steps, bares, strict=True)])
     price = fault_s_per_byte(profile.host) if on_cpu else 0.0
     faults_s = price * np.array([float(s.sample.faulted_bytes) for s in steps])
     n, m = len(shifts), len(factors)
@@ -109,8 +121,8 @@ def corrections(
         launched = counts @ (p[:n] * _USUAL_S) + host_s
         # a CPU does both one after the other; a GPU's host runs ahead of it
         predicted_s = device + launched if on_cpu else np.maximum(device, launched)
-        weak = np.concatenate((shift_weight * p[:n], _FIRM * p[n:]))
-        misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * low_s) / low_s), weak))
+        weak = np.concatenate((shift_weight * p[:n], factor_weights * p[n : n + m], _FIRM * p[n + m :]))
+        misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * taken_s) / taken_s), weak))
         return misses
 
     solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=_OUTLIER)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import signal
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ from pararev_hw.calibration import held_in
 from pararev_hw.calibration.failures import failure
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.measurement import Timing, computing_threads, measure_step, step_clock
-from pararev_hw.measurement.pace import PacedClock
+from pararev_hw.measurement.pace import PaceLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,16 @@ class Timed:
 
     timing: Timing | None
     failed: str = ""
+    slowness: float = 1.0
 
 
-def timed_here(one: HeldIn, device: str, seed: int, limit_s: float, pace_s: float | None = None) -> Timing:
-    """The step's timing in this process on one thread, at the pace of `pace_s`. Raises what the step raises."""
+def timed_here(one: HeldIn, device: str, seed: int, limit_s: float, pace_s: float | None = None) -> Timed:
+    """The step's timing in this process on one thread, and how many times as slowly as at `pace_s` the machine ran
+    meanwhile. Raises what the step raises."""
     with computing_threads(1):
-        clock = step_clock(device) if pace_s is None else PacedClock(pace_s)
-        return measure_step(held_in.step(one, device, seed), clock, limit_s=limit_s)
+        clock = PaceLog(step_clock(device))
+        timing = measure_step(held_in.step(one, device, seed), clock, limit_s=limit_s)
+    return Timed(timing, slowness=1.0 if pace_s is None else statistics.median(clock.paces_s) / pace_s)
 
 
 def timed_in_subprocess(
@@ -67,9 +71,11 @@ def timed_in_subprocess(
 
 
 def _timed(answer: dict[str, Any]) -> Timed:
-    if "failed" in answer:
+    if answer["failed"]:
         return Timed(None, answer["failed"])
-    return Timed(Timing(tuple(answer["seconds"]), answer["noisy"], answer["disturbed"], answer["faulted_bytes"]))
+    t = answer["timing"]
+    timing = Timing(tuple(t["seconds"]), t["noisy"], t["disturbed"], t["faulted_bytes"])
+    return Timed(timing, slowness=answer["slowness"])
 
 
 def main() -> None:

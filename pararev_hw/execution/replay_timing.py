@@ -104,6 +104,7 @@ def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats]:
     _check_room(graph)
     rows: list[Floats] = []
     with computing_threads(1), collector_at_rest():
+        settle_allocator()
         stamps = _Stamps(len(graph.ops))
         step = bind(_one_task(graph), program, drawn_state(program), ((0,),), stamp=stamps)
         _run(step)

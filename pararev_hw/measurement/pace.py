@@ -17,6 +17,12 @@ USUAL_EXPONENT = 0.4  # to which power of Python's slowness ops slow down: produ
 _CLEARLY_DISTURBED = 1.2  # wall over busy time
 
 
+def call_s(pace_s: float) -> float:
+    """What a step spends on calling one op on a machine of that pace: as much as on one of the piece's rounds, whose
+    three calls find their code in the caches."""
+    return pace_s / _CALLS
+
+
 def pace_s() -> float:
     """Seconds of this thread for a fixed number of small calls into torch, about 0.1 ms; the best of three, since the
     first finds the caches as whoever ran before left them."""

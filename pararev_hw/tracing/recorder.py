@@ -161,7 +161,7 @@ class Record:
 class Recorder(TorchDispatchMode):
     """Writes down the ops of everything that runs inside it.
 
-    `layouts`: how each input lies in memory is part of an op's type, as it is of its cost on a GPU. `frames` are the
+    `layouts`: the step is one of a GPU, whose convolutions need no second word on how images lie. `frames` are the
     calls of modules; use `enter_module`/`exit_module` as forward hooks. `declare` names a tensor that
     exists before the step.
     """
@@ -669,10 +669,13 @@ class Recorder(TorchDispatchMode):
             arguments["scattered"] = scattered
         if kind in ("conv", "conv_backward") and not self.layouts:
             arguments["channels_last"] = _positions_channels_last(tensors) or None
-        if self.layouts and not view:
+        if not view:
             layouts = tuple(memory_layout(t.shape, t.stride()) for t in tensors)
             if any(layouts):
                 arguments["layout"] = layouts
+            output_layouts = tuple(memory_layout(o.shape, o.stride()) for o in tensors_out)
+            if any(output_layouts):
+                arguments["output_layout"] = output_layouts
         return OpType(
             name=str(func),
             kind=kind,

@@ -44,7 +44,8 @@ class OpSample:
     `cold`: its inputs were out of the caches. `noisy`: the spread stayed above the limit however often it was repeated.
     `faulted_bytes`: memory that the operating system had to map in per call, a cost of the allocator, not of the op.
     `density`: the share of its mask that was set, of an op whose time depends on it. `fetched_bytes`: of an op measured
-    in its place in a step, what it had to fetch from beyond the second-level cache and from beyond the last one.
+    in its place in a step, what it had to fetch from beyond the second-level cache and from beyond the last one;
+    `fetched_code`: whether its code had to be fetched as well, from 0 (it ran just before) to 1.
     """
 
     op: OpType
@@ -55,6 +56,7 @@ class OpSample:
     faulted_bytes: int = 0
     density: float | None = None
     fetched_bytes: tuple[float, float] | None = None
+    fetched_code: float | None = None
 
     def __post_init__(self) -> None:
         if not self.seconds or not all(0 <= s < math.inf for s in self.seconds):

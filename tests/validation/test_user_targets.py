@@ -14,7 +14,7 @@ from torch import nn
 import pararev_hw as ph
 from pararev_hw.measurement.environment import environment
 from pararev_hw.types import Estimate, Hardware, MeasuredDevice
-from pararev_hw.validation import StepOptions, validate_targets
+from pararev_hw.validation import StepOptions, user_targets, validate_targets
 from pararev_hw.validation.user_targets import breakdown
 from tests.execution.test_running import cpu
 from tests.helpers.command_line import run
@@ -159,3 +159,19 @@ def test_the_document_says_what_was_expected(networks: str, tmp_path: Path) -> N
     assert document["cases"][0]["by_module"]
     assert document["cases"][0]["expected_error"] is None  # nothing of that device was measured
     assert document["coverage"] is None
+
+
+def test_steps_at_the_machines_own_speed_are_kept_where_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine runs at half its speed, and at its own again from the tenth look on."""
+    looks = iter(range(10_000))
+    clock_s = iter(range(1, 10_000))
+    monkeypatch.setattr(user_targets, "pace_s", lambda: 2e-4 if next(looks) < 10 else 1e-4)
+    monkeypatch.setattr(user_targets, "step_clock", lambda device: lambda run, count: (0.0, float(next(clock_s))))
+    steps = user_targets._RealSteps(None)  # type: ignore[arg-type]
+    steps.paces_s, steps.seconds = [2e-4] * 7, [0.5] * 7
+    steps._take_at(1.15e-4, lambda: None, 10.0)
+    assert steps.paces_s == pytest.approx([1e-4] * user_targets.MIN_STEPS)
+    assert steps.seconds == [float(k) for k in range(11, 11 + user_targets.MIN_STEPS)]
+    steps.paces_s, steps.seconds = [0.9e-4] * 7, [0.5] * 7  # no better than what there was
+    steps._take_at(1.15e-4, lambda: None, 10.0)
+    assert steps.seconds == [0.5] * 7

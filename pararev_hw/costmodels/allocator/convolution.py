@@ -49,23 +49,23 @@ def convolution_bytes(op: OpType, isa: InstructionSet) -> int:
     attributes = dict(op.attributes)
     copied = sum(conv.item * math.prod(op.input_shapes[k]) for k in attributes.get("scattered", ()))
     input_shape = op.input_shapes[1 if op.kind == "conv_backward" else 0]
-    last = attributes.get("channels_last", ()) if _by_library(conv, input_shape, isa) else ()
+    last = attributes.get("channels_last", ()) if by_library(conv, input_shape, isa) else ()
     is_last = bool(last) and not conv.transposed and not conv.half
     if op.kind == "conv_backward":
         dx, dw = (bool(needed) for needed in attributes["output_mask"][:2])
         if is_last and not set(last).isdisjoint((1, 2)):
             return copied + _last_gradients(conv, isa, last, dx, dw)
-        if _by_library(conv, input_shape, isa):
+        if by_library(conv, input_shape, isa):
             return copied + _library_gradients(conv, isa, dx, dw)
         return copied + _own_gradients(conv, dx, dw)
     if is_last:
         return copied + _last_forward(conv, isa, last)
-    if _by_library(conv, input_shape, isa):
+    if by_library(conv, input_shape, isa):
         return copied + _library_forward(conv, isa)
     return copied + _own_forward(conv)
 
 
-def _by_library(conv: Convolution, input_shape: tuple[int, ...], isa: InstructionSet) -> bool:
+def by_library(conv: Convolution, input_shape: tuple[int, ...], isa: InstructionSet) -> bool:
     """Whether PyTorch leaves the convolution to oneDNN (at::native::ConvParams::use_mkldnn, one thread)."""
     if not isa.computes(conv.dtype):
         return False

@@ -4,7 +4,8 @@ The distance of an access is the bytes that the step moved between it and the la
 of C bytes lost them with the share 1 / (1 + (C / distance)^4): a smooth step, since replacement is not exact and other
 data compete. Memory that exists before the step was last touched in the step before. Memory made in the step comes from
 the allocator, which gives back the block of that size that was let go last; where there is none it comes from afar, as
-does every block above MMAP_BYTES, which the operating system hands out fresh.
+does every block above MMAP_BYTES, which the operating system hands out fresh. An op's code and its library's
+bookkeeping were last touched where an op of the same name ran.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pararev_hw.types import BlockGraph
 
 MMAP_BYTES = 32 << 20  # glibc's DEFAULT_MMAP_THRESHOLD_MAX on 64-bit machines: above it every block is mapped afresh
 _SHARPNESS = 4
+OTHER_OPS = 30  # of some ten KiB of code each: about what the second-level cache holds beside data
 
 
 def miss_share(distance_bytes: Floats, capacity_bytes: float) -> Floats:
@@ -65,6 +67,19 @@ def miss_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) 
             total += moved * np.divide(evicted_bytes, weight, out=np.zeros(n), where=weight > 0)
         result.append(total)
     return tuple(result)
+
+
+def code_miss_share(graph: BlockGraph) -> Floats:
+    """For each op, the share of its code that has to be fetched again: n / (n + OTHER_OPS) where n ops of other names
+    ran since one of its name did, in this step or in the one before."""
+    names = [graph.op_types[op.type].name for op in graph.ops]
+    latest_first = list(dict.fromkeys(reversed(names)))  # as the step before left them
+    others = np.zeros(len(names))
+    for k, name in enumerate(names):
+        n = latest_first.index(name)
+        others[k] = n
+        latest_first.insert(0, latest_first.pop(n))
+    return others / (others + OTHER_OPS)
 
 
 def _first_distance(

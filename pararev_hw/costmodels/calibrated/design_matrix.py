@@ -12,8 +12,9 @@ from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.costmodels.calibrated.features import branches, coefficient_names, coordinates, work_terms
 from pararev_hw.costmodels.calibrated.gaussian_process import Hyperparameters
 from pararev_hw.costmodels.traffic import Floats
+from pararev_hw.devices.instruction_sets import InstructionSet, instruction_set_of
 from pararev_hw.sizes import item_bytes
-from pararev_hw.types import Estimate, Fit, OpSample, OpType, Profile
+from pararev_hw.types import Estimate, Fit, Hardware, OpSample, OpType, Profile
 
 _ENDLESS_BYTES = float(1 << 60)
 _CACHE_WEIGHT = 2.0  # of where the bytes were, among the logarithms of sizes
@@ -34,18 +35,23 @@ class DesignMatrix:
 
 
 def design_matrix(
-    types: Sequence[OpType], l2: Floats, dram: Floats, density: Floats, cold: Floats | None = None
+    types: Sequence[OpType],
+    l2: Floats,
+    dram: Floats,
+    density: Floats,
+    code: Floats | None = None,
+    isa: InstructionSet | None = None,
 ) -> DesignMatrix:
     """The matrix of ops of one group: `l2` and `dram` are bytes fetched from beyond the caches, `density` shares of
-    masks, `cold` 1 where the caches had been emptied."""
+    masks, `code` shares of the code that were fetched as well, `isa` the instruction set of a CPU."""
     first = types[0]
     row_by_type: dict[int, tuple[tuple[float, ...], tuple[float, ...]]] = {}
     for t in types:
         if id(t) not in row_by_type:
-            row_by_type[id(t)] = work_terms(t), coordinates(t)
+            row_by_type[id(t)] = work_terms(t, isa), coordinates(t, isa)
     terms = np.array([row_by_type[id(t)][0] for t in types], np.float64)
     moved = np.maximum(terms[:, 1] + terms[:, 2], 1.0)
-    columns = [terms, l2[:, None], dram[:, None], (np.zeros_like(l2) if cold is None else cold)[:, None]]
+    columns = [terms, l2[:, None], dram[:, None], (np.zeros_like(l2) if code is None else code)[:, None]]
     if branches(first):
         elements = terms[:, 2] / item_bytes(first.dtype)
         columns.append((elements * np.minimum(density, 1 - density))[:, None])
@@ -54,7 +60,9 @@ def design_matrix(
     return DesignMatrix(coefficient_names(first), np.concatenate(columns, 1), at)
 
 
-def measured_design_matrix(samples: Sequence[OpSample], capacities: tuple[float, float]) -> DesignMatrix:
+def measured_design_matrix(
+    samples: Sequence[OpSample], capacities: tuple[float, float], isa: InstructionSet | None = None
+) -> DesignMatrix:
     """DesignMatrix of measured ops: one that ran warm last touched its memory one run before, a cold one never; of one
     measured in a step its place there says what it fetched."""
     moved = np.array([float(s.op.read_bytes + s.op.write_bytes) for s in samples])
@@ -69,12 +77,13 @@ def measured_design_matrix(samples: Sequence[OpSample], capacities: tuple[float,
         for level, c in enumerate(capacities)
     )
     density = np.array([0.0 if s.density is None else s.density for s in samples])
-    return design_matrix([s.op for s in samples], l2, dram, density, cold.astype(np.float64))
+    code = np.array([float(s.cold) if s.fetched_code is None else s.fetched_code for s in samples])
+    return design_matrix([s.op for s in samples], l2, dram, density, code, isa)
 
 
 def seconds_without_faults(samples: Sequence[OpSample], fault_s_per_byte: float) -> Floats:
     """Measured lower quartiles without the time to map memory in, which a step counts apart."""
-    low = np.array([s.low_s for s in samples])
+    low = np.array([s.low_s if s.fetched_code is None else s.median_s for s in samples])
     faults = fault_s_per_byte * np.array([float(s.faulted_bytes) for s in samples])
     return np.maximum(low - faults, 0.3 * low)
 
@@ -86,6 +95,11 @@ def capacities(profile: Profile) -> tuple[float, float]:
         return profile.host[name].value if name in profile.host else _ENDLESS_BYTES
 
     return bytes_of("l2_capacity_bytes"), bytes_of("last_capacity_bytes")
+
+
+def instruction_set(hardware: Hardware) -> InstructionSet | None:
+    """That of a CPU, none of another device."""
+    return instruction_set_of(hardware) if hardware.kind == "cpu" else None
 
 
 def fault_s_per_byte(host: Mapping[str, Estimate]) -> float:

@@ -18,17 +18,19 @@ import numpy as np
 from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.allocator.workspace import rule_of
 from pararev_hw.costmodels.calibrated.branch_density import mask_densities
-from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
+from pararev_hw.costmodels.calibrated.cache_model import code_miss_share, miss_bytes
 from pararev_hw.costmodels.calibrated.design_matrix import (
     capacities,
     corrected,
     design_matrix,
     fault_s_per_byte,
     hyperparameters_of,
+    instruction_set,
     measured_design_matrix,
     seconds_without_faults,
 )
 from pararev_hw.costmodels.calibrated.features import branches, family, group
+from pararev_hw.costmodels.calibrated.pace_response import slowed_seconds
 from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.costmodels.opcosts import OpCosts
@@ -36,6 +38,7 @@ from pararev_hw.costmodels.traffic import Floats, Traffic
 from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]  # group or kind, and datatype
+Rates = tuple[Mapping[Key, float], Mapping[Key, float]]  # most and fewest seconds per unit of work
 _FEWEST_HELD_OUT = 2  # samples below which a fit counts as unchecked
 _FEWEST_UNCHECKED = 6  # samples that an unchecked fit must be made of
 _WORST_MEDIAN = 0.5  # error on held-out shapes above which a fit says less than the quick look
@@ -49,7 +52,8 @@ def op_costs(graph: BlockGraph, profile: Profile, flow: Traffic, launch: str) ->
     plain = roofline.op_costs(graph, profile.device, flow, launch)
     l2, dram = miss_bytes(graph, flow, capacities(profile))
     alone = alone_s(graph, profile, l2, dram)
-    seconds = np.where(np.isnan(alone), plain.seconds, alone) * step_factor(graph, profile)
+    seconds = slowed_seconds(graph, profile, np.where(np.isnan(alone), plain.seconds, alone))
+    seconds = seconds * step_factor(graph, profile)
     shift = host_shift_s(graph, profile)
     if profile.kind == "gpu":
         host = np.maximum(plain.host_s + shift, 0.0) if launch == "eager" else plain.host_s
@@ -86,8 +90,9 @@ def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
     return price * mapped_bytes(graph, profile.corrections["kept_bytes"].value, rule_of(profile))
 
 
-def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Floats:
-    """Seconds of each op as if it ran alone with its data where the step leaves them; NaN for kinds without a fit."""
+def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats, rates: Rates | None = None) -> Floats:
+    """Seconds of each op as if it ran alone with its data where the step leaves them; NaN for kinds without a fit.
+    `rates` are `measured_rates(profile)`, for who asks about many graphs."""
     fits = usable_fits(profile)
     members: dict[tuple[Key, str], list[int]] = defaultdict(list)
     for k, t in enumerate(graph.op_types):
@@ -97,25 +102,27 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats) -> Fl
     type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
     density = mask_densities(graph)
     measured = _measured(profile, {key for key, _ in members})
-    limits = capacities(profile)
+    limits, isa = capacities(profile), instruction_set(profile)
+    code = code_miss_share(graph) if profile.kind == "cpu" else np.zeros(len(graph.ops))
     seconds = np.full(len(graph.ops), np.nan)
     for (key, _), indices in sorted(members.items()):
         fit = fits[key]
         at = np.flatnonzero(np.isin(type_of, indices))
         if not len(at):
             continue
-        unknown = design_matrix([graph.op_types[k] for k in type_of[at]], l2[at], dram[at], density[at])
+        types = [graph.op_types[k] for k in type_of[at]]
+        unknown = design_matrix(types, l2[at], dram[at], density[at], code[at], isa)
         factor: Floats = np.ones(len(at))
         how, samples = hyperparameters_of(fit), measured.get(key, [])
         if how is not None and samples:
-            measured_rows = measured_design_matrix(samples, limits)
+            measured_rows = measured_design_matrix(samples, limits, isa)
             if measured_rows.at.shape[1] == unknown.at.shape[1]:
                 measured_s = seconds_without_faults(samples, fault_s_per_byte(profile.host))
                 factor = corrected(
                     measured_rows, np.log(measured_s / measured_rows.seconds(fit.coefficients)), how, unknown
                 )
         seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
-    slowest, fastest = measured_rates(profile)
+    slowest, fastest = measured_rates(profile) if rates is None else rates
     for n, t in enumerate(graph.op_types):
         key = (family(t), t.dtype)
         if key in slowest:
@@ -131,7 +138,7 @@ def work_of(t: OpType) -> float:
     return float(t.true_flops) if t.flops else float(t.read_bytes + t.write_bytes)
 
 
-def measured_rates(profile: Profile) -> tuple[Mapping[Key, float], Mapping[Key, float]]:
+def measured_rates(profile: Profile) -> Rates:
     """Most and fewest seconds per unit of work that any op of a kind and datatype was measured to take.
 
     Of a kind that was measured in ops alone that end at once, the largest one's whole time bounds the rate from above,
@@ -139,17 +146,18 @@ def measured_rates(profile: Profile) -> tuple[Mapping[Key, float], Mapping[Key, 
     """
     slowest: dict[Key, float] = {}
     fastest: dict[Key, float] = {}
-    for s in sorted(profile.samples, key=lambda s: work_of(s.op)):
-        if work_of(s.op) > 0:
-            slowest[family(s.op), s.op.dtype] = s.low_s / work_of(s.op)
+    measured = sorted(
+        ((work_of(s.op), s.low_s, (family(s.op), s.op.dtype)) for s in profile.samples), key=lambda m: m[0]
+    )
+    measured = [m for m in measured if m[0] > 0]
+    for work, low_s, key in measured:
+        slowest[key] = low_s / work
     small = dict.fromkeys(slowest, True)
-    for s in profile.samples:
-        work = work_of(s.op)
-        if work > 0 and s.low_s > _SMALL_S:  # below it the time is the overhead, not the work
-            key = (family(s.op), s.op.dtype)
-            rate = (s.low_s - _SMALL_S) / work
+    for work, low_s, key in measured:
+        if low_s > _SMALL_S:  # below it the time is the overhead, not the work
+            rate = (low_s - _SMALL_S) / work
             slowest[key] = rate if small.pop(key, False) else max(slowest[key], rate)
-            fastest[key] = min(fastest.get(key, np.inf), s.low_s / work)
+            fastest[key] = min(fastest.get(key, np.inf), low_s / work)
     return slowest, fastest
 
 
