@@ -46,7 +46,7 @@ def layout_of_step(tape: Tape, shape: Sequence[int]) -> tuple[str, str] | None:
 def batch_leads(tape: Tape, shape: Sequence[int]) -> bool:
     """Whether the step shows that the first axis of an input is the batch: a convolution takes the input as it is, or
     the outputs keep the size of that axis and lose the second one."""
-    first, second = int(shape[0]), int(shape[1])
+    first, second = int(shape[0]), int(shape[1]) if len(shape) > 1 else None
     outputs = _output_shapes(tape)
     if first != second and outputs and all(o[:1] == (first,) and o[1:2] != (second,) for o in outputs):
         return True

@@ -60,12 +60,12 @@ def exponents_between(
     for kind in kinds:
         of_kind = [(*seconds_of[kind], slowness) for seconds_of, slowness in steps if kind in seconds_of]
         taken, predicted, slowness = np.log(np.array(of_kind).T)
-        off, known = taken - predicted, exponent(host, kind)
+        off, within_steps = taken - predicted, exponent(host, kind)
         weight = np.ones(len(off))
-        slope = known
+        slope = within_steps
         for _ in range(_ROUNDS):
             x, y = slowness - np.average(slowness, weights=weight), off - np.average(off, weights=weight)
-            slope = (weight @ (x * y) + _PRIOR * known) / (weight @ x**2 + _PRIOR)
+            slope = (weight @ (x * y) + _PRIOR * within_steps) / (weight @ x**2 + _PRIOR)
             miss = np.abs(y - slope * x)
             weight = 1.0 / np.maximum(miss, max(float(np.median(miss)), 1e-3))
             weight /= weight.max()
