@@ -30,6 +30,9 @@ from pararev_hw.types import NO_GRADIENT, BlockGraph, InMemory, ModuleInfo, Prog
 # "auto" goes on to these where the step has at most so many tasks so far
 FINER = {"block": 1 << 62, "module": 64, "op": 16}
 ROWS_DIFFER = "no row of a table is looked up twice in a step: sparse gradients have as many rows as they can have"
+RESETS = (
+    "the state that a micro-batch leaves is put back before the next, as functional.reset_net in a training loop does"
+)
 FINER_PAYS = 1.1  # times the parallelism at least, or the tasks stay as large as they are
 
 
@@ -129,6 +132,8 @@ def _assumptions(recorded: Recorded) -> Iterator[str]:
             f"{len(absent)} of {recorded.trainable} parameter tensors {NO_GRADIENT}: {names} (nothing differentiable "
             "leads from the loss to them, as where spikes have no surrogate gradient or a layer is not used)"
         )
+    if recorded.resets:
+        yield RESETS
     if recorder.merged_rows:
         yield ROWS_DIFFER
     if recorder.answered_at:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What a recorded step left: the recorder, result slots by name, and the storages of parameter gradients; of its
-    `trainable` parameters (tensors) those `without_gradient`."""
+    `trainable` parameters (tensors) those `without_gradient`. `resets`: state is put back between micro-batches."""
 
     recorder: Recorder
     results: Mapping[str, int]
@@ -56,6 +56,7 @@ class Recorded:
     parameters: int
     trainable: int
     without_gradient: tuple[str, ...]
+    resets: bool
 
 
 @dataclass(slots=True)
@@ -117,19 +118,28 @@ def record(
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
     once = partial(_recorded, model, inputs, name=name, loop=loop, dtype=dtype, rules=rules)
+    resets = False
     answers: tuple[Any, ...] = ()
     sparse: frozenset[str] = frozenset()
     while True:
         try:
-            return once(sparse, answers)
+            return once(sparse, answers, resets)
         except _SparseGradients as seen:  # the optimizer's state depends on it: once more, with the right state
             sparse = seen.parameters
+        except _StateLeft:
+            if resets:
+                raise
+            resets = True
         except ValueAsked:
             if answers or not real_inputs or (loop is not None and loop.step is not None):
                 raise
             answers = answers_on(model, inputs, name=name, train=loop is not None)
             if not answers:
                 raise
+
+
+class _StateLeft(TraceError):
+    """A micro-batch read state that the one before left, and whose graph its backward pass let go."""
 
 
 class _SparseGradients(Exception):
@@ -145,13 +155,15 @@ def _recorded(
     inputs: Sequence[torch.Tensor],
     sparse: frozenset[str],
     answers: tuple[Any, ...],
+    resets: bool,
     *,
     name: str,
     loop: Loop | None,
     dtype: str,
     rules: DispatchRules,
 ) -> Recorded:
-    """As `record`; `sparse` are the parameters whose gradients are sparse, `answers` those of `answers_on`."""
+    """As `record`; `sparse` are the parameters whose gradients are sparse, `answers` those of `answers_on`;
+    `resets`: each micro-batch starts from the state that the first one starts from."""
     lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
     if lazy is not None:
         raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
@@ -202,14 +214,18 @@ def _recorded(
                         recorder.remember_value(info, original)
                 hooks = _hooks(recorder, model, [o for o in (chosen, *others) if o is not None])
                 with _primed_alike(parameters, sparse), hooks:
-                    results = _run(recorder, model, batch, chosen, loop, cast)
+                    micro_batch = partial(state_preserved, model, values=False) if resets else contextlib.nullcontext
+                    results = _run(recorder, model, batch, chosen, loop, cast, micro_batch)
         except (PararevError, _SparseGradients, *INTERRUPTS):
             raise
         except BaseException as error:
             # a network may raise anything; what it said, and where, is what its author needs
             place = recorder.where_raised(error)
             absent = left_at_none(model, len(inputs)) if "NoneType" in str(error) else ""
-            raise TraceError(
+            again = "backward through the graph a second time" in str(error)
+            accumulates = loop is not None and loop.step is None and loop.accumulate > 1
+            kind = _StateLeft if again and accumulates else TraceError
+            raise kind(
                 f"{name}: {type(error).__name__} while it was traced{place}: {first_line(error)}{absent}"
             ) from error
         finally:
@@ -222,7 +238,7 @@ def _recorded(
         untrained = () if loop is None else _without_gradient(recorder, parameters)
     if not recorder.records:
         raise TraceError(f"{name}: nothing ran: its forward calls no torch operation on its inputs")
-    return Recorded(recorder, results, grads, count, len(parameters), untrained)
+    return Recorded(recorder, results, grads, count, len(parameters), untrained, resets)
 
 
 def _without_gradient(recorder: Recorder, parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
@@ -250,6 +266,7 @@ def _run(
     optimizer: torch.optim.Optimizer | None,
     loop: Loop | None,
     cast: contextlib.AbstractContextManager[Any],
+    micro_batch: Callable[[], contextlib.AbstractContextManager[Any]],
 ) -> dict[str, int]:
     """Run the step under the recorder; the slots of what it gave, by name."""
     if optimizer is None or loop is None:
@@ -262,7 +279,9 @@ def _run(
             recorder.declare(labels, "target:0")
             return labels
 
-        step_output = run_training_step(loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target)
+        step_output = run_training_step(
+            loop, model, batch, optimizer, mode=recorder, cast=cast, new_target=target, micro_batch=micro_batch
+        )
     outputs = {f"output:{k}": t for k, t in enumerate(tensors_in(step_output.out))}
     if isinstance(step_output.loss, torch.Tensor):
         outputs["loss"] = step_output.loss

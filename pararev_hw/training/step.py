@@ -91,8 +91,10 @@ def run_training_step(
     mode: contextlib.AbstractContextManager[Any],
     cast: contextlib.AbstractContextManager[Any],
     new_target: Callable[[int, torch.device], torch.Tensor],
+    micro_batch: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
 ) -> StepOutput:
-    """One training step under `mode`, which sees or fakes the tensors; `cast` is autocast or nothing.
+    """One training step under `mode`, which sees or fakes the tensors; `cast` is autocast or nothing. Each micro-batch
+    runs inside a `micro_batch`.
 
     `new_target(samples, device)` makes the class labels outside of `mode`; it is called at most once.
     """
@@ -105,28 +107,33 @@ def run_training_step(
     with mode:
         optimizer.zero_grad(set_to_none=loop.zero_grad == "none")
     for _ in range(loop.accumulate):
-        with mode, cast:
-            out = model(*batch)
-        tensors = [t for t in tensors_in(out) if t.is_floating_point() and t.requires_grad]
-        if not tensors:
-            raise TraceError("the network gives no tensor that depends on a trainable parameter: nothing to train")
-        if target is None and loop.loss is None and len(tensors) == 1 and tensors[0].dim() == 2:
-            target = new_target(tensors[0].shape[0], tensors[0].device)
-        with mode:
-            with cast:
-                if loop.loss is not None:
-                    value = loop.loss(out)
-                elif target is not None:
-                    value = nn.functional.cross_entropy(tensors[0], target)
-                else:
-                    value = sum((t.float().square().mean() for t in tensors[1:]), tensors[0].float().square().mean())
-                if loop.accumulate > 1:
-                    value = value / loop.accumulate
-            value.backward()
-            del tensors
+        with micro_batch():
+            with mode, cast:
+                out = model(*batch)
+            tensors = [t for t in tensors_in(out) if t.is_floating_point() and t.requires_grad]
+            if not tensors:
+                raise TraceError("the network gives no tensor that depends on a trainable parameter: nothing to train")
+            if target is None and loop.loss is None and len(tensors) == 1 and tensors[0].dim() == 2:
+                target = new_target(tensors[0].shape[0], tensors[0].device)
+            with mode:
+                with cast:
+                    value = _loss(loop, out, tensors, target)
+                value.backward()
+                del tensors
     with mode:
         optimizer.step()
     return StepOutput(out, value)
+
+
+def _loss(loop: Loop, out: Any, tensors: Sequence[torch.Tensor], target: torch.Tensor | None) -> Any:
+    """Of one micro-batch, as a part of the step's."""
+    if loop.loss is not None:
+        value = loop.loss(out)
+    elif target is not None:
+        value = nn.functional.cross_entropy(tensors[0], target)
+    else:
+        value = sum((t.float().square().mean() for t in tensors[1:]), tensors[0].float().square().mean())
+    return value / loop.accumulate if loop.accumulate > 1 else value
 
 
 _LOWERED: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}

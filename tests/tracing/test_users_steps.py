@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import pararev_hw as ph
 from pararev_hw.errors import TraceError
 from pararev_hw.reports.first_lines import first_lines
-from pararev_hw.tracing import trace_step
+from pararev_hw.tracing import RESETS, trace_step
 from pararev_hw.training.step import Loop
 
 
@@ -146,6 +146,30 @@ def test_a_constants_value_is_no_control_flow_and_an_inputs_is() -> None:
     net.forward = net.counted  # type: ignore[method-assign]
     with pytest.raises(TraceError, match="only when the network really runs"):
         trace_step(net, torch.rand(2, 3))
+
+
+class Membrane(nn.Module):
+    """Keeps its potential from call to call: the user resets it in the training loop. Its statistics go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.norm, self.v = nn.Linear(3, 3), nn.BatchNorm1d(3), 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.v = 0.5 * self.v + self.norm(self.fc(x))  # type: ignore[assignment]
+        return self.v  # type: ignore[return-value]
+
+
+def test_state_that_a_micro_batch_leaves_is_put_back_before_the_next() -> None:
+    net = Membrane()
+    graphs = [trace_step(net, torch.rand(2, 3), loop=Loop(accumulate=n)).graph for n in (1, 3)]
+    assert net.v == 0.0
+    assert [RESETS in g.assumptions for g in graphs] == [False, True]
+    assert graphs[1].totals.flops == 3 * graphs[0].totals.flops
+    statistics = {s for s, storage in enumerate(graphs[1].storages) if storage.role == "buffer"}
+    assert sum(bool(statistics & set(op.writes)) for op in graphs[1].ops if "norm" in op.module) == 3 * sum(
+        bool(statistics & set(op.writes)) for op in graphs[0].ops if "norm" in op.module
+    )
 
 
 class Counting(nn.Module):
