@@ -37,3 +37,14 @@ def test_places_are_counted_as_comparisons_count_them(values: tuple[float, ...],
             assert level is None or present <= {level}
             assert torch.equal(true_places(tensor > 0).long(), (tensor > 0).sum(dim=0))
     assert active_places(torch.ones(3, 2) * torch.tensor([[1.0], [0.0], [1.0]]))[1] == 1.0
+
+
+@pytest.mark.parametrize(("rows", "spike"), [(1024, 1.0), (256, 2.0)])
+def test_a_channel_that_is_constant_is_no_sum_of_spikes(rows: int, spike: float) -> None:
+    """512 spikes of 1 have the sum of 1024 halves, and the sum of their bits."""
+    x = (torch.rand(rows, 8) < 0.3).float() * spike
+    assert active_places(x)[1] == spike
+    x[:, 3] = 0.5
+    places, level = active_places(x)
+    assert level is None
+    assert places[3] == rows
