@@ -19,7 +19,7 @@ from typing import Any
 
 SMALL = 2_000  # steps below which a compiled loop gains nothing over the time its arguments take
 PATIENCE = 60_000  # steps of plain Python, a few tenths of a second, after which numba is loaded
-LOADING = 300_000  # steps of a loop that is called often, by then as long as loading it takes
+LOADING = 700_000  # steps of a loop that is called often, by then as long as loading it takes
 COMPILING = 2_000_000  # steps after which a loop that is called often is compiled where that was never done
 
 

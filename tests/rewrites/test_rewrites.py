@@ -18,6 +18,7 @@ from pararev_hw import models, rewrites
 from pararev_hw.check import random_order
 from pararev_hw.errors import UnknownName
 from pararev_hw.graph import totals
+from pararev_hw.rewrites import editing
 from pararev_hw.tracing import Traced, trace_step
 from pararev_hw.training.step import OPTIMIZERS, Loop
 from tests.helpers.graph_invariants import assert_sound
@@ -400,3 +401,23 @@ def test_equal_calls_that_give_other_values_are_not_shared() -> None:
     names = [after.graph.op_types[op.type].name for op in after.graph.ops if op.phase == "forward"]
     assert names.count("aten.tanh.default") == 2
     assert largest_difference(step, before, after, (None, 0)) == 0.0
+
+
+def test_calls_worked_out_before_give_the_steps_of_working_each_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = plain("pararevsnn21")
+
+    def rewritten() -> list[Traced]:
+        return [rewrites.apply_all(before, kinds)[0] for kinds in (["split"], ["fuse", "split"])]
+
+    class Forgetful(dict[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            """Keeps nothing."""
+
+    monkeypatch.setattr(editing, "_WRITTEN", Forgetful())
+    each = rewritten()
+    monkeypatch.setattr(editing, "_WRITTEN", {})
+    for together in (rewritten(), rewritten()[1:]):
+        for a, b in zip(each[-len(together) :], together, strict=True):
+            assert (a.graph, a.program.instructions) == (b.graph, b.program.instructions)
+            assert [c.function for c in a.program.calls] == [c.function for c in b.program.calls]
+    assert len(editing._WRITTEN) > 3
