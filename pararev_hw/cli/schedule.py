@@ -70,11 +70,13 @@ class SchedulerOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Scheduled:
-    """A schedule as JSON; of a network its graph, too, and its energy by a model of the literature."""
+    """A schedule as JSON; of a network its graph, too, its energy by a model of the literature, and what a chip's
+    learning rule assumes."""
 
     document: dict[str, Any]
     graph: BlockGraph | None = None
     energy: ModelEnergy | None = None
+    learning: tuple[str, ...] = ()
 
 
 @grouped
@@ -122,6 +124,8 @@ def schedule(
     if json_:
         print(text)
     else:
+        for line in result.learning:
+            out.print(Text(f"Assumed: {line}."))
         _print_step(result.graph, result.energy)
         _print_schedule(result.document)
     if output is not None:
@@ -191,11 +195,13 @@ def _scheduled_step(
             memory_limit=limit,
             options=request.options,
         )
-    document, energy = pipeline.schedule_document(plan, pipeline.predict(plan)), None
+    prediction = pipeline.predict(plan)
+    learns = request.machine.learning_rule is not None and graph.mode == "train"
+    document, energy = pipeline.schedule_document(plan, prediction), None
     if request.basis.energy_model != models.DEVICE:
         energy = models.model_energy(graph, request.basis.energy_model)
         document["energy_model"] = energy.document()
-    return _Scheduled(document, graph, energy)
+    return _Scheduled(document, graph, energy, prediction.assumptions[:1] if learns else ())
 
 
 def _graph_of(target: str, hardware: Hardware, request: _Request, tell: Callable[[str], None]) -> BlockGraph:

@@ -255,6 +255,12 @@ def test_report_writes_its_files_and_prints_one_document(traced: Path) -> None:
     assert json.loads(ran.out) == json.loads(Path("new/out/report.json").read_text())
 
 
+def test_a_training_step_on_a_chip_begins_with_what_its_learning_rule_assumes() -> None:
+    ran = run("schedule", NET, *SMALL, "--spikes", "0.2", "-d", "loihi1", "--learning-rule", "stdp")
+    assert ran.status == 0, ran.err
+    assert ran.out.startswith("Assumed: learning by pairwise STDP")
+
+
 def test_report_of_a_target_answers_in_words() -> None:
     ran = run("report", NET, *SMALL, "--spikes", "0.2", "--mode", "infer", "-d", "loihi1", "-o", "out")
     assert ran.status == 0

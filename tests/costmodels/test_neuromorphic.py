@@ -177,6 +177,16 @@ def test_a_training_step_needs_a_learning_rule_whose_assumptions_come_first() ->
     assert reports.answer_lines(study)[0].startswith("Assumed: learning by pairwise STDP")
 
 
+def test_several_spikes_at_once_are_one_message_that_the_answer_tells_of() -> None:
+    graph = mlp()
+    assert graph.spikes is not None
+    layers = tuple(replace(layer, largest=3) for layer in graph.spikes.layers)
+    ran = run(replace(graph, spikes=replace(graph.spikes, layers=layers)), loihi())
+    (line,) = [a for a in ran.assumptions if "several spikes at once" in a]
+    assert "one message tells how many" in line
+    assert not [a for a in run(graph, loihi()).assumptions if "several spikes at once" in a]
+
+
 def test_a_product_of_two_activations_has_no_synapses() -> None:
     class Attention(Net):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

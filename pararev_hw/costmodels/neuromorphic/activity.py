@@ -24,7 +24,7 @@ def activity(graph: BlockGraph, network: SpikingNetwork) -> Activity:
     """The activity that the graph's spikes tell of; without them every input is an event in every time step."""
     layers = {s.module: s for s in graph.spikes.layers} if graph.spikes is not None else {}
     neurons = {s.module: s for s in graph.spikes.neurons} if graph.spikes is not None else {}
-    events, active, dense, analog = [], [], [], []
+    events, active, dense, analog, several = [], [], [], [], []
     for p in network.projections:
         steps = network.steps if p.every_step else 1
         layer = layers.get(p.layer)
@@ -34,6 +34,8 @@ def activity(graph: BlockGraph, network: SpikingNetwork) -> Activity:
             dense.append(p.layer)
         elif not layer.spiking:
             analog.append(p.layer)
+        elif layer.largest > 1:
+            several.append(p.layer)
     spikes = []
     for k, population in enumerate(network.populations):
         most = network.steps * population.neurons
@@ -47,15 +49,20 @@ def activity(graph: BlockGraph, network: SpikingNetwork) -> Activity:
         else:
             spikes.append(min(most, max((active[r] for r in network.readers(k)), default=most)))
     direct = tuple(sum(spikes[q] for q in p.direct if q >= 0) for p in network.populations)
-    return Activity(tuple(events), tuple(active), tuple(spikes), direct, _assumptions(dense, analog, network))
+    return Activity(tuple(events), tuple(active), tuple(spikes), direct, _assumptions(dense, analog, several, network))
 
 
-def _assumptions(dense: list[str], analog: list[str], network: SpikingNetwork) -> tuple[str, ...]:
+def _assumptions(dense: list[str], analog: list[str], several: list[str], network: SpikingNetwork) -> tuple[str, ...]:
     lines = []
     if analog:
         lines.append(
             f"analog inputs ({_some(analog)}): each value that is not zero is one message and one event for every "
             "weight that it meets"
+        )
+    if several:
+        lines.append(
+            f"several spikes at once ({_some(several)}): one message tells how many, and each is an event; a chip of "
+            "binary spikes sends a message for each"
         )
     if dense:
         lines.append(f"nothing is known of what {_some(dense)} reads: every input counts in every time step")
