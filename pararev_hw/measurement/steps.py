@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pararev_hw.measurement.clock import Clock, Run, Timing, cpu_clock, cuda_step_clock, measure, wall_clock
-from pararev_hw.training.step import no_collection
+from pararev_hw.training.collection import no_collection
 
 WARM_UP_STEPS = 3  # first: optimizer state and library kernels are made; second: the allocator settles; one to spare
 MIN_STEPS = 7

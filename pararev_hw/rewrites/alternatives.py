@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pararev_hw.rewrites import Kind, Opportunity, apply_all
 from pararev_hw.tracing import Traced
-from pararev_hw.training.step import no_collection
+from pararev_hw.training.collection import no_collection
 from pararev_hw.types import Alternative, BlockGraph, CommEdge, SchedulingProblem
 
 _COMBINATIONS: tuple[tuple[Kind, ...], ...] = (

@@ -23,7 +23,8 @@ from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.tracing.time_axis import output_keeps as output_keeps
 from pararev_hw.tracing.time_axis import walked_axes as walked_axes
-from pararev_hw.training.step import Loop, no_collection
+from pararev_hw.training.collection import no_collection
+from pararev_hw.training.step import Loop
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import NO_GRADIENT, BlockGraph, InMemory, ModuleInfo, Program
 

@@ -9,8 +9,7 @@ optimizer.step()
 from __future__ import annotations
 
 import contextlib
-import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,18 +136,6 @@ def _loss(loop: Loop, out: Any, tensors: Sequence[torch.Tensor], target: torch.T
 
 
 _LOWERED: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """Python collects no garbage meanwhile: tensors in reference cycles die, or not, the same way every time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def autocast(dtype: str, device: str) -> contextlib.AbstractContextManager[Any]:

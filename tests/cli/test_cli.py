@@ -751,6 +751,14 @@ def test_what_needs_no_network_loads_no_torch(folder: Path, command: list[str]) 
     assert done.stderr.splitlines()[-1] == "loaded: []"
 
 
+def test_what_plans_a_graph_from_a_file_loads_no_torch(folder: Path) -> None:
+    code = (
+        "import sys, pararev_hw.pipeline, pararev_hw.costmodels; print(sorted({'torch', 'triton'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_results_do_not_depend_on_the_hash_seed(folder: Path) -> None:
     def everything(seed: str) -> str:
         code = (
