@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+import pararev_hw as ph
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.energy_models import MODELS, forward_j_by_model, model_energy
 from pararev_hw.costmodels.energy_models.layer_work import layer_works
@@ -133,3 +135,37 @@ def test_the_devices_own_energy_is_given_by_layer_and_phase() -> None:
 def test_an_unknown_model_is_refused(graph: BlockGraph) -> None:
     with pytest.raises(UnknownName, match="papers"):
         model_energy(replace(graph), "popular")
+
+
+class Recomputed(nn.Module):
+    """A layer that reads spikes and is recomputed, and one that reads numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 6, bias=False), nn.Linear(6, 4, bias=False)
+
+    def block(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.a(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(checkpoint(self.block, x, use_reentrant=False))  # type: ignore[no-any-return]
+
+
+def test_every_phase_of_a_training_step_has_its_joules() -> None:
+    """A batch of 3. Recomputed spikes are accumulated again, gradients are dense, momentum updates each weight by four
+    operations."""
+    x = (torch.arange(24).reshape(3, 8) % 3 == 0).float()
+    graph = ph.trace(Recomputed(), x, optimizer="sgd")
+    spikes = 6 * float(x.sum())  # each reaches 6 outputs
+    phases = ph.predict(ph.schedule(graph, "edge8", "sequential")).energy_by_phase_j
+    assert {p: (parts["mac"], parts["ac"]) for p, parts in phases.items()} == {
+        "forward": pytest.approx((3 * 6 * 4 * 4.6e-12, spikes * 0.9e-12)),
+        "recompute": pytest.approx((0, spikes * 0.9e-12)),
+        "backward": pytest.approx(((3 * 8 * 6 + 2 * 3 * 6 * 4) * 4.6e-12, 0)),  # of a, no gradient of its input
+        "update": pytest.approx((0, 0)),
+    }
+    assert phases["update"]["vector"] == pytest.approx(4 * (8 * 6 + 6 * 4) * 0.9e-12)
+    for model in MODELS:
+        layers = {(layer.module, layer.phase): layer.parts_j for layer in model_energy(graph, model).layers}
+        assert set(layers) == {("a", "forward"), ("b", "forward"), ("a", "recompute")}
+        assert layers["a", "recompute"] == layers["a", "forward"]
