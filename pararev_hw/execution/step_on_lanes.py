@@ -130,13 +130,10 @@ def _without_update(graph: BlockGraph, orders: Sequence[Sequence[int]]) -> list[
 
 def _empty(graph: BlockGraph, program: Program, name: str, home: torch.device) -> torch.Tensor:
     """A tensor for what is given to each step; optimizer state, which these passes leave alone, is a placeholder."""
+    if not name.startswith(_GIVEN):
+        return torch.zeros((), device=home)
     slot = next(s for s, n in program.externals.items() if n == name)
-    for k, instruction in enumerate(program.instructions):
-        if slot in instruction.inputs and name.startswith(_GIVEN):
-            at = instruction.inputs.index(slot)
-            kind = graph.op_types[graph.ops[k].type]
-            dtype = torch.int64 if name.startswith("target:") else getattr(torch, kind.dtype, torch.float32)
-            return torch.zeros(kind.input_shapes[at], dtype=dtype, device=home)
-    if name.startswith(_GIVEN):
+    if slot not in program.layouts:
         raise BadInput(f"{graph.model}: {name} is read by no operation")
-    return torch.zeros((), device=home)
+    shape, _, dtype = program.layouts[slot]
+    return torch.zeros(shape, dtype=getattr(torch, dtype), device=home)

@@ -50,6 +50,29 @@ def test_a_network_trains_on_lanes_as_autograd_trains_it() -> None:
         torch.testing.assert_close(a, b, msg=lambda said, name=name: f"{name}: {said}")
 
 
+class Words(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.out = nn.Embedding(9, 6), nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.table(x).mean(1))
+
+
+def test_a_network_of_indices_trains_on_lanes() -> None:
+    torch.manual_seed(0)
+    net = Words()
+    twin = copy.deepcopy(net)
+    plan = ph.schedule(ph.trace(net, torch.randint(0, 9, (2, 7)), granularity="module"), ph.load_device("edge8"))
+    x, y = torch.randint(0, 9, (2, 7)), torch.randint(0, 5, (2,))
+    with ph.parallel(net, plan) as step:
+        loss = step(x, y)
+    wanted = nn.functional.cross_entropy(twin(x), y)
+    wanted.backward()
+    torch.testing.assert_close(loss, wanted.detach())
+    torch.testing.assert_close(net.table.weight.grad, twin.table.weight.grad)
+
+
 def test_what_cannot_run_is_refused_in_one_line() -> None:
     net = Branches()
     graph = ph.trace(net, torch.rand(2, 3, 6, 6))
