@@ -129,6 +129,8 @@ def _has_data_kernel(conv: Convolution, isa: InstructionSet) -> bool:
         return not conv.strided or (_is_even(conv) and not conv.transposed)
     if isa < InstructionSet.AVX2 or (conv.dilated and conv.strided):
         return False
+    if not conv.strided and conv.dilation[-1] * (conv.kernel[-1] - 1) - conv.padding[-1] > _REACH:
+        return False
     return conv.groups == 1 or (conv.x_group % _SHORT_BLOCK == 0 and conv.y_group % _SHORT_BLOCK == 0)
 
 
@@ -159,6 +161,7 @@ def _has_weight_kernel(conv: Convolution, block: int, flat: bool, isa: Instructi
 _AT_ONCE = 3  # pixels of a row that kernels of SSE4.1 to AVX2 compute at once
 _LOADED_AT_ONCE = 18  # blocks of channels that AVX's kernel of 1x1 convolutions gathers before it computes
 _WIDEST_GRADIENT = 13  # columns of a kernel
+_REACH = 7  # pixels that AVX2's gradient of an image may have beyond the one of its result
 _WIDEST_DEPTHWISE = 3
 
 
