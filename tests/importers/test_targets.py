@@ -270,7 +270,6 @@ def test_an_option_that_no_network_has_is_refused_where_it_is_made(name: str, va
     [
         ("deep", "net:deep"),
         ("channels", "in module '0'"),
-        ("control", line("x.sum() > 0")),
         ("raises", line("def raises")),
     ],
 )
@@ -279,6 +278,13 @@ def test_a_network_that_cannot_be_traced_is_refused_with_its_place(factory: str,
     assert ran.status == 2
     assert said in ran.line
     assert not Path("g.json").exists()
+
+
+def test_control_flow_by_values_goes_as_on_the_factorys_inputs_and_the_answer_says_where() -> None:
+    ran = run("trace", "net.py:control", "-o", "g.json")
+    assert ran.status == 0, ran.err
+    (sentence,) = [a for a in json.loads(Path("g.json").read_text())["assumptions"] if "asks for values" in a]
+    assert line("x.sum() > 0") in sentence
 
 
 def test_what_a_network_prints_does_not_reach_standard_output() -> None:
