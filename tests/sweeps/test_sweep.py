@@ -37,8 +37,10 @@ def problem() -> Problem:
 def rows_alone(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sweeps of this process trace the small network no more, and explain no points: what they write are rows."""
 
-    def prepared(sweep: Sweep, progress: Callable[[str], None]) -> Problem:
-        return replace(problem, sweep=sweep) if sweep.space == problem.sweep.space else prepare(sweep, progress)
+    def prepared(sweep: Sweep, progress: Callable[[str], None], compute: str | None = None) -> Problem:
+        if sweep.space == problem.sweep.space and compute is None:
+            return replace(problem, sweep=sweep)
+        return prepare(sweep, progress, compute)
 
     module = sys.modules["pararev_hw.sweeps.run"]
     monkeypatch.setattr(module, "prepare", prepared)
