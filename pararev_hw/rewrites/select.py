@@ -84,8 +84,8 @@ def take(
 ) -> Traced:
     """The step with the choices taken; its graph's assumptions say which. Nothing changes where none pays.
 
-    "auto" optimises the makespan that `scheduler` (heft unless it is named) gives; on a GPU that of a CUDA graph,
-    unless `launch` says otherwise. Raises Infeasible where nothing fits the device's memory.
+    "auto" optimises the makespan that `scheduler` (heft unless it is named) gives, or a quick one like it; on a GPU
+    that of a CUDA graph, unless `launch` says otherwise. Raises Infeasible where nothing fits the device's memory.
     """
     kinds = parsed(choices)
     if kinds == ():
@@ -100,10 +100,11 @@ def take(
     def price(graph: BlockGraph) -> SchedulingProblem:
         return without_limit(cost(graph, device, how).problem(lanes))
 
+    direct = name in (*QUICK, "heft", "memory-list")
+    stand_in = name if direct else "heft" if memory_limit is None else "memory-list"
+
     def latency_s(step: Traced) -> float:
-        plan = pipeline.plan(
-            step.graph, device, name if name in QUICK else "heft", lanes=lanes, launch=how, memory_limit=memory_limit
-        )
+        plan = pipeline.plan(step.graph, device, stand_in, lanes=lanes, launch=how, memory_limit=memory_limit)
         return pipeline.predict(plan).latency_s
 
     ways = alternatives(traced, price, tuple(REWRITES))

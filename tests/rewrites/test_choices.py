@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from pararev_hw import execution, models, pipeline, rewrites, schedulers
 from pararev_hw.devices import load_hardware
@@ -202,6 +203,33 @@ def test_auto_is_never_slower_than_no_choice_and_says_what_it_took(
     after = select.take(traced, device, "auto", lanes=2, scheduler=scheduler)
     assert latency_s(after, device, scheduler) < latency_s(traced, device, scheduler)
     assert [a for a in after.graph.assumptions if a.startswith("choices taken: ")]
+
+
+class _Towers(nn.Module):
+    """3x3 beside 5x5 convolutions, joined at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        towers = ([nn.Conv2d(8, 8, k, padding=k // 2), nn.GroupNorm(2, 8), nn.ReLU()] * 2 for k in (3, 5))
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.towers = nn.ModuleList(nn.Sequential(*layers) for layers in towers)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return torch.cat([tower(x) for tower in self.towers], 1).mean((2, 3))
+
+
+def test_auto_finds_what_pays_within_a_memory_limit() -> None:
+    """HEFT alone would fall back to one lane there, with or without choices."""
+    step = trace_step(_Towers(), torch.empty(8, 3, 20, 20), granularity="module")
+    room = pipeline.predict(pipeline.plan(step.graph, EDGE, "sequential")).peak_bytes
+
+    def within(step: Traced) -> float:
+        plan = pipeline.plan(step.graph, EDGE, "memory-list", lanes=4, memory_limit=room)
+        return pipeline.predict(plan).latency_s
+
+    after = select.take(step, EDGE, "auto", lanes=4, scheduler="memory-list", memory_limit=room)
+    assert within(after) < 0.95 * within(step)
 
 
 def with_memory(device: Device, bytes_: float) -> Device:
