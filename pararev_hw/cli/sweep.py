@@ -52,8 +52,8 @@ def sweep(
     if json_:
         print_json(reports.sweep_document(result))
         return
-    for part in reports.workload_parts(result):
-        out.print(part)
+    for line in reports.workload_lines(result):
+        out.print(Text(line))
     out.print(Text(reports.sweep_answer(result)))
     out.print(reports.sweep_table(result))
     for remark in reports.sweep_remarks(result):

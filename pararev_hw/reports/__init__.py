@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pararev_hw.reports.sweep import sweep_document as sweep_document
     from pararev_hw.reports.sweep import sweep_remarks as sweep_remarks
     from pararev_hw.reports.sweep import sweep_table as sweep_table
-    from pararev_hw.reports.sweep import workload_parts as workload_parts
     from pararev_hw.reports.sweep import write_sweep as write_sweep
+    from pararev_hw.reports.sweep_phrasing import workload_lines as workload_lines
     from pararev_hw.reports.text import comparison_table as comparison_table
     from pararev_hw.reports.text import study_table as study_table
     from pararev_hw.reports.validation import accuracy_table as accuracy_table

@@ -123,18 +123,6 @@ def sweep_table(result: SweepResult) -> Table:
     return table
 
 
-def workload_parts(result: SweepResult) -> tuple[Table | Text, ...]:
-    """For a terminal: what to take for each of several networks, and for all of them; nothing where there is one."""
-    if not result.workloads:
-        return ()
-    table = plain_table("Recommended for each network")
-    first, *names = (words for words, _ in _workload_heads(result))
-    columns_of(table, (first,), names)
-    for choice in result.workloads:
-        table.add_row(*(Text(words) for words, _ in _workload_cells(result, choice)))
-    return (table, *map(Text, sweep_phrasing.shared_lines(result)))
-
-
 def _workload_heads(result: SweepResult) -> list[tuple[str, bool]]:
     first, *others = result.objectives
     return [

@@ -153,7 +153,10 @@ def answer(result: SweepResult) -> str:
     if not result.pareto:
         return f"None of {result.evaluated:,} configurations is possible."
     overall = _overall(result)
-    return f"Whatever the {_workload_noun(result)}: {overall[:1].lower()}{overall[1:]}" if result.workloads else overall
+    if not result.workloads:
+        return overall
+    rest = overall if _begins_with_network(result, overall) else f"{overall[:1].lower()}{overall[1:]}"
+    return f"Whatever the {_workload_noun(result)}: {rest}"
 
 
 def _workload_noun(result: SweepResult) -> str:
@@ -166,9 +169,8 @@ def _overall(result: SweepResult) -> str:
     axes = named_axes(result, leader, chosen)
     others = result.objectives[1:]
     if chosen.row == leader.row or not others:
-        sentence = (
-            f"{_capital(configuration(result, leader, axes))}: the best {objective(first)}, {_values(result, leader)}"
-        )
+        subject = _begun(result, configuration(result, leader, axes))
+        sentence = f"{subject}: the best {objective(first)}, {_values(result, leader)}"
         if others:
             sentence += f"; it is also the best compromise with {_listed([objective(o) for o in others])}"
         return f"{sentence}."
@@ -226,7 +228,7 @@ def shared_lines(result: SweepResult) -> tuple[str, ...]:
 def _for_workload(result: SweepResult, choice: WorkloadChoice) -> str:
     first, leader, chosen = result.objectives[0], choice.best, choice.recommended
     axes = _without_workload(result, named_axes(result, leader, chosen))
-    what = f"{_capital(workload(choice))}: {configuration(result, chosen, axes)}: {_values(result, chosen)}"
+    what = f"{_begun(result, workload(choice))}: {configuration(result, chosen, axes)}: {_values(result, chosen)}"
     if chosen.row == leader.row or len(result.objectives) < 2:
         return f"{what}, the best {objective(first)}."
     return f"{what}; the best {objective(first)}: {configuration(result, leader, axes)}: {_values(result, leader)}."
@@ -286,6 +288,15 @@ def counts(result: SweepResult) -> str:
         return f"{sentence}, all possible."
     reasons = "; ".join(f"{count:,}: {reason}" for reason, count in list(result.reasons.items())[:5])
     return f"{sentence}, {result.failed:,} impossible ({reasons})."
+
+
+def _begun(result: SweepResult, text: str) -> str:
+    """The beginning of a sentence: with a capital, unless it is a network's name."""
+    return text if _begins_with_network(result, text) else _capital(text)
+
+
+def _begins_with_network(result: SweepResult, text: str) -> bool:
+    return any(text.startswith(name) for c in result.workloads if (name := c.workload.get("network")) is not None)
 
 
 def _capital(text: str) -> str:
