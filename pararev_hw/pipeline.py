@@ -16,7 +16,7 @@ from pararev_hw.costmodels.buffers import buffers, planned_buffers
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
-from pararev_hw.devices import load_hardware
+from pararev_hw.devices import load_hardware, read_profile
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
@@ -35,6 +35,7 @@ from pararev_hw.types import (
     Layer,
     ModelEnergy,
     Prediction,
+    Profile,
     Recommendation,
     Schedule,
     SchedulingProblem,
@@ -304,7 +305,8 @@ def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progres
     Raises BadInput for more lanes than it has cores.
     """
     if name != "cpu":
-        return load_hardware(name)
+        hardware = load_hardware(name)
+        return applicable_profile(hardware) if isinstance(hardware, Profile) else hardware
     from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
     from pararev_hw.measurement.environment import check_cores, cores
 
@@ -320,6 +322,18 @@ def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progres
         except OSError:
             return device  # an unwritable cache costs the next run a measurement, nothing else
     return device
+
+
+def find_profile(path: str | Path) -> Profile:
+    """The profile in that file. Raises BadFile."""
+    return applicable_profile(read_profile(path))
+
+
+def applicable_profile(profile: Profile) -> Profile:
+    """The profile with fits that this release can apply: those of another are made anew from its samples."""
+    from pararev_hw.costmodels.calibrated.fit import fitted_by_this_release  # loads scipy's optimizers
+
+    return fitted_by_this_release(profile)
 
 
 def error_document(error: ExpectedError | None) -> dict[str, float | None]:

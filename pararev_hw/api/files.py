@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, cast, get_args
 
 from pararev_hw import limits
+from pararev_hw.api.studies import SweepRun
 from pararev_hw.atomic import write_file
 from pararev_hw.devices import device_from_json, device_to_json, is_profile, profile_from_json, profile_to_json
 from pararev_hw.documents import parse_json, read_text, shown
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.files import dumps, from_document, is_block_graph
 from pararev_hw.keywords import exact
-from pararev_hw.pipeline import Plan
+from pararev_hw.pipeline import Plan, applicable_profile
+from pararev_hw.reports.sweep import SWEEP_FILE, is_sweep, sweep_from_document
+from pararev_hw.reports.validation import is_validation, validation_from_document
+from pararev_hw.schedulers.document import is_schedule, schedule_from_document
 from pararev_hw.types import (
     Alternative,
     BlockGraph,
@@ -49,6 +54,16 @@ Result = (
     | CriticalPath
 )
 NOUNS: dict[str, type[Result]] = {noun.__name__: noun for noun in get_args(Result)}
+_WHAT_CAN_BE_READ = (
+    "holds no result that can be read back: ph.save, trace, schedule, calibrate, validate and sweep write such; "
+    "the JSON of report, compare, capacity and execute is for scripts"
+)
+# what verbs write in keys chosen by hand
+WRITTEN_BY_VERBS: tuple[tuple[Callable[[object], bool], Callable[[Any, str], Result]], ...] = (
+    (is_schedule, schedule_from_document),
+    (is_validation, validation_from_document),
+    (is_sweep, sweep_from_document),
+)
 
 
 @exact
@@ -87,14 +102,15 @@ def save(result: Result, path: str | Path) -> Path:
 
 
 @exact
-def load(path: str | Path) -> Result:
+def load(path: str | Path) -> Result | SweepRun:
     """What `ph.save` or the command line wrote into a file: a graph, profile, device or any other result.
 
     Args:
-        path: The file.
+        path: The file, or a sweep's folder.
 
     Returns:
-        The result, equal to the one that was saved. A graph's program stays behind: trace the network again to run it.
+        The result, equal to the one that was saved; of a sweep's folder without what only its pictures show. A
+        graph's program stays behind: trace the network again to run it.
 
     Raises:
         BadInput: There is no such file, or it holds none of them.
@@ -105,17 +121,23 @@ def load(path: str | Path) -> Result:
         Traceback (most recent call last):
         pararev_hw.errors.BadFile: none.json: cannot be read: No such file or directory
     """
+    folder = Path(path)
+    if folder.is_dir():
+        return SweepRun(cast(SweepResult, load(folder / SWEEP_FILE)), folder)
     where = str(path)
     text = read_text(Path(path), limits.GRAPH_FILE_BYTES, "a result is JSON")
     document = parse_json(text, where)
     if is_block_graph(document):
         return from_document(document, where)
     if is_profile(document):
-        return profile_from_json(text, where)
+        return applicable_profile(profile_from_json(text, where))
     if isinstance(document, dict) and {"noun", "fields"} <= document.keys():
         if document["noun"] not in tuple(NOUNS):
             raise BadFile(f"{where}: holds a {shown(document['noun'])}, which this release does not know")
         return from_json(text, NOUNS[document["noun"]], where)
+    for recognises, read in WRITTEN_BY_VERBS:
+        if recognises(document):
+            return read(document, where)
     if isinstance(document, dict) and {"kind", "lanes"} <= document.keys():
         return device_from_json(text, where)
-    raise BadFile(f"{where}: holds no result that can be read back: ph.save writes one")
+    raise BadFile(f"{where}: {_WHAT_CAN_BE_READ}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pararev_hw.atomic import write_file
-from pararev_hw.devices.profiles import profile_to_json, read_profile
+from pararev_hw.devices.profiles import profile_to_json
 from pararev_hw.keywords import exact, positive
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
 
@@ -172,7 +172,8 @@ def validate(
         pararev_hw.errors.BadFile: no-such-profile.json: cannot be read: No such file or directory
     """
     from pararev_hw import validation
+    from pararev_hw.pipeline import find_profile
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # torch's profiler, which records memory, else talks on stderr
-    fitted = profile if isinstance(profile, Profile) else read_profile(Path(profile))
+    fitted = profile if isinstance(profile, Profile) else find_profile(profile)
     return validation.validate(fitted, suite, minutes=minutes, seed=seed, progress=progress)

@@ -12,7 +12,6 @@ import torch
 from pararev_hw.calibration import held_in, host_overheads
 from pararev_hw.calibration.energy import PowerSample, fitted_power, measured_power
 from pararev_hw.calibration.failures import DeviceLost, reason_missed
-from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.left_out import interval_factor, seconds_beside_fit
 from pararev_hw.calibration.measured_device import measured_device
@@ -23,6 +22,7 @@ from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, SuiteEntry, entries
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte, instruction_set
+from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.pace_response import exponent, exponents_between, fitted_exponents
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads

@@ -32,11 +32,13 @@ def hardware_named(
     name: str, tell: Callable[[str], None], host: str | None = None, lanes: int | None = None
 ) -> Hardware:
     """The device or profile of that name, launched by that host where one is named; "cpu" with so many lanes."""
+    from pararev_hw.pipeline import find_device
+
     if name != "cpu":
-        from pararev_hw.devices import load_hardware, load_host, with_host
+        from pararev_hw.devices import load_host, with_host
         from pararev_hw.types import Device
 
-        hardware = load_hardware(name)
+        hardware = find_device(name)
         if host is None:
             return hardware
         if not isinstance(hardware, Device):
@@ -44,8 +46,6 @@ def hardware_named(
         return with_host(hardware, load_host(host))
     if host is not None:
         raise BadInput("a CPU is its own host: leave --host out")
-    from pararev_hw.pipeline import find_device
-
     return find_device(name, lanes=lanes or 1, cache=cache_folder(), progress=tell)
 
 

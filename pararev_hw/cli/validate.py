@@ -108,11 +108,11 @@ def validate(
         device_name = str(measured.profile or (device if option_given(("device",)) else "cpu"))
         _against_targets(targets, device_name, measured, step, shown)
         return
-    from pararev_hw.devices.profiles import read_profile
+    from pararev_hw.pipeline import find_profile
 
     if measured.profile is None:
         raise BadInput("--profile is missing: name a file that `pararev-hw calibrate` wrote, or TARGETs of your own")
-    _against_training(read_profile(measured.profile), measured, step.seed, shown)
+    _against_training(find_profile(measured.profile), measured, step.seed, shown)
 
 
 def _against_training(profile: Profile, request: Measured, seed: int, shown: Shown) -> None:

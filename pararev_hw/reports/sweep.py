@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from pararev_hw.atomic import write_files
 from pararev_hw.reports import sweep_phrasing, sweep_svg, units
 from pararev_hw.reports.page import Cell, Row, both_widths, markup, render
 from pararev_hw.reports.text import columns_of, plain_table
-from pararev_hw.types import PointExplanation, SweepPoint, SweepResult, WorkloadChoice
+from pararev_hw.types import PointExplanation, SweepAxis, SweepPoint, SweepResult, WorkloadChoice
+from pararev_hw.types.codec import from_fields
 
+SWEEP_FILE = "sweep.json"
 SHOWN = 12  # rows of the front in the terminal
 MOST_ROWS = 200  # of the front on the page; all are in pareto.csv
 
@@ -48,10 +51,8 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         "reasons": dict(result.reasons),
         "resumed": result.resumed,
         "configs_per_s": result.configs_per_s,
-        "objectives": [
-            {"name": o.name, "unit": o.unit, "direction": "max" if o.maximise else "min"} for o in result.objectives
-        ],
-        "parameters": [{"name": a.name, "unit": a.unit} for a in result.parameters],
+        "objectives": [{**_axis(o), "direction": "max" if o.maximise else "min"} for o in result.objectives],
+        "parameters": [_axis(a) for a in result.parameters],
         "fixed": dict(result.fixed),
         "warnings": list(result.warnings),
         "sensitivity_method": "additive model of log(objective) fitted to all possible rows"
@@ -72,6 +73,36 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         ],
         "pareto": [_point(p) for p in result.pareto],
     }
+
+
+def is_sweep(document: object) -> bool:
+    """Whether a JSON document is the `sweep.json` of a sweep's folder."""
+    return isinstance(document, Mapping) and {"combinations", "evaluated", "pareto", "objectives"} <= document.keys()
+
+
+def sweep_from_document(document: Mapping[str, Any], where: str) -> SweepResult:
+    """The sweep whose `sweep.json` that is, without what only its pictures show: configurations off the front, and
+    explanations. Raises BadFile, one line that begins with `where`."""
+    fields = {name: document[name] for name in SweepResult.__dataclass_fields__ if name in document}
+    axes, workloads = fields.get("objectives"), fields.get("workloads")
+    if isinstance(axes, list):
+        fields["objectives"] = [{**_keys(axis), "maximise": _keys(axis).get("direction") == "max"} for axis in axes]
+    if isinstance(workloads, list):
+        fields["workloads"] = [{**_keys(choice), "workload": _workload(_keys(choice))} for choice in workloads]
+    return from_fields({"sample": (), **fields}, SweepResult, where)
+
+
+def _workload(choice: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: choice[key] for key in ("network", "mode") if choice.get(key) is not None}
+
+
+def _keys(value: object) -> Mapping[str, Any]:
+    """The mapping; nothing of what is none, which the check of the fields names."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _axis(axis: SweepAxis) -> dict[str, Any]:
+    return {"name": axis.name, "unit": axis.unit, "log": axis.log, "label": axis.label}
 
 
 def _point(p: SweepPoint) -> dict[str, Any]:
@@ -321,6 +352,6 @@ def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:
         "pareto.svg": sweep_svg.pareto_svg(result),
         "parallel.svg": sweep_svg.parallel_svg(result),
         "sensitivity.svg": sweep_svg.sensitivity_svg(result),
-        "sweep.json": json.dumps(sweep_document(result), allow_nan=False, indent=1) + "\n",
+        SWEEP_FILE: json.dumps(sweep_document(result), allow_nan=False, indent=1) + "\n",
     }
     return write_files(Path(folder), contents)

@@ -1,4 +1,4 @@
-"""A validation as JSON, as tables for the terminal, and in words."""
+"""A validation as JSON and back, as tables for the terminal, and in words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.text import Text
 from pararev_hw.reports import units
 from pararev_hw.reports.text import columns_of, plain_table
 from pararev_hw.types import Accuracy, OpError, StepCost, Validation, ValidationCase
+from pararev_hw.types.codec import from_fields
 
 HELD_OUT: Mapping[str, str] = {"network": "another network", "shape": "another shape"}
 _SHORT: Mapping[str, str] = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16", "float64": "fp64"}
@@ -45,6 +46,20 @@ def validation_document(validation: Validation, tolerance: float | None = None) 
         "left_out": list(validation.left_out),
         "notes": list(validation.notes),
     }
+
+
+def is_validation(document: object) -> bool:
+    """Whether a JSON document is what `pararev-hw validate` wrote."""
+    return isinstance(document, Mapping) and {"suite", "cases", "by_held_out"} <= document.keys()
+
+
+def validation_from_document(document: Mapping[str, Any], where: str) -> Validation:
+    """The validation that `pararev-hw validate` wrote. Raises BadFile, one line that begins with `where`."""
+    device = document.get("device")
+    fields = {**document, **(device if isinstance(device, Mapping) else {})}
+    fields["device"] = fields.get("name")
+    known = {name: fields[name] for name in Validation.__dataclass_fields__ if name in fields}
+    return from_fields(known, Validation, where)
 
 
 def _case(c: ValidationCase) -> dict[str, Any]:

@@ -52,7 +52,10 @@ def sweep_in(folder: Path) -> Sweep:
     """The sweep that a folder holds the results of. Raises BadFile."""
     manifest = read_manifest(folder / "manifest.json")
     if manifest is None or not (folder / RESULTS).is_file() or not isinstance(manifest.get("file"), str):
-        raise BadFile(f"{folder}: holds no finished sweep: name the folder that `pararev-hw sweep -o` wrote")
+        raise BadFile(
+            f"{folder}: holds no finished sweep of this release: name the folder that `pararev-hw sweep -o` wrote, "
+            "or run the sweep again with --fresh"
+        )
     limit = manifest.get("memory_limit_bytes")
     if limit is not None and not isinstance(limit, int):
         raise BadFile(f"{folder / 'manifest.json'}: memory_limit_bytes is no number of bytes: run the sweep again")

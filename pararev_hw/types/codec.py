@@ -41,14 +41,19 @@ def from_json(text: str, noun: type[Noun], where: str = "the document") -> Noun:
     version = document.get("schema_version")
     if type(version) is not int or version != SCHEMA_VERSION:
         raise BadFile(f"{where}: schema_version is {shown(version)}: this release reads {SCHEMA_VERSION}")
-    from pydantic import ValidationError
-
     names = tuple(noun.__dataclass_fields__)  # type: ignore[attr-defined]
     unknown = sorted(set(document["fields"]) - set(names)) if isinstance(document["fields"], dict) else []
     if unknown:
         raise BadFile(f"{where}: {unknown_key(unknown[0], names)}")
+    return from_fields(document["fields"], noun, where)
+
+
+def from_fields(fields: object, noun: type[Noun], where: str) -> Noun:
+    """The noun with these fields, JSON data. Raises BadFile, one line that begins with `where`."""
+    from pydantic import ValidationError
+
     try:
-        return _adapter(noun).validate_python(document["fields"])
+        return _adapter(noun).validate_python(fields)
     except ValidationError as error:
         fault = first_fault(error)
         raise BadFile(f"{where}: {fault_in_words(fault, '.'.join(map(str, fault['loc'])) or noun.__name__)}") from None

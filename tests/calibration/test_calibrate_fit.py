@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import pararev_hw as ph
-from pararev_hw.calibration.fit import fits
 from pararev_hw.costmodels.calibrated import gaussian_process
 from pararev_hw.costmodels.calibrated.cache_model import miss_share
+from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.op_times import measured_rates, usable_fits
 from pararev_hw.costmodels.cost import cost
 from pararev_hw.devices import needed_parameters

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import pararev_hw as ph
-from pararev_hw.calibration.fit import fits
 from pararev_hw.costmodels.calibrated.features import family
+from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.op_times import usable_fits
 from pararev_hw.costmodels.cost import cost
 from pararev_hw.devices.parameters import needed_parameters

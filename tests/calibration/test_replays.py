@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from pararev_hw.calibration import replays, session
 from pararev_hw.calibration.drawn_networks import FAMILIES, DrawnNetwork, drawn_networks
-from pararev_hw.calibration.fit import fits
 from pararev_hw.calibration.replays import Replayed, op_samples, replayed_networks
 from pararev_hw.calibration.residuals import typical_error
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.calibrated.features import family
+from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.pace_response import (
     at_own_speed,
     at_slowness,

@@ -82,7 +82,7 @@ def test_a_user_with_a_models_folder_traces_from_it(site: Path, tmp_path: Path) 
         "import torch\nfrom models.net import build\ndef make(): return build(), torch.zeros(2, 4)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pararev_hw.cli", "trace", "train.py:make", "--json"]
+    command = [sys.executable, "-m", "pararev_hw", "trace", "train.py:make", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["parameters"] == 4 * 3 + 3

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,23 @@ from hypothesis import strategies as st
 import pararev_hw as ph
 from pararev_hw import pipeline
 from pararev_hw.api.files import NOUNS
+from pararev_hw.api.studies import SweepRun
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile, BadInput
-from pararev_hw.types import BlockGraph, Comparison, Device, DeviceParameter, Profile, SchedulingProblem, TaskCost
+from pararev_hw.reports.sweep import write_sweep
+from pararev_hw.reports.validation import validation_document
+from pararev_hw.schedulers.document import bare_schedule_document
+from pararev_hw.types import (
+    BlockGraph,
+    Comparison,
+    Device,
+    DeviceParameter,
+    Profile,
+    Schedule,
+    SchedulingProblem,
+    TaskCost,
+    Validation,
+)
 from pararev_hw.types.codec import from_json, to_json
 from pararev_hw.types.graph import InMemory
 from tests.helpers.hand_built_graphs import pararev_stage
@@ -87,6 +102,46 @@ def test_every_noun_comes_back_equal(noun: type[Any], data: st.DataObject) -> No
     assert json.loads(text)["noun"] == noun.__name__
     if hasattr(value, "_repr_html_") and noun is not BlockGraph:  # whose ops must be of its types, as none drawn are
         assert_balanced(value._repr_html_())
+
+
+@given(data=st.data())
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+def test_a_validation_and_a_schedule_in_the_keys_of_scripts_are_read_back_equal(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("written") / "result.json"
+    validation = data.draw(drawn(Validation))
+    file.write_text(json.dumps(validation_document(validation)), encoding="utf-8")
+    assert ph.load(file) == validation
+    schedule = replace(data.draw(drawn(Schedule)), front=(data.draw(drawn(Schedule)),))
+    problem = SchedulingProblem("lanes", 1, (), ())
+    file.write_text(json.dumps(bare_schedule_document(schedule, problem)), encoding="utf-8")
+    assert ph.load(file) == schedule
+
+
+def test_a_sweep_in_the_keys_of_scripts_is_read_back_without_its_pictures(tmp_path: Path) -> None:
+    spec = """
+        name: two
+        device: edge8
+        networks: [pararevsnn21, revsresnet21]
+        batch: 1
+        spikes: "0.2"
+        modes: infer
+        parameters: {network.width: [0.1], lanes: [1, 2], memory_bandwidth_bytes_per_s: [1e9, 17e9]}
+        objectives: [latency, energy]
+        constraints: [lanes < 9]
+    """
+    (tmp_path / "two.yaml").write_text(textwrap.dedent(spec), encoding="utf-8")
+    result = ph.sweep(tmp_path / "two.yaml", tmp_path / "out", workers=1).result
+    assert result.workloads and result.recommended and result.base
+    write_sweep(result, tmp_path / "out")  # as the command line does
+    again = ph.load(tmp_path / "out")
+    assert isinstance(again, SweepRun)
+    assert again.result == replace(result, sample=(), explanations=())
+    assert list(again.pareto()) == list(result.pareto)
+    (tmp_path / "out" / "sweep.json").write_text('{"combinations": 1, "evaluated": 1, "pareto": 3, "objectives": [1]}')
+    with pytest.raises(BadFile, match=r"sweep\.json: name is missing"):
+        ph.load(tmp_path / "out")
 
 
 def assert_balanced(page: str) -> None:

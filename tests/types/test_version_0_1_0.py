@@ -2,20 +2,25 @@
 
 `tests/golden/version_0_1_0` holds what its command line wrote: `trace net.py:make -o graph.json` (the factory is
 `net.txt` there), `trace pararevsnn21 --width 0.0625 --batch 1 --timesteps 1 --spikes 0.2 --mode infer -o spiking.json`,
-`schedule graph.json --device edge8 --json`, `report net.py:make --device edge8 -o report`, the manifest of
-`sweep sweep.yaml -o sweep`, two of its device files, and the profile that its tests wrote.
+`schedule graph.json --device edge8 --json` (`front.json`: with `--scheduler pareto`), `report net.py:make --device
+edge8 -o report`, the manifest of `sweep sweep.yaml -o sweep`, `sweep.json` of its examples/sweeps/edge.yaml with the
+first six points of the front, two of its device files, the profile that its tests wrote, the float32 convolutions of
+one that `calibrate --device cpu --minutes 1.5` wrote (five times of each sample), and what `validate --minutes 1`
+wrote then.
 """
 
 import json
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
+import torch
 
 import pararev_hw as ph
 from pararev_hw import reports
 from pararev_hw.errors import BadInput
-from pararev_hw.types import Device, Profile
+from pararev_hw.types import Device, Profile, Schedule, SweepResult, Validation
 
 FILES = Path(__file__).parents[1] / "golden" / "version_0_1_0"
 
@@ -54,6 +59,56 @@ def test_a_profile_is_read_and_schedules() -> None:
     assert [fit.group for fit in profile.fits] == [fit["group"] for fit in document["fits"]]
     graph = ph.load_graph(FILES / "graph.json")
     assert ph.schedule(graph, profile, "sequential").predict().latency_s > 0
+
+
+def test_fits_with_other_terms_are_made_anew_from_their_samples() -> None:
+    """Then, the residuals of a convolution lay along eight coordinates, and channels were not rounded up to blocks."""
+    before = json.loads((FILES / "convolutions.json").read_text(encoding="utf-8"))
+    profile = ph.load(FILES / "convolutions.json")
+    assert isinstance(profile, Profile)
+    assert len(profile.samples) == len(before["samples"])
+    assert {"length7_factor"} <= set(before["fits"][0]["coefficients"])
+    assert any("fitted anew" in note for note in profile.device.notes)
+    plain = next(s for s in profile.samples if s.op.attributes and not s.cold and not s.held_out and s.median_s > 1e-4)
+    image, weight = plain.op.input_shapes[:2]
+    net = torch.nn.Conv2d(weight[1], weight[0], weight[2], padding=weight[2] // 2, bias=False)
+    graph = ph.trace(net, torch.zeros(image), ph.TraceOptions(mode="infer"))
+    predicted_s = ph.schedule(graph, profile, "sequential").predict().latency_s
+    assert plain.median_s / 2 < predicted_s < plain.median_s * 2
+    # the file on its own, and the command line, read the same profile
+    assert ph.load_device(FILES / "convolutions.json") == profile
+
+
+def test_a_schedule_with_its_front_is_read() -> None:
+    document = json.loads((FILES / "front.json").read_text(encoding="utf-8"))
+    schedule = ph.load(FILES / "front.json")
+    assert isinstance(schedule, Schedule)
+    assert (schedule.makespan_s, schedule.gap) == (document["makespan_s"], document["gap"])
+    assert [[p.task, p.lane, p.start_s, p.end_s] for p in schedule.placements] == [
+        list(p.values()) for p in document["placements"]
+    ]
+    assert [(p.peak_bytes, p.speedup, p.device) for p in schedule.front] == [
+        (p["peak_bytes"], p["speedup"], document["device"]) for p in document["front"]
+    ]
+    assert "compute" not in schedule.energy_j
+
+
+def test_a_validation_is_read() -> None:
+    document = json.loads((FILES / "validation.json").read_text(encoding="utf-8"))
+    validation = ph.load(FILES / "validation.json")
+    assert isinstance(validation, Validation)
+    assert [c.error("latency_s") for c in validation.cases] == [c["error"]["latency"] for c in document["cases"]]
+    assert validation.latency is not None
+    assert validation.latency.mape == statistics.mean(abs(c["error"]["latency"]) for c in document["cases"])
+
+
+def test_the_front_of_a_sweep_is_read() -> None:
+    document = json.loads((FILES / "sweep" / "sweep.json").read_text(encoding="utf-8"))
+    result = ph.load(FILES / "sweep" / "sweep.json")
+    assert isinstance(result, SweepResult)
+    assert (result.evaluated, result.failed) == (document["evaluated"], document["failed"])
+    assert [p.row for p in result.pareto] == [p["row"] for p in document["pareto"]]
+    assert [p.objectives for p in result.pareto] == [p["objectives"] for p in document["pareto"]]
 
 
 def test_a_report_is_shown_beside_one_of_today(tmp_path: Path) -> None:

@@ -60,6 +60,11 @@ def design_matrix(
     return DesignMatrix(coefficient_names(first), np.concatenate(columns, 1), at)
 
 
+def coordinate_count(t: OpType, isa: InstructionSet | None) -> int:
+    """How many coordinates `at` has for ops of that type: its own, and where its bytes were."""
+    return len(coordinates(t, isa)) + 2
+
+
 def measured_design_matrix(
     samples: Sequence[OpSample], capacities: tuple[float, float], isa: InstructionSet | None = None
 ) -> DesignMatrix:

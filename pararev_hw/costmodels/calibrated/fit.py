@@ -5,24 +5,28 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import OptimizeResult, least_squares
 
 from pararev_hw.costmodels.calibrated.design_matrix import (
     DesignMatrix,
+    capacities,
+    coordinate_count,
     corrected,
+    fault_s_per_byte,
     hyperparameter_estimates,
     hyperparameters_of,
+    instruction_set,
     measured_design_matrix,
     seconds_without_faults,
 )
-from pararev_hw.costmodels.calibrated.features import branches, family, group
+from pararev_hw.costmodels.calibrated.features import branches, coefficient_names, family, group
 from pararev_hw.costmodels.calibrated.gaussian_process import fit_hyperparameters
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.devices.instruction_sets import InstructionSet
-from pararev_hw.types import Estimate, Fit, OpSample, OpType
+from pararev_hw.types import Estimate, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]
 _FEWEST = 4  # samples without which a group has no fit
@@ -75,6 +79,30 @@ def fits(
         for (name, dtype), members in sorted(by_group.items())
     ]
     return tuple(f for f in (*of_group, *of_kind.values()) if f is not None)
+
+
+def fitted_by_this_release(profile: Profile) -> Profile:
+    """The profile itself; of a release whose fits have other terms than this one's, with fits to its samples made anew,
+    which a note of its device says."""
+    isa = instruction_set(profile)
+    op_by_key = {(family(s.op), s.op.dtype): s.op for s in profile.samples}
+    op_by_key |= {(group(s.op), s.op.dtype): s.op for s in profile.samples}
+    if all(_has_terms_of(op_by_key.get((fit.group, fit.dtype)), fit, isa) for fit in profile.fits):
+        return profile
+    refitted = fits(profile.samples, capacities(profile), fault_s_per_byte(profile.host), isa)
+    note = "Calibrated by another release, whose fits this one cannot apply: fitted anew to the samples in the profile."
+    return replace(profile, fits=refitted, device=replace(profile.device, notes=(*profile.device.notes, note)))
+
+
+def _has_terms_of(op: OpType | None, fit: Fit, isa: InstructionSet | None) -> bool:
+    """Whether the terms of a fit and the coordinates of its residuals are those of ops like this one."""
+    how = hyperparameters_of(fit)
+    if op is None:  # without samples nothing can be fitted anew, and there are no residuals to smooth
+        return how is None
+    smoothing = set() if how is None else set(hyperparameter_estimates(how))
+    return set(fit.coefficients) - smoothing <= set(coefficient_names(op)) and (
+        how is None or len(how.lengths) == coordinate_count(op, isa)
+    )
 
 
 def _fit(
