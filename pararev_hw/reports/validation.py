@@ -58,8 +58,8 @@ def validation_from_document(document: Mapping[str, Any], where: str) -> Validat
     device = document.get("device")
     fields = {**document, **(device if isinstance(device, Mapping) else {})}
     fields["device"] = fields.get("name")
-    known = {name: fields[name] for name in Validation.__dataclass_fields__ if name in fields}
-    return from_fields(known, Validation, where)
+    of_validation = {name: fields[name] for name in Validation.__dataclass_fields__ if name in fields}
+    return from_fields(of_validation, Validation, where)
 
 
 def _case(c: ValidationCase) -> dict[str, Any]:
