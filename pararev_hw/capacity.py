@@ -48,11 +48,15 @@ def capacity(
     limit_bytes: int | None = None,
     needs_of: Callable[[BlockGraph, Device], ProcessMemory] = memory_of,
 ) -> Capacity:
-    """The largest size whose step, `make(size)`, fits into the device's memory, or into `limit_bytes`.
+    """The largest size whose step, `make(size)`, fits into the device's memory, or into `limit_bytes` of it.
 
     Raises Infeasible with what is needed and what there is where not even size 1 fits.
     """
-    limit = int(device.value("memory_bytes")) if limit_bytes is None else limit_bytes
+    limit = int(
+        device.value("memory_bytes")
+        if limit_bytes is None
+        else min(limit_bytes, device.get("memory_bytes", limit_bytes))
+    )
     if limit < 1:
         raise BadInput(f"a memory limit is {limit} bytes: it must be at least 1")
     memory_by_size: dict[int, ProcessMemory] = {}

@@ -98,7 +98,7 @@ def study(
     if base.chip is not None:
         return base
     candidates = list(base.predictions)
-    limit = base.sequential.peak_bytes if search.memory_limit is None else search.memory_limit
+    limit = base.sequential.peak_bytes if search.memory_limit is None else _within_device(search.memory_limit, device)
     not_searched: list[str] = []
     if search.orders is None:
         candidates += _front(graph, device, search, limit, _front_launches(device, search), progress, not_searched)
@@ -115,6 +115,11 @@ def study(
         variants += [variant] if predictions else []
         candidates += predictions
     return _decided(base, device, candidates, limit, search, tuple(variants), tuple(not_searched))
+
+
+def _within_device(limit: int, hardware: Hardware) -> int:
+    """A limit, or what the device has where that is less."""
+    return min(limit, int(bare_device(hardware).get("memory_bytes", limit)))
 
 
 def compare(

@@ -27,7 +27,7 @@ def item_bytes(dtype: str) -> int:
 def parsed_bytes(text: str, quantity: str = "size") -> int:
     """The bytes that `text` names; binary (KiB, MiB, GiB, TiB) and decimal (kB, MB, GB, TB) units, none for bytes.
 
-    Raises BadInput, naming `what`.
+    Raises BadInput, naming the `quantity`.
     """
     parts = _SIZE.fullmatch(text)
     unit = None if parts is None else next((u for u in UNITS if u.lower() == parts[2].lower()), None)

@@ -192,6 +192,9 @@ class PredictionOptions:
     measure: MeasureOpt = False
     energy_model: EnergyModelOpt = "device"
 
+    def __post_init__(self) -> None:
+        parsed_limit(self.memory_limit)  # refused before torch is loaded
+
     @property
     def limit(self) -> int | None:
         """The memory limit in bytes. Raises BadInput."""

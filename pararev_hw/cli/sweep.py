@@ -32,9 +32,10 @@ def sweep(
     json_: JsonOpt = False,
 ) -> None:
     """Evaluate many configurations of a device and a network: the Pareto front and what matters."""
+    limit = parsed_limit(memory_limit)
     from pararev_hw import reports, sweeps
 
-    sweep_spec = sweeps.load(file, parsed_limit(memory_limit))
+    sweep_spec = sweeps.load(file, limit)
     writable(output)
     with progress() as tell:
         result = sweeps.run(

@@ -43,7 +43,7 @@ def evaluate_orders(
     peak_bytes, fits = _peak(problem, times)
     if not fits and lanes is not None:
         notes += (
-            f"in parallel the tasks would need {peak_bytes} bytes, more than there is: "
+            f"in parallel the tasks would need {peak_bytes:,} bytes, more than there is: "
             "they run one at a time (see memory-list)",
         )
     if times is not sequential and (not fits or sequential.makespan_s < times.makespan_s):
@@ -140,9 +140,9 @@ def does_not_fit(problem: SchedulingProblem, times: Timeline) -> str:
         owner = min(b.tasks, key=lambda i: (times.starts_s[i], i))
         holds[owner] = holds.get(owner, 0) + b.bytes
     largest = sorted(live, key=lambda i: (-holds[i], i))[:3]
-    buffer_list = ", ".join(f"{problem.tasks[i].task!r} {holds[i]}" for i in largest)
+    buffer_list = ", ".join(f"{problem.tasks[i].task!r} {holds[i]:,}" for i in largest)
     return (
-        f"the schedule does not fit {problem.device!r}: "
-        f"it needs {need} bytes at its peak and has {problem.memory_limit_bytes} "
-        f"({problem.static_bytes} static; the largest of {len(live)} outputs alive then: {buffer_list or 'none'})"
+        f"no schedule on {problem.device!r} keeps the memory limit of {problem.memory_limit_bytes:,} bytes: the smallest "
+        f"takes {need:,} at its peak ({problem.static_bytes:,} static; the largest of {len(live)} outputs alive then: "
+        f"{buffer_list or 'none'})"
     )

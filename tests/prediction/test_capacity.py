@@ -39,6 +39,12 @@ def test_it_is_the_last_batch_that_fits(name: str, wanted: int) -> None:
     assert found.traces <= 8
 
 
+def test_a_limit_beyond_the_device_is_the_device() -> None:
+    plain = load_device("edge8")
+    device = of_memory(plain, memory_of(graph(37), plain).least_bytes)
+    assert capacity(graph, device, limit_bytes=1 << 50).size == 37
+
+
 def test_what_does_not_fit_at_all_says_need_and_have() -> None:
     device = of_memory(load_device("rtx3090"), 10**9)
     with pytest.raises(Infeasible, match=r"needs .* 1,000,000,000 are there"):

@@ -113,6 +113,11 @@ def test_a_limit_is_kept_or_refused_with_both_numbers(step: Traced, study: Study
         recommendation.study(step, device, Search(memory_limit=100 << 10, choices="none"))
 
 
+def test_a_limit_beyond_the_device_is_the_device(step: Traced, device: Device) -> None:
+    beyond = recommendation.study(step, device, Search(memory_limit=1 << 50, choices="none"))
+    assert beyond.memory_limit_bytes == device.value("memory_bytes") < 1 << 50
+
+
 def test_a_named_scheduler_is_what_is_shown(step: Traced, device: Device) -> None:
     asap = recommendation.study(step, device, Search(scheduler="asap", choices="none"))
     assert {p.scheduler for p in asap.predictions} == {"sequential", "asap"}
