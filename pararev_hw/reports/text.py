@@ -18,20 +18,22 @@ def study_table(study: Study) -> Table:
     """The schedules that were tried, the recommended one in bold."""
     table = plain_table(f"{study.graph.model} on {study.device.title}")
     rewritten = any(p.choices for p in study.predictions)
+    launched = any(p.launch for p in study.predictions)
     digits = phrasing.memory_digits(study)
     columns_of(
         table,
-        ("schedule", *(("step",) if rewritten else ()), "launch", phrasing.lane_noun(study.device) + "s"),
+        ("schedule", *(("step",) * rewritten), *(("launch",) * launched), phrasing.lane_noun(study.device) + "s"),
         ("latency", "gain", "memory", "energy", *(() if rewritten else ("gap",))),
     )
     for column in table.columns[-4:]:
-        column.no_wrap = True  # a schedule's names give way, not its figures
+        column.no_wrap = True  # the words for a step give way, not its figures
+    table.columns[0].min_width = max(len(p.scheduler) for p in study.predictions)
     for k, p in enumerate(study.predictions):
         gain = phrasing.ratio(study.sequential.latency_s, p.latency_s)
         cells = (
             p.scheduler,
-            *((phrasing.step_words(study, p),) if rewritten else ()),
-            p.launch or "-",
+            *((phrasing.step_words(study, p),) * rewritten),
+            *((p.launch or "-",) * launched),
             str(phrasing.lanes_used(p)),
             units.seconds(p.latency_s),
             "-" if gain is None else units.times(gain),
@@ -93,11 +95,14 @@ def folded(name: str, room: int) -> str:
 
 def plain_table(title: str) -> Table:
     """A table without side borders: eight columns fit into a terminal of 80."""
-    return Table(title=Text(title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    return Table(title=Text(title), box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+
+
+_LEAST_WIDTH = {"network": 10, "schedule": 10, "step": len("rewritten")}
 
 
 def columns_of(table: Table, names: Sequence[str], numbers: Sequence[str]) -> None:
     for name in names:
-        table.add_column(name, overflow="fold", min_width=10 if name in ("schedule", "network") else None)
+        table.add_column(name, overflow="fold", min_width=_LEAST_WIDTH.get(name))
     for number in numbers:
         table.add_column(number, justify="right")

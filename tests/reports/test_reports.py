@@ -614,6 +614,25 @@ def test_tables_show_names_as_they_are() -> None:
     assert "10.0 ms" in shown and "5.60 ms" in shown and "optimal" in shown
 
 
+def test_a_terminal_of_80_columns_shows_every_figure_with_its_unit() -> None:
+    study = hand_built_study.study()
+    rewritten = replace(
+        study.chosen, choices=("split",), launch="graph", scheduler="memory-list", peak_bytes=1_150_600,
+        latency_s=0.0691, energy_j={"total": 0.0957},
+    )  # fmt: skip
+    by_module = replace(study.graph, granularity="module" if study.graph.granularity != "module" else "op")
+    study = replace(
+        study, predictions=(*study.predictions[:1], rewritten), best=1, memory_limit_bytes=1_150_500,
+        variants={("split",): by_module}, rewrites={("split",): ("split a",)},
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=80)
+    console.print(reports.study_table(study))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    (row,) = [line.split() for line in shown.splitlines() if line.startswith("memory-list")]
+    assert row[:2] == ["memory-list", "rewritten"] and row[-7:-5] == ["69.1", "ms"]
+    assert row[-4:] == ["1.0973", "MiB", "95.7", "mJ"]  # 1_150_600 / 2**20, with digits that tell it from the limit
+
+
 def test_a_comparison_holds_both_ways_of_every_network_in_order(tmp_path: Path) -> None:
     studies = (hand_built_study.study(), hand_built_study.study(lanes=1, model="revsnn37", energy=False))
     written = reports.write_comparison(Comparison(studies[0].device, studies), tmp_path)
