@@ -142,7 +142,7 @@ def does_not_fit(problem: SchedulingProblem, times: Timeline) -> str:
     largest = sorted(live, key=lambda i: (-holds[i], i))[:3]
     buffer_list = ", ".join(f"{problem.tasks[i].task!r} {holds[i]:,}" for i in largest)
     return (
-        f"no schedule on {problem.device!r} keeps the memory limit of {problem.memory_limit_bytes:,} bytes: the smallest "
+        f"no schedule on {problem.device!r} keeps to {problem.memory_limit_bytes:,} bytes of memory: the smallest "
         f"takes {need:,} at its peak ({problem.static_bytes:,} static; the largest of {len(live)} outputs alive then: "
         f"{buffer_list or 'none'})"
     )

@@ -224,7 +224,7 @@ def test_a_problem_that_does_not_fit_says_what_it_needs_and_has(name: str) -> No
     with pytest.raises(Infeasible) as caught:
         run(costs, name)
     assert str(caught.value) == (
-        "no schedule on 'toy' keeps the memory limit of 166 bytes: the smallest takes 167 at its peak "
+        "no schedule on 'toy' keeps to 166 bytes of memory: the smallest takes 167 at its peak "
         "(10 static; the largest of 3 outputs alive then: 'a' 100, 'b' 50, 'c' 7)"
     )
     assert run(replace(costs, memory_limit_bytes=167), name).peak_bytes == 167
