@@ -100,8 +100,8 @@ def _waits(study: Study) -> str:
     if idle_s < LONG_WAIT * chosen.latency_s or join_s > idle_s / 5:
         return ""
     return (
-        f"In the recommended schedule {early} waits {units.seconds(idle_s)} for {late}, to be joined in {join}, which "
-        f"takes {units.seconds(join_s)}."
+        f"In the recommended schedule the lane of {early} idles {units.seconds(idle_s)} until {late} ends, for their "
+        f"sum, {join}, which takes {units.seconds(join_s)}."
     )
 
 

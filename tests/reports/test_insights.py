@@ -67,8 +67,8 @@ def test_a_launch_bound_step_and_a_branch_that_waits() -> None:
     # lane 0 is done at 1 ms; the sum needs lane 1, which is done at 4 ms
     placements = (Placement(stem, 0, 0.0, 1e-3), Placement(f, 1, 1e-3, 4e-3), Placement(join, 0, 4e-3, 4.1e-3))
     waiting = replace(chosen, schedule=replace(chosen.schedule, placements=placements), latency_s=4.1e-3)
-    (line,) = (x for x in insights(replace(study, predictions=(eager, graph, waiting))) if "to be joined" in x)
-    assert f"{stem} waits 3.00 ms for {f}, to be joined in {join}, which takes 100 µs" in line
+    (line,) = (x for x in insights(replace(study, predictions=(eager, graph, waiting))) if "for their sum" in x)
+    assert f"the lane of {stem} idles 3.00 ms until {f} ends, for their sum, {join}, which takes 100 µs" in line
 
 
 def test_a_report_beside_another(tmp_path: Path) -> None:
