@@ -38,6 +38,19 @@ MODES: tuple[Literal["train", "infer"], ...] = ("train", "infer")
 T = TypeVar("T")
 
 
+_MODULE_SHAPES = ("input_shape", "output_shape")
+
+
+def _module_document(module: ModuleInfo) -> dict[str, Any]:
+    shapes = {name: getattr(module, name) for name in _MODULE_SHAPES}
+    return {
+        "path": module.path,
+        "type": module.type,
+        "parameters": module.parameters,
+        **{name: None if shape is None else list(shape) for name, shape in shapes.items()},
+    }
+
+
 def to_document(graph: BlockGraph) -> dict[str, Any]:
     """The graph as JSON-ready data."""
     path = critical_path(graph)
@@ -66,7 +79,7 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
         "unknown_ops": dict(graph.unknown_ops),
         "spikes": None if graph.spikes is None else _spikes_document(graph.spikes),
         "assumptions": list(graph.assumptions),
-        "modules": [{"path": m.path, "type": m.type, "parameters": m.parameters} for m in graph.modules],
+        "modules": [_module_document(m) for m in graph.modules],
         "op_types": [_op_type_document(t) for t in graph.op_types],
         "ops": _ops_document(graph),
         "phases": list(PHASES),
@@ -178,7 +191,16 @@ def _read(document: Mapping[str, Any]) -> BlockGraph:
         input_shapes=_shapes(document["input_shapes"]),
         parameters=_count(document["parameters"]),
         modules=tuple(
-            ModuleInfo(_text(m["path"]), _text(m["type"]), _count(m["parameters"])) for m in document.get("modules", ())
+            ModuleInfo(
+                _text(m["path"]),
+                _text(m["type"]),
+                _count(m["parameters"]),
+                *(
+                    None if m.get(name) is None else tuple(map(_count, m[name]))
+                    for name in ("input_shape", "output_shape")
+                ),
+            )
+            for m in document.get("modules", ())
         ),
         op_types=types,
         ops=tuple(

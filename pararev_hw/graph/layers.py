@@ -31,8 +31,8 @@ def layers(
             Layer(
                 module=module,
                 type="" if info is None else info.type,
-                input_shape=_first(graph, forward, inputs=True),
-                output_shape=_first(graph, forward, inputs=False),
+                input_shape=(info and info.input_shape) or _first(graph, forward, inputs=True),
+                output_shape=(info and info.output_shape) or _first(graph, forward, inputs=False),
                 parameters=0 if info is None else info.parameters,
                 macs=sum(_type(graph, graph.ops[k]).macs for k in ops),
                 true_macs=sum(_type(graph, graph.ops[k]).true_macs for k in ops),

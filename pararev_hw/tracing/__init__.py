@@ -120,7 +120,7 @@ def trace_step(
         memory=built.memory,
         assumptions=(*description.assumptions, *_assumptions(recorded)),
         replayable=InMemory(built.program),
-        modules=_modules(model),
+        modules=_modules(model, recorded),
     )
     return Traced(graph, built.program, tape, coarse if granularity == "auto" else None)
 
@@ -141,14 +141,15 @@ def _assumptions(recorded: Recorded) -> Iterator[str]:
         yield f"the network asks for values of its inputs{recorder.answered_at}: traced as it runs on those given"
 
 
-def _modules(model: nn.Module) -> tuple[ModuleInfo, ...]:
-    """Every module with its class; a parameter that two share is the first one's."""
+def _modules(model: nn.Module, recorded: Recorded) -> tuple[ModuleInfo, ...]:
+    """Every module with its class and shapes; a parameter that two share is the first one's."""
     counted: set[int] = set()
     modules = []
     for path, module in model.named_modules():
         first = [p for p in module.parameters(recurse=False) if id(p) not in counted]
         counted.update(map(id, first))
-        modules.append(ModuleInfo(path, type(module).__name__, sum(p.numel() for p in first)))
+        shapes = recorded.recorder.input_shapes.get(path), recorded.recorder.output_shapes.get(path)
+        modules.append(ModuleInfo(path, type(module).__name__, sum(p.numel() for p in first), *shapes))
     return tuple(modules)
 
 

@@ -186,6 +186,8 @@ class Recorder(TorchDispatchMode):
         self._alive: dict[int, _StorageRef] = {}
         self._twins: dict[torch.device, dict[str, Any]] = {}  # attributes of a fake tensor of each device
         self._calls: dict[str, int] = {}  # how often each module was called so far
+        self.input_shapes: dict[str, tuple[int, ...] | None] = {}  # of each module's first call
+        self.output_shapes: dict[str, tuple[int, ...] | None] = {}
         self._stack: list[int] = []
         self._depth_outside = 0
         self._frame_of_node: dict[int, int] = {}

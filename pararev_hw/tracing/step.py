@@ -412,19 +412,30 @@ def _on_fake_tensors(model: nn.Module, swap: _Swap, train: bool, lstm: bool) -> 
         yield
 
 
+def _shape_of_first(values: Any) -> tuple[int, ...] | None:
+    """The shape of the first tensor among what a module is given or gives."""
+    if isinstance(values, torch.Tensor):
+        return tuple(values.shape)
+    if not isinstance(values, (tuple, list)):
+        return None
+    return next((shape for value in values if (shape := _shape_of_first(value)) is not None), None)
+
+
 @contextlib.contextmanager
 def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
     paths = {id(m): n for n, m in model.named_modules()}
 
-    def enter(module: nn.Module, _: Any) -> None:
+    def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         called("modules")
         path = paths.get(id(module))
         if path is not None:
             recorder.enter_module(path)
+            recorder.input_shapes.setdefault(path, _shape_of_first(inputs))
 
-    def leave(module: nn.Module, _: Any, __: Any) -> None:
+    def leave(module: nn.Module, _: Any, outputs: Any) -> None:
         if id(module) in paths:
             recorder.exit_module()
+            recorder.output_shapes.setdefault(paths[id(module)], _shape_of_first(outputs))
 
     def start(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if not any(optimizer is o for o in optimizers):

@@ -194,11 +194,14 @@ class InMemory:
 
 @dataclass(frozen=True, slots=True)
 class ModuleInfo:
-    """A module of the network: its class, and how many parameters are its own (not those of modules inside it)."""
+    """A module of the network: its class, how many parameters are its own (not those of modules inside it), and the
+    shapes of the first tensor that its first call is given and of the first one that it gives (None: none)."""
 
     path: str
     type: str
     parameters: int
+    input_shape: tuple[int, ...] | None = None
+    output_shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import csv
 import io
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pararev_hw.graph import attach, layers
+from pararev_hw.graph.files import from_document, to_document
 from pararev_hw.reports.layers import layers_csv
 from pararev_hw.tracing import trace_step
 from pararev_hw.types import LayerSpikes, Spikes
@@ -85,3 +86,36 @@ def test_macs_of_a_grouped_convolution_are_torchs_and_beside_them_the_true_ones(
     assert conv.forward_macs == forward
     assert conv.true_macs == 2 * forward  # and the weight's gradient
     assert conv.macs == forward + 4 * forward  # torch: every input channel meets every output channel
+
+
+class _OverTime(nn.Module):
+    """Works on one time step after the other, so that no operation reads what the module is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([(step - 0.5).relu() for step in x])
+
+
+class _Sequences(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.over_time, self.fc = nn.LSTM(5, 8), _OverTime(), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.over_time(self.lstm(x)[0]))
+        return logits.mean(0)
+
+
+def test_shapes_are_those_that_modules_are_given_and_give() -> None:
+    net, x = _Sequences(), torch.rand(7, 3, 5)
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def note(path: str, given: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]) -> None:
+        shapes[path] = (tuple(given[0].shape), tuple((out[0] if isinstance(out, tuple) else out).shape))
+
+    for path, module in net.named_children():
+        module.register_forward_hook(lambda _, given, out, path=path: note(path, given, out))
+    net(x)
+    graph = trace_step(_Sequences(), x).graph
+    rows = {row.module: row for row in layers(from_document(to_document(graph), "graph.json"))}
+    assert {path: (rows[path].input_shape, rows[path].output_shape) for path in shapes} == shapes
+    assert shapes["over_time"] == ((7, 3, 8), (7, 3, 8)) and shapes["fc"] == ((7, 3, 8), (7, 3, 4))
