@@ -17,22 +17,27 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
-SMALL = 2_000  # steps below which a compiled loop gains nothing over the time its arguments take
+SMALL = 2_000  # steps below which one call gains nothing from numba
+FEW = 100  # steps below which even a loop that is compiled and loaded gains nothing over the time its arguments take
 PATIENCE = 60_000  # steps of plain Python, a few tenths of a second, after which numba is loaded
 LOADING = 700_000  # steps of a loop that is called often, by then as long as loading it takes
 COMPILING = 2_000_000  # steps after which a loop that is called often is compiled where that was never done
+ONE_LOADED = 30_000  # the same where numba is loaded for another loop already
+ONE_COMPILED = 1_000_000
 
 
 class Loop:
     """A function of numbers and arrays that may be compiled."""
 
     _patience = PATIENCE  # what all loops of the process share
+    _numba_runs = False  # whether some loop of the process runs compiled: the first call of one loads most of numba
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.plain = function
         self.__doc__ = function.__doc__
         self._compiled: Callable[..., Any] | None = None
         self._often = 0  # steps that were asked for in small calls
+        self._is_loaded = False
 
     def __call__(self, steps: int, *arguments: Any) -> Any:
         """The function's result; `steps` says about how much work it is."""
@@ -42,12 +47,16 @@ class Loop:
     def compiled_for(self, steps: int) -> Callable[..., Any] | None:
         """The compiled function where it pays for so many steps, otherwise None."""
         if steps < SMALL:
-            return None
+            return self._compiled if steps >= FEW and self._quick_to_load(steps) else None
         if self._compiled is None and "numba" not in sys.modules:
             Loop._patience -= steps
             if Loop._patience > 0:
                 return None
-        return self.compile()
+        return self._loaded()
+
+    def expect(self, steps: int) -> None:
+        """So many steps in small calls are to come: the first of them may be worth the compiled function."""
+        self._often = max(self._often, min(steps, LOADING))
 
     def compiled_for_many(self, steps: int) -> Callable[..., Any] | None:
         """The compiled function for one of many small calls, once they have been enough work to load it, or far more
@@ -57,7 +66,21 @@ class Loop:
             if self._often < LOADING or (self._often < COMPILING and not self.at_hand):
                 return None
             self._often = COMPILING
-        return self.compile()
+        return self._loaded()
+
+    def _quick_to_load(self, steps: int) -> bool:
+        """Whether the compiled function is loaded, or was asked for often and loads in some milliseconds now."""
+        if not self._is_loaded and Loop._numba_runs:
+            self._often += steps
+            if self._often >= ONE_COMPILED or (self._often >= ONE_LOADED and self.at_hand):
+                self._loaded()
+        return self._is_loaded
+
+    def _loaded(self) -> Callable[..., Any] | None:
+        compiled = self.compile()
+        if compiled is not None:
+            Loop._numba_runs = self._is_loaded = True
+        return compiled
 
     def compile(self) -> Callable[..., Any] | None:
         """The compiled function; None where there is no numba."""

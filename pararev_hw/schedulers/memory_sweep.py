@@ -10,11 +10,14 @@ from pararev_hw.schedulers import forward_backward, heft, memory_list
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import MAX_TASKS, Forced
 from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along
+from pararev_hw.schedulers.compiled_dispatch import dispatch
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.schedulers.memory_order import least_peak_order
+from pararev_hw.schedulers.safe_dispatch import STEPS
 from pararev_hw.types import Schedule, SchedulingProblem
 
 PLACEMENTS = 12_000  # tasks placed under each limit
+PASSES = 30  # under each limit, until those from every start go stale
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +31,9 @@ class ManyLimits:
     forced: Forced | None
 
 
-def many_limits(problem: SchedulingProblem, name: str) -> ManyLimits:
-    """What is worked out once for all limits."""
+def many_limits(problem: SchedulingProblem, name: str, count: int) -> ManyLimits:
+    """What is worked out once for all of `count` limits."""
+    dispatch.expect(STEPS * count * min(PLACEMENTS, PASSES * len(problem.tasks)))
     forced = Forced(problem) if problem.tasks and len(problem.tasks) <= MAX_TASKS else None
     return ManyLimits(problem, name, lower_bound(problem, forced), forced)
 

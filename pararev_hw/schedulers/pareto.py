@@ -28,7 +28,7 @@ def schedule(problem: SchedulingProblem, points: int = POINTS, seconds: float | 
     if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
         raise BadInput(f"a front in {seconds} seconds: give a positive number")
     ends = math.inf if seconds is None else time.monotonic() + seconds
-    limits = many_limits(problem, NAME)
+    limits = many_limits(problem, NAME, points)
     candidates = list(unhurried(limits))
     low = least_peak_bytes(problem)
     notes: tuple[str, ...] = ()

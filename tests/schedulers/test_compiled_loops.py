@@ -32,6 +32,7 @@ def test_the_simulator_plays_what_it_played_over_lists(data: st.DataObject) -> N
 def test_compiled_and_plain_schedules_are_the_same(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def schedules(small: int) -> list[Schedule]:
         monkeypatch.setattr(compiled, "SMALL", small)
+        monkeypatch.setattr(compiled, "FEW", small)
         cases: list[dict[str, float]] = [{}, {"demand": 0.5}, {"host_s": 1e-5, "delay_s": 1e-4, "uneven": True}]
         return [run(layered(200, 3, width=20, **case), scheduler) for case in cases]  # type: ignore[arg-type]
 
@@ -73,3 +74,28 @@ def test_numba_is_loaded_only_where_there_is_much_to_do(monkeypatch: pytest.Monk
     assert loop.compiled_for(6_000) is None
     assert loop(3, np.arange(3)) == [1, 2, 3]
     assert loop.compiled_for(6_000) is not None
+
+
+@pytest.mark.parametrize(("at_hand", "enough"), [(True, compiled.ONE_LOADED), (False, compiled.ONE_COMPILED)])
+def test_a_loop_of_small_calls_is_loaded_once_numba_runs_and_they_are_many(
+    at_hand: bool, enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled.Loop, "_numba_runs", False)
+    monkeypatch.setattr(compiled.Loop, "at_hand", at_hand)
+    small, another = compiled.loop(lambda values: [v + 1 for v in values]), compiled.loop(lambda values: values)
+    calls = enough // 1_000
+    assert all(small.compiled_for(1_000) is None for _ in range(2 * calls))  # numba is not loaded for them alone
+    assert another.compiled_for_many(compiled.COMPILING) is not None
+    assert all(small.compiled_for(1_000) is None for _ in range(calls - 1))
+    assert small.compiled_for(1_000) is not None
+    assert small.compiled_for(compiled.FEW - 1) is None
+    assert small(1_000, np.arange(3)) == [1, 2, 3]
+
+
+def test_what_is_expected_of_a_loop_counts_but_does_not_compile_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at_hand in (False, True):
+        monkeypatch.setattr(compiled.Loop, "at_hand", at_hand)
+        loop = compiled.loop(lambda values: values)
+        assert loop.compiled_for_many(1) is None
+        loop.expect(100 * compiled.COMPILING)
+        assert (loop.compiled_for_many(1) is not None) == at_hand
