@@ -207,7 +207,8 @@ def ours() -> list[Path]:
     """The repository's own text files."""
     folders = ("pararev_hw", "tests", "docs", "examples", "benchmarks", ".ci")
     found = [p for folder in folders for p in sorted((ROOT / folder).rglob("*")) if p.suffix in _TEXT and p.is_file()]
-    return [*(p for p in sorted(ROOT.iterdir()) if p.is_file() and p.suffix in _TEXT), *found]
+    top = (p for p in sorted(ROOT.iterdir()) if p.is_file() and p.suffix in _TEXT)
+    return [*(p for p in top if p.name != ".git"), *found]  # a file in a linked work tree, which git keeps
 
 
 @pytest.mark.parametrize("pattern", [_OF_ONE_MACHINE, _REGISTRY], ids=["paths", "registries"])
