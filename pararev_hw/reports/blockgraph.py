@@ -52,22 +52,40 @@ _COMPACT = _Style(row=13, box=9, gap=6, most_rows=10, named=False)
 
 def graph_svg(study: Study, width: float = svg.WIDTH) -> str:
     """The block-dependency graph as one SVG document."""
+    return graph_svgs(study, (width,))[0]
+
+
+def graph_svgs(study: Study, widths: Sequence[float]) -> tuple[str, ...]:
+    """The block-dependency graph in several widths, arranged once."""
+    panels = _panels(study)
+    legend = _legend(study)
+    label = f"Block-dependency graph of {study.graph.model}: {len(study.chosen_graph.tasks)} tasks"
+    drawings = []
+    for width in widths:
+        drawn, y = svg.legend(legend, LEFT, width - MARGIN)
+        parts, y = [drawn], y + 24
+        for panel in panels:
+            drawn, y = _drawn(panel, width - MARGIN, y)
+            parts.append(drawn)
+        drawings.append(svg.figure(y, label, parts, "graph", width))
+    return tuple(drawings)
+
+
+def _panels(study: Study) -> list[_Panel]:
+    """The forward pass, and what comes after it."""
     tasks = study.chosen_graph.tasks
-    legend, y = svg.legend(_legend(study), LEFT, width - MARGIN)
-    parts, y = [legend], y + 24
     later = [p for p in PHASES[1:] if any(t.phase == p for t in tasks)]
-    panels: list[tuple[tuple[str, ...], _Style, str]] = [
+    phases: list[tuple[tuple[str, ...], _Style, str]] = [
         (("forward",), _NAMED, "Forward: tasks in one column may run at the same time")
     ]
     if later:
-        panels.append((tuple(later), _COMPACT, f"{', '.join(later).capitalize()} (names on hover)"))
-    for phases, style, heading in panels:
-        inside = [i for i, t in enumerate(tasks) if t.phase in phases]
+        phases.append((tuple(later), _COMPACT, f"{', '.join(later).capitalize()} (names on hover)"))
+    panels = []
+    for of_panel, style, heading in phases:
+        inside = [i for i, t in enumerate(tasks) if t.phase in of_panel]
         if inside:
-            drawn, y = _panel(study, inside, replace(style, right=width - MARGIN), heading, y)
-            parts.append(drawn)
-    label = f"Block-dependency graph of {study.graph.model}: {len(tasks)} tasks"
-    return svg.figure(y, label, parts, "graph", width)
+            panels.append(_panel(study, inside, style, heading))
+    return panels
 
 
 def _legend(study: Study) -> list[tuple[str, str, str]]:
@@ -82,8 +100,18 @@ def _legend(study: Study) -> list[tuple[str, str, str]]:
     return items
 
 
-def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str, y: float) -> tuple[str, float]:
-    """One panel of the tasks of these indices from `y` down. Gives its bottom too."""
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """Boxes with their places, whatever the width."""
+
+    title: str
+    nodes: Sequence[_Node]
+    layout: Layout
+    style: _Style
+
+
+def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str) -> _Panel:
+    """One panel of the tasks of these indices."""
     nodes, edges = _nodes(study, inside)
     title = heading
     if len(nodes) < len(inside):
@@ -95,16 +123,22 @@ def _panel(study: Study, inside: Sequence[int], style: _Style, heading: str, y: 
         edges = [(i, j) for i, j in edges if j < most]
     path = [k for k, node in enumerate(nodes) if node.critical]
     drawn_edges = reduced(len(nodes), edges, frozenset(pairwise(path)))
-    drawn, bottom = _bands(nodes, layout(len(nodes), drawn_edges, path, style.most_rows), style, y + 22)
-    return svg.text(LEFT, y + 12, svg.shorten(title, style.right - LEFT), "strong") + drawn, bottom + 16
+    return _Panel(title, nodes, layout(len(nodes), drawn_edges, path, style.most_rows), style)
+
+
+def _drawn(panel: _Panel, right: float, y: float) -> tuple[str, float]:
+    """A panel from `y` down. Gives its bottom too."""
+    drawn, bottom = _bands(panel.nodes, panel.layout, replace(panel.style, right=right), y + 22)
+    return svg.text(LEFT, y + 12, svg.shorten(panel.title, right - LEFT), "strong") + drawn, bottom + 16
 
 
 def _nodes(study: Study, inside: Sequence[int]) -> tuple[list[_Node], list[tuple[int, int]]]:
     """A box per task, edges between boxes; too many tasks have their chains folded."""
-    tasks = [study.chosen_graph.tasks[i] for i in inside]
+    graph = study.chosen_graph
+    tasks = [graph.tasks[i] for i in inside]
     number = {i: k for k, i in enumerate(inside)}
-    edges = [(number[e.src], number[e.dst]) for e in study.chosen_graph.edges if e.src in number and e.dst in number]
-    section = naming.sections(t.block for t in study.chosen_graph.tasks)
+    edges = [(number[e.src], number[e.dst]) for e in graph.edges if e.src in number and e.dst in number]
+    section = naming.sections(t.block for t in graph.tasks)
     critical = frozenset(study.critical_path.tasks)
     nodes = [_node(t, section[t.block], t.id in critical) for t in tasks]
     if len(nodes) <= MOST_NODES:

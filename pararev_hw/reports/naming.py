@@ -16,7 +16,7 @@ def sections(blocks: Iterable[str]) -> Mapping[str, str]:
     A section is a dotted prefix. Its depth is the least that makes the most sections of several blocks, while these
     are at most `MOST_SECTIONS`; where no depth does, every block is a section of its own.
     """
-    paths = {block: _path(block) for block in blocks}
+    paths = {block: _path(block) for block in dict.fromkeys(blocks)}
     deepest = max(map(len, paths.values()), default=1)
     best_depth, best_count = deepest, 0
     for depth in range(1, deepest + 1):

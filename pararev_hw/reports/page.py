@@ -15,7 +15,7 @@ from pararev_hw.graph.process_memory import LIBRARY_BYTES, PROCESS_SOURCE, RESER
 from pararev_hw.reports import chip as chip_tables
 from pararev_hw.reports import phrasing, svg, units
 from pararev_hw.reports.against import Line, SideBySide
-from pararev_hw.reports.blockgraph import graph_svg
+from pararev_hw.reports.blockgraph import graph_svgs
 from pararev_hw.reports.document import assumptions, not_modelled, total_sops
 from pararev_hw.reports.front import front_svg
 from pararev_hw.reports.gantt import gantt_svg
@@ -50,13 +50,14 @@ def report_html(
     study: Study,
     script: str | None = None,
     against: SideBySide | None = None,
-    pictures: Mapping[str, str] | None = None,
+    pictures: Mapping[str, tuple[str, str]] | None = None,
 ) -> str:
     """The report as one HTML document: no file beside it, no network, every given name escaped.
 
-    `pictures` are those of `drawn_wide`, where they are there already.
+    `pictures` are those of `drawn`, where they are there already.
     """
-    wide = drawn_wide(study) if pictures is None else pictures
+    pictures = drawn(study) if pictures is None else pictures
+    front, gantt, memory, graph = (tuple(map(markup, pictures[n])) for n in ("front", "gantt", "memory", "graph"))
     return render(
         "page.html.j2",
         title=f"{study.graph.model} on {study.device.title}",
@@ -64,13 +65,13 @@ def report_html(
         answer=phrasing.answer_lines(study),
         insights=insights(study),
         recommendations=_recommendations(study),
-        front=_wide_and_narrow("front", wide, study),
+        front=front,
         memory_note=phrasing.memory_note(study),
         tiles=_tiles(study),
         schedules=_schedules(study),
-        gantt=_wide_and_narrow("gantt", wide, study),
-        memory=_wide_and_narrow("memory", wide, study),
-        graph=_wide_and_narrow("graph", wide, study),
+        gantt=gantt,
+        memory=memory,
+        graph=graph,
         step_memory=_step_memory(study),
         critical=_critical(study),
         energy=_energy(study),
@@ -87,16 +88,12 @@ def report_html(
     )
 
 
-_PICTURES = {"front": front_svg, "gantt": gantt_svg, "memory": memory_svg, "graph": graph_svg}
-
-
-def drawn_wide(study: Study) -> dict[str, str]:
-    """The pictures of a report as wide as a desktop column, by name."""
-    return {name: draw(study) for name, draw in _PICTURES.items()}
-
-
-def _wide_and_narrow(name: str, wide: Mapping[str, str], study: Study) -> tuple[str, str]:
-    return markup(wide[name]), markup(_PICTURES[name](study, svg.NARROW))
+def drawn(study: Study) -> dict[str, tuple[str, str]]:
+    """The pictures of a report by name: as wide as a desktop column, and as narrow as a telephone's."""
+    wide, narrow = graph_svgs(study, (svg.WIDTH, svg.NARROW))
+    one_by_one = {"front": front_svg, "gantt": gantt_svg, "memory": memory_svg}
+    pairs = {name: (draw(study, svg.WIDTH), draw(study, svg.NARROW)) for name, draw in one_by_one.items()}
+    return pairs | {"graph": (wide, narrow)}
 
 
 def render(template: str, *more_scripts: str, **values: Any) -> str:
@@ -107,7 +104,7 @@ def render(template: str, *more_scripts: str, **values: Any) -> str:
     script = "".join(map(_read, ("page.js", *more_scripts)))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = Environment(loader=FunctionLoader(_read), autoescape=True, undefined=StrictUndefined)
-    environment.filters |= {"unbroken": _unbroken, "breakable": _breakable}
+    environment.filters |= {"unbroken": _unbroken, "cells": _cells}
     page: str = environment.get_template(template).render(
         css=markup(_read("page.css")), js=markup(script), script_hash=markup(f"sha256-{digest}"), **values
     )
@@ -127,6 +124,25 @@ def _unbroken(text: str) -> str:
     return markup(" ".join(map(_breakable, words)))
 
 
+def _cells(row: Row, heads: Sequence[tuple[str, bool]]) -> str:
+    """The cells of a table's row; written in a template each of 50,000 would take ten times as long."""
+    from markupsafe import escape  # comes with Jinja2
+
+    cells: list[str] = []
+    for (words, value), (head, numeric) in zip(row.cells, heads, strict=False):
+        class_ = ' class="num"' if numeric else ' class="long"' if len(words) > 36 else ""
+        label = f' data-label="{escape(head)}"' if head else ""
+        sorted_by = "" if value is None else f' data-value="{value}"'
+        bar = "" if row.bar is None or len(cells) < len(row.cells) - 1 else _bar(row.bar)
+        shown = escape(words) if _holds_together(words) else _breakable(words)
+        cells.append(f"<td{class_}{label}{sorted_by}>{bar}{shown}</td>")
+    return markup("".join(cells))
+
+
+def _bar(share: float) -> str:
+    return f'<span class="bar" style="width: {6 * share:.2f}rem"></span>'
+
+
 _BREAKS = re.compile(r"(?<=\w)[./](?=[A-Za-z_\d])|(?<=\d)x(?=\d)")
 _SHORT = 12  # characters that a column has room for
 
@@ -135,8 +151,12 @@ def _breakable(text: str) -> str:
     """A name or a shape in a cell, with line breaks allowed between its parts: stages.0.<wbr/>blocks.1."""
     from markupsafe import escape  # comes with Jinja2
 
-    parts = [text] if len(text) <= _SHORT or " " in text else _parts_of(text)
+    parts = [text] if _holds_together(text) else _parts_of(text)
     return markup("<wbr/>".join(str(escape(part)) for part in parts))
+
+
+def _holds_together(text: str) -> bool:
+    return len(text) <= _SHORT or " " in text
 
 
 def _parts_of(text: str) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pararev_hw.reports import phrasing
 from pararev_hw.reports.curve import steps, thin
+from pararev_hw.reports.document import rows_text
 from pararev_hw.types import Placement, Prediction, Study, Task
 
 MOST_COUNTER_POINTS = 20_000
@@ -40,8 +41,7 @@ def trace_document(study: Study) -> dict[str, Any]:
 def trace_json(study: Study) -> str:
     """The trace as JSON text, an event per line."""
     document = trace_document(study)
-    encode = json.JSONEncoder(allow_nan=False).encode  # one for all events: making it takes longer than using it
-    events = ",\n".join(map(encode, document.pop("traceEvents")))
+    events = rows_text(document.pop("traceEvents"), "\n")
     rest = json.dumps(document, allow_nan=False)[1:]
     return f'{{"traceEvents": [\n{events}\n], {rest}\n'
 

@@ -8,7 +8,7 @@ from pararev_hw.atomic import write_files
 from pararev_hw.reports.against import SideBySide
 from pararev_hw.reports.document import dump, report_document
 from pararev_hw.reports.layers import layers_csv
-from pararev_hw.reports.page import drawn_wide, report_html
+from pararev_hw.reports.page import drawn, report_html
 from pararev_hw.reports.perfetto import trace_json
 from pararev_hw.reports.replay_script import NAME as RUN_SCRIPT
 from pararev_hw.types import Study
@@ -25,14 +25,14 @@ def write_report(
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
     """
-    pictures = drawn_wide(study)
+    pictures = drawn(study)
     contents = {
         "report.html": report_html(study, script, against, pictures),
         "report.json": dump(report_document(study)),
-        "gantt.svg": pictures["gantt"],
-        "front.svg": pictures["front"],
-        "memory.svg": pictures["memory"],
-        "graph.svg": pictures["graph"],
+        "gantt.svg": pictures["gantt"][0],
+        "front.svg": pictures["front"][0],
+        "memory.svg": pictures["memory"][0],
+        "graph.svg": pictures["graph"][0],
         "layers.csv": layers_csv(study.layers),
         "trace.perfetto.json": trace_json(study),
         **({} if script is None else {RUN_SCRIPT: script}),
