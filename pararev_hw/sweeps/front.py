@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pararev_hw.compiled import loop, part
 from pararev_hw.sweeps.columns import Floats, Ints
 
 MERGE = 1e-3  # points of a front this close in every objective, relative, are shown as one
@@ -22,21 +23,12 @@ class Blocks:
         parts = [np.arange(len(points))]
         while any(len(part) > size for part in parts):
             parts = [half for part in parts for half in (_halves(points, part) if len(part) > size else (part,))]
-        self._order = np.concatenate(parts)
-        self._begins = np.cumsum([0, *map(len, parts)])
+        self.order = np.concatenate(parts)
+        self.begins = np.cumsum([0, *map(len, parts)])
 
     def largest(self, values: Floats) -> Floats:
         """The largest of each column in each block."""
-        return np.maximum.reduceat(values[self._order], self._begins[:-1], axis=0)
-
-    def smallest(self, values: Floats) -> Floats:
-        """The smallest of each column in each block."""
-        return np.minimum.reduceat(values[self._order], self._begins[:-1], axis=0)
-
-    def members(self, chosen: NDArray[np.bool_]) -> Ints:
-        """The points of some blocks."""
-        spans = [self._order[self._begins[b] : self._begins[b + 1]] for b in np.flatnonzero(chosen)]
-        return np.concatenate(spans) if spans else self._order[:0]
+        return np.maximum.reduceat(values[self.order], self.begins[:-1], axis=0)
 
 
 def _halves(points: Floats, part: Ints) -> tuple[Ints, Ints]:
@@ -61,22 +53,47 @@ def merged(columns: Sequence[Floats], hardware: Floats) -> tuple[Ints, Ints]:
 
     `columns` are objectives, `hardware` how much chip each point takes: the least of a group stands for it.
     """
-    values = np.column_stack(columns)
-    n = len(values)
-    open_ = np.ones(n, np.bool_)
-    chosen, counts = [], []
-    blocks = Blocks(values)
-    low, high = blocks.smallest(values), blocks.largest(values)
-    reach = 2 * MERGE * np.abs(values)  # twice: `near` decides, and rounding must leave nothing out
-    for k in np.lexsort((np.arange(n), hardware)):
-        if not open_[k]:
-            continue
-        beside = blocks.members(((low <= values[k] + reach[k]) & (high >= values[k] - reach[k])).all(1))
-        alike = beside[open_[beside] & near(values[beside], values[k], MERGE)]
-        open_[alike] = False
-        chosen.append(int(k))
-        counts.append(len(alike))
+    values = np.column_stack(columns).astype(np.float64)
+    reach = 2 * MERGE * np.abs(values)  # twice: the loop decides, and rounding must leave nothing out
+    by = np.argsort(values, axis=0, kind="stable")
+    ordered = np.take_along_axis(values, by, axis=0)
+    begins, ends = np.zeros(values.shape, np.int64), np.zeros(values.shape, np.int64)
+    for c in range(values.shape[1]):
+        begins[:, c] = np.searchsorted(ordered[:, c], values[:, c] - reach[:, c], "left")
+        ends[:, c] = np.searchsorted(ordered[:, c], values[:, c] + reach[:, c], "right")
+    beside = (ends - begins).sum(0)
+    along = int(beside.argmin())  # the objective in which points have the fewest neighbours
+    order = np.lexsort((np.arange(len(values)), hardware))
+    spans = np.ascontiguousarray(begins[:, along]), np.ascontiguousarray(ends[:, along])
+    by_along = np.ascontiguousarray(by[:, along])
+    chosen, counts = _groups(int(beside[along]), MERGE, values.shape[1], values.reshape(-1), order, by_along, *spans)
     return np.array(chosen, np.int64), np.array(counts, np.int64)
+
+
+@loop
+def _groups(
+    tolerance: float, objectives: int, values: Floats, order: Ints, by: Ints, begins: Ints, ends: Ints
+) -> tuple[list[int], list[int]]:
+    """Points in `order` with those beside them that no point before has taken; `by[begins[k]:ends[k]]` may be beside
+    point k."""
+    taken = [False] * len(order)
+    chosen, counts = list(range(0)), list(range(0))
+    for k in order:
+        if taken[k]:
+            continue
+        count = 0
+        for at in range(begins[k], ends[k]):
+            j = by[at]
+            alike = not taken[j]
+            for c in range(objectives):
+                centre = values[k * objectives + c]
+                alike = alike and abs(values[j * objectives + c] - centre) <= tolerance * abs(centre)
+            if alike:
+                taken[j] = True
+                count += 1
+        chosen.append(int(k))
+        counts.append(count)
+    return chosen, counts
 
 
 def stand_ins(columns: Sequence[Floats], maximise: Sequence[bool]) -> Ints:
@@ -87,15 +104,50 @@ def stand_ins(columns: Sequence[Floats], maximise: Sequence[bool]) -> Ints:
     margin = EQUAL * np.abs(signed)
     no_worse, better = signed + margin, signed - margin
     blocks = Blocks(costs)
-    most, least = blocks.largest(no_worse), blocks.largest(better)
-    stand_in = np.full(len(signed), -1, np.int64)
-    for k in np.lexsort((np.arange(len(signed)), costs.sum(1))):
+    bounds = blocks.largest(no_worse).reshape(-1), blocks.largest(better).reshape(-1)
+    order = np.lexsort((np.arange(len(signed)), costs.sum(1)))
+    points = signed.reshape(-1), no_worse.reshape(-1), better.reshape(-1)
+    steps = len(signed) * len(blocks.begins)
+    return np.array(_stand_ins(steps, signed.shape[1], *points, *bounds, order, blocks.order, blocks.begins), np.int64)
+
+
+@part
+def _outdoes(objectives: int, signed: Floats, k: int, no_worse: Floats, better: Floats, j: int) -> bool:
+    """Whether row k of `signed` is nowhere above row j of `no_worse`, and somewhere below that of `better`."""
+    less = False
+    for c in range(objectives):
+        value = signed[k * objectives + c]
+        if value > no_worse[j * objectives + c]:
+            return False
+        less = less or value < better[j * objectives + c]
+    return less
+
+
+@loop
+def _stand_ins(
+    objectives: int,
+    signed: Floats,
+    no_worse: Floats,
+    better: Floats,
+    most: Floats,
+    least: Floats,
+    order: Ints,
+    members: Ints,
+    begins: Ints,
+) -> list[int]:
+    """For each point the first one in `order` that outdoes it, of those for which none stands, or itself. Block b has
+    `members[begins[b]:begins[b + 1]]`, and `most` and `least` are the largest `no_worse` and `better` in it."""
+    stand_in = [-1] * len(order)
+    for k in order:
         if stand_in[k] >= 0:
             continue
         stand_in[k] = k
-        others = blocks.members((signed[k] <= most).all(1) & (signed[k] < least).any(1))
-        as_good = (signed[k] <= no_worse[others]).all(1) & (signed[k] < better[others]).any(1)
-        stand_in[others[as_good & (stand_in[others] < 0)]] = k
+        for b in range(len(begins) - 1):
+            if _outdoes(objectives, signed, k, most, least, b):
+                for at in range(begins[b], begins[b + 1]):
+                    j = members[at]
+                    if stand_in[j] < 0 and _outdoes(objectives, signed, k, no_worse, better, j):
+                        stand_in[j] = k
     return stand_in
 
 

@@ -14,6 +14,7 @@ from pararev_hw.devices import bare_device
 from pararev_hw.sweeps.columns import TaskColumns
 from pararev_hw.sweeps.compiled_replay import makespans_and_peaks, replay_arrays
 from pararev_hw.sweeps.core_columns import CoreColumns
+from pararev_hw.sweeps.front import merged, stand_ins
 from pararev_hw.sweeps.memory_columns import MemoryEvents, peak_bytes
 from pararev_hw.sweeps.replay import orders_with_waits, replay
 from pararev_hw.trace_options import TraceOptions
@@ -111,3 +112,24 @@ def test_tables_of_distinct_cores_cost_what_each_configuration_costs(
         np.testing.assert_allclose(part.bandwidth_demand, tasks.bandwidth_demand[:, at], rtol=EXACT)
         for name, joules in costs.total_energy_j(times.astype(float)).items():
             np.testing.assert_allclose(part.energy_j[name], joules[at], rtol=EXACT)
+
+
+def test_fronts_are_sorted_out_alike_compiled_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        n, objectives = int(draw.integers(1, 200)), int(draw.integers(1, 4))
+        values = list(1 + np.round(draw.random((objectives, n)) / draw.choice([5, 50, 500]), 4))
+        maximise, hardware = draw.random(objectives) < 0.5, draw.integers(0, 9, n).astype(np.float64)
+
+        def sorted_out(
+            values: list[np.ndarray] = values, maximise: np.ndarray = maximise, hardware: np.ndarray = hardware
+        ) -> list[list[int]]:
+            chosen, counts = merged(values, hardware)
+            return [chosen.tolist(), counts.tolist(), stand_ins(values, maximise.tolist()).tolist()]
+
+        monkeypatch.setattr(compiled, "SMALL", 10**12)
+        monkeypatch.setattr(compiled, "FEW", 10**12)
+        plain = sorted_out()
+        monkeypatch.setattr(compiled, "SMALL", 0)
+        monkeypatch.setattr(compiled.Loop, "_patience", 0)
+        assert sorted_out() == plain
