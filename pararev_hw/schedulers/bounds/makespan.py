@@ -115,11 +115,14 @@ def _heads_and_tails(works: Floats, first: Ints, after: Ints, order: Ints) -> tu
 
 def _lane_bounds(times_s: Floats, works: Floats, heads: Floats, tails: Floats) -> Iterable[tuple[float, str]]:
     """For each set of lanes that some task is confined to: everything confined to it, served by those lanes only."""
-    lanes = times_s.shape[1]
-    masks, mask_of_task = np.unique(times_s < math.inf, axis=0, return_inverse=True)
-    members = {tuple(np.flatnonzero(mask).tolist()): np.flatnonzero(mask_of_task == k) for k, mask in enumerate(masks)}
-    whole = tuple(range(lanes))
-    members.setdefault(whole, np.zeros(0, np.int64))
+    whole = tuple(range(times_s.shape[1]))
+    members = {whole: np.arange(len(times_s))}
+    may = times_s < math.inf
+    if not may.all():
+        masks, mask_of_task = np.unique(may, axis=0, return_inverse=True)
+        members = {whole: np.zeros(0, np.int64)} | {
+            tuple(np.flatnonzero(mask).tolist()): np.flatnonzero(mask_of_task == k) for k, mask in enumerate(masks)
+        }
     busiest = sorted(members, key=lambda s: (-sum(works[members[s]].tolist()) / len(s), s))
     for confined in busiest[:MAX_LANE_SETS]:
         inside = set(confined)
