@@ -25,7 +25,7 @@ class BadFile(BadInput):
     """A file that cannot be read, is half written, or does not hold what its name says."""
 
 
-class TraceError(PararevError, RuntimeError):
+class TraceError(BadInput, RuntimeError):
     """The step could not be traced: it asks for a value that exists only when the network really runs, or it raised."""
 
 

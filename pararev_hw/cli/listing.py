@@ -41,15 +41,16 @@ def list_devices(
     from pararev_hw import devices
 
     if name is None:
-        rows = [_device_row(n) for n in devices.hardware_names()]
+        listing = devices.listing()
+        rows = [dict(zip(listing.columns, cells, strict=True)) for cells in listing.cells]
         if json_:
-            print_json(rows)
+            print_json([{**row, "standing": row["parameters"]} for row in rows])
             return
-        table = columns("name", "kind", "lanes", "figures", "times", "what")
+        table = columns("name", "kind", "lanes", "parameters", "times", "what")
         for row in rows:
             error = row["expected_error"]
             times = row["times"] if error is None else f"{row['times']}, ±{error:.0%}"
-            cells = (str(row[name]) for name in ("name", "kind", "lanes", "standing"))
+            cells = (str(row[name]) for name in ("name", "kind", "lanes", "parameters"))
             table.add_row(*cells, str(times or "-"), Text(str(row["title"])))
         out.print(table)
         return
@@ -66,34 +67,6 @@ def list_devices(
         out.print(Padding(Text(source), (0, 0, 0, 4)))
     for note in device.notes:
         out.print(Text(note))
-
-
-def _device_row(name: str) -> dict[str, str | int | float | None]:
-    """A device in one line. `times`: where a GPU's step times come from, with their expected error in training."""
-    from pararev_hw import devices
-
-    if name == "cpu":
-        return {
-            "name": name,
-            "kind": "cpu",
-            "lanes": 1,
-            "title": "this machine, measured",
-            "standing": "measured",
-            "times": "measured",
-            "expected_error": None,
-        }
-    device = devices.bare_device(devices.load_hardware(name))
-    error = device.parameters.get("expected_error.train")
-    source = "measured (published)" if devices.is_measured(name) else "transferred"
-    return {
-        "name": name,
-        "kind": device.kind,
-        "lanes": device.lanes,
-        "title": device.title,
-        "standing": device.provenance,
-        "times": None if error is None else source,
-        "expected_error": None if error is None else error.value,
-    }
 
 
 def list_schedulers(json_: JsonOpt = False) -> None:

@@ -1,4 +1,4 @@
-"""Devices: what a GPU, a CPU or an accelerator can do, each number with its source. `figures.py` is the schema."""
+"""Devices: what a GPU, a CPU or an accelerator can do, each number with its source. `parameters.py` is the schema."""
 
 from pararev_hw.devices.curves import is_measured as is_measured
 from pararev_hw.devices.files import describe as describe

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from pararev_hw import limits
+from pararev_hw.devices.curves import is_measured
 from pararev_hw.devices.files import device_from_dict, device_names, device_to_dict, load_device
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, read_bytes, read_text
 from pararev_hw.errors import BadFile, unknown_name
@@ -100,15 +101,19 @@ def load_hardware(name_or_path: str | Path) -> Hardware:
 
 def listing() -> Table[str]:
     """The devices and measured cards that come with the package, and this machine, a row each."""
-    columns = ("name", "kind", "lanes", "parameters", "title")
-    cells: dict[str, tuple[str | int, ...]] = {}
-    for name in hardware_names():
-        if name == "cpu":
-            cells[name] = (name, "cpu", 1, "measured", "this machine, measured when it is first asked for")
-        else:
-            device = bare_device(load_hardware(name))
-            cells[name] = (name, device.kind, device.lanes, device.provenance, device.title)
-    return Table("devices", hardware_names(), columns, tuple(cells.values()))
+    columns = ("name", "kind", "lanes", "parameters", "times", "expected_error", "title")
+    return Table("devices", hardware_names(), columns, tuple(map(_listed, hardware_names())))
+
+
+def _listed(name: str) -> tuple[str | int | float | None, ...]:
+    """A row of `listing`: `times` says where those of a GPU's steps come from; the error is of training steps."""
+    if name == "cpu":
+        return (name, "cpu", 1, "measured", "measured", None, "this machine, measured when it is first asked for")
+    device = bare_device(load_hardware(name))
+    error = device.parameters.get("expected_error.train")
+    source = "measured (published)" if is_measured(name) else "transferred"
+    times = (None, None) if error is None else (source, error.value)
+    return (name, device.kind, device.lanes, device.provenance, *times, device.title)
 
 
 def _holds_profile(path: Path) -> bool:

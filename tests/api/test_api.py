@@ -574,3 +574,17 @@ def test_the_message_is_the_command_lines(call: Any, words: tuple[str, ...], tmp
     ran = run(*words)
     assert ran.status == 2
     assert ran.err.strip() == f"error: {caught.value}"
+
+
+def test_inputs_that_the_network_cannot_take_are_bad_input() -> None:
+    with pytest.raises(BadInput, match="Linear: RuntimeError while it was traced") as caught:
+        ph.trace(torch.nn.Linear(4, 2), torch.zeros(3, 5))
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in str(caught.value)
+
+
+def test_devices_say_where_their_times_come_from() -> None:
+    devices = ph.devices().to_pandas().set_index("name")
+    assert devices.loc["rtx3090", "times"] == "measured (published)"
+    assert devices.loc["h200", "times"] == "transferred"
+    assert 0 < devices.loc["h200", "expected_error"] < 1
