@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from pararev_hw import execution
-from pararev_hw.importers.targets import Options
 from pararev_hw.models import IF
 from pararev_hw.models.networks import SpikingResNet, Stem, reversible_stage
+from pararev_hw.trace_options import TraceOptions
 
 # mode, pairs, batch, steps
 CASES = {
@@ -50,8 +50,8 @@ def case(name: str, scheduler: str, lanes: int) -> None:
     """One line of the table."""
     mode, _, batch, steps = CASES[name]
     hardware = execution.this_machine("cpu", lanes)
-    options = Options(batch=batch, timesteps=4, input_shape=(3, 32, 32))
-    job = execution.prepare(f"{Path(__file__).resolve()}:stack", options, mode=mode)
+    options = TraceOptions(mode=mode, batch=batch, timesteps=4, input_shape=(3, 32, 32), granularity="block")
+    job = execution.prepare(f"{Path(__file__).resolve()}:stack", options)
     result = execution.document(execution.execute(job, hardware, scheduler, lanes=lanes, steps=steps, warm_up=1))
     predicted, measured = result["predicted"], result["measured"]
 
@@ -95,7 +95,7 @@ def tiny(batch: int = 1) -> tuple[nn.Module, torch.Tensor]:
 def overhead(lanes: int) -> None:
     """Microseconds per op of a step of ops that do next to nothing."""
     hardware = execution.this_machine("cpu", lanes)
-    job = execution.prepare(f"{Path(__file__).resolve()}:tiny", Options(), granularity="op", optimizer="sgd-plain")
+    job = execution.prepare(f"{Path(__file__).resolve()}:tiny", TraceOptions(granularity="op", optimizer="sgd-plain"))
     ops = len(job.graph.ops)
     result = execution.document(execution.execute(job, hardware, "asap", lanes=lanes, steps=30))
     per_op = {n: result["measured"][f"{n}_s"]["median"] / ops * 1e6 for n in ("sequential", "parallel", "loop")}

@@ -6,13 +6,14 @@ features. Those that read no images (tokens, videos) keep their own data, and sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from pararev_hw import models
 from pararev_hw.devices import bare_device
 from pararev_hw.pipeline import study
+from pararev_hw.progress import Progress, silent
 from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Comparison, Hardware, Study
@@ -27,12 +28,8 @@ REPRESENTATIVES = (
 _IMAGE, _CLASSES, _PIXELS = (3, 32, 32), 10, 32 * 32
 
 
-def _silent(_: str) -> None:
-    pass
-
-
 def overview(
-    device: Hardware, *, batch: int | None = None, spikes: str = "0.2", progress: Callable[[str], None] = _silent
+    device: Hardware, *, batch: int | None = None, spikes: str = "0.2", progress: Progress = silent
 ) -> Comparison:
     """Every system's representative on the device, a training step and then an inference of each.
 
@@ -42,7 +39,7 @@ def overview(
     return Comparison(bare_device(device), tuple(_studies(device, batch, spikes, progress)))
 
 
-def _studies(device: Hardware, batch: int | None, spikes: str, progress: Callable[[str], None]) -> Iterator[Study]:
+def _studies(device: Hardware, batch: int | None, spikes: str, progress: Progress) -> Iterator[Study]:
     launch = "graph" if device.kind == "gpu" else "eager"
     for name in REPRESENTATIVES:
         data, note = _data(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
 from pararev_hw.prediction import predict as predict_schedule
+from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
 from pararev_hw.schedulers import uses_memory
@@ -46,11 +47,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 TIE = 1e-9  # latencies this close, relative, are the same: sums of the same times differ by less
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    return
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -217,7 +213,7 @@ def study(
     launch: str | None = None,
     orders: Sequence[Sequence[int]] | None = None,
     waits: Sequence[tuple[int, int]] = (),
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Study:
     """One network on one device: the sequential step and the schedules that may beat it, the best one chosen.
 
@@ -298,7 +294,7 @@ def layer_rows(graph: BlockGraph, costed: CostedGraph) -> tuple[Layer, ...]:
     return tuple(replace(row, energy_j=energy_j.get(row.module)) for row in graphs.layers(graph))
 
 
-def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progress: Progress = _silent) -> Hardware:
+def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progress: Progress = silent) -> Hardware:
     """A device by name or file, or the profile in a file.
 
     "cpu" is this machine with so many lanes, each a thread: measured in a few seconds, or read from the `cache` folder.

@@ -20,6 +20,7 @@ from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.pipeline import TIE, Plan
+from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, changed, drafted, find, select
 from pararev_hw.rewrites.titles import place
@@ -40,11 +41,6 @@ MOST_TASKS_FINER = 3_000  # and up to so many where parallel lanes gain little o
 MOST_TASKS_FINER_FRONT = 400
 SHARED = ("work over lanes", "shared compute", "shared bandwidth")  # bounds that hold whatever the tasks are
 LITTLE_GAIN, FINER_PAYS, FINER_BETTER = 1.1, 1.1, 1.02  # times
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +80,7 @@ class Search:
 
 
 def study(
-    step: Traced | BlockGraph, device: Hardware, search: Search | None = None, progress: Progress = _silent
+    step: Traced | BlockGraph, device: Hardware, search: Search | None = None, progress: Progress = silent
 ) -> Study:
     """One network on one device, with recommendations. A step that holds no program (a graph from a file) is not
     rewritten. Raises Infeasible where nothing that was tried keeps the memory limit."""
@@ -126,7 +122,7 @@ def compare(
     targets: Sequence[str],
     device: Hardware,
     search: Search | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     measure: Callable[[BlockGraph], Hardware] | None = None,
     options: TraceOptions = DEFAULTS,
 ) -> Comparison:
@@ -144,7 +140,7 @@ def compare_steps(
     steps: Iterable[Traced | BlockGraph],
     device: Hardware,
     search: Search | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     measure: Callable[[BlockGraph], Hardware] | None = None,
 ) -> Comparison:
     """As `compare`, of steps that are traced already; a graph that holds no program is not rewritten."""
@@ -173,7 +169,7 @@ def _with_fastest_chosen(study: Study, hardware: Hardware, launch: str, lanes: i
     return replace(study, best=best, critical_path=path)
 
 
-def traced(target: str, device: Hardware, options: TraceOptions = DEFAULTS, progress: Progress = _silent) -> Traced:
+def traced(target: str, device: Hardware, options: TraceOptions = DEFAULTS, progress: Progress = silent) -> Traced:
     """The step of a target with its program, so that it can be rewritten."""
     steps: list[Traced] = []
 

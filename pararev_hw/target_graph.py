@@ -14,19 +14,14 @@ from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
 from pararev_hw.devices import bare_device
 from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, MissingDependency, PararevError, first_line
+from pararev_hw.progress import Progress, silent
 from pararev_hw.trace_options import DEFAULTS, TraceOptions, TrainingStep
 from pararev_hw.types import BlockGraph, Hardware
 
 if TYPE_CHECKING:
-    from pararev_hw.importers.targets import Options, Target
+    from pararev_hw.importers.targets import Target
     from pararev_hw.tracing import Traced
     from pararev_hw.training.step import Loop, MakeOptimizer
-
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    return
 
 
 def build_graph(
@@ -35,7 +30,7 @@ def build_graph(
     *,
     device: Hardware | None = None,
     rewrite: Callable[[Traced], Traced] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> BlockGraph:
     """Trace what `target` names: a zoo network, `file.py:factory` or `package.module:factory`.
 
@@ -49,24 +44,8 @@ def build_graph(
     optimizer = optimizer_for(device, options.optimizer)
     _check_spikes(options.spike_source)
     progress(f"building {target}")
-    network = resolve(target, options_of_target(options))
+    network = resolve(target, options)
     return graph_of(network, optimizer, options, device=device, rewrite=rewrite, progress=progress)
-
-
-def options_of_target(options: TraceOptions) -> Options:
-    """What the options say of the network and its inputs."""
-    from pararev_hw.importers.targets import Options
-
-    return Options(
-        options.batch,
-        options.timesteps,
-        options.num_classes,
-        options.width,
-        options.form,
-        options.input_shape,
-        options.seed,
-        options.layout,
-    )
 
 
 def optimizer_for(device: Hardware | None, optimizer: str | None) -> MakeOptimizer:
@@ -83,7 +62,7 @@ def graph_of(
     *,
     device: Hardware | None = None,
     rewrite: Callable[[Traced], Traced] | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> BlockGraph:
     """The graph of a network that is there already: of the options, those that say how its step goes."""
     _check_spikes(options.spike_source)
@@ -95,20 +74,14 @@ def graph_of(
 
 
 def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, device: Hardware | None) -> Traced:
-    from pararev_hw.tracing import DispatchRules, StepDescription, trace_step
+    from pararev_hw.tracing import DispatchRules, trace_step
 
     has_step = target.step is not None and options.mode == "train"
     return trace_step(
         target.network,
         (*target.inputs, *target.targets) if has_step else target.inputs,
         loop=_loop(optimizer, options, target.step if has_step else None),
-        description=StepDescription(
-            name=target.name,
-            batch=target.batch,
-            timesteps=target.timesteps,
-            assumptions=target.assumptions,
-            real_inputs=target.real_inputs,
-        ),
+        description=target.description,
         dtype=options.dtype,
         granularity=options.granularity,
         blocks=options.blocks,
@@ -199,7 +172,7 @@ def _check_spikes(spikes: str) -> None:
         raise BadInput(f"a firing rate is {rate:g}: it must be between 0 and 1")
 
 
-def with_spikes(graph: BlockGraph, target: Any, spikes: str, progress: Progress = _silent) -> BlockGraph:
+def with_spikes(graph: BlockGraph, target: Any, spikes: str, progress: Progress = silent) -> BlockGraph:
     """The graph with measured or assumed spike activity, where the network has spiking neurons."""
     if spikes == "none":
         return graphs.attach(graph, None)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pararev_hw.errors import unknown_name
+from pararev_hw import limits
+from pararev_hw.documents import shown
+from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.keywords import exact_fields, whole_number
 from pararev_hw.types import Hardware
 
@@ -90,15 +92,24 @@ class TraceOptions:
 
     def __post_init__(self) -> None:
         for name in ("batch", "timesteps", "num_classes", "accumulate"):
-            if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name), least=1)
+            value = getattr(self, name)
+            if value is not None and value > limits.INPUT_ELEMENTS:
+                size = f"{value:.3g}" if value < limits.NUMBER * 10 else shown(value)  # digits without end are no float
+                raise BadInput(f"{name} is {size}: more than any device holds")
+            if value is not None:
+                whole_number(name, value, least=1)
         whole_number("seed", self.seed, least=0)
-        if self.mode not in ("train", "infer"):
-            raise unknown_name("mode", self.mode, ("train", "infer"))
-        if self.zero_grad not in ("none", "zero"):
-            raise unknown_name("way to zero gradients", self.zero_grad, ("none", "zero"))
-        if self.layout is not None and self.layout not in LAYOUTS:
-            raise unknown_name("layout", self.layout, LAYOUTS)
+        for noun, value, allowed in (
+            ("mode", self.mode, ("train", "infer")),
+            ("way to zero gradients", self.zero_grad, ("none", "zero")),
+            ("layout", self.layout, (None, *LAYOUTS)),
+        ):
+            if value not in allowed:
+                raise unknown_name(noun, str(value), [name for name in allowed if name is not None])
+        if self.width is not None and not 0 < self.width <= limits.WIDTH:
+            raise BadInput(f"width is {self.width:g}: it must be above 0, and at most {limits.WIDTH:g}")
+        if self.input_shape == ():
+            raise BadInput("input shape is (): sizes must be at least 1, as in 3,32,32")
         for size in self.input_shape or ():
             whole_number("a size of input_shape", size, least=1)
 

@@ -31,11 +31,11 @@ from pararev_hw.execution.harness import interleave, spread
 from pararev_hw.execution.played_cuda import PlayedCuda
 from pararev_hw.execution.runners import Runner, peak_bytes
 from pararev_hw.graph.order import lane_orders
-from pararev_hw.importers.targets import Options
 from pararev_hw.measurement import cpu_clock, cuda_clock, measure
 from pararev_hw.measurement.energy import energy_counter
 from pararev_hw.measurement.environment import environment
 from pararev_hw.rewrites import select
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Hardware
 from pararev_hw.validation.run_case import measure_trial
 from pararev_hw.validation.suite import Trial
@@ -154,7 +154,7 @@ def _launch_gap(c: Campaign, launch: str) -> Record:
 
 
 def correctness(c: Campaign) -> Iterator[Unit]:
-    small = Options(batch=2, width=0.0625, timesteps=2, num_classes=10)
+    small = TraceOptions(batch=2, width=0.0625, timesteps=2, num_classes=10)
     for network in c.size(("pararevsnn21", "revsresnet21", "msresnet18"), ("pararevsnn21", "msresnet18")):
         for lanes in (2, 3):
             for launch in ("eager", "graph"):
@@ -168,8 +168,10 @@ def correctness(c: Campaign) -> Iterator[Unit]:
     yield "kernel resources", _kernels
 
 
-def _job(c: Campaign, network: str, options: Options, **more: Any) -> execution.Job:
-    return execution.prepare(network, options, optimizer="sgd-foreach", device=c.device, **more)
+def _job(c: Campaign, network: str, options: TraceOptions, **more: Any) -> execution.Job:
+    return execution.prepare(
+        network, replace(options, optimizer="sgd-foreach", granularity="block", **more), device=c.device
+    )
 
 
 def _orders(c: Campaign, job: execution.Job, lanes: int, launch: Launch) -> tuple[tuple[int, ...], ...]:
@@ -178,7 +180,7 @@ def _orders(c: Campaign, job: execution.Job, lanes: int, launch: Launch) -> tupl
     return lane_orders(job.graph, plan.schedule)
 
 
-def _same_step(c: Campaign, network: str, options: Options, lanes: int, launch: Launch, choices: str) -> Record:
+def _same_step(c: Campaign, network: str, options: TraceOptions, lanes: int, launch: Launch, choices: str) -> Record:
     """Several steps on streams beside the same steps on one stream and in PyTorch's own loop, in float64."""
     job = _job(c, network, options, dtype="float64")
     work = job
@@ -318,7 +320,7 @@ def paper(c: Campaign) -> Iterator[Unit]:
 
 def _compared(c: Campaign, depth: int, batch: int, mode: Literal["train", "infer"], neuron: str) -> Record:
     """Every way in turns, the same batches for all: seconds of every step, and each way's peak memory."""
-    options = Options(batch=batch, timesteps=c.size(4, 2), width=c.size(1.0, 0.0625))
+    options = TraceOptions(batch=batch, timesteps=c.size(4, 2), width=c.size(1.0, 0.0625))
     jobs = {family: _job(c, networks.target(family, depth, neuron), options, mode=mode) for family in networks.FAMILIES}
     runners: dict[str, Runner] = {}
     refused: dict[str, str] = {}
@@ -368,7 +370,7 @@ def operations(c: Campaign) -> Iterator[Unit]:
 
 def _op_times(c: Campaign, family: str, depth: int, batch: int, mode: Literal["train", "infer"], neuron: str) -> Record:
     """The ops of one of the paper's steps that no step before had, each timed alone."""
-    options = Options(batch=batch, timesteps=c.size(4, 2), width=c.size(1.0, 0.0625))
+    options = TraceOptions(batch=batch, timesteps=c.size(4, 2), width=c.size(1.0, 0.0625))
     job = _job(c, networks.target(family, depth, neuron), options, mode=mode)
     path, machine = device_store(c.folder, environment(c.device, 1).device)
     clock = cpu_clock if c.device == "cpu" else cuda_clock
@@ -479,7 +481,7 @@ def smallest_step(device: str) -> None:
     """Two lanes of a tiny network, eagerly: what the sanitizer looks at."""
     c = Campaign(device, device == "cpu", Path(), time.monotonic() + 100)
     record = _same_step(
-        c, "pararevsnn21", Options(batch=1, width=0.0625, timesteps=1, num_classes=10), 2, "eager", "none"
+        c, "pararevsnn21", TraceOptions(batch=1, width=0.0625, timesteps=1, num_classes=10), 2, "eager", "none"
     )
     print(record)
     if not record["right"]:

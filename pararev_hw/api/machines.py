@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from pararev_hw.atomic import write_file
 from pararev_hw.devices.profiles import profile_to_json
 from pararev_hw.keywords import exact, positive
+from pararev_hw.progress import Progress, silent
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, Validation
-
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    return
 
 
 def cache_folder() -> Path | None:
@@ -29,7 +23,7 @@ def cache_folder() -> Path | None:
 
 
 @exact
-def load_device(name: str | Path, *, cache: str | Path | None = None, progress: Progress = _silent) -> Hardware:
+def load_device(name: str | Path, *, cache: str | Path | None = None, progress: Progress = silent) -> Hardware:
     """A device by its name or file, or a calibrated profile by its file.
 
     Args:
@@ -57,7 +51,7 @@ def load_device(name: str | Path, *, cache: str | Path | None = None, progress: 
     return find_device(str(name), cache=cache_folder() if cache is None else Path(cache), progress=progress)
 
 
-def hardware_of(device: str | Path | Hardware, progress: Progress = _silent, lanes: int | None = None) -> Hardware:
+def hardware_of(device: str | Path | Hardware, progress: Progress = silent, lanes: int | None = None) -> Hardware:
     """The device itself, or the one of that name or file; "cpu" with so many lanes."""
     if isinstance(device, Device | Profile | MeasuredDevice):
         return device
@@ -73,7 +67,7 @@ def measure(
     *,
     cache: str | Path | None = None,
     seconds: float = 10.0,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> MeasuredDevice:
     """This machine's CPU with the times of the graph's own operations, replayed here.
 
@@ -111,7 +105,7 @@ def calibrate(
     *,
     minutes: float = 5.0,
     output: str | Path | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Profile:
     """Measure this machine and fit a profile, which can be used wherever a device is expected.
 
@@ -148,7 +142,7 @@ def validate(
     suite: Literal["quick", "full"] = "quick",
     minutes: float | None = None,
     seed: int = 0,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Validation:
     """Compare a profile's predictions with measured steps of networks that it was not fitted on.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,11 +10,11 @@ from pararev_hw import pipeline
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.steps import Origin, module_target
 from pararev_hw.costmodels import energy_models
-from pararev_hw.defaults import default_optimizer
 from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.keywords import exact, positive, whole_number
 from pararev_hw.pipeline import Plan
+from pararev_hw.progress import Progress, silent
 from pararev_hw.schedulers import run
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.task_graph_files import read_problem
@@ -182,7 +181,7 @@ def predict(plan: Plan) -> Prediction:
 
 
 @exact
-def execute(plan: Plan, *, steps: int = 10, progress: Callable[[str], None] = lambda _: None) -> Execution:
+def execute(plan: Plan, *, steps: int = 10, progress: Progress = silent) -> Execution:
     """Run a plan for real on this machine, beside the sequential step and PyTorch's own loop.
 
     A graph that was traced for another kind of device is traced again for this one, and scheduled the same way.
@@ -262,9 +261,9 @@ def parallel(net: nn.Module, plan: Plan, *, launch: Launch = "eager") -> Paralle
     return on_lanes(net, plan, launch=launch)
 
 
-def _job(plan: Plan, progress: Callable[[str], None]) -> Job:
+def _job(plan: Plan, progress: Progress) -> Job:
     """The network that the plan's graph was traced from, ready to run."""
-    from pararev_hw import execution, target_graph
+    from pararev_hw import execution
     from pararev_hw.importers.targets import resolve
     from pararev_hw.training.io_forms import input_form
 
@@ -281,21 +280,12 @@ def _job(plan: Plan, progress: Callable[[str], None]) -> Job:
     if callable(o.optimizer) or o.loss is not None or o.step is not None:
         raise BadInput(f"{plan.graph.model}: an optimizer, loss or step of your own cannot be run again: name one")
     if isinstance(origin.model, str):
-        target = resolve(origin.model, target_graph.options_of_target(o))
+        target = resolve(origin.model, o)
     else:
         form = None if origin.inputs is None else input_form(origin.inputs)
         target = module_target(origin.model, form, o)
     progress(f"building {target.name}")
-    return execution.prepare_target(
-        target,
-        seed=o.seed,
-        mode=o.mode,
-        dtype=o.dtype,
-        optimizer=o.optimizer or default_optimizer(plan.device.kind),
-        granularity=o.granularity,
-        blocks=tuple(o.blocks),
-        device=device,
-    )
+    return execution.prepare_target(target, o, device)
 
 
 def check_lanes(lanes: int | None, launch: str | None) -> None:

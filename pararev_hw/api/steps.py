@@ -12,6 +12,7 @@ from pararev_hw import target_graph
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.errors import BadInput
 from pararev_hw.keywords import exact
+from pararev_hw.progress import Progress, silent
 from pararev_hw.trace_options import Layout, Mode, TraceOptions, ZeroGrad
 from pararev_hw.types import BlockGraph, Hardware
 
@@ -66,7 +67,7 @@ def trace(
     loss: Loss | None = None,
     step: TrainingStep | None = None,
     name: str | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> BlockGraph:
     """The block-dependency graph of one step of a network.
 
@@ -125,7 +126,7 @@ def trace(
 
 
 def traced_step(
-    model: nn.Module | str | Path, inputs: Inputs | None, options: TraceOptions, progress: Callable[[str], None]
+    model: nn.Module | str | Path, inputs: Inputs | None, options: TraceOptions, progress: Progress
 ) -> Traced:
     """The graph with its program, so that the step can be rewritten. Raises as `trace` does."""
     from torch import nn
@@ -151,7 +152,7 @@ def _trace_named(
     inputs: Inputs | None,
     options: TraceOptions,
     capture: Callable[[Traced], Traced],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> BlockGraph:
     if inputs is not None:
         raise BadInput(f"{target}: a network given by its name brings its own inputs: leave inputs out")
@@ -169,7 +170,7 @@ def _trace_module(
     inputs: Inputs | None,
     options: TraceOptions,
     capture: Callable[[Traced], Traced],
-    progress: Callable[[str], None],
+    progress: Progress,
 ) -> BlockGraph:
     from pararev_hw.training.io_forms import input_form, taking_tensors
 
@@ -201,7 +202,7 @@ def module_target(model: nn.Module, form: InputForm | None, options: TraceOption
         )
     if form is not None and options.input_shape is not None:
         raise BadInput(f"{name}: the inputs have a shape of their own: leave input_shape out")
-    target = target_of(model, form, target_graph.options_of_target(options), name=name, where=name)
+    target = target_of(model, form, options, name=name, where=name)
     step = options.step
     if step is None:
         return target

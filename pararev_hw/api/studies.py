@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -14,6 +14,7 @@ from pararev_hw.api.plans import Launch, bytes_of, check_lanes
 from pararev_hw.api.steps import Origin, trace, traced_step
 from pararev_hw.errors import BadInput
 from pararev_hw.keywords import exact, whole_number
+from pararev_hw.progress import Progress, silent
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Comparison, Hardware, Study, SweepPoint, SweepResult, Table
 
@@ -22,12 +23,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from pararev_hw.tracing import Traced
-
-Progress = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    return
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -60,7 +55,7 @@ def report(
     memory_limit: int | str | None = None,
     choices: str | None = None,
     energy_model: str = "device",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Report:
     """Write the report of a network on a device.
 
@@ -138,7 +133,7 @@ def compare(
     memory_limit: int | str | None = None,
     choices: str = "auto",
     energy_model: str = "device",
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Comparison:
     """Several networks on one device, sequential and parallel, each with its front of latency against memory.
 
@@ -241,7 +236,7 @@ def sweep(
     cluster: str | None = None,
     compute: Literal["cpu", "cuda"] = "cpu",
     memory_limit: int | str | None = None,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> SweepRun:
     """Evaluate many configurations of a device and a network.
 

@@ -29,6 +29,7 @@ from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
 from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.pace import PACE, PacedClock, call_s, typical_pace_s
+from pararev_hw.progress import Progress
 from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 
 DEVICES = ("cpu", "cuda")
@@ -39,8 +40,6 @@ _REPLAYS_SHARE, _STEPS_SHARE, _PAIRS_SHARE = 0.65, 0.15, 0.03  # of the time; op
 _FEWEST_JUDGED = 8  # replayed networks, before which few of their ops are held out
 _CACHES = {"cpu": (1 << 20, 32 << 20), "cuda": (256 << 10, 50 << 20)}  # where the search for their sizes starts
 _CAPACITIES = ("l2_capacity_bytes", "last_capacity_bytes")
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

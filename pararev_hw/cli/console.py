@@ -6,14 +6,16 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as ProgressBar
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw.progress import Progress
 from pararev_hw.types import CONTROL
 
 MOST_CHARACTERS = 1500  # of a message: what it quotes may be a whole file
@@ -37,7 +39,7 @@ err = _PlainConsole(stderr=True, highlight=False)
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Progress]:
     """A line on standard error that says what is being done; on a terminal only, and gone afterwards.
 
     What a user's network prints meanwhile goes to standard error too: standard output is for the verb's result.
@@ -50,7 +52,7 @@ def progress() -> Iterator[Callable[[str], None]]:
     )
     with (
         contextlib.redirect_stdout(sys.stderr),
-        Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
+        ProgressBar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar,
     ):
         task = bar.add_task("starting", total=None)
         yield lambda activity: bar.update(task, description=activity)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -24,13 +23,11 @@ from pararev_hw.cli.options import (
     NetworkSizes,
     OptimizerOpt,
     TargetArg,
-    checked_mode,
     grouped,
-    parsed_shape,
 )
 from pararev_hw.cli.outputs import check_output
-from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.progress import Progress
 
 if TYPE_CHECKING:
     from pararev_hw.execution import Job
@@ -48,19 +45,8 @@ class ExecutedStep(NetworkSizes):
     def prepared(self, target: str, torch_device: str) -> Job:
         """The target, built and traced on this machine. Raises BadInput."""
         from pararev_hw import execution
-        from pararev_hw.importers.targets import Options
 
-        shape = parsed_shape(self.input_shape)
-        return execution.prepare(
-            target,
-            Options(self.batch, self.timesteps, self.num_classes, self.width, self.form, shape, self.seed),
-            mode=checked_mode(self.mode),
-            dtype=self.dtype,
-            optimizer=self.optimizer or default_optimizer(torch_device),
-            granularity=self.granularity,
-            blocks=tuple(self.blocks or ()),
-            device=torch_device,
-        )
+        return execution.prepare(target, self.parsed(), torch_device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +76,7 @@ class MachineHere:
         bool, typer.Option(help="Keep freed memory in the process: mapping it in again every step is slow on a CPU.")
     ] = True
 
-    def resolved(self, tell: Callable[[str], None]) -> tuple[Hardware, str, int, str]:
+    def resolved(self, tell: Progress) -> tuple[Hardware, str, int, str]:
         """What predicts, torch's name of the device, how many lanes there are, and why so many. Raises BadInput."""
         from pararev_hw import execution
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pararev_hw.errors import Infeasible, PararevError
+from pararev_hw.progress import Progress
 
 if TYPE_CHECKING:
     from pararev_hw.trace_options import TraceOptions
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def largest_batch_named(
-    target: str | None, hardware: Hardware, limit: int | None, options: TraceOptions, tell: Callable[[str], None]
+    target: str | None, hardware: Hardware, limit: int | None, options: TraceOptions, tell: Progress
 ) -> Iterator[None]:
     """Infeasible raised inside says as well which batch would fit. No target: the step is a file's, of one batch."""
     try:

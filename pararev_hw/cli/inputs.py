@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from pararev_hw.api.machines import cache_folder as cache_folder
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.progress import Progress
 
 if TYPE_CHECKING:
     from pararev_hw.cli.options import MachineOptions
     from pararev_hw.types import BlockGraph, Hardware
 
 
-def machine_named(name: str, machine: MachineOptions, tell: Callable[[str], None]) -> Hardware:
+def machine_named(name: str, machine: MachineOptions, tell: Progress) -> Hardware:
     """The device or profile of that name, used as the options say.
 
     Raises BadInput where a device that is no neuromorphic chip is given chips or a learning rule.
@@ -28,9 +29,7 @@ def machine_named(name: str, machine: MachineOptions, tell: Callable[[str], None
     return hardware if machine.learning_rule is None else learning(bare_device(hardware), machine.learning_rule)
 
 
-def hardware_named(
-    name: str, tell: Callable[[str], None], host: str | None = None, lanes: int | None = None
-) -> Hardware:
+def hardware_named(name: str, tell: Progress, host: str | None = None, lanes: int | None = None) -> Hardware:
     """The device or profile of that name, launched by that host where one is named; "cpu" with so many lanes."""
     from pararev_hw.pipeline import find_device
 
@@ -52,7 +51,7 @@ def hardware_named(
 def measured_for(
     graph: BlockGraph,
     hardware: Hardware,
-    tell: Callable[[str], None],
+    tell: Progress,
     seconds: float = 10.0,
     in_turns: Callable[[], None] = lambda: None,
 ) -> Hardware:

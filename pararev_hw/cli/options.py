@@ -146,6 +146,12 @@ class NetworkSizes:
     form: FormOpt = None
     seed: SeedOpt = 0
 
+    def parsed(self) -> TraceOptions:
+        """Raises BadInput, UnknownName."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {"input_shape": parsed_shape(self.input_shape), "blocks": values.get("blocks") or ()}
+        return TraceOptions(**values)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkOptions(NetworkSizes):
@@ -156,12 +162,6 @@ class NetworkOptions(NetworkSizes):
     accumulate: AccumulateOpt = 1
     zero_grad: ZeroGradOpt = "none"
     channels_last: ChannelsLastOpt = False
-
-    def parsed(self) -> TraceOptions:
-        """Raises BadInput, UnknownName."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"input_shape": parsed_shape(self.input_shape), "blocks": values.get("blocks") or ()}
-        return TraceOptions(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +29,7 @@ from pararev_hw.cli.options import (
 )
 from pararev_hw.cli.outputs import writable
 from pararev_hw.errors import BadInput
+from pararev_hw.progress import Progress
 from pararev_hw.types import BlockGraph, Hardware, Study
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def report(
     _show(study, both, paths, output, json_)
 
 
-def _target_study(request: _Request, tell: Callable[[str], None]) -> tuple[Study, bool]:
+def _target_study(request: _Request, tell: Progress) -> tuple[Study, bool]:
     """The study, and whether it is of a network that a script can build again and schedule by itself."""
     from pararev_hw import recommendation
     from pararev_hw.costmodels.energy_models import with_energy_model
@@ -162,7 +163,7 @@ def _wanted_choices(search: SearchOptions) -> str:
     return search.choices or ("auto" if search.scheduler is None else "none")
 
 
-def _traced(request: _Request, hardware: Hardware, tell: Callable[[str], None]) -> Traced | BlockGraph:
+def _traced(request: _Request, hardware: Hardware, tell: Progress) -> Traced | BlockGraph:
     """The step with its program, or rewritten already where its orders are those of another device."""
     from pararev_hw import recommendation, target_graph
     from pararev_hw.rewrites import select
@@ -177,7 +178,7 @@ def _traced(request: _Request, hardware: Hardware, tell: Callable[[str], None]) 
     return target_graph.build_graph(request.target, options, device=hardware, rewrite=rewrite, progress=tell)
 
 
-def _with_orders_of(device: str, step: BlockGraph, search: Search, lanes: int, tell: Callable[[str], None]) -> Search:
+def _with_orders_of(device: str, step: BlockGraph, search: Search, lanes: int, tell: Progress) -> Search:
     """The search with the lanes' orders of the schedule for another device."""
     from pararev_hw import pipeline
 
@@ -195,9 +196,7 @@ def _budget(seconds: float | None) -> Budget | None:
     return None if seconds is None else Budget(seconds, lambda: time.monotonic() - began)
 
 
-def _row_study(
-    folder: Path, row: int | None, target: str | None, energy_model: str, tell: Callable[[str], None]
-) -> Study:
+def _row_study(folder: Path, row: int | None, target: str | None, energy_model: str, tell: Progress) -> Study:
     """One configuration of a finished sweep, in full."""
     from pararev_hw import sweeps
     from pararev_hw.costmodels.energy_models import with_energy_model

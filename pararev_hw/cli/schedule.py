@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,7 @@ from pararev_hw.cli.options import (
 )
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput
+from pararev_hw.progress import Progress
 
 if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware, ModelEnergy, SchedulingProblem
@@ -170,9 +171,7 @@ def _scheduled_tasks(problem: SchedulingProblem, scheduler: str, options: Mappin
     return _Scheduled(bare_schedule_document(run(problem, scheduler, **options), problem))
 
 
-def _scheduled_step(
-    source: BlockGraph | str, device: str | None, request: _Request, tell: Callable[[str], None]
-) -> _Scheduled:
+def _scheduled_step(source: BlockGraph | str, device: str | None, request: _Request, tell: Progress) -> _Scheduled:
     # imported late: a bare task graph needs none of it, and torch takes two seconds to load
     from pararev_hw import pipeline
     from pararev_hw.costmodels import energy_models as models
@@ -204,7 +203,7 @@ def _scheduled_step(
     return _Scheduled(document, graph, energy, prediction.assumptions[:1] if learns else ())
 
 
-def _graph_of(target: str, hardware: Hardware, request: _Request, tell: Callable[[str], None]) -> BlockGraph:
+def _graph_of(target: str, hardware: Hardware, request: _Request, tell: Progress) -> BlockGraph:
     from pararev_hw import target_graph
     from pararev_hw.rewrites import select
 

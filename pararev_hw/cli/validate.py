@@ -28,6 +28,7 @@ from pararev_hw.cli.options import (
 from pararev_hw.cli.outputs import writable
 from pararev_hw.cli.validate_published import PublishedOptions, against_published, check_tolerance
 from pararev_hw.errors import BadInput
+from pararev_hw.trace_options import TraceOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,6 +64,18 @@ class Step:
     mode: ModeOpt = "train"
     dtype: DtypeOpt = "float32"
     seed: SeedOpt = 0
+
+    @property
+    def options(self) -> TraceOptions:
+        """Raises BadInput, UnknownName."""
+        return TraceOptions(
+            batch=self.batch,
+            timesteps=self.timesteps,
+            mode=checked_mode(self.mode),
+            dtype=self.dtype,
+            seed=self.seed,
+            granularity="block",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +162,7 @@ def _against_targets(targets: list[str], device: str, request: Measured, step: S
         result = validation.validate_targets(
             targets,
             hardware_named(device, tell),
-            validation.StepOptions(step.batch, step.timesteps, checked_mode(step.mode), step.dtype, step.seed),
+            step.options,
             measure=(lambda graph, hardware, seconds, in_turns: measured_for(graph, hardware, tell, seconds, in_turns))
             if step.measure
             else None,

@@ -22,6 +22,7 @@ import torch
 from pararev_hw.execution.job import Batch, Job
 from pararev_hw.execution.runners import LaneRunner
 from pararev_hw.measurement import computing_threads
+from pararev_hw.progress import Progress, silent
 from pararev_hw.tracing import Traced
 from pararev_hw.types import SchedulingProblem, TaskCost
 
@@ -40,7 +41,7 @@ class Sharing:
 
 
 def sharing_of_calls(
-    job: Job, seconds: Sequence[float], lanes: int, batch: Batch, progress: Callable[[str], None] = lambda _: None
+    job: Job, seconds: Sequence[float], lanes: int, batch: Batch, progress: Progress = silent
 ) -> dict[int, Sharing]:
     """Sharing by call of the program, for the calls that take most of the step by the op times `seconds`.
 

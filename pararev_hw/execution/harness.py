@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.execution.bound_step import StepRun
@@ -12,6 +12,7 @@ from pararev_hw.execution.job import Batch
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.runners import Runner
 from pararev_hw.measurement import collector_at_rest
+from pararev_hw.progress import Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def interleave(
     steps: int,
     *,
     warm_up: int = 2,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> Rounds:
     """Each runner takes the same `warm_up + steps` steps, one after the other in every round, each round begun by
     another runner. Garbage is collected between rounds, not within steps; what a step leaves is let go after it."""

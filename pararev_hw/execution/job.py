@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from pararev_hw import models
+from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, StepFailed, first_line
 from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
-from pararev_hw.importers.targets import Options, Target, resolve
+from pararev_hw.importers.targets import Target, resolve
 from pararev_hw.target_graph import with_axes
-from pararev_hw.tracing import StepDescription, Traced, optimizer_named, trace_step, uncopied_state
+from pararev_hw.trace_options import TraceOptions
+from pararev_hw.tracing import Traced, optimizer_named, trace_step, uncopied_state
 from pararev_hw.training.step import EagerStep, Loop, eager_step, tensors_in
 from pararev_hw.types import BlockGraph
 
@@ -40,65 +42,32 @@ class Job:
         return self.traced.graph
 
 
-def prepare(
-    target: str,
-    options: Options,
-    *,
-    mode: Literal["train", "infer"] = "train",
-    dtype: str = "float32",
-    optimizer: str = "sgd",
-    granularity: str = "block",
-    blocks: Sequence[str] = (),
-    device: str = "cpu",
-) -> Job:
+def prepare(target: str, options: TraceOptions, device: str = "cpu") -> Job:
     """Build the network that `target` names, with real weights on the torch device, and trace its step there."""
-    return prepare_target(
-        resolve(target, options),
-        seed=options.seed,
-        mode=mode,
-        dtype=dtype,
-        optimizer=optimizer,
-        granularity=granularity,
-        blocks=blocks,
-        device=device,
-    )
+    return prepare_target(resolve(target, options), options, device)
 
 
-def prepare_target(
-    target: Target,
-    *,
-    seed: int = 0,
-    mode: Literal["train", "infer"] = "train",
-    dtype: str = "float32",
-    optimizer: str = "sgd",
-    granularity: str = "block",
-    blocks: Sequence[str] = (),
-    device: str = "cpu",
-) -> Job:
-    """The same for a network that is there already."""
-    make = optimizer_named(optimizer)
+def prepare_target(target: Target, options: TraceOptions, device: str = "cpu") -> Job:
+    """The same for a network that is there already: of the options, those that say how its step goes."""
+    mode, dtype = options.mode, options.dtype
+    optimizer = options.optimizer or default_optimizer(device)
+    assert isinstance(optimizer, str)  # a job makes its optimizer again and again, by its name
     brings_step = target.step is not None and mode == "train"
     model = _realised(target, dtype, device)
     traced = trace_step(
         _to_trace(model, target),
         (*target.inputs, *target.targets) if brings_step else target.inputs,
-        loop=Loop(optimizer=make, step=target.step if brings_step else None) if mode == "train" else None,
-        description=StepDescription(
-            name=target.name,
-            batch=target.batch,
-            timesteps=target.timesteps,
-            assumptions=target.assumptions,
-            real_inputs=target.real_inputs,
-        ),
+        loop=Loop(optimizer_named(optimizer), step=target.step if brings_step else None) if mode == "train" else None,
+        description=target.description,
         dtype=dtype,
-        granularity=granularity,
-        blocks=blocks,
+        granularity=options.granularity,
+        blocks=options.blocks,
     )
     graph, target = with_axes(traced, target)
     traced = replace(traced, graph=graph)
     if model.training != (mode == "train"):  # else parts that the factory froze by eval() stay so
         model.train(mode == "train")
-    return Job(target, traced, model, mode, dtype, optimizer, device, seed)
+    return Job(target, traced, model, mode, dtype, optimizer, device, options.seed)
 
 
 def _to_trace(model: nn.Module, target: Target) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput
 from pararev_hw.measurement.environment import check_cores, cores
 from pararev_hw.pipeline import find_device
+from pararev_hw.progress import Progress, silent
 from pararev_hw.types import Hardware
 
 MAX_STREAMS = 64
@@ -45,9 +45,7 @@ def lanes_here(device: str, lanes: int | None) -> tuple[int, str]:
     return lanes, "as asked for"
 
 
-def this_machine(
-    device: str, lanes: int, *, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None
-) -> Hardware:
+def this_machine(device: str, lanes: int, *, cache: Path | None = None, progress: Progress = silent) -> Hardware:
     """What predicts for "cpu" or "cuda" where the user named no profile.
 
     The CPU is measured for a few seconds as `lanes` threads, or read from the cache folder; for a GPU a datasheet

@@ -23,9 +23,9 @@ from pararev_hw.measurement.op_store import (
     store_path,
 )
 from pararev_hw.measurement.pace import PACE
+from pararev_hw.progress import Progress
 from pararev_hw.types import BlockGraph, Device, Estimate, MeasuredDevice, OpTime, Profile, ReplayedStep
 
-Progress = Callable[[str], None]
 _BETWEEN_S = 1e-6  # at most, between two ops
 
 

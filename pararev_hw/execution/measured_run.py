@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +20,13 @@ from pararev_hw.execution.profiled import profiled_overlap
 from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
 from pararev_hw.graph.order import lane_orders
 from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.progress import Progress
 from pararev_hw.reports import units
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.tracing import Traced
 from pararev_hw.types import Hardware, Prediction, Schedule, SchedulingProblem
 from pararev_hw.types.base import html_table, milliseconds
 
-Progress = Callable[[str], None]
 SEQUENTIAL, PARALLEL, THREADS, LOOP = "sequential", "parallel", "threads", "loop"
 
 

@@ -26,6 +26,7 @@ from pararev_hw.execution.bound_step import BoundStep, bind
 from pararev_hw.measurement import MIN_STEPS, collector_at_rest, computing_threads, settle_allocator
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.measurement.pace import pace_s
+from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Program, ReplayedStep
 
@@ -53,7 +54,7 @@ class ReplayTimes:
 def replay_times(
     graph: BlockGraph,
     seconds: float = 10.0,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
     in_turns: Callable[[], None] = lambda: None,
 ) -> ReplayTimes:
     """Replay the step for about `seconds`, in PyTorch's order at least as often as a real step is timed; before each

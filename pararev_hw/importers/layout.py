@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import nn
 
-from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.errors import BadInput
 from pararev_hw.types import AXES_UNKNOWN
 
 LAYOUTS = ("TB", "BT", "B")
@@ -50,13 +50,6 @@ class Declared:
     batch: int | None = None
     timesteps: int | None = None
     because: str = ""
-
-
-def checked_layout(layout: str | None) -> str | None:
-    """Raises UnknownName."""
-    if layout is not None and layout not in LAYOUTS:
-        raise unknown_name("layout", layout, LAYOUTS)
-    return layout
 
 
 def declared(network: nn.Module, factory: Any, declarations: Mapping[str, int | None]) -> Declared:

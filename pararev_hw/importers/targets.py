@@ -27,49 +27,21 @@ from torch.nn.parameter import is_lazy
 
 from pararev_hw import limits, models
 from pararev_hw.atomic import real_path
-from pararev_hw.documents import read_bytes, shown
+from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, UnknownName, first_line, unknown_name
 from pararev_hw.importers.imported import Imported
-from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, checked_layout, declared
+from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.models.spec import Spec
+from pararev_hw.trace_options import TraceOptions
+from pararev_hw.tracing import StepDescription
 from pararev_hw.training.io_forms import InputForm, input_form, takes_tensors
 
 DEFAULT_BATCH = 32  # of the RevSNN reference code
 Step = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
 _SYNONYMS = {"batch": BATCH_NAMES, "timesteps": TIME_NAMES}
 _GIVEN = ("batch", "timesteps", "num_classes", "width", "form")  # options that a factory may take
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a user may say about a target; None: not said."""
-
-    batch: int | None = None
-    timesteps: int | None = None
-    num_classes: int | None = None
-    width: float | None = None
-    form: str | None = None
-    input_shape: tuple[int, ...] | None = None  # of one sample, without the batch
-    seed: int = 0
-    layout: str | None = None  # of the input's axes: "TB", "BT" or "B"
-
-    def __post_init__(self) -> None:
-        checked_layout(self.layout)
-        for name in ("batch", "timesteps", "num_classes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise BadInput(f"{name} is {value}: it must be at least 1")
-            if value is not None and value > limits.INPUT_ELEMENTS:
-                size = f"{value:.3g}" if value < limits.NUMBER * 10 else shown(value)  # digits without end are no float
-                raise BadInput(f"{name} is {size}: more than any device holds")
-        if self.width is not None and not 0 < self.width <= limits.WIDTH:
-            raise BadInput(f"width is {self.width:g}: it must be above 0, and at most {limits.WIDTH:g}")
-        if self.input_shape is not None and (not self.input_shape or any(n < 1 for n in self.input_shape)):
-            raise BadInput(f"input shape is {self.input_shape}: sizes must be at least 1, as in 3,32,32")
-        if not 0 <= self.seed < 1 << 63:
-            raise BadInput(f"seed is {self.seed}: it must be between 0 and 2^63 - 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +67,13 @@ class Target:
     axes_settled: bool = True  # False: nothing but the traced step can tell which axis is time
     remade: Callable[[], nn.Module] | None = None  # the network once more, from its file as if never run
 
+    @property
+    def description(self) -> StepDescription:
+        """What its traced step is called, and the axes of its inputs."""
+        return StepDescription(self.name, self.batch, self.timesteps, self.assumptions, self.real_inputs)
 
-def resolve(target: str, options: Options) -> Target:
+
+def resolve(target: str, options: TraceOptions) -> Target:
     """The network that `target` names. Raises UnknownName, BadInput or BadFile in one line."""
     if ":" in target and not target.endswith((".onnx", ".nir")):
         return _from_factory(target, options)
@@ -116,7 +93,7 @@ def resolve(target: str, options: Options) -> Target:
     return _with_checked_layout(_from_zoo(target, options), options)
 
 
-def _with_checked_layout(target: Target, options: Options) -> Target:
+def _with_checked_layout(target: Target, options: TraceOptions) -> Target:
     """The target, where a layout that was asked for is the one it has."""
     layout = "TB" if target.event else "B"
     if options.layout not in (None, layout):
@@ -124,7 +101,7 @@ def _with_checked_layout(target: Target, options: Options) -> Target:
     return target
 
 
-def _from_zoo(name: str, options: Options) -> Target:
+def _from_zoo(name: str, options: TraceOptions) -> Target:
     spec = models.spec(name)
     arguments = {k: v for k in ("num_classes", "timesteps", "width", "form") if (v := getattr(options, k)) is not None}
     sample = spec.input_shape if options.input_shape is None else options.input_shape
@@ -173,7 +150,7 @@ def _own_step(model: nn.Module, batch: tuple[torch.Tensor, ...], optimizer: torc
     return model.training_step(batch, optimizer)  # type: ignore[operator]
 
 
-def _from_file(target: str, options: Options) -> Target:
+def _from_file(target: str, options: TraceOptions) -> Target:
     """The network of an `.onnx` or `.nir` file, which fixes its own classes and width."""
     for name in ("num_classes", "width", "form"):
         if getattr(options, name) is not None:
@@ -200,7 +177,7 @@ def _from_file(target: str, options: Options) -> Target:
     )
 
 
-def _read_network(target: str, options: Options) -> Imported:
+def _read_network(target: str, options: TraceOptions) -> Imported:
     if target.endswith(".onnx"):
         return load_onnx(
             target,
@@ -213,7 +190,7 @@ def _read_network(target: str, options: Options) -> Imported:
     return load_nir(target, batch=batch, timesteps=options.timesteps, input_shape=options.input_shape)
 
 
-def _from_factory(target: str, options: Options) -> Target:
+def _from_factory(target: str, options: TraceOptions) -> Target:
     place, _, attribute = target.rpartition(":")
     if not place or not attribute:
         raise BadInput(f"{target!r}: name a file and a factory in it, as in net.py:make_net")
@@ -264,7 +241,7 @@ def _from_factory(target: str, options: Options) -> Target:
 def target_of(
     network: nn.Module,
     form: InputForm | None,
-    options: Options,
+    options: TraceOptions,
     *,
     name: str,
     where: str,
@@ -304,7 +281,7 @@ def _axes_said(axes: Axes | None) -> tuple[str, ...]:
     return () if axes is None or axes.timesteps is None or axes.because == "--layout" else (axes.sentence,)
 
 
-def _batched(options: Options, declaration: Declared, target: str) -> tuple[int, ...]:
+def _batched(options: TraceOptions, declaration: Declared, target: str) -> tuple[int, ...]:
     """The shape of an input of which the user gave one sample's."""
     assert options.input_shape is not None
     batch = declaration.batch or DEFAULT_BATCH
@@ -317,7 +294,7 @@ def _batched(options: Options, declaration: Declared, target: str) -> tuple[int,
     return (*(sizes[axis] for axis in layout), *options.input_shape)
 
 
-def _batch(tensors: Sequence[torch.Tensor], options: Options) -> int:
+def _batch(tensors: Sequence[torch.Tensor], options: TraceOptions) -> int:
     return int(tensors[0].shape[0]) if options.batch is None else options.batch
 
 

@@ -24,7 +24,7 @@ import torch
 
 from pararev_hw import rewrites
 from pararev_hw.execution import batches, lane_orders, parallel_step, prepare
-from pararev_hw.importers.targets import Options
+from pararev_hw.trace_options import TraceOptions
 
 HERE = Path(__file__).resolve().parent
 {path}TARGET = {target}
@@ -36,7 +36,7 @@ LANES = {orders}
 
 def main(steps: int = 10) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    job = prepare(TARGET, Options(**OPTIONS), dtype={dtype!r}, granularity=GRANULARITY, device=device)
+    job = prepare(TARGET, TraceOptions(**OPTIONS, dtype={dtype!r}, granularity=GRANULARITY), device)
     step_as_traced = rewrites.apply(job.traced, REWRITES)
     optimizer = torch.optim.SGD(job.model.parameters(), lr=0.1, momentum=0.9)
     data = batches(job)  # random batches of the right shapes: put your own here
@@ -57,8 +57,7 @@ def run_script(study: Study, target: str, options: Mapping[str, Any], folder: Pa
     """The script, None where nothing of this kind can run: an inference, a chip that PyTorch does not drive.
 
     A file, or the folder of a module, is named by its place seen from `folder`, into which the script is written.
-    `options` are those of the
-    target that the user set, by the names of `pararev_hw.importers.targets.Options`.
+    `options` are those of the target that the user set, by the names of `TraceOptions`.
     """
     if study.graph.mode != "train" or study.device.kind not in ("cpu", "gpu"):
         return None

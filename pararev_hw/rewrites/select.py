@@ -14,6 +14,7 @@ from pararev_hw import pipeline, schedulers
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.errors import BadInput, Infeasible, unknown_name
+from pararev_hw.progress import Progress
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, search
 from pararev_hw.rewrites.alternatives import alternatives, names_of
@@ -22,7 +23,6 @@ from pararev_hw.types import Alternative, BlockGraph, Hardware, SchedulingProble
 
 AHEAD = "ahead"  # what the data allow anyway: the opposite of "wait"
 QUICK = ("sequential", "asap")  # schedulers that a search calls itself; for the others it asks heft
-Progress = Callable[[str], None]
 
 
 def parsed(choices: str) -> tuple[Kind, ...] | None:

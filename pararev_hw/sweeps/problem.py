@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pararev_hw import limits
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.progress import Progress
 from pararev_hw.sweeps.columns import FAILURES
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.objectives import NetworkSize, objective_values
@@ -156,7 +157,7 @@ def variants(sweep: Sweep) -> tuple[Variant, ...]:
     return tuple(variant_of(f) for f in combinations)
 
 
-def prepare(sweep: Sweep, progress: Callable[[str], None], compute: str | None = None) -> Problem:
+def prepare(sweep: Sweep, progress: Progress, compute: str | None = None) -> Problem:
     """Trace every network and decide the lane orders of every class. `compute` as `Engine` takes it. Raises BadInput,
     UnknownName, TraceError."""
     networks: dict[Variant, _Network] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pararev_hw import limits
 from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, Infeasible
+from pararev_hw.progress import Progress, silent
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.problem import study_of, variant_of
 from pararev_hw.sweeps.spec import Sweep, from_yaml
@@ -21,7 +21,7 @@ from pararev_hw.sweeps.variants import graph_of, with_rate
 from pararev_hw.types import Study
 
 
-def row_study(folder: Path, row: int, progress: Callable[[str], None] = lambda _: None) -> Study:
+def row_study(folder: Path, row: int, progress: Progress = silent) -> Study:
     """The study of that row's configuration, of the sweep in `folder`: its latency and energy are the row's.
 
     Raises BadFile where the folder holds no finished sweep, BadInput for a row that it does not have, Infeasible for

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.progress import Progress
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
@@ -23,7 +24,6 @@ from pararev_hw.sweeps.store import CSV, Store, missing, opened
 from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
-Tell = Callable[[str], None]
 COMPUTE = ("cpu", "cuda")
 
 
@@ -35,8 +35,8 @@ def run(
     processes: int | None = None,
     cluster: str | None = None,
     compute: str = "cpu",
-    progress: Tell = lambda _: None,
-    warn: Tell = lambda _: None,
+    progress: Progress = lambda _: None,
+    warn: Progress = lambda _: None,
 ) -> SweepResult:
     """The finished sweep. What the folder holds of it already is kept; `fresh` begins again.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,11 +10,13 @@ from pararev_hw import graph as graphs
 from pararev_hw import target_graph
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.progress import Progress
 from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph
 
 if TYPE_CHECKING:
-    from pararev_hw.importers.targets import Options, Target
+    from pararev_hw.importers.targets import Target
 
 FAMILIES = {"parallel": "pararevsnn", "reversible": "revsresnet", "store": "pararevsnn"}
 
@@ -43,15 +44,13 @@ class Variant:
         return ", ".join((f"{self.network} {self.mode}", *set_options))
 
 
-def graph_of(variant: Variant, sweep: Sweep, progress: Callable[[str], None]) -> BlockGraph:
+def graph_of(variant: Variant, sweep: Sweep, progress: Progress) -> BlockGraph:
     """The variant's step, traced for the sweep's device.
 
     `coupling` "parallel" is ParaRevSNN, "reversible" RevSNN with as many pairs, "store" ParaRevSNN that keeps its
     activations. Raises Infeasible for a combination that no network has, BadInput for a value that none has.
     """
-    from pararev_hw.importers.targets import Options
-
-    options = Options(batch=variant.batch or sweep.batch, timesteps=variant.timesteps, width=variant.width)
+    options = TraceOptions(batch=variant.batch or sweep.batch, timesteps=variant.timesteps, width=variant.width)
     plain = variant.coupling is None and variant.depth is None and variant.form is None
     target = _plain(located(variant.network, sweep.folder), options) if plain else _chosen(variant, options)
     return _traced(target, variant, sweep, progress)
@@ -69,13 +68,13 @@ def located(network: str, folder: Path) -> str:
     return f"{file}{colon}{factory}" if file.suffix in (".py", ".onnx", ".nir") and file.is_file() else network
 
 
-def _plain(network: str, options: Options) -> Target:
+def _plain(network: str, options: TraceOptions) -> Target:
     from pararev_hw.importers.targets import resolve
 
     return resolve(network, options)
 
 
-def _chosen(variant: Variant, options: Options) -> Target:
+def _chosen(variant: Variant, options: TraceOptions) -> Target:
     """The member of the network's family with that depth, coupling and form."""
     import torch
 
@@ -125,8 +124,8 @@ def _member(family: str, stages: int, event: bool) -> str:
     return next(s.name for s in specs if s.family == family and len(s.blocks) == stages and s.event == event)
 
 
-def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Callable[[str], None]) -> BlockGraph:
-    from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
+def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Progress) -> BlockGraph:
+    from pararev_hw.tracing import optimizer_named, trace_step
     from pararev_hw.training.step import Loop
 
     progress(f"tracing {variant.title}")
@@ -139,9 +138,7 @@ def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Callable[[
         )
         if variant.mode == "train"
         else None,
-        description=StepDescription(
-            name=target.name, batch=target.batch, timesteps=target.timesteps, assumptions=target.assumptions
-        ),
+        description=target.description,
     )
     spikes = sweep.spikes if variant.rate is None else repr(variant.rate)
     return target_graph.with_spikes(traced.graph, target, spikes, progress)

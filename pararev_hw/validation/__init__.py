@@ -7,6 +7,5 @@ from pararev_hw.validation.published import validate_published as validate_publi
 from pararev_hw.validation.statistics import accuracy as accuracy
 from pararev_hw.validation.statistics import kendall_tau as kendall_tau
 from pararev_hw.validation.suite import SUITES as SUITES
-from pararev_hw.validation.user_targets import StepOptions as StepOptions
 from pararev_hw.validation.user_targets import validate_targets as validate_targets
 from pararev_hw.validation.validation import validate as validate

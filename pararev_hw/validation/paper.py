@@ -6,7 +6,7 @@ published values are those of its tables; the networks are this package's, with 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ import torch
 
 from pararev_hw import models, pipeline
 from pararev_hw.devices import bare_device
+from pararev_hw.progress import Progress
 from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
 from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph, Hardware, PaperCheck, PaperRow
@@ -68,7 +69,6 @@ UNTRACED = (
     "inference time reduced by 18.15 % (abstract): no table gives it; the table at 37 layers gives 12.5 %",
 )
 
-Progress = Callable[[str], None]
 Mode = Literal["train", "infer"]
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 
 from pararev_hw.devices import load_device, load_host, with_host
 from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError, first_line, unknown_name
+from pararev_hw.progress import Progress, silent
 from pararev_hw.types import Accuracy, BlockGraph, Device
 from pararev_hw.validation.published_networks import (
     cached,
@@ -112,7 +113,7 @@ def validate_published(
     traces: Path | None = None,
     networks: Sequence[str] = (),
     minutes: float | None = None,
-    progress: Callable[[str], None] = lambda _: None,
+    progress: Progress = silent,
 ) -> PublishedValidation:
     """Predict the published steps of a folder of tables, or those of `networks` alone.
 
@@ -150,7 +151,7 @@ def _shuffled(steps: Iterable[PublishedStep]) -> list[PublishedStep]:
 
 
 def _predicted(
-    steps: Sequence[PublishedStep], traces: Path | None, minutes: float | None, progress: Callable[[str], None]
+    steps: Sequence[PublishedStep], traces: Path | None, minutes: float | None, progress: Progress
 ) -> tuple[list[PublishedCase], list[str]]:
     """The cases, and a line for each network left out, or for all those of a package that is not there."""
     cases: list[PublishedCase] = []

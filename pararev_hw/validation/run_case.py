@@ -11,12 +11,13 @@ import torch
 from pararev_hw import models, pipeline
 from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.errors import Infeasible, first_line
-from pararev_hw.importers.targets import Options, resolve
+from pararev_hw.importers.targets import resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
 from pararev_hw.measurement.energy import Counter, energy_j
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.measurement.pace import PaceLog
 from pararev_hw.reports import units
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Profile, StepCost, ValidationCase
 from pararev_hw.validation.memory import cuda_bytes_before, peak_bytes
 from pararev_hw.validation.predicting import baselines, flops_of, optimizer_of, predicted, slowness_since, traced
@@ -97,7 +98,7 @@ def measure_trial(
 ) -> MeasuredTrial:
     """The trial's step, run for about `limit_s`. Raises what it raises."""
     before = cuda_bytes_before() if device == "cuda" else 0
-    options = Options(batch=trial.batch, timesteps=trial.timesteps, width=trial.width, seed=seed)
+    options = TraceOptions(batch=trial.batch, timesteps=trial.timesteps, width=trial.width, seed=seed)
     target = resolve(trial.network, options)
     step = real_step(
         target.realise(),

@@ -9,7 +9,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
-from pararev_hw.importers.targets import Options
 from pararev_hw.measurement import (
     MIN_STEPS,
     WARM_UP_STEPS,
@@ -33,8 +31,10 @@ from pararev_hw.measurement import (
 )
 from pararev_hw.measurement.environment import available_bytes, environment
 from pararev_hw.measurement.pace import PACE, PaceLog, pace_s
+from pararev_hw.progress import Progress
 from pararev_hw.reports import units
 from pararev_hw.torch_private import buffers_of
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing.model_state import state_preserved
 from pararev_hw.types import (
     BlockGraph,
@@ -54,28 +54,16 @@ from pararev_hw.validation.validation import summary
 
 Measure = Callable[[BlockGraph, Hardware, float, Callable[[], None]], Hardware]
 """What times a graph's ops on the device, in about so many seconds; the last runs in turns with what it runs."""
-Progress = Callable[[str], None]
 _MOST_S, _LEAST_S = 8.0, 0.5  # of measuring one network's steps
 _SLOWER, _FEWEST = 1.15, 3  # how much more slowly than its own speed a machine runs as usual; steps that tell a median
 _WORST = 5
 _MODULE_DEPTH = 2  # of the paths by which ops are summed
 
 
-@dataclass(frozen=True, slots=True)
-class StepOptions:
-    """What the user says of the steps: batch and T (None: the target's own), mode and datatype."""
-
-    batch: int | None = None
-    timesteps: int | None = None
-    mode: Literal["train", "infer"] = "train"
-    dtype: str = "float32"
-    seed: int = 0
-
-
 def validate_targets(
     targets: Sequence[str],
     hardware: Hardware,
-    options: StepOptions,
+    options: TraceOptions,
     *,
     measure: Measure | None = None,
     minutes: float | None = None,
@@ -125,14 +113,9 @@ def _limit_s(deadline: float | None, waiting: int) -> float:
 
 
 def _case(
-    target: str, hardware: Hardware, options: StepOptions, measure: Measure | None, limit_s: float
+    target: str, hardware: Hardware, options: TraceOptions, measure: Measure | None, limit_s: float
 ) -> ValidationCase:
-    job = execution.prepare(
-        target,
-        Options(batch=options.batch, timesteps=options.timesteps, seed=options.seed),
-        mode=options.mode,
-        dtype=options.dtype,
-    )
+    job = execution.prepare(target, options)
     graph = job.graph
     _check_room(graph)
     at = hardware

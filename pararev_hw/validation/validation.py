@@ -9,13 +9,13 @@ from typing import Literal
 
 from pararev_hw.errors import BadInput, PararevError
 from pararev_hw.measurement.energy import energy_counter
+from pararev_hw.progress import Progress
 from pararev_hw.types import Accuracy, Environment, MeasuredDevice, Profile, Validation, ValidationCase
 from pararev_hw.validation.environment_check import differences, here, torch_device
 from pararev_hw.validation.run_case import Run, case, runner
 from pararev_hw.validation.statistics import accuracy
 from pararev_hw.validation.suite import HeldOut, Trial, family, held_out, suite
 
-Progress = Callable[[str], None]
 Quantity = Literal["latency_s", "peak_bytes", "energy_j"]
 
 _LIMIT_S: Mapping[str, float] = {"quick": 7.0, "full": 15.0}  # of measuring one step

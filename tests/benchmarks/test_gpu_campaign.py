@@ -18,7 +18,7 @@ from benchmarks.campaign.parts import PARTS, Campaign, comparisons, correctness,
 from benchmarks.campaign.records import FileFull, Records
 from pararev_hw import execution
 from pararev_hw.costmodels.measured_ops import op_keys
-from pararev_hw.importers.targets import Options
+from pararev_hw.trace_options import TraceOptions
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +91,9 @@ def test_every_unit_of_the_first_parts_can_be_named_before_it_runs(tmp_path: Pat
 
 
 def test_every_distinct_op_is_timed_once_and_stored(tmp_path: Path) -> None:
-    job = execution.prepare("msresnet18", Options(batch=1, width=0.0625, timesteps=1, num_classes=10))
+    job = execution.prepare(
+        "msresnet18", TraceOptions(batch=1, width=0.0625, timesteps=1, num_classes=10, granularity="block")
+    )
     path, machine_ = device_store(tmp_path, "A Card")
     clock_calls: list[int] = []
 
@@ -148,9 +150,9 @@ def test_it_needs_no_more_than_a_bare_gpu_machine_has() -> None:
         "import time, benchmarks.gpu_campaign, benchmarks.campaign.pages\n"
         "from pathlib import Path\n"
         "from benchmarks.campaign.parts import Campaign, _same_step\n"
-        "from pararev_hw.importers.targets import Options\n"
+        "from pararev_hw.importers.targets import TraceOptions\n"
         "c = Campaign('cpu', True, Path(), time.monotonic() + 100)\n"
-        "tiny = Options(batch=1, width=0.0625, timesteps=1, num_classes=10)\n"
+        "tiny = TraceOptions(batch=1, width=0.0625, timesteps=1, num_classes=10)\n"
         "assert _same_step(c, 'pararevsnn21', tiny, 2, 'eager', 'none')['right']\n"
     )
     run = subprocess.run(

@@ -18,7 +18,7 @@ from pararev_hw.execution.contention import copied_tensor
 from pararev_hw.execution.harness import Rounds
 from pararev_hw.execution.measured_run import Execution
 from pararev_hw.execution.network_copy import copied_network
-from pararev_hw.importers.targets import Options
+from pararev_hw.trace_options import TraceOptions
 from tests.execution.test_running import cpu
 from tests.helpers.command_line import run
 
@@ -101,7 +101,7 @@ def networks(tmp_path: Path) -> str:
 def test_lanes_train_it_as_the_plain_loop_does(factory: str, networks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contention, "_SAMPLE_S", 1e-5)
     monkeypatch.setattr(contention, "_ROUNDS", 1)
-    job = execution.prepare(f"{networks}:{factory}", Options())
+    job = execution.prepare(f"{networks}:{factory}", TraceOptions(granularity="block"))
     before = {n: p.detach().clone() for n, p in job.model.named_parameters()}
     result = execution.execute(job, cpu(), lanes=2, steps=2, warm_up=1)
     assert result.difference == result.loop_difference == 0

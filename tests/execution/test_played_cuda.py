@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import pytest
@@ -14,16 +15,16 @@ from pararev_hw.execution import LaneRunner, LoopRunner
 from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.played_cuda import Call, PlayedCuda
 from pararev_hw.execution.streams import LaneStreams
-from pararev_hw.importers.targets import Options
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph
 from tests.helpers.random_schedules import random_lanes
 
-TINY = Options(batch=2, width=0.0625, timesteps=2, num_classes=10)
+TINY = TraceOptions(granularity="block", batch=2, width=0.0625, timesteps=2, num_classes=10)
 
 
 @pytest.fixture(scope="module")
 def job() -> execution.Job:
-    return execution.prepare("pararevsnn21", TINY, dtype="float64", optimizer="sgd-foreach")
+    return execution.prepare("pararevsnn21", replace(TINY, dtype="float64", optimizer="sgd-foreach"))
 
 
 def recorded(job: execution.Job, orders: Sequence[Sequence[int]]) -> list[Call]:

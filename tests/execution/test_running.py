@@ -26,13 +26,13 @@ from pararev_hw.execution.harness import Rounds, interleave, spread
 from pararev_hw.execution.lane_order import lane_slots
 from pararev_hw.execution.scalars import Scalars
 from pararev_hw.execution.streams import issue_order
-from pararev_hw.importers.targets import Options
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Device, DeviceParameter
 from tests.helpers.command_line import run
 from tests.helpers.costing import costs, op_seconds
 from tests.helpers.random_schedules import in_order, random_lanes
 
-TINY = Options(batch=2, width=0.0625, timesteps=2)
+TINY = TraceOptions(granularity="block", batch=2, width=0.0625, timesteps=2)
 NETWORK = """
 import pathlib
 
@@ -122,7 +122,7 @@ def cpu(lanes: int = 2, **figures: float) -> Device:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sgd-plain", "adam", "adamw", "sgd-foreach", "adamw-foreach"])
 def test_every_optimizer_trains_as_the_plain_loop_does_over_several_steps(optimizer: str, network: str) -> None:
-    job = execution.prepare(f"{network}:net", Options(), dtype="float64", optimizer=optimizer)
+    job = execution.prepare(f"{network}:net", TraceOptions(dtype="float64", optimizer=optimizer, granularity="block"))
     data = execution.batches(job)
     orders = random_lanes(job.graph, 2, 5)
     with execution.LaneRunner(job, orders) as lanes, execution.LoopRunner(job) as loop:
@@ -135,7 +135,7 @@ def test_every_optimizer_trains_as_the_plain_loop_does_over_several_steps(optimi
 
 
 def test_scalars_that_change_are_those_of_the_bias_corrections() -> None:
-    job = execution.prepare("pararevsnn21", TINY, optimizer="adam")
+    job = execution.prepare("pararevsnn21", replace(TINY, optimizer="adam"))
     scalars = Scalars(job.traced, "adam")
     assert scalars.calls
     assert scalars.at(2) == [v for c in scalars.calls for v in _scalars_of(job, c)]
@@ -154,7 +154,7 @@ def _scalars_of(job: execution.Job, call: int) -> list[Any]:
 
 @pytest.mark.parametrize(("mode", "dtype"), [("infer", "float32"), ("train", "bfloat16")])
 def test_inference_and_autocast_run_as_the_plain_loop_does(mode: Any, dtype: str) -> None:
-    job = execution.prepare("revsresnet21", TINY, mode=mode, dtype=dtype)
+    job = execution.prepare("revsresnet21", replace(TINY, mode=mode, dtype=dtype))
     batch = next(execution.batches(job))
     with execution.LaneRunner(job, random_lanes(job.graph, 2, 1)) as lanes, execution.LoopRunner(job) as loop:
         lanes.step(batch)
@@ -171,7 +171,7 @@ def test_batches_are_new_each_time_and_the_same_for_the_same_seed(network: str) 
     assert first.keys() == {"input:0", "target:0"}
     assert all(torch.equal(first[n], again[n]) for n in first)
     assert not torch.equal(first["input:0"], second["input:0"])
-    own = execution.prepare(f"{network}:net", Options())
+    own = execution.prepare(f"{network}:net", TraceOptions(granularity="block"))
     rows = {tuple(r.tolist()) for r in own.target.inputs[0]}
     assert {tuple(r.tolist()) for r in next(execution.batches(own))["input:0"]} == rows  # its own samples
 
@@ -214,7 +214,7 @@ def test_a_device_of_another_kind_is_refused() -> None:
 
 
 def test_a_network_that_raises_while_it_runs_is_said_to(network: str) -> None:
-    job = execution.prepare(f"{network}:raises", Options())
+    job = execution.prepare(f"{network}:raises", TraceOptions(granularity="block"))
     with (
         execution.LoopRunner(job) as loop,
         pytest.raises(StepFailed, match="ValueError while it ran: only on real tens"),
@@ -268,7 +268,7 @@ def test_overlap_is_not_known_where_tasks_have_no_times() -> None:
 
 
 def test_threads_speed_an_op_up_as_far_as_its_slowest_resource_allows() -> None:
-    job = execution.prepare("pararevsnn21", Options(batch=4, width=0.5))
+    job = execution.prepare("pararevsnn21", TraceOptions(batch=4, width=0.5, granularity="block"))
     narrow = op_seconds(job.graph, cpu())
     wide = intra_op_seconds(job.graph, cpu(), 2, narrow)
     convs = [
@@ -332,7 +332,7 @@ def test_a_task_is_issued_after_all_that_it_waits_for() -> None:
 @pytest.mark.gpu
 @pytest.mark.parametrize("launch", ["eager", "graph"])
 def test_streams_train_as_one_stream_does(launch: Any) -> None:
-    job = execution.prepare("pararevsnn21", TINY, dtype="float64", optimizer="sgd-foreach", device="cuda")
+    job = execution.prepare("pararevsnn21", replace(TINY, dtype="float64", optimizer="sgd-foreach"), device="cuda")
     data = execution.batches(job)
     with (
         execution.LaneRunner(job, in_order(job.graph), launch=launch) as one,
@@ -350,14 +350,14 @@ def test_streams_train_as_one_stream_does(launch: Any) -> None:
 
 @pytest.mark.gpu
 def test_a_step_that_a_cuda_graph_cannot_hold_is_refused() -> None:
-    job = execution.prepare("pararevsnn21", TINY, optimizer="adam", device="cuda")
+    job = execution.prepare("pararevsnn21", replace(TINY, optimizer="adam"), device="cuda")
     with pytest.raises(BadInput, match="scalars change from step to step"):
         execution.LaneRunner(job, in_order(job.graph), launch="graph")
 
 
 @pytest.mark.gpu
 def test_streams_give_every_task_a_time_and_a_peak() -> None:
-    job = execution.prepare("pararevsnn21", TINY, optimizer="sgd-foreach", device="cuda")
+    job = execution.prepare("pararevsnn21", replace(TINY, optimizer="sgd-foreach"), device="cuda")
     document = execution.document(execution.execute(job, load_device("h200"), "heft", lanes=2, steps=3))
     assert document["measured"]["overlap"]["median"] >= 0
     assert document["measured"]["peak_bytes"]["parallel"] > 0

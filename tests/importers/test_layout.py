@@ -8,7 +8,6 @@ import pytest
 
 from pararev_hw.errors import BadInput
 from pararev_hw.execution import prepare
-from pararev_hw.importers.targets import Options
 from pararev_hw.sizes import parsed_bytes
 from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import TraceOptions
@@ -117,7 +116,7 @@ def axes(graph: BlockGraph) -> tuple[int, int | None]:
 
 
 def test_a_step_that_runs_has_the_batch_and_time_of_the_trace(nets: Path) -> None:
-    assert axes(prepare(f"{nets}:loop", Options()).graph) == (3, 4)
+    assert axes(prepare(f"{nets}:loop", TraceOptions(granularity="block")).graph) == (3, 4)
 
 
 @pytest.mark.parametrize(

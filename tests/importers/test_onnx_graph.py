@@ -19,7 +19,7 @@ from torch import nn
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.importers.onnx_operators import OPERATORS, OTHER_DOMAINS
-from pararev_hw.importers.targets import Options, resolve
+from pararev_hw.importers.targets import resolve
 from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import trace_step
@@ -719,12 +719,12 @@ def test_the_page_lists_the_table() -> None:
 def test_a_file_is_a_target_with_its_own_weights(tmp_path: Path) -> None:
     net, x = network("spiking")
     export(net, x, tmp_path / "net.onnx", train=True)
-    found = resolve(str(tmp_path / "net.onnx"), Options(batch=3))
+    found = resolve(str(tmp_path / "net.onnx"), TraceOptions(batch=3))
     assert (found.name, found.batch, found.event, found.any_batch) == ("net.onnx", 3, False, False)
     assert [tuple(t.shape) for t in found.inputs] == [(3, 1, 8, 8)]
     assert found.realise() is found.network
     with pytest.raises(BadInput, match="leave --num-classes out"):
-        resolve(str(tmp_path / "net.onnx"), Options(num_classes=4))
+        resolve(str(tmp_path / "net.onnx"), TraceOptions(num_classes=4))
 
 
 def test_spikes_are_counted_on_a_batch_that_the_file_can_run(tmp_path: Path) -> None:

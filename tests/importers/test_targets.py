@@ -11,7 +11,8 @@ import torch
 
 from pararev_hw import models
 from pararev_hw.errors import BadFile, BadInput, UnknownName
-from pararev_hw.importers.targets import Options, resolve
+from pararev_hw.importers.targets import resolve
+from pararev_hw.trace_options import TraceOptions
 from tests.helpers.command_line import run
 
 FACTORIES = """
@@ -84,57 +85,58 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_a_zoo_network_comes_without_memory_and_is_made_real_when_asked() -> None:
-    found = resolve("pararevsnn21", Options(batch=3, timesteps=2, num_classes=7, width=0.0625, seed=5))
+    found = resolve("pararevsnn21", TraceOptions(batch=3, timesteps=2, num_classes=7, width=0.0625, seed=5))
     assert all(p.device.type == "meta" for p in found.network.parameters())
     assert [tuple(x.shape) for x in found.inputs] == [(3, 3, 32, 32)]
     assert (found.batch, found.timesteps, found.real_inputs, found.event) == (3, 2, False, False)
     real, again = found.realise(), found.realise()
     assert real(torch.rand(2, 3, 32, 32)).shape == (2, 7)
     assert all(torch.equal(a, b) for a, b in zip(real.parameters(), again.parameters(), strict=True))
-    other = resolve("pararevsnn21", Options(width=0.0625, num_classes=7, seed=6)).realise()
+    other = resolve("pararevsnn21", TraceOptions(width=0.0625, num_classes=7, seed=6)).realise()
     assert not all(torch.equal(a, b) for a, b in zip(real.parameters(), other.parameters(), strict=True))
 
 
 def test_an_event_network_takes_frames() -> None:
-    found = resolve("pararevsnn24_dvs", Options(batch=3, timesteps=4))
+    found = resolve("pararevsnn24_dvs", TraceOptions(batch=3, timesteps=4))
     assert [tuple(x.shape) for x in found.inputs] == [(4, 3, 2, 128, 128)]
     assert found.event
 
 
 def test_another_number_of_channels_is_the_networks_too() -> None:
-    found = resolve("pararevsnn21", Options(batch=2, width=0.0625, input_shape=(1, 28, 28)))
+    found = resolve("pararevsnn21", TraceOptions(batch=2, width=0.0625, input_shape=(1, 28, 28)))
     assert found.realise()(torch.rand(2, 1, 28, 28)).shape[0] == 2
 
 
 def test_every_zoo_name_resolves_and_says_what_it_assumes() -> None:
     for name in models.names():
-        found = resolve(name, Options(width=0.0625))
+        found = resolve(name, TraceOptions(width=0.0625))
         assert found.name == name
         blocks = models.spec(name).blocks
         assert any("blocks per stage" in text for text in found.assumptions) == bool(blocks)
 
 
 def test_a_factory_gives_a_network_and_its_inputs_or_a_shape_is_named() -> None:
-    own = resolve("net.py:with_inputs", Options())
+    own = resolve("net.py:with_inputs", TraceOptions())
     assert (own.batch, own.real_inputs, own.name) == (5, True, "net:with_inputs")
-    assert resolve("net.py:fixed", Options()).batch == 2
-    assert resolve("net.py:with_inputs", Options(batch=7)).inputs[0].shape[0] == 7
-    shaped = resolve("net.py:net", Options(batch=4, input_shape=(3, 8, 8)))
+    assert resolve("net.py:fixed", TraceOptions()).batch == 2
+    assert resolve("net.py:with_inputs", TraceOptions(batch=7)).inputs[0].shape[0] == 7
+    shaped = resolve("net.py:net", TraceOptions(batch=4, input_shape=(3, 8, 8)))
     assert (tuple(shaped.inputs[0].shape), shaped.real_inputs) == ((4, 3, 8, 8), False)
 
 
 def test_a_network_in_place_of_a_factory_is_taken() -> None:
-    assert resolve("net.py:made", Options(input_shape=(3, 8, 8))).realise()(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
+    network = resolve("net.py:made", TraceOptions(input_shape=(3, 8, 8))).realise()
+    assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 2)
 
 
 def test_a_factory_is_handed_what_the_user_set_and_nothing_else() -> None:
-    told = resolve("net.py:everything", Options(batch=2, width=0.5, form="merged")).network
+    told = resolve("net.py:everything", TraceOptions(batch=2, width=0.5, form="merged")).network
     assert told.options == {"batch": 2, "width": 0.5, "form": "merged"}
-    assert resolve("net.py:sized", Options(num_classes=9)).network.out_features == 9
+    assert resolve("net.py:sized", TraceOptions(num_classes=9)).network.out_features == 9
 
 
 def test_the_seed_makes_the_weights() -> None:
-    a, b, c = (resolve("net.py:seeded", Options(seed=s)).network.weight for s in (1, 1, 2))
+    a, b, c = (resolve("net.py:seeded", TraceOptions(seed=s)).network.weight for s in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
@@ -142,7 +144,7 @@ def test_the_seed_makes_the_weights() -> None:
 def test_a_module_is_found_from_the_working_folder(folder: Path) -> None:
     (folder / "package").mkdir()
     (folder / "package" / "inner.py").write_text(FACTORIES)
-    assert resolve("package.inner:fixed", Options()).name == "package.inner:fixed"
+    assert resolve("package.inner:fixed", TraceOptions()).name == "package.inner:fixed"
 
 
 def test_a_users_own_models_package_is_the_one_that_is_imported(folder: Path) -> None:
@@ -153,7 +155,7 @@ def test_a_users_own_models_package_is_the_one_that_is_imported(folder: Path) ->
     (user / "train.py").write_text(
         "import torch\nfrom models.net import build\ndef make(): return build(), torch.zeros(2, 4)\n"
     )
-    assert resolve("project/train.py:make", Options()).network.out_features == 3
+    assert resolve("project/train.py:make", TraceOptions()).network.out_features == 3
     assert sys.modules["pararev_hw.models"] is models
 
 
@@ -164,14 +166,14 @@ def test_two_folders_with_modules_of_one_name_are_kept_apart(folder: Path) -> No
         (folder / name / "net.py").write_text(
             "import torch\nfrom blocks import SIZE\ndef make(): return torch.nn.Linear(4, SIZE), torch.zeros(2, 4)\n"
         )
-    sizes = [resolve(f"{name}/net.py:make", Options()).network.out_features for name in ("old", "new", "old")]
+    sizes = [resolve(f"{name}/net.py:make", TraceOptions()).network.out_features for name in ("old", "new", "old")]
     assert sizes == [3, 5, 3]
 
 
 def test_a_file_named_like_a_module_of_python_takes_nothing_away(folder: Path) -> None:
     (folder / "random.py").write_text(FACTORIES)
     path = list(sys.path)
-    assert resolve("random.py:fixed", Options()).batch == 2
+    assert resolve("random.py:fixed", TraceOptions()).batch == 2
     assert sys.modules["random"] is random
     assert sys.path == path
 
@@ -182,33 +184,33 @@ def test_a_file_named_like_a_module_of_python_takes_nothing_away(folder: Path) -
 @pytest.mark.parametrize(
     ("target", "options", "said"),
     [
-        ("net.py:raises", Options(), f"RuntimeError ({line('def raises')}): no weights"),
-        ("net.py:exits", Options(), f"SystemExit ({line('def exits')}): bye"),
-        ("net.py:number", Options(), "gave an int"),
-        ("net.py:nothing", Options(), "gave nothing"),
-        ("net.py:words", Options(), "not a str"),
-        ("net.py:needs", Options(), "missing 1 required"),
-        ("net.py:lazy", Options(), "weight has no shape yet"),
-        ("net.py:empty", Options(), "batch of at least 1"),
-        ("net.py:scalar", Options(), "batch of at least 1"),
-        ("net.py:constant", Options(), "is an int"),
-        ("net.py:net", Options(), "--input-shape"),
-        ("net.py:fixed", Options(input_shape=(3, 8, 8)), "leave --input-shape out"),
-        ("net.py:fixed", Options(batch=3), "parameter `batch`"),
-        ("net.py:fixed", Options(timesteps=3), "takes no timesteps"),
-        ("net.py:fixed", Options(form="merged"), "takes no form"),
-        ("net.py", Options(), "net.py:make_net"),
-        ("net.py:", Options(), "as in net.py:make_net"),
-        (":make", Options(), "as in net.py:make_net"),
-        (".:make", Options(), "importable name"),
-        ("net.py:a:b", Options(), "importable name"),
-        ("graph.json", Options(), "`schedule` and `report`"),
-        ("revsresnet21", Options(form="merged"), "no merged form"),
-        ("pararevsnn21", Options(input_shape=(3, 32)), "C,H,W"),
-        ("pararevsnn21", Options(batch=10**12), "more than any device holds"),
+        ("net.py:raises", TraceOptions(), f"RuntimeError ({line('def raises')}): no weights"),
+        ("net.py:exits", TraceOptions(), f"SystemExit ({line('def exits')}): bye"),
+        ("net.py:number", TraceOptions(), "gave an int"),
+        ("net.py:nothing", TraceOptions(), "gave nothing"),
+        ("net.py:words", TraceOptions(), "not a str"),
+        ("net.py:needs", TraceOptions(), "missing 1 required"),
+        ("net.py:lazy", TraceOptions(), "weight has no shape yet"),
+        ("net.py:empty", TraceOptions(), "batch of at least 1"),
+        ("net.py:scalar", TraceOptions(), "batch of at least 1"),
+        ("net.py:constant", TraceOptions(), "is an int"),
+        ("net.py:net", TraceOptions(), "--input-shape"),
+        ("net.py:fixed", TraceOptions(input_shape=(3, 8, 8)), "leave --input-shape out"),
+        ("net.py:fixed", TraceOptions(batch=3), "parameter `batch`"),
+        ("net.py:fixed", TraceOptions(timesteps=3), "takes no timesteps"),
+        ("net.py:fixed", TraceOptions(form="merged"), "takes no form"),
+        ("net.py", TraceOptions(), "net.py:make_net"),
+        ("net.py:", TraceOptions(), "as in net.py:make_net"),
+        (":make", TraceOptions(), "as in net.py:make_net"),
+        (".:make", TraceOptions(), "importable name"),
+        ("net.py:a:b", TraceOptions(), "importable name"),
+        ("graph.json", TraceOptions(), "`schedule` and `report`"),
+        ("revsresnet21", TraceOptions(form="merged"), "no merged form"),
+        ("pararevsnn21", TraceOptions(input_shape=(3, 32)), "C,H,W"),
+        ("pararevsnn21", TraceOptions(batch=10**12), "more than any device holds"),
     ],
 )
-def test_a_target_that_cannot_be_is_refused(target: str, options: Options, said: str) -> None:
+def test_a_target_that_cannot_be_is_refused(target: str, options: TraceOptions, said: str) -> None:
     with pytest.raises(BadInput) as refused:
         resolve(target, options)
     assert said in str(refused.value)
@@ -226,7 +228,7 @@ def test_a_target_that_cannot_be_is_refused(target: str, options: Options, said:
 )
 def test_an_unknown_name_is_answered_with_known_ones(target: str, said: str) -> None:
     with pytest.raises(UnknownName) as refused:
-        resolve(target, Options())
+        resolve(target, TraceOptions())
     assert said in str(refused.value)
 
 
@@ -243,14 +245,14 @@ def test_an_unknown_name_is_answered_with_known_ones(target: str, said: str) -> 
 def test_a_file_that_does_not_import_is_refused_with_its_line(folder: Path, content: bytes, said: str) -> None:
     (folder / "broken.py").write_bytes(content)
     with pytest.raises(BadInput) as refused:
-        resolve("broken.py:make", Options())
+        resolve("broken.py:make", TraceOptions())
     assert str(refused.value).startswith("broken.py: ")
     assert said in str(refused.value)
 
 
 def test_a_missing_file_is_a_bad_file() -> None:
     with pytest.raises(BadFile, match="there is no such file"):
-        resolve("missing.py:make", Options())
+        resolve("missing.py:make", TraceOptions())
 
 
 @pytest.mark.parametrize(
@@ -259,7 +261,7 @@ def test_a_missing_file_is_a_bad_file() -> None:
 )
 def test_an_option_that_no_network_has_is_refused_where_it_is_made(name: str, value: float) -> None:
     with pytest.raises(BadInput, match=f"{name} is"):
-        Options(**{name: value})
+        TraceOptions(**{name: value})
 
 
 # ---- through the command line
@@ -296,12 +298,12 @@ def test_what_a_network_prints_does_not_reach_standard_output() -> None:
 
 def test_a_width_beyond_the_limit_is_refused() -> None:
     with pytest.raises(BadInput, match="at most 1000"):
-        Options(width=1e9)
+        TraceOptions(width=1e9)
 
 
 @pytest.mark.parametrize("name", ["batch", "timesteps", "num_classes"])
 def test_a_number_beyond_what_torch_holds_is_refused_in_a_line(name: str) -> None:
     with pytest.raises(BadInput, match=rf"{name} is 1e\+30: more than any device holds"):
-        Options(**{name: 10**30})  # type: ignore[arg-type]
+        TraceOptions(**{name: 10**30})  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=rf"{name} is a number of \d+ bits: more than any device holds"):
-        Options(**{name: 10**5000})  # type: ignore[arg-type]  # neither a float nor printable
+        TraceOptions(**{name: 10**5000})  # type: ignore[arg-type]  # neither a float nor printable

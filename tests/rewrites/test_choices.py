@@ -18,12 +18,12 @@ from pararev_hw import execution, models, pipeline, rewrites, schedulers
 from pararev_hw.devices import load_hardware
 from pararev_hw.errors import BadInput, Infeasible, UnknownName
 from pararev_hw.graph import critical_path, totals
-from pararev_hw.importers.targets import Options
 from pararev_hw.rewrites import search as search
 from pararev_hw.rewrites import select
 from pararev_hw.rewrites.alternatives import alternatives, names_of
 from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import StepDescription, Traced, trace_step
 from pararev_hw.types import Alternative, BlockGraph, CommEdge, Device, DeviceParameter, SchedulingProblem, TaskCost
 from tests.helpers.command_line import run
@@ -320,8 +320,10 @@ def test_every_verb_takes_choices(tmp_path: object) -> None:
     ],
 )
 def test_lanes_that_run_a_rewritten_step_train_the_network_as_the_plain_loop_does(choices: str, optimizer: str) -> None:
-    options = Options(batch=2, width=0.0625, timesteps=2)
-    job = execution.prepare("pararevsnn37", options, dtype="float64", optimizer=optimizer)
+    options = TraceOptions(
+        batch=2, width=0.0625, timesteps=2, dtype="float64", optimizer=optimizer, granularity="block"
+    )
+    job = execution.prepare("pararevsnn37", options)
     rewritten = replace(job, traced=select.take(job.traced, EDGE, choices))
     assert len(rewritten.graph.ops) != len(job.graph.ops) or choices == "wait"
     data = execution.batches(job)

@@ -25,8 +25,8 @@ import pararev_hw as ph
 from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.execution.job import prepare, start
 from pararev_hw.graph import assumed, attach, may_spike, spiking_layers, totals
-from pararev_hw.importers.targets import Options
 from pararev_hw.torch_private import without_onednn
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import DispatchRules, StepDescription, holds_spikes, measure_spikes, trace_step
 from pararev_hw.training.step import Loop
 from pararev_hw.types import LayerSpikes, Spikes
@@ -608,7 +608,7 @@ def test_a_network_that_nothing_copies_is_made_anew_with_the_files_that_it_names
         ran = command_line.run("trace", f"{tmp_path / 'streamed.py'}:make", "--json", "--mode", mode)
         assert ran.status == 0, ran.err
         assert json.loads(ran.out)["totals"]["sops"] == float(x.sum()) * 10 + fired * 4
-    job = prepare(f"{tmp_path / 'streamed.py'}:make", Options())
+    job = prepare(f"{tmp_path / 'streamed.py'}:make", TraceOptions(granularity="block"))
     (first, batch), (second, _) = start(job), start(job)
     assert first is not second
     assert torch.equal(first.a.weight, a.weight)

@@ -13,8 +13,9 @@ from torch import nn
 
 import pararev_hw as ph
 from pararev_hw.measurement.environment import environment
+from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Estimate, Hardware, MeasuredDevice
-from pararev_hw.validation import StepOptions, user_targets, validate_targets
+from pararev_hw.validation import user_targets, validate_targets
 from pararev_hw.validation.user_targets import breakdown
 from tests.execution.test_running import cpu
 from tests.helpers.command_line import run
@@ -66,7 +67,7 @@ def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
     result = validate_targets(
         [f"{networks}:{name}" for name in ("small", "membrane", "raises", "nothing")],
         cpu(1),
-        StepOptions(),
+        TraceOptions(granularity="block"),
         minutes=1.0,
         finished=lambda case: seen.append(case.network),
     )
@@ -94,7 +95,7 @@ def test_steps_are_taken_in_turns_with_the_replays(networks: str) -> None:
         return MeasuredDevice(cpu(1), environment("cpu", 1), {}, {"forward_s": Estimate(1e-3)})
 
     targets = [f"{networks}:{name}" for name in ("small", "raises")]
-    small, raises = validate_targets(targets, cpu(1), StepOptions(), measure=measured).cases
+    small, raises = validate_targets(targets, cpu(1), TraceOptions(granularity="block"), measure=measured).cases
     assert len(taken) == 2
     assert len(small.samples_s) == 9
     assert small.measured is not None
