@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 Replay = Callable[[], None]
 
@@ -74,54 +73,36 @@ class TorchCuda:
     """The current CUDA device, by torch."""
 
     def stream(self) -> Stream:
-        import torch
-
         return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def current_stream(self) -> Stream:
-        import torch
-
         return torch.cuda.current_stream()
 
     def on(self, stream: Stream) -> contextlib.AbstractContextManager[Any]:
-        import torch
-
         return torch.cuda.stream(stream)  # type: ignore[arg-type]
 
     def event(self, timed: bool = False) -> Event:
-        import torch
-
         return torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
 
     def synchronize(self) -> None:
-        import torch
-
         torch.cuda.synchronize()
 
     def lend(self, tensor: torch.Tensor, stream: Stream) -> None:
         tensor.record_stream(stream)  # type: ignore[arg-type]
 
     def capture(self, run: Callable[[], None]) -> Replay:
-        import torch
-
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             run()
         return graph.replay
 
     def allocated_bytes(self) -> int:
-        import torch
-
         return torch.cuda.memory_allocated()
 
     def reset_peak(self) -> None:
-        import torch
-
         torch.cuda.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
-        import torch
-
         return torch.cuda.max_memory_allocated()
 
 

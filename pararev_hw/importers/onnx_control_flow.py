@@ -6,10 +6,11 @@ What a body makes gets a name of its own in every turn; the weights in it are th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from onnx import GraphProto, NodeProto, TensorProto, helper
 from torch import Tensor
 
 from pararev_hw import limits
@@ -27,14 +28,14 @@ class ControlFlow:
         self,
         value: Callable[[str], Tensor | None],
         constant: Callable[[str, Tensor], None],
-        initializer: Callable[[Any], None],
+        initializer: Callable[[TensorProto], None],
         opset: int,
     ) -> None:
         self._axes_are_inputs = opset >= 13  # of Unsqueeze
         self._value, self._constant, self._initializer = value, constant, initializer
         self._nodes = 0
 
-    def written_out(self, node: Any) -> Iterator[list[Any]]:
+    def written_out(self, node: NodeProto) -> Iterator[list[NodeProto]]:
         """The nodes that an If or a Loop runs, a list a turn. Each list must have been imported before the next is
         asked for: it may decide whether there is one. Raises BadInput where the data decide, or turns have no end."""
         bodies = {a.name: a.g for a in node.attribute}
@@ -46,7 +47,7 @@ class ControlFlow:
         else:
             yield from self._turns(node, bodies["body"])
 
-    def _turns(self, node: Any, body: Any) -> Iterator[list[Any]]:
+    def _turns(self, node: NodeProto, body: GraphProto) -> Iterator[list[NodeProto]]:
         most = int(self._scalar(node.input[0])) if node.input[0] else None
         goes_on = len(node.input) < 2 or not node.input[1] or self._truth(node.input[1])
         carried, weights = list(node.input[2:]), self._weights(node, body)
@@ -71,7 +72,7 @@ class ControlFlow:
         for values, output in zip(stacked, node.output[len(carried) :], strict=False):
             yield self._stack(values, output)
 
-    def _turn(self, graph: Any, prefix: str, names: dict[str, str]) -> list[Any]:
+    def _turn(self, graph: GraphProto, prefix: str, names: dict[str, str]) -> list[NodeProto]:
         """The graph's nodes, what they make renamed; `names` learns how."""
         self._nodes += len(graph.node)
         if self._nodes > limits.NETWORK_NODES:
@@ -79,7 +80,7 @@ class ControlFlow:
         names |= {name: prefix + name for node in graph.node for name in node.output if name}
         return [_renamed(node, names) for node in graph.node]
 
-    def _weights(self, node: Any, graph: Any) -> dict[str, str]:
+    def _weights(self, node: NodeProto, graph: GraphProto) -> dict[str, str]:
         names = {t.name: f"{node.output[0] if node.output else node.name}/{t.name}" for t in graph.initializer}
         for tensor in graph.initializer:
             copy = type(tensor)()
@@ -88,9 +89,7 @@ class ControlFlow:
             self._initializer(copy)
         return names
 
-    def _stack(self, values: list[str], output: str) -> list[Any]:
-        from onnx import helper
-
+    def _stack(self, values: list[str], output: str) -> list[NodeProto]:
         if not output:
             return []
         self._constant(axes := f"{output}/axes", torch.tensor([0]))
@@ -113,13 +112,11 @@ class ControlFlow:
         return bool(self._scalar(name))
 
 
-def _identities(sources: list[str], outputs: Any) -> list[Any]:
-    from onnx import helper
-
+def _identities(sources: list[str], outputs: Iterable[str]) -> list[NodeProto]:
     return [helper.make_node("Identity", [s], [o]) for s, o in zip(sources, outputs, strict=False) if o]
 
 
-def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     """A copy of the node that reads and makes values by their new names, also in the graphs of its attributes."""
     copy = type(node)()
     copy.CopyFrom(node)

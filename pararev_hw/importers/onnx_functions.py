@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any
+
+from onnx import ModelProto, NodeProto, inliner, version_converter
 
 from pararev_hw import limits
 from pararev_hw.errors import BadFile, BadInput
@@ -13,12 +14,10 @@ from pararev_hw.errors import BadFile, BadInput
 OLDEST = 7  # from here on shapes are broadcast as in numpy
 
 
-def inline_functions(model: Any) -> Any:
+def inline_functions(model: ModelProto) -> ModelProto:
     """The model with the bodies of its functions in place of their calls. Raises BadFile where they never end."""
     if not model.functions:
         return model
-    from onnx import inliner
-
     nodes = _nodes_once_inlined(model)
     if nodes > limits.NETWORK_NODES:
         raise BadFile(f"its functions are {nodes} nodes once written out: at most {limits.NETWORK_NODES} are read")
@@ -28,7 +27,7 @@ def inline_functions(model: Any) -> Any:
         raise BadFile(f"its functions cannot be written out: {str(error).strip()[:300]}") from error
 
 
-def _nodes_once_inlined(model: Any) -> int:
+def _nodes_once_inlined(model: ModelProto) -> int:
     bodies = {(f.domain, f.name): f.node for f in model.functions}
     open_calls: set[tuple[str, str]] = set()
 
@@ -41,14 +40,14 @@ def _nodes_once_inlined(model: Any) -> int:
         open_calls.remove(key)
         return count
 
-    def total(nodes: Any) -> int:
+    def total(nodes: Iterable[NodeProto]) -> int:
         calls = Counter((n.domain, n.op_type) for n in all_nodes(nodes))
         return sum(times * (size(key) if key in bodies else 1) for key, times in calls.items())
 
     return total(model.graph.node)
 
 
-def all_nodes(nodes: Any) -> Iterator[Any]:
+def all_nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
     """Nodes, and those of the graphs in their attributes."""
     stack = [nodes]
     while stack:
@@ -57,13 +56,11 @@ def all_nodes(nodes: Any) -> Iterator[Any]:
             stack.extend(g.node for a in node.attribute for g in (a.g, *a.graphs) if g.node)
 
 
-def to_supported_version(model: Any) -> Any:
+def to_supported_version(model: ModelProto) -> ModelProto:
     """The model in a version whose operators are known. Raises BadInput for an old one that cannot be brought there."""
     version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if version >= OLDEST:
         return model
-    from onnx import version_converter
-
     try:
         return version_converter.convert_version(model, OLDEST)
     except Exception as error:  # the converter raises whatever its parser and its adapters raise

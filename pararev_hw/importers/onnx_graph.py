@@ -13,14 +13,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx.external_data_helper import load_external_data_for_model
 from torch import Tensor, nn
 
 from pararev_hw import limits
@@ -31,17 +35,24 @@ from pararev_hw.importers.onnx_control_flow import CONTROL_FLOW, ControlFlow
 from pararev_hw.importers.onnx_functions import all_nodes, inline_functions, to_supported_version
 from pararev_hw.importers.onnx_operators import ELEMENTWISE, MODAL, ROLES, lowering
 from pararev_hw.importers.onnx_quantization import fake_quantize
+from pararev_hw.importers.onnx_site import Run
 from pararev_hw.importers.onnx_weights import constants_to_initializers, fill_absent_weights
 from pararev_hw.models.neurons import fire
 from pararev_hw.models.surrogates import ATan
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # where torch's newer exporter notes a node's modules
 
+# whether the operands are swapped, and whether equal ones do not fire
 _COMPARISONS = {
     "Greater": (False, True),
     "GreaterOrEqual": (False, False),
     "Less": (True, True),
     "LessOrEqual": (True, False),
+}
+_DTYPES: Mapping[str, torch.dtype] = {
+    "FLOAT": torch.float32,
+    "DOUBLE": torch.float64,
+    **{name: getattr(torch, name.lower()) for name in "FLOAT16 BFLOAT16 INT64 INT32 INT16 INT8 UINT8 BOOL".split()},
 }
 
 
@@ -63,7 +74,7 @@ def load_onnx(
     model, absent = _read(file)
     _refuse_unsupported(file, model)
     _check(file, model)
-    bound = _bind(file, model, batch, timesteps, input_shape, default_batch)
+    bound = _bind(file, model, _Asked(batch, timesteps, input_shape, default_batch))
     network = _Import(file, model, bound.inputs).network()
     notes = [f"{file.name}: sizes fixed at import: batch {bound.batch}"]
     if any(m for m in network.modules() if getattr(m, "is_spiking_neuron", False)):
@@ -76,12 +87,8 @@ def load_onnx(
 # --- the file
 
 
-def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
+def _read(file: Path) -> tuple[ModelProto, tuple[str, ...]]:
     """The model, its weights all in initializers, and the names of those whose values it does not bring."""
-    import onnx  # heavy, and needed for these files alone
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-    from onnx.external_data_helper import load_external_data_for_model
-
     if not file.is_file():
         raise BadFile(f"{file}: there is no such file")
     size = file.stat().st_size
@@ -110,10 +117,8 @@ def _read(file: Path) -> tuple[Any, tuple[str, ...]]:
     return model, absent
 
 
-def _external(file: Path, model: Any) -> bool:
+def _external(file: Path, model: ModelProto) -> bool:
     """Whether weights lie in other files. Raises BadFile for one that is not a file in the model's own folder."""
-    from onnx import TensorProto
-
     folder = real_path(file.parent)
     total = 0
     for tensor in model.graph.initializer:
@@ -133,9 +138,7 @@ def _external(file: Path, model: Any) -> bool:
     return any(t.data_location == TensorProto.EXTERNAL for t in model.graph.initializer)
 
 
-def _check(file: Path, model: Any) -> None:
-    import onnx
-
+def _check(file: Path, model: ModelProto) -> None:
     for value in model.graph.output:  # nothing reads their shapes, and many files have none
         value.type.tensor_type.shape.SetInParent()
     try:
@@ -144,7 +147,7 @@ def _check(file: Path, model: Any) -> None:
         raise BadFile(f"{file}: is no valid ONNX model: {_first(error)}") from error
 
 
-def _refuse_unsupported(file: Path, model: Any) -> None:
+def _refuse_unsupported(file: Path, model: ModelProto) -> None:
     nodes = [n for n in all_nodes(model.graph.node) if n.domain or n.op_type not in CONTROL_FLOW]
     missing = [n for n in nodes if lowering(n.domain, n.op_type) is None]
     if missing:
@@ -160,7 +163,7 @@ def _first(error: BaseException) -> str:
     return (lines[0] if lines else type(error).__name__)[:300]
 
 
-def _title(node: Any) -> str:
+def _title(node: NodeProto) -> str:
     return repr(node.name or (node.output[0] if node.output else "?"))
 
 
@@ -175,15 +178,21 @@ class _Bound:
     event: bool
 
 
-def _bind(
-    file: Path,
-    model: Any,
-    batch: int | None,
-    timesteps: int | None,
-    input_shape: Sequence[int] | None,
-    default_batch: int,
-) -> _Bound:
-    """Shapes for every input. A size of the file is a number, a name, or (unnamed) None."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the user says of sizes; None: not said."""
+
+    batch: int | None
+    timesteps: int | None
+    input_shape: Sequence[int] | None
+    default_batch: int
+
+
+Size = int | str | None  # of a file: a number, a name, or (unnamed) None
+
+
+def _bind(file: Path, model: ModelProto, asked: _Asked) -> _Bound:
+    """Shapes for every input."""
     weights = {t.name for t in model.graph.initializer}
     entries = [v for v in model.graph.input if v.name not in weights]
     if not entries:
@@ -192,57 +201,69 @@ def _bind(
     first_name, first = next(iter(shapes.items()))
     if not first:
         raise BadInput(f"{file}: input {first_name!r} is a single number: a batch is needed")
+    where = f"{file}: input {first_name!r}"
     batch_at = next((d for d, n in enumerate(first) if _speaks_of(n, "batch", ("b", "n", "bs"))), 0)
     time_at = next((d for d, n in enumerate(first) if _speaks_of(n, "time", ("t", "steps"))), None)
-    size_by_name: dict[str, int] = {}
-    size = first[batch_at]
-    if isinstance(size, int) and batch not in (None, size):
-        raise BadInput(f"{file}: its batch is fixed at {size}: leave --batch out, or export it with a named batch size")
-    count = size if isinstance(size, int) else default_batch if batch is None else batch
-    if isinstance(size, str):
-        size_by_name[size] = count
-    if timesteps is not None and time_at is None:
-        raise BadInput(f"{file}: input {first_name!r} has no size named after time: leave --timesteps out")
-    if time_at is not None and timesteps is not None:
-        size_by_name[str(first[time_at])] = timesteps
-    free = [d for d in range(len(first)) if d != batch_at and (d != time_at or timesteps is None)]
-    size_of_axis: dict[int, int] = {batch_at: count}
-    if input_shape is not None:
-        if len(input_shape) != len(free):
-            raise BadInput(
-                f"{file}: input shape {tuple(input_shape)} has {len(input_shape)} sizes: "
-                f"a sample of {first_name!r} has {len(free)} ({', '.join(_size_text(first[d]) for d in free)})"
-            )
-        size_of_axis |= dict(zip(free, input_shape, strict=True))
+    count = _batch(file, first[batch_at], asked)
+    size_of_axis, size_by_name = {batch_at: count}, {str(first[batch_at]): count}
+    if asked.timesteps is not None:
+        if time_at is None:
+            raise BadInput(f"{where} has no size named after time: leave --timesteps out")
+        size_by_name[str(first[time_at])] = asked.timesteps
+    free = [d for d in range(len(first)) if d != batch_at and (d != time_at or asked.timesteps is None)]
+    if asked.input_shape is not None:
+        size_of_axis |= _sample_sizes(file, first_name, first, free, asked.input_shape)
         for d, n in size_of_axis.items():
             if isinstance(first[d], int) and first[d] != n:
-                raise BadInput(f"{file}: input {first_name!r} has size {first[d]} in dimension {d}, not {n}")
+                raise BadInput(f"{where} has size {first[d]} in dimension {d}, not {n}")
             if isinstance(first[d], str) and size_by_name.setdefault(str(first[d]), n) != n:
                 raise BadInput(f"{file}: size {first[d]!r} cannot be {size_by_name[str(first[d])]} and {n}")
     inputs = {}
     for value in entries:
-        sizes: list[int | None] = [
-            n
-            if isinstance(n, int)
-            else size_by_name.get(n or "", size_of_axis.get(d) if value.name == first_name else None)
-            for d, n in enumerate(shapes[value.name])
-        ]
-        if None in sizes:
-            d = sizes.index(None)
-            size_text = _size_text(shapes[value.name][d])
-            raise BadInput(
-                f"{file}: input {value.name!r} has no size for {size_text} (dimension {d}): {_remedy(size_text)}"
-            )
-        whole = tuple(n for n in sizes if n is not None)
-        inputs[value.name] = torch.empty(whole, dtype=_dtype(value.type.tensor_type.elem_type), device="meta")
-    return _Bound(inputs, count, timesteps, batch_at == 1)
+        of_axis = size_of_axis if value.name == first_name else {}
+        shape = _bound_shape(f"{file}: input {value.name!r}", shapes[value.name], size_by_name, of_axis)
+        inputs[value.name] = torch.empty(shape, dtype=_dtype(value.type.tensor_type.elem_type), device="meta")
+    return _Bound(inputs, count, asked.timesteps, batch_at == 1)
+
+
+def _batch(file: Path, size: Size, asked: _Asked) -> int:
+    if not isinstance(size, int):
+        return asked.default_batch if asked.batch is None else asked.batch
+    if asked.batch not in (None, size):
+        raise BadInput(f"{file}: its batch is fixed at {size}: leave --batch out, or export it with a named batch size")
+    return size
+
+
+def _sample_sizes(
+    file: Path, name: str, sizes: Sequence[Size], free: Sequence[int], input_shape: Sequence[int]
+) -> dict[int, int]:
+    """By axis, what a sample's shape says of the axes that are free."""
+    if len(input_shape) != len(free):
+        raise BadInput(
+            f"{file}: input shape {tuple(input_shape)} has {len(input_shape)} sizes: "
+            f"a sample of {name!r} has {len(free)} ({', '.join(_size_text(sizes[d]) for d in free)})"
+        )
+    return dict(zip(free, input_shape, strict=True))
+
+
+def _bound_shape(
+    where: str, sizes: Sequence[Size], size_by_name: Mapping[str, int], size_of_axis: Mapping[int, int]
+) -> tuple[int, ...]:
+    shape = []
+    for d, size in enumerate(sizes):
+        known = size if isinstance(size, int) else size_by_name.get(size or "", size_of_axis.get(d))
+        if known is None:
+            text = _size_text(size)
+            raise BadInput(f"{where} has no size for {text} (dimension {d}): {_remedy(text)}")
+        shape.append(known)
+    return tuple(shape)
 
 
 def _remedy(size_text: str) -> str:
     return "give --timesteps" if _speaks_of(size_text.strip("'"), "time", ("t", "steps")) else "give --input-shape"
 
 
-def _sizes(file: Path, value: Any) -> tuple[int | str | None, ...]:
+def _sizes(file: Path, value: ValueInfoProto) -> tuple[Size, ...]:
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise BadInput(f"{file}: input {value.name!r} has no shape: export it with one")
     dims = value.type.tensor_type.shape.dim
@@ -255,38 +276,22 @@ def _sizes(file: Path, value: Any) -> tuple[int | str | None, ...]:
     return tuple(d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims)
 
 
-def _speaks_of(size: int | str | None, word: str, letters: Sequence[str]) -> bool:
+def _speaks_of(size: Size, word: str, letters: Sequence[str]) -> bool:
     return isinstance(size, str) and (word in size.lower() or size.lower() in letters)
 
 
-def _size_text(size: int | str | None) -> str:
+def _size_text(size: Size) -> str:
     return "an unnamed size" if size is None else repr(size)
 
 
 def _dtype(kind: int) -> torch.dtype:
-    import onnx
-
     name = onnx.TensorProto.DataType.Name(kind)
-    dtypes = {
-        "FLOAT": torch.float32,
-        "DOUBLE": torch.float64,
-        "FLOAT16": torch.float16,
-        "BFLOAT16": torch.bfloat16,
-        "INT64": torch.int64,
-        "INT32": torch.int32,
-        "INT16": torch.int16,
-        "INT8": torch.int8,
-        "UINT8": torch.uint8,
-        "BOOL": torch.bool,
-    }
-    if name not in dtypes:
+    if name not in _DTYPES:
         raise BadInput(f"numbers of type {name} cannot be imported")
-    return dtypes[name]
+    return _DTYPES[name]
 
 
-def _tensor(proto: Any) -> Tensor:
-    import onnx
-
+def _tensor(proto: TensorProto) -> Tensor:
     kind = _dtype(proto.data_type)
     array = np.array(onnx.numpy_helper.to_array(proto))  # a copy: torch writes to what it trains
     if kind is torch.bfloat16:
@@ -295,6 +300,9 @@ def _tensor(proto: Any) -> Tensor:
 
 
 # --- the network
+
+
+Source = str | float | None  # the name of a value, or a plain number or None as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,9 +317,9 @@ class _Held:
 class _Step:
     """One node at run time. A source is the name of a value, a held tensor, or a plain number or None as it is."""
 
-    run: Callable[..., Any]
+    run: Run
     modal: bool
-    sources: tuple[Any, ...]
+    sources: tuple[_Held | Source, ...]
     outputs: tuple[str, ...]
     release: tuple[str, ...]  # values that nothing reads afterwards
 
@@ -323,7 +331,7 @@ class _Step:
             values.pop(name, None)
 
 
-def _fetch(source: Any, values: Mapping[str, Any]) -> Any:
+def _fetch(source: _Held | Source, values: Mapping[str, Any]) -> Any:
     if isinstance(source, _Held):
         return getattr(source.module, source.name)
     return values[source] if isinstance(source, str) else source
@@ -347,7 +355,7 @@ class OnnxNetwork(Scope):
         super().__init__()
         self._inputs: tuple[tuple[str, tuple[int, ...]], ...] = ()
         self._segments: tuple[tuple[Scope, tuple[_Step, ...]], ...] = ()
-        self._outputs: tuple[Any, ...] = ()
+        self._outputs: tuple[_Held | str, ...] = ()
 
     def forward(self, *inputs: Tensor) -> Any:  # type: ignore[override]
         expected = ", ".join(f"{n} {list(s)}" for n, s in self._inputs)
@@ -371,8 +379,8 @@ class _Draft:
 
     path: str
     op: str
-    run: Callable[..., Any]
-    inputs: tuple[Any, ...]  # a name, or a number or None as it is
+    run: Run
+    inputs: tuple[Source, ...]
     outputs: tuple[str, ...]
     states: frozenset[int] = frozenset()
 
@@ -382,7 +390,7 @@ class _Site:
     """What a lowering may ask about its node (`onnx_operators.Site`)."""
 
     graph: _Import
-    node: Any
+    node: NodeProto
     attributes: Mapping[str, Any]
     taken: set[int] = field(default_factory=set)
     states: set[int] = field(default_factory=set)
@@ -442,14 +450,14 @@ class _Site:
 class _Import:
     """A graph on its way to a network: every node folded to a constant, or drafted to run, in the file's order."""
 
-    def __init__(self, file: Path, model: Any, inputs: Mapping[str, Tensor]) -> None:
+    def __init__(self, file: Path, model: ModelProto, inputs: Mapping[str, Tensor]) -> None:
         self.file, self.inputs = file, inputs
         self.opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
         self.constants: dict[str, Tensor] = {}
         self.weights: dict[str, Tensor] = {}
         self.metas: dict[str, Tensor] = dict(inputs)
         self.spikes: dict[str, str] = {}  # a comparison's result -> its spikes as numbers
-        self.quantized: dict[str, Any] = {}  # a quantised value -> the node that quantises
+        self.quantized: dict[str, NodeProto] = {}  # a quantised value -> the node that quantises
         self.drafts: list[_Draft] = []
         self.outputs = tuple(v.name for v in model.graph.output)
         graph = model.graph
@@ -461,7 +469,7 @@ class _Import:
             if name not in self.metas and name not in self.constants and name not in self.weights:
                 raise BadFile(f"{file}: no node makes its output {name!r}")
 
-    def _nodes(self, nodes: Sequence[Any]) -> None:
+    def _nodes(self, nodes: Iterable[NodeProto]) -> None:
         cast = {n.input[0] for n in nodes if n.op_type == "Cast" and self._to(n).is_floating_point}
         for node in nodes:
             if node.op_type in CONTROL_FLOW and not node.domain:
@@ -472,7 +480,7 @@ class _Import:
             except Exception as error:  # torch may raise anything for sizes that do not go together
                 raise self._fault(node, error) from error
 
-    def _control_flow(self, node: Any) -> None:
+    def _control_flow(self, node: NodeProto) -> None:
         turns = self.flow.written_out(node)
         while True:
             try:
@@ -483,7 +491,7 @@ class _Import:
                 return
             self._nodes(turn)
 
-    def _fault(self, node: Any, error: Exception) -> BadInput:
+    def _fault(self, node: NodeProto, error: Exception) -> BadInput:
         return BadInput(f"{self.file}: node {_title(node)} ({node.op_type}) {_reason(error, self.inputs)}")
 
     def like(self, name: str) -> Tensor:
@@ -493,7 +501,7 @@ class _Import:
                 return table[name]
         raise BadInput(f"reads {name!r}, which no node before it makes")
 
-    def _initializer(self, proto: Any) -> None:
+    def _initializer(self, proto: TensorProto) -> None:
         try:
             value = _tensor(proto)
         except PararevError as error:
@@ -505,14 +513,13 @@ class _Import:
         (self.weights if weight else self.constants)[proto.name] = value
 
     @staticmethod
-    def _to(node: Any) -> torch.dtype:
+    def _to(node: NodeProto) -> torch.dtype:
         return _dtype(next(a.i for a in node.attribute if a.name == "to"))
 
-    def _node(self, node: Any, fires: bool) -> None:
+    def _node(self, node: NodeProto, fires: bool) -> None:
         if node.op_type == "Identity" and node.input[0] in self.weights:
-            self.weights[node.output[0]] = self.weights[
-                node.input[0]
-            ]  # the same tensor: exporters tie equal weights so
+            # the same tensor: exporters tie equal weights so
+            self.weights[node.output[0]] = self.weights[node.input[0]]
             return
         site = _Site(self, node, self._attributes(node))
         if node.op_type == "Cast" and node.input[0] in self.spikes:
@@ -536,7 +543,7 @@ class _Import:
             self.quantized[node.output[0]] = node
         self._draft(node, run, self._sources(site), tuple(node.output), frozenset(site.states))
 
-    def _sources(self, site: _Site) -> tuple[Any, ...]:
+    def _sources(self, site: _Site) -> tuple[Source, ...]:
         if site.sources is not None:
             return site.sources
         return tuple(
@@ -544,7 +551,7 @@ class _Import:
             for i, name in enumerate(site.node.input)
         )
 
-    def _quantizes_and_back(self, node: Any) -> bool:
+    def _quantizes_and_back(self, node: NodeProto) -> bool:
         """Drafts a value that is quantised and dequantised by the same numbers as one function with a gradient."""
         before = self.quantized.get(node.input[0])
         if before is None or list(before.input[1:]) != list(node.input[1:]):
@@ -554,9 +561,7 @@ class _Import:
         self._draft(node, run, self._sources(site), (node.output[0],), frozenset(site.states))
         return True
 
-    def _attributes(self, node: Any) -> dict[str, Any]:
-        import onnx
-
+    def _attributes(self, node: NodeProto) -> dict[str, Any]:
         attributes: dict[str, Any] = {}
         for a in node.attribute:
             value = onnx.helper.get_attribute_value(a)
@@ -567,7 +572,7 @@ class _Import:
             attributes[a.name] = _dtype(value) if a.name == "to" or (a.name == "output_dtype" and value) else value
         return attributes
 
-    def _fold(self, node: Any, run: Callable[..., Any], names: Sequence[str]) -> None:
+    def _fold(self, node: NodeProto, run: Run, names: Sequence[str]) -> None:
         tensors = [self.constants.get(n) for n in node.input] if len(names) < 1 or names[0] in self.constants else []
         if node.op_type not in ("Shape", "Size") and tensors:
             meta = run(*(None if t is None else t.to("meta") for t in tensors))
@@ -581,7 +586,7 @@ class _Import:
         into = self.weights if node.op_type == "DequantizeLinear" and out.dim() > 0 else self.constants
         into.update(zip(node.output, out if isinstance(out, tuple | list) else (out,), strict=False))
 
-    def _source(self, node: Any, name: str) -> Any:
+    def _source(self, node: NodeProto, name: str) -> str | float:
         """The name itself, or the plain number that a one-element constant of an elementwise operator is."""
         value = self.constants.get(name)
         if value is None or node.op_type not in ELEMENTWISE or value.numel() != 1:
@@ -589,7 +594,7 @@ class _Import:
         rank = max(self.like(n).dim() for n in node.input if n and n not in self.constants)
         return value.item() if value.dim() <= rank else name
 
-    def _fires(self, node: Any) -> bool:
+    def _fires(self, node: NodeProto) -> bool:
         """Drafts a comparison that becomes a number as a neuron's firing: h ≥ θ, or h > θ."""
         swapped, strict = _COMPARISONS[node.op_type]
         left, right = (self._source(node, n) for n in node.input)
@@ -611,9 +616,9 @@ class _Import:
 
     def _draft(
         self,
-        node: Any,
-        run: Callable[..., Any],
-        sources: tuple[Any, ...],
+        node: NodeProto,
+        run: Run,
+        sources: tuple[Source, ...],
         outputs: tuple[str, ...],
         states: frozenset[int] = frozenset(),
     ) -> None:
@@ -746,7 +751,7 @@ class _Tree:
             self._grow(below, child, callable_paths, children)
 
 
-def _path(node: Any, index: int) -> str:
+def _path(node: NodeProto, index: int) -> str:
     """The path of the module that a node stood in, read from its name; of a node without one, a path of its own."""
     scopes = next((p.value for p in node.metadata_props if p.key == _SCOPES), None) if node.metadata_props else None
     listed = _listed(scopes)

@@ -12,7 +12,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from pararev_hw import limits
 from pararev_hw.errors import BadInput
 from pararev_hw.importers.onnx_quantization import dequantize, quantize
 from pararev_hw.importers.onnx_recurrent import gru, lstm, rnn
-from pararev_hw.importers.onnx_site import Lower, Run, Site
+from pararev_hw.importers.onnx_site import Lower, Operand, Run, Site
 
 
 def _ints(site: Site, name: str, i: int) -> tuple[int, ...] | None:
@@ -131,7 +131,7 @@ def _gemm(site: Site) -> Run:
     plain = alpha == 1.0 and beta == 1.0 and not trans_a
     vector = not site.has_input(2) or len(site.shape(2)) == 1
 
-    def general(a: Tensor, b: Tensor, c: Any = None) -> Tensor:
+    def general(a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
         a, b = a.t() if trans_a else a, b.t() if trans_b else b
         if c is None:
             return torch.mm(a, b) if alpha == 1.0 else torch.mm(a, b) * alpha
@@ -326,7 +326,7 @@ def _nearest(site: Site, where: str, size: Sequence[int], out: Sequence[int]) ->
     raise BadInput(f"resizes to the nearest with coordinates {where} and {rounding}: torch has no such interpolation")
 
 
-def _interpolated(x: Tensor, *_: Any, **how: Any) -> Tensor:
+def _interpolated(x: Tensor, *_: object, **how: Any) -> Tensor:
     return F.interpolate(x, **how)
 
 
@@ -490,7 +490,7 @@ def _one_hot(site: Site) -> Run:
     off, on = site.constant(2).tolist()
     dtype = site.dtype(2)
 
-    def run(index: Tensor, *_: Any) -> Tensor:
+    def run(index: Tensor, *_: object) -> Tensor:
         chosen = torch.where(index < 0, index + depth, index).unsqueeze(-1) == torch.arange(depth, device=index.device)
         spread = torch.where(chosen, on, off).to(dtype)
         return spread.movedim(-1, axis)
@@ -549,7 +549,7 @@ def _cum_sum(site: Site) -> Run:
     axis = int(site.constant(1).item())
     exclusive, backwards = site.attribute("exclusive", 0), site.attribute("reverse", 0)
 
-    def run(x: Tensor, *_: Any) -> Tensor:
+    def run(x: Tensor, *_: object) -> Tensor:
         y = x.flip(axis) if backwards else x
         total = y.cumsum(axis)
         total = total - y if exclusive else total
@@ -663,7 +663,7 @@ def _softmax(function: Callable[..., Tensor]) -> Lower:
     return lower
 
 
-def _plain(function: Callable[..., Any]) -> Lower:
+def _plain(function: Run) -> Lower:
     return lambda site: function
 
 
@@ -715,7 +715,7 @@ def _mod(site: Site) -> Run:
     return lambda a, b: torch.fmod(a, b) if isinstance(a, Tensor) else torch.fmod(torch.full_like(b, a), b)
 
 
-def _mean(*tensors: Any) -> Any:
+def _mean(*tensors: Operand) -> Operand:
     return reduce(operator.add, tensors) / len(tensors)
 
 
@@ -734,28 +734,28 @@ def _prelu(site: Site) -> Run:
     return lambda v, w: F.prelu(v, w.reshape(-1))
 
 
-def _div(a: Any, b: Any) -> Any:
+def _div(a: Operand, b: Operand) -> Operand:
     whole = not any(isinstance(v, float) or (isinstance(v, Tensor) and v.is_floating_point()) for v in (a, b))
     return torch.div(a, b, rounding_mode="trunc") if whole else a / b
 
 
-def _least(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.minimum(a, b)
-    return torch.clamp(a, max=b) if isinstance(a, Tensor) else torch.clamp(b, max=a)
+def _extreme(function: Callable[[Tensor, Tensor], Tensor], bound: Literal["min", "max"]) -> Lower:
+    """The least or the greatest of all operands: a number bounds a tensor."""
 
+    def of_two(a: Operand, b: Operand) -> Tensor:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return function(a, b)
+        tensor, number = (a, b) if isinstance(a, Tensor) else (b, a)
+        return torch.clamp(tensor, **{bound: number})  # type: ignore[arg-type]
 
-def _greatest(a: Any, b: Any) -> Any:
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return torch.maximum(a, b)
-    return torch.clamp(a, min=b) if isinstance(a, Tensor) else torch.clamp(b, min=a)
+    return _variadic(of_two)
 
 
 def _where(site: Site) -> Run:
     shape = _broadcast(*(site.shape(i) for i in range(3)))
     fills = site.shape(2) == shape
 
-    def run(condition: Tensor, x: Any, y: Any) -> Tensor:
+    def run(condition: Tensor, x: Operand, y: Operand) -> Tensor:
         if not isinstance(x, Tensor) and isinstance(y, Tensor) and fills:
             return y.masked_fill(condition, x)
         return torch.where(condition, x, y)
@@ -768,7 +768,7 @@ def _einsum(site: Site) -> Run:
     return lambda *tensors: torch.einsum(equation, *tensors)
 
 
-def _variadic(function: Callable[[Any, Any], Any]) -> Lower:
+def _variadic(function: Callable[[Any, Any], Operand]) -> Lower:
     return lambda site: lambda *tensors: reduce(function, tensors)
 
 
@@ -780,8 +780,8 @@ ELEMENTWISE: Mapping[str, Lower] = {
     "Div": _plain(_div),
     "Pow": _plain(operator.pow),
     "Mod": _mod,
-    "Min": _variadic(_least),
-    "Max": _variadic(_greatest),
+    "Min": _extreme(torch.minimum, "max"),
+    "Max": _extreme(torch.maximum, "min"),
     "Sum": _variadic(operator.add),
     "Mean": _plain(_mean),
     "Greater": _plain(operator.gt),
@@ -792,8 +792,18 @@ ELEMENTWISE: Mapping[str, Lower] = {
     "Where": _where,
 }
 
+# Operators of one input that torch calls by the same name in small letters, in `torch` and in `torch.nn.functional`.
+_OF_TORCH = """
+Abs Acos Acosh Asin Asinh Atan Atanh Ceil Cos Cosh Erf Exp Floor IsNaN Log Neg Reciprocal Round Sigmoid Sign Sin Sinh
+Sqrt Tan Tanh
+""".split()
+_OF_FUNCTIONAL = ("HardSwish", "Mish", "Relu", "Softplus", "Softsign")
+
 OPERATORS: Mapping[str, Lower] = {
     **ELEMENTWISE,
+    **{name: _plain(getattr(torch, name.lower())) for name in _OF_TORCH},
+    **{name: _plain(getattr(F, name.lower())) for name in _OF_FUNCTIONAL},
+    **{name: _plain(getattr(torch, f"logical_{name.lower()}")) for name in ("Not", "And", "Or", "Xor")},
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Gemm": _gemm,
@@ -813,54 +823,20 @@ OPERATORS: Mapping[str, Lower] = {
     "QuantizeLinear": quantize,
     "DequantizeLinear": dequantize,
     "Dropout": _dropout,
-    "Relu": _plain(F.relu),
     "LeakyRelu": _with(F.leaky_relu, ("alpha", 0.01)),
     "PRelu": _prelu,
     "Elu": _with(F.elu, ("alpha", 1.0)),
-    "Sigmoid": _plain(torch.sigmoid),
-    "Tanh": _plain(torch.tanh),
-    "Softplus": _plain(F.softplus),
     "Clip": _clip,
     "HardSigmoid": _with(_hard_sigmoid, ("alpha", 0.2), ("beta", 0.5)),
-    "HardSwish": _plain(F.hardswish),
     "Gelu": _gelu,
-    "Mish": _plain(F.mish),
     "Selu": _with(_scaled_elu, ("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875)),
     "Celu": _with(F.celu, ("alpha", 1.0)),
     "ThresholdedRelu": _with(_thresholded_relu, ("alpha", 1.0)),
     "Shrink": _with(_shrink, ("lambd", 0.5), ("bias", 0.0)),
-    "Softsign": _plain(F.softsign),
     "Swish": _with(_swish, ("alpha", 1.0)),
     "Hardmax": _hardmax,
-    "Erf": _plain(torch.erf),
     "Softmax": _softmax(torch.softmax),
     "LogSoftmax": _softmax(torch.log_softmax),
-    "Sqrt": _plain(torch.sqrt),
-    "Reciprocal": _plain(torch.reciprocal),
-    "Exp": _plain(torch.exp),
-    "Log": _plain(torch.log),
-    "Neg": _plain(torch.neg),
-    "Abs": _plain(torch.abs),
-    "Floor": _plain(torch.floor),
-    "Ceil": _plain(torch.ceil),
-    "Round": _plain(torch.round),
-    "Sign": _plain(torch.sign),
-    "Sin": _plain(torch.sin),
-    "Cos": _plain(torch.cos),
-    "Tan": _plain(torch.tan),
-    "Asin": _plain(torch.asin),
-    "Acos": _plain(torch.acos),
-    "Atan": _plain(torch.atan),
-    "Sinh": _plain(torch.sinh),
-    "Cosh": _plain(torch.cosh),
-    "Asinh": _plain(torch.asinh),
-    "Acosh": _plain(torch.acosh),
-    "Atanh": _plain(torch.atanh),
-    "IsNaN": _plain(torch.isnan),
-    "Not": _plain(torch.logical_not),
-    "And": _plain(torch.logical_and),
-    "Or": _plain(torch.logical_or),
-    "Xor": _plain(torch.logical_xor),
     "Cast": _cast,
     "MaxPool": _max_pool,
     "AveragePool": _avg_pool,

@@ -7,7 +7,7 @@ in every step. https://onnx.ai/onnx/operators/onnx__LSTM.html
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,7 @@ def _only_activations(site: Site, usual: Sequence[str]) -> None:
         raise BadInput(f"has the activations {', '.join(activations)}: only {', '.join(usual)} can be imported")
 
 
-def _layer(site: Site, function: Callable[..., Any], order: Sequence[int], states: Sequence[int]) -> Run:
+def _layer(site: Site, function: Run, order: Sequence[int], states: Sequence[int]) -> Run:
     """One recurrent layer: Y [T, D, B, H], the last state [D, B, H], and the last cell state of an LSTM."""
     if site.attribute("clip") is not None:
         raise BadInput("clips its gates: torch has no such layer")
@@ -106,7 +106,9 @@ def _torch_layout(weight: Tensor, d: int, half: bool, order: Sequence[int]) -> T
     return torch.cat([gates[g] for g in order])
 
 
-def _gru_reset_before(x: Tensor, state: Tensor, flat: Sequence[Tensor], biased: bool, *_: Any) -> tuple[Tensor, Tensor]:
+def _gru_reset_before(
+    x: Tensor, state: Tensor, flat: Sequence[Tensor], biased: bool, *_: object
+) -> tuple[Tensor, Tensor]:
     """A GRU that resets the state before its product with the weights, step by step: torch's own does it after."""
     each = 4 if biased else 2
     outs, last = [], []

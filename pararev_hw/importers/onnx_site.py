@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Run = Callable[..., Any]
+Operand = Tensor | float  # of an elementwise operator: a constant of one element is a plain number
 
 
 class Site(Protocol):

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from pararev_hw.atomic import real_path
 from pararev_hw.errors import BadFile
@@ -25,12 +27,15 @@ _WEIGHT_INPUTS: Mapping[str, tuple[int, ...] | None] = {
 }
 
 
-def constants_to_initializers(model: Any, limit_bytes: int) -> None:
+_REAL_TYPES = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+
+
+def constants_to_initializers(model: ModelProto, limit_bytes: int) -> None:
     """Move weights that stand in nodes to the initializers, in place, also in the bodies of loops and branches."""
     _to_initializers(model.graph, limit_bytes)
 
 
-def _to_initializers(graph: Any, limit_bytes: int) -> None:
+def _to_initializers(graph: GraphProto, limit_bytes: int) -> None:
     for body in [a.g for node in graph.node for a in node.attribute if a.g.node]:
         _to_initializers(body, limit_bytes)
     weight_names = _weight_names(graph)
@@ -38,7 +43,7 @@ def _to_initializers(graph: Any, limit_bytes: int) -> None:
     rest, total = [], 0
     for node in graph.node:
         weight = _constant(node, values, limit_bytes) if node.output and node.output[0] in weight_names else None
-        if weight is None or weight.data_type not in _real_types() or not weight.dims:
+        if weight is None or weight.data_type not in _REAL_TYPES or not weight.dims:
             if node.op_type == "Constant" and (proto := _value(node)) is not None:
                 values[node.output[0]] = proto
             rest.append(node)
@@ -54,7 +59,7 @@ def _to_initializers(graph: Any, limit_bytes: int) -> None:
         graph.node.extend(rest)
 
 
-def _weight_names(graph: Any) -> set[str]:
+def _weight_names(graph: GraphProto) -> set[str]:
     """Values that an operator takes for weights, also through an Identity."""
     names: set[str] = set()
     for node in graph.node:
@@ -70,21 +75,12 @@ def _weight_names(graph: Any) -> set[str]:
     return names
 
 
-def _real_types() -> tuple[int, ...]:
-    from onnx import TensorProto
-
-    return TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16
-
-
-def _value(node: Any) -> Any:
+def _value(node: NodeProto) -> TensorProto | None:
     return next((a.t for a in node.attribute if a.name == "value"), None)
 
 
-def _constant(node: Any, values: Mapping[str, Any], limit_bytes: int) -> Any:
+def _constant(node: NodeProto, values: Mapping[str, TensorProto], limit_bytes: int) -> TensorProto | None:
     """The tensor that a node gives whatever its inputs are, None where there is no such one."""
-    import numpy as np
-    from onnx import numpy_helper
-
     if node.op_type == "Constant":
         return _value(node)
     if node.op_type != "ConstantOfShape" or node.input[0] not in values:
@@ -97,10 +93,8 @@ def _constant(node: Any, values: Mapping[str, Any], limit_bytes: int) -> Any:
     return numpy_helper.from_array(np.full(shape, number, number.dtype))
 
 
-def fill_absent_weights(model: Any, folder: Path, limit_bytes: int) -> tuple[str, ...]:
+def fill_absent_weights(model: ModelProto, folder: Path, limit_bytes: int) -> tuple[str, ...]:
     """Put zeros where the values of weights are neither in the model nor in a file beside it; the weights' names."""
-    from onnx import TensorProto
-
     kinds = TensorProto
     widths = {kinds.FLOAT: 4, kinds.DOUBLE: 8, kinds.FLOAT16: 2, kinds.BFLOAT16: 2, kinds.INT8: 1, kinds.UINT8: 1}
     _inputs_to_initializers(model.graph)
@@ -121,7 +115,7 @@ def fill_absent_weights(model: Any, folder: Path, limit_bytes: int) -> tuple[str
     return tuple(names)
 
 
-def _inputs_to_initializers(graph: Any) -> None:
+def _inputs_to_initializers(graph: GraphProto) -> None:
     """Weights that a file lists among its inputs alone, with their shapes: initializers without values."""
     initializer_names = {t.name for t in graph.initializer}
     where: dict[str, set[bool]] = {}
@@ -137,11 +131,11 @@ def _inputs_to_initializers(graph: Any) -> None:
             graph.initializer.add(name=value.name, data_type=kind.elem_type, dims=sizes)
 
 
-def _empty(tensor: Any) -> bool:
+def _empty(tensor: TensorProto) -> bool:
     return not (tensor.raw_data or tensor.float_data or tensor.int32_data or tensor.double_data)
 
 
-def _absent_file(tensor: Any, folder: Path) -> bool:
+def _absent_file(tensor: TensorProto, folder: Path) -> bool:
     """Whether the file of a tensor's values would lie in the folder, and is not there."""
     location = next((e.value for e in tensor.external_data if e.key == "location"), "")
     place = real_path(folder / location)

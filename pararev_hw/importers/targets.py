@@ -32,7 +32,6 @@ from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, Unkno
 from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
 from pararev_hw.importers.nir_graph import load_nir
-from pararev_hw.importers.onnx_graph import load_onnx
 from pararev_hw.models.spec import Spec
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import StepDescription
@@ -179,6 +178,8 @@ def _from_file(target: str, options: TraceOptions) -> Target:
 
 def _read_network(target: str, options: TraceOptions) -> Imported:
     if target.endswith(".onnx"):
+        from pararev_hw.importers.onnx_graph import load_onnx  # onnx takes long to import, and other targets do without
+
         return load_onnx(
             target,
             batch=options.batch,
