@@ -11,7 +11,6 @@ membrane within rounding of the threshold may fire in one and not in the other.
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from functools import cache
 from typing import Any, Protocol
@@ -20,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from pararev_hw.errors import BadInput
+from pararev_hw.kernels import INTEGRATE, LEAK_INPUT, LEARN_INPUT, NeuronNumbers
 from pararev_hw.models.surrogates import ATan, Sigmoid, Surrogate, Triangle
 
-INTEGRATE, LEAK_INPUT, LEAK, LEARN_INPUT, LEARN = range(5)
 _SURROGATES: tuple[type[Any], ...] = (ATan, Sigmoid, Triangle)
 
 
@@ -61,21 +60,11 @@ def surrogate_code(surrogate: Surrogate) -> tuple[int, float]:
 class _Spiking(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        v: Tensor | None,
-        rate: Tensor | None,
-        charge: int,
-        tau: float,
-        threshold: float,
-        v_reset: float | None,
-        detach: bool,
-        surrogate: int,
-        alpha: float,
+        ctx: Any, x: Tensor, v: Tensor | None, rate: Tensor | None, numbers: NeuronNumbers
     ) -> tuple[Tensor, Tensor]:
-        spikes, h, last = spiking_neuron(x, v, rate, charge, tau, threshold, v_reset)
+        spikes, h, last = spiking_neuron(x, v, rate, *numbers[:4])
         ctx.save_for_backward(h, v, rate)
-        ctx.settings = (charge, tau, threshold, v_reset, detach, surrogate, alpha)
+        ctx.numbers = numbers
         ctx.set_materialize_grads(False)
         return spikes, last
 
@@ -84,11 +73,11 @@ class _Spiking(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor | None, g_last: Tensor | None) -> tuple[Tensor | None, ...]:
         h, v, rate = ctx.saved_tensors
         if g is None and g_last is None:
-            return (None,) * 10
+            return None, None, None, None
         dx, dv, drate = spiking_neuron_backward(
-            torch.zeros_like(h) if g is None else g, g_last, h, v, rate, *ctx.settings
+            torch.zeros_like(h) if g is None else g, g_last, h, v, rate, *ctx.numbers
         )
-        return dx, None if v is None else dv, None if rate is None else drate.reshape(rate.shape), *(None,) * 7
+        return dx, None if v is None else dv, None if rate is None else drate.reshape(rate.shape), None
 
 
 class FusableNeuron(Protocol):
@@ -111,9 +100,8 @@ def run_fused(neuron: FusableNeuron, x: Tensor, v: Tensor | None) -> tuple[Tenso
     number, alpha = surrogate_code(neuron.surrogate)
     if rate is not None:
         rate = rate.to(x.dtype)
-    spikes, last = _Spiking.apply(  # type: ignore[no-untyped-call]
-        x, v, rate, charge, tau, neuron.v_threshold, neuron.v_reset, neuron.detach_reset, number, alpha
-    )
+    numbers = NeuronNumbers(charge, tau, neuron.v_threshold, neuron.v_reset, neuron.detach_reset, number, alpha)
+    spikes, last = _Spiking.apply(x, v, rate, numbers)  # type: ignore[no-untyped-call]
     return spikes, last
 
 
@@ -123,7 +111,10 @@ def spiking_neuron(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes and h `[T, ...]`, and v after the last step `[...]`."""
     if has_kernel(x):
-        return _launch_forward(x, v, rate, charge, tau, threshold, v_reset)
+        from pararev_hw.kernels import neuron_launches  # Triton is optional
+
+        numbers = NeuronNumbers(charge, tau, threshold, v_reset, detach=True, surrogate=0, alpha=1.0)  # forward alone
+        return neuron_launches.forward(x, v, rate, numbers)
     rest = 0.0 if v_reset is None else v_reset
     now = torch.full_like(x[0], rest, memory_format=torch.contiguous_format) if v is None else v
     spikes, membrane = [], []
@@ -173,7 +164,10 @@ def spiking_neuron_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x `[T, ...]`, of v `[...]` (empty where none was given) and of the rate `[1]` (empty likewise)."""
     if has_kernel(h):
-        return _launch_backward(g, g_last, h, v, rate, charge, tau, threshold, v_reset, detach, surrogate, alpha)
+        from pararev_hw.kernels import neuron_launches  # Triton is optional
+
+        numbers = NeuronNumbers(charge, tau, threshold, v_reset, detach, surrogate, alpha)
+        return neuron_launches.backward(g, g_last, h, v, rate, numbers)
     rest = 0.0 if v_reset is None else v_reset
     slope_of = _SURROGATES[surrogate](alpha).vjp
     g_v = torch.zeros_like(h[0]) if g_last is None else g_last
@@ -219,91 +213,3 @@ def _(
 def _after(h: Tensor, threshold: float, v_reset: float | None) -> Tensor:
     fired = h >= threshold
     return torch.sub(h, fired.to(h.dtype), alpha=threshold) if v_reset is None else h.masked_fill(fired, v_reset)
-
-
-def _launch_forward(
-    x: Tensor, v: Tensor | None, rate: Tensor | None, charge: int, tau: float, threshold: float, v_reset: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    from pararev_hw.kernels import triton_neurons as kernels  # Triton is optional
-
-    # steps may lie anywhere, one image shown T times included; within a step the kernel wants elements in a row
-    x = x if x[0].is_contiguous() else x.contiguous()
-    count = x[0].numel()
-    spikes, h = x.new_empty(x.shape), x.new_empty(x.shape)
-    last = x.new_empty(x.shape[1:])
-    rounded, wide = _types(x)
-    kernels.forward[_grid(count)](
-        x, last if v is None else v.contiguous(), last if rate is None else rate, spikes, h, last,
-        count, x.stride(0), T=x.shape[0], CHARGE=charge, SOFT=v_reset is None, HAS_V=v is not None,
-        FIRES=_rounded(threshold, x),
-        TAKES=threshold if x.is_cuda else _rounded(threshold, x), REST=0.0 if v_reset is None else v_reset,
-        TAU=tau, KEEP=1.0 - 1.0 / tau,
-        ROUNDED=rounded, WIDE=wide, SIZE=kernels.BLOCK,
-    )  # fmt: skip
-    return spikes, h, last
-
-
-def _launch_backward(
-    g: Tensor,
-    g_last: Tensor | None,
-    h: Tensor,
-    v: Tensor | None,
-    rate: Tensor | None,
-    charge: int,
-    tau: float,
-    threshold: float,
-    v_reset: float | None,
-    detach: bool,
-    surrogate: int,
-    alpha: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    from pararev_hw.kernels import triton_neurons as kernels  # Triton is optional
-
-    g = g.contiguous()
-    count = h[0].numel()
-    grid = _grid(count)
-    rounded, wide = _types(h)
-    of_x = torch.empty_like(h)
-    of_v = h.new_empty(0 if v is None else h.shape[1:])
-    parts = torch.empty(grid[0], dtype=torch.float64 if h.dtype == torch.float64 else torch.float32, device=h.device)
-    a, b = (
-        (math.pi / 2 * math.sqrt(2 * alpha), 2 / alpha),
-        (alpha, 0.0),
-        (alpha, alpha**2),
-    )[surrogate]
-    kernels.backward[grid](
-        g, h if g_last is None else g_last.contiguous(), h, h if v is None else v.contiguous(),
-        h if rate is None else rate, of_x, h if v is None else of_v, parts, count,
-        T=h.shape[0], CHARGE=charge, SOFT=v_reset is None, DETACH=detach, HAS_V=v is not None,
-        HAS_LAST=g_last is not None, THRESHOLD=threshold, FIRES=_rounded(threshold, h),
-        TAKES=threshold if h.is_cuda else _rounded(threshold, h),
-        REST=0.0 if v_reset is None else v_reset,
-        TAU=tau, KEEP=1.0 - 1.0 / tau, SURROGATE=surrogate, A=a, B=b, ROUNDED=rounded, WIDE=wide, SIZE=kernels.BLOCK,
-    )  # fmt: skip
-    return of_x, of_v, h.new_empty(0) if rate is None else parts.sum().to(h.dtype).reshape(1)
-
-
-def _grid(count: int) -> tuple[int]:
-    from pararev_hw.kernels import triton_neurons as kernels  # Triton is optional
-
-    return (max(1, -(-count // kernels.BLOCK)),)
-
-
-def _rounded(value: float, like: Tensor) -> float:
-    """The value as PyTorch compares tensors of that type with it."""
-    return float(torch.tensor(value, dtype=like.dtype))
-
-
-def _types(x: Tensor) -> tuple[Any, Any]:
-    """The tensors' type, and the type in which the kernel computes."""
-    import triton.language as tl  # Triton is optional
-
-    rounded = {
-        torch.float64: tl.float64,
-        torch.float32: tl.float32,
-        torch.bfloat16: tl.bfloat16,
-        torch.float16: tl.float16,
-    }.get(x.dtype)
-    if rounded is None:
-        raise BadInput(f"a fused neuron takes floating-point tensors, not {x.dtype}")
-    return rounded, tl.float64 if x.dtype == torch.float64 else tl.float32

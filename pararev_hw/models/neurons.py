@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from pararev_hw.errors import BadInput
-from pararev_hw.models.fused_neurons import INTEGRATE, LEAK, LEAK_INPUT, LEARN, LEARN_INPUT, run_fused
+from pararev_hw.kernels import INTEGRATE, LEAK, LEAK_INPUT, LEARN, LEARN_INPUT
+from pararev_hw.models.fused_neurons import run_fused
 from pararev_hw.models.surrogates import ATan, Surrogate
 
 Charge = Callable[[Tensor, Tensor | None], Tensor]  # x and v (None: at rest) of one step -> h
