@@ -4,8 +4,8 @@ neurons, whose membrane never leaves the registers.
 Every intermediate is rounded to the tensors' type (`_r`), as PyTorch rounds it between its operations, so that spikes
 in bfloat16 are the reference's too; a membrane fires where it reaches `FIRES`, the threshold rounded likewise,
 and a soft reset takes off `TAKES`, the threshold as PyTorch rounds it there: on a CPU alone.
-Formulas: see `pararev_hw.models.neurons` and `pararev_hw.models.surrogates`. `CHARGE` is one of the kinds of charging of
-`pararev_hw.kernels`; `SURROGATE` 0 is ATan, 1 Sigmoid, 2 Triangle.
+Formulas: see `pararev_hw.models.neurons` and `pararev_hw.models.surrogates`. `CHARGE` is one of the kinds of charging
+of `pararev_hw.kernels`; `SURROGATE` 0 is ATan, 1 Sigmoid, 2 Triangle.
 
     backward, from the last step to the first, G_v the gradient of v_t:
     G_h = g_t σ(h_t − θ) + G_v ∂v/∂h

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -117,25 +117,50 @@ def record(
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
-    once = partial(_recorded, model, inputs, name=name, loop=loop, dtype=dtype, rules=rules)
-    resets = False
-    answers: tuple[Any, ...] = ()
-    sparse: frozenset[str] = frozenset()
+    setting = _Setting(model, tuple(inputs), name, loop, dtype, rules)
+    known = _Known()
     while True:
         try:
-            return once(sparse, answers, resets)
+            return _recorded(setting, known)
         except _SparseGradients as seen:  # the optimizer's state depends on it: once more, with the right state
-            sparse = seen.parameters
+            known = replace(known, sparse=seen.parameters)
         except _StateLeft:
-            if resets:
+            if known.resets:
                 raise
-            resets = True
+            known = replace(known, resets=True)
         except ValueAsked:
-            if answers or not real_inputs or (loop is not None and loop.step is not None):
+            if known.answers or not real_inputs or setting.has_own_step:
                 raise
-            answers = answers_on(model, inputs, name=name, train=loop is not None)
-            if not answers:
+            known = replace(known, answers=answers_on(model, inputs, name=name, train=loop is not None))
+            if not known.answers:
                 raise
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A network and how its step goes."""
+
+    model: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+    name: str
+    loop: Loop | None
+    dtype: str
+    rules: DispatchRules
+
+    @property
+    def has_own_step(self) -> bool:
+        """Whether the user's own function takes the training step."""
+        return self.loop is not None and self.loop.step is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What earlier tries told: the parameters whose gradients are sparse, what the network asks its tensors for
+    (`answers_on`), and whether each micro-batch starts from the state that the first one starts from."""
+
+    sparse: frozenset[str] = frozenset()
+    answers: tuple[Any, ...] = ()
+    resets: bool = False
 
 
 class _StateLeft(TraceError):
@@ -150,31 +175,15 @@ class _SparseGradients(Exception):
         self.parameters = parameters
 
 
-def _recorded(
-    model: nn.Module,
-    inputs: Sequence[torch.Tensor],
-    sparse: frozenset[str],
-    answers: tuple[Any, ...],
-    resets: bool,
-    *,
-    name: str,
-    loop: Loop | None,
-    dtype: str,
-    rules: DispatchRules,
-) -> Recorded:
-    """As `record`; `sparse` are the parameters whose gradients are sparse, `answers` those of `answers_on`;
-    `resets`: each micro-batch starts from the state that the first one starts from."""
-    lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
-    if lazy is not None:
-        raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
-    if loop is None or loop.step is None:
-        check_arguments(model, len(inputs), name)
+def _recorded(setting: _Setting, known: _Known) -> Recorded:
+    """As `record`, with what is known already."""
+    model, loop, rules = setting.model, setting.loop, setting.rules
+    _check(setting)
     fake = fake_mode(allow_non_fake_inputs=True)
     recorder = Recorder(fake, layouts=rules.cuda)
-    recorder.answers = answers
-    lowered = DTYPES[dtype] if dtype in HALVES else None
+    recorder.answers = known.answers
     rng_state = torch.random.get_rng_state()
-    swap = _Swap(fake, torch.float64 if dtype == "float64" else None, rules.channels_last)
+    swap = _Swap(fake, torch.float64 if setting.dtype == "float64" else None, rules.channels_last)
     with (
         compiler_loaded_when_used(),
         _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda),
@@ -182,52 +191,14 @@ def _recorded(
         rules.applied(),
         silent_fake_tensors(),
     ):
+        parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         try:
-            with fake:
-                batch = tuple(
-                    torch.empty_strided(
-                        x.shape, swap.stride(x, contiguous=True), dtype=_input_dtype(x, dtype), device=_home(model)
-                    )
-                    for x in inputs
-                )
-            parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-            count = sum(p.numel() for p in model.parameters())
-            cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
-            with on_twins(swap.twins) if loop is not None and loop.step is not None else _no_optimizers() as others:
-                chosen = None if loop is None else loop.optimizer(_some(parameters))
-                if loop is not None and chosen is not None:
-                    unused = (RuntimeError, TraceError) if loop.step is not None else ()
-                    with contextlib.suppress(*unused):  # a step of the user's own may leave it alone
-                        _prime(chosen, parameters, sparse, fake)
-                for optimizer in others:
-                    _prime(optimizer, parameters, sparse, fake)
-                in_use = [] if chosen is None else [chosen]
-                if loop is not None and chosen is not None and loop.keeps_gradients:
-                    with _primed_alike(parameters, sparse):
-                        in_use = _settle(loop, model, batch, chosen, fake, cast)
-                        for state in recorder.trained_states.values():
-                            state.grad = None
-                _declare(recorder, model, batch, in_use, parameters)
-                for twin in model.buffers():
-                    info, original = recorder.info(twin), swap.originals.get(id(twin))
-                    if info is not None and original is not None:
-                        recorder.remember_value(info, original)
-                hooks = _hooks(recorder, model, [o for o in (chosen, *others) if o is not None])
-                with _primed_alike(parameters, sparse), hooks:
-                    micro_batch = partial(state_preserved, model, values=False) if resets else contextlib.nullcontext
-                    results = _run(recorder, model, batch, chosen, loop, cast, micro_batch)
+            results = _run_on_twins(setting, known, recorder, swap, parameters)
         except (PararevError, _SparseGradients, *INTERRUPTS):
             raise
         except BaseException as error:
             # a network may raise anything; what it said, and where, is what its author needs
-            place = recorder.where_raised(error)
-            absent = left_at_none(model, len(inputs)) if "NoneType" in str(error) else ""
-            again = "backward through the graph a second time" in str(error)
-            accumulates = loop is not None and loop.step is None and loop.accumulate > 1
-            kind = _StateLeft if again and accumulates else TraceError
-            raise kind(
-                f"{name}: {type(error).__name__} while it was traced{place}: {first_line(error)}{absent}"
-            ) from error
+            raise _explained(error, setting, recorder) from error
         finally:
             torch.random.set_rng_state(rng_state)
         for n, p in parameters.items():
@@ -236,9 +207,74 @@ def _recorded(
                 results[f"gradient:{n}"] = info.slot
         grads = frozenset(recorder.storage_of_slot[s] for n, s in results.items() if n.startswith("gradient:"))
         untrained = () if loop is None else _without_gradient(recorder, parameters)
+        count = sum(p.numel() for p in model.parameters())
     if not recorder.records:
-        raise TraceError(f"{name}: nothing ran: its forward calls no torch operation on its inputs")
-    return Recorded(recorder, results, grads, count, len(parameters), untrained, resets)
+        raise TraceError(f"{setting.name}: nothing ran: its forward calls no torch operation on its inputs")
+    return Recorded(recorder, results, grads, count, len(parameters), untrained, known.resets)
+
+
+def _check(setting: _Setting) -> None:
+    """Raises BadInput for weights without a shape, or arguments of forward without a value."""
+    model, name = setting.model, setting.name
+    lazy = next((n for n, t in (*model.named_parameters(), *model.named_buffers()) if is_lazy(t)), None)
+    if lazy is not None:
+        raise BadInput(f"{name}: {lazy} has no shape yet: run one batch through the network first, which gives it one")
+    if not setting.has_own_step:
+        check_arguments(model, len(setting.inputs), name)
+
+
+def _explained(error: BaseException, setting: _Setting, recorder: Recorder) -> TraceError:
+    """What the network raised, where, and what may be missing."""
+    place = recorder.where_raised(error)
+    absent = left_at_none(setting.model, len(setting.inputs)) if "NoneType" in str(error) else ""
+    again = "backward through the graph a second time" in str(error)
+    accumulates = setting.loop is not None and not setting.has_own_step and setting.loop.accumulate > 1
+    kind = _StateLeft if again and accumulates else TraceError
+    return kind(f"{setting.name}: {type(error).__name__} while it was traced{place}: {first_line(error)}{absent}")
+
+
+def _run_on_twins(
+    setting: _Setting, known: _Known, recorder: Recorder, swap: _Swap, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, int]:
+    """Run the step in its steady state, with fake twins in the network; the slots of what it gave, by name."""
+    model, loop, sparse = setting.model, setting.loop, known.sparse
+    batch = _fake_batch(setting, swap)
+    lowered = DTYPES[setting.dtype] if setting.dtype in HALVES else None
+    cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
+    with on_twins(swap.twins) if setting.has_own_step else _no_optimizers() as others:
+        chosen = None if loop is None else loop.optimizer(_some(parameters))
+        if chosen is not None:
+            unused = (RuntimeError, TraceError) if setting.has_own_step else ()
+            with contextlib.suppress(*unused):  # a step of the user's own may leave it alone
+                _prime(chosen, parameters, sparse, swap.fake)
+        for optimizer in others:
+            _prime(optimizer, parameters, sparse, swap.fake)
+        in_use = [] if chosen is None else [chosen]
+        if loop is not None and chosen is not None and loop.keeps_gradients:
+            with _primed_alike(parameters, sparse):
+                in_use = _settle(loop, model, batch, chosen, swap.fake, cast)
+            for state in recorder.trained_states.values():
+                state.grad = None
+        _declare(recorder, model, batch, in_use, parameters)
+        for twin in model.buffers():
+            info, original = recorder.info(twin), swap.originals.get(id(twin))
+            if info is not None and original is not None:
+                recorder.remember_value(info, original)
+        hooks = _hooks(recorder, model, [o for o in (chosen, *others) if o is not None])
+        with _primed_alike(parameters, sparse), hooks:
+            micro_batch = partial(state_preserved, model, values=False) if known.resets else contextlib.nullcontext
+            return _run(recorder, model, batch, chosen, loop, cast, micro_batch)
+
+
+def _fake_batch(setting: _Setting, swap: _Swap) -> tuple[torch.Tensor, ...]:
+    home = _home(setting.model)
+    with swap.fake:
+        return tuple(
+            torch.empty_strided(
+                x.shape, swap.stride(x, contiguous=True), dtype=_input_dtype(x, setting.dtype), device=home
+            )
+            for x in setting.inputs
+        )
 
 
 def _without_gradient(recorder: Recorder, parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
@@ -458,6 +494,17 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
         register_optimizer_step_pre_hook(start),
         register_optimizer_step_post_hook(stop),
     ]
+    try:
+        with watched_python_calls(called), _resizes_told(recorder):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextlib.contextmanager
+def _resizes_told(recorder: Recorder) -> Iterator[None]:
+    """Storages that are resized, which no dispatch mode sees, are told to the recorder."""
     resize = torch.UntypedStorage.resize_
 
     def resize_and_tell(storage: torch.UntypedStorage, size: int) -> Any:
@@ -466,9 +513,6 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
 
     torch.UntypedStorage.resize_ = resize_and_tell  # type: ignore[method-assign,assignment]
     try:
-        with watched_python_calls(called):
-            yield
+        yield
     finally:
         torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
-        for handle in handles:
-            handle.remove()
