@@ -41,8 +41,13 @@ _WORDS = {
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, whose wrong calls raise BadInput in one line."""
-    return functools.wraps(function)(_checked(function, _public_name(function)))
+    """The function, whose wrong calls raise BadInput in one line.
+
+    What it takes as `**keywords: Unpack[...]` of a TypedDict of its module stands in its signature name by name.
+    """
+    checked = functools.wraps(function)(_checked(function, _public_name(function)))
+    checked.__signature__ = _signature(function)  # type: ignore[attr-defined]
+    return checked
 
 
 def exact_fields(cls: type[C]) -> type[C]:
@@ -61,7 +66,7 @@ def _public_name(function: Callable[..., object]) -> str:
 
 
 def _checked(function: Callable[P, R], name: str) -> Callable[P, R]:
-    signature = inspect.signature(function)
+    signature = _signature(function)
     names = tuple(n for n in signature.parameters if n != "self")
     hints: dict[str, Any] = {}
 
@@ -80,6 +85,22 @@ def _checked(function: Callable[P, R], name: str) -> Callable[P, R]:
         return function(*bound.args, **bound.kwargs)
 
     return checked
+
+
+def _signature(function: Callable[..., object]) -> inspect.Signature:
+    signature = inspect.signature(function)
+    parameters: list[inspect.Parameter] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is not parameter.VAR_KEYWORD or not parameter.annotation.startswith("Unpack["):
+            parameters.append(parameter)
+            continue
+        (keywords,) = typing.get_args(eval(parameter.annotation, vars(sys.modules[function.__module__])))
+        parameters += (
+            inspect.Parameter(name, parameter.KEYWORD_ONLY, default=None, annotation=hint.__forward_arg__)
+            for name, hint in keywords.__annotations__.items()
+        )
+    parameters.sort(key=lambda p: p.kind)
+    return signature.replace(parameters=parameters)
 
 
 def _hints(function: Callable[..., object], signature: inspect.Signature) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pararev_hw import pipeline
 from pararev_hw.api.machines import hardware_of
@@ -29,6 +29,17 @@ Launch = Literal["eager", "graph"]
 LAUNCHES: tuple[Launch, ...] = ("eager", "graph")
 
 
+class SchedulerOptions(TypedDict, total=False):
+    """What a scheduler may be told; None: its own default."""
+
+    seconds: float | None
+    seed: int | None
+    iterations: int | None
+    workers: int | None
+    latency_bound: float | None
+    points: int | None
+
+
 @exact
 def schedule(
     graph: BlockGraph,
@@ -38,13 +49,8 @@ def schedule(
     lanes: int | None = None,
     launch: Launch | None = None,
     memory_limit: int | str | None = None,
-    seconds: float | None = None,
-    seed: int | None = None,
-    iterations: int | None = None,
-    workers: int | None = None,
-    latency_bound: float | None = None,
-    points: int | None = None,
     energy_model: str = "device",
+    **options: Unpack[SchedulerOptions],
 ) -> Plan:
     """A schedule of a graph on a device, kept with what it was made for.
 
@@ -87,7 +93,7 @@ def schedule(
         lanes=lanes,
         launch=launch,
         memory_limit=bytes_of(memory_limit),
-        options=_set_options(seconds, seed, iterations, workers, latency_bound, points),
+        options=_set_options(options),
     )
     if energy_model == energy_models.DEVICE:
         return plan
@@ -98,13 +104,7 @@ def schedule(
 def schedule_problem(
     problem: SchedulingProblem,
     scheduler: str = "heft",
-    *,
-    seconds: float | None = None,
-    seed: int | None = None,
-    iterations: int | None = None,
-    workers: int | None = None,
-    latency_bound: float | None = None,
-    points: int | None = None,
+    **options: Unpack[SchedulerOptions],
 ) -> Schedule:
     """A schedule of a bare task graph.
 
@@ -125,7 +125,7 @@ def schedule_problem(
         >>> ph.schedule_problem(problem, "exact").optimal
         True
     """
-    return run(problem, scheduler, **_set_options(seconds, seed, iterations, workers, latency_bound, points))
+    return run(problem, scheduler, **_set_options(options))
 
 
 @exact
@@ -305,32 +305,18 @@ def bytes_of(memory_limit: int | str | None) -> int | None:
     return memory_limit
 
 
-def _set_options(
-    seconds: float | None,
-    seed: int | None,
-    iterations: int | None,
-    workers: int | None,
-    latency_bound: float | None,
-    points: int | None,
-) -> dict[str, int | float]:
-    """The scheduler's options that were given, by name."""
-    for name, value, least in (
-        ("seed", seed, 0),
-        ("iterations", iterations, 0),
-        ("workers", workers, 1),
-        ("points", points, 1),
+def _set_options(options: SchedulerOptions) -> dict[str, int | float]:
+    """The scheduler's options that were given, by name. Raises BadInput."""
+    for name, count, least in (
+        ("seed", options.get("seed"), 0),
+        ("iterations", options.get("iterations"), 0),
+        ("workers", options.get("workers"), 1),
+        ("points", options.get("points"), 1),
     ):
-        if value is not None:
-            whole_number(name, value, least=least)
-    for name, amount in (("seconds", seconds), ("latency_bound", latency_bound)):
-        if amount is not None:
+        if count is not None:
+            whole_number(name, count, least=least)
+    for name in ("seconds", "latency_bound"):
+        amount = options.get(name)
+        if isinstance(amount, int | float):
             positive(name, amount, " of seconds")
-    options = {
-        "seconds": seconds,
-        "seed": seed,
-        "iterations": iterations,
-        "workers": workers,
-        "latency_bound": latency_bound,
-        "points": points,
-    }
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in options.items() if isinstance(value, int | float)}

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from pararev_hw import target_graph
 from pararev_hw.api.machines import hardware_of
@@ -40,34 +40,40 @@ class Origin:
     options: TraceOptions
 
 
+class TraceKeywords(TypedDict, total=False):
+    """The fields of `TraceOptions` as keywords; None: as the options say."""
+
+    batch: int | None
+    timesteps: int | None
+    mode: Mode | None
+    dtype: str | None
+    layout: Layout | None
+    input_shape: tuple[int, ...] | None
+    num_classes: int | None
+    width: float | None
+    form: str | None
+    seed: int | None
+    granularity: str | None
+    blocks: Sequence[str] | None
+    optimizer: str | MakeOptimizer | None
+    accumulate: int | None
+    zero_grad: ZeroGrad | None
+    channels_last: bool | None
+    spikes: str | float | None
+    device: str | Path | Hardware | None
+    loss: Loss | None
+    step: TrainingStep | None
+    name: str | None
+
+
 @exact
 def trace(
     model: nn.Module | str | Path,
     inputs: Inputs | None = None,
     options: TraceOptions | None = None,
     *,
-    batch: int | None = None,
-    timesteps: int | None = None,
-    mode: Mode | None = None,
-    dtype: str | None = None,
-    layout: Layout | None = None,
-    input_shape: tuple[int, ...] | None = None,
-    num_classes: int | None = None,
-    width: float | None = None,
-    form: str | None = None,
-    seed: int | None = None,
-    granularity: str | None = None,
-    blocks: Sequence[str] | None = None,
-    optimizer: str | MakeOptimizer | None = None,
-    accumulate: int | None = None,
-    zero_grad: ZeroGrad | None = None,
-    channels_last: bool | None = None,
-    spikes: str | float | None = None,
-    device: str | Path | Hardware | None = None,
-    loss: Loss | None = None,
-    step: TrainingStep | None = None,
-    name: str | None = None,
     progress: Progress = silent,
+    **keywords: Unpack[TraceKeywords],
 ) -> BlockGraph:
     """The block-dependency graph of one step of a network.
 
@@ -98,29 +104,6 @@ def trace(
         Traceback (most recent call last):
         pararev_hw.errors.UnknownName: no option of ph.trace is called 'widht': did you mean width?
     """
-    keywords = {
-        "batch": batch,
-        "timesteps": timesteps,
-        "mode": mode,
-        "dtype": dtype,
-        "layout": layout,
-        "input_shape": input_shape,
-        "num_classes": num_classes,
-        "width": width,
-        "form": form,
-        "seed": seed,
-        "granularity": granularity,
-        "blocks": blocks,
-        "optimizer": optimizer,
-        "accumulate": accumulate,
-        "zero_grad": zero_grad,
-        "channels_last": channels_last,
-        "spikes": spikes,
-        "device": device,
-        "loss": loss,
-        "step": step,
-        "name": name,
-    }
     merged = replace(options or TraceOptions(), **{k: v for k, v in keywords.items() if v is not None})  # type: ignore[arg-type]
     return traced_step(model, inputs, merged, progress).graph
 
