@@ -38,19 +38,6 @@ MODES: tuple[Literal["train", "infer"], ...] = ("train", "infer")
 T = TypeVar("T")
 
 
-_MODULE_SHAPES = ("input_shape", "output_shape")
-
-
-def _module_document(module: ModuleInfo) -> dict[str, Any]:
-    shapes = {name: getattr(module, name) for name in _MODULE_SHAPES}
-    return {
-        "path": module.path,
-        "type": module.type,
-        "parameters": module.parameters,
-        **{name: None if shape is None else list(shape) for name, shape in shapes.items()},
-    }
-
-
 def to_document(graph: BlockGraph) -> dict[str, Any]:
     """The graph as JSON-ready data."""
     path = critical_path(graph)
@@ -67,7 +54,7 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
         "granularity": graph.granularity,
         "input_shapes": [list(s) for s in graph.input_shapes],
         "totals": totals(graph),
-        "memory": {name: getattr(graph.memory, name) for name in StepMemory.__slots__},
+        "memory": _fields(graph.memory),
         "critical_path": {
             "tasks": list(path.tasks),
             "length": path.length,
@@ -79,47 +66,27 @@ def to_document(graph: BlockGraph) -> dict[str, Any]:
         "unknown_ops": dict(graph.unknown_ops),
         "spikes": None if graph.spikes is None else _spikes_document(graph.spikes),
         "assumptions": list(graph.assumptions),
-        "modules": [_module_document(m) for m in graph.modules],
+        "modules": [_fields(m) for m in graph.modules],
         "op_types": [_op_type_document(t) for t in graph.op_types],
         "ops": _ops_document(graph),
         "phases": list(PHASES),
-        "storages": {
-            "bytes": [s.bytes for s in graph.storages],
-            "role": [s.role for s in graph.storages],
-            "born": [s.born for s in graph.storages],
-            "freed": [s.freed for s in graph.storages],
-        },
+        "storages": {name: [getattr(s, name) for s in graph.storages] for name in Storage.__slots__},
     }
+
+
+def _fields(noun: ModuleInfo | OpType | Task | StepMemory | Spikes | LayerSpikes | NeuronSpikes) -> dict[str, Any]:
+    return {name: getattr(noun, name) for name in noun.__slots__}
 
 
 def _task_document(task: Task) -> dict[str, Any]:
-    return {
-        "id": task.id,
-        "block": task.block,
-        "branch": task.branch,
-        "phase": task.phase,
-        "flops": task.flops,
-        "vector_flops": task.vector_flops,
-        "read_bytes": task.read_bytes,
-        "write_bytes": task.write_bytes,
-        "ops": len(task.ops),
-        "sops": task.sops,
-        "op_indices": list(task.ops),
-    }
+    return _fields(task) | {"ops": len(task.ops), "op_indices": list(task.ops)}
 
 
 def _op_type_document(op_type: OpType) -> dict[str, Any]:
-    return {
-        "name": op_type.name,
-        "kind": op_type.kind,
-        "dtype": op_type.dtype,
+    return _fields(op_type) | {
         "input_shapes": [list(s) for s in op_type.input_shapes],
         "output_shapes": [list(s) for s in op_type.output_shapes],
         "attributes": {name: list(value) for name, value in op_type.attributes},
-        "flops": op_type.flops,
-        "vector_flops": op_type.vector_flops,
-        "read_bytes": op_type.read_bytes,
-        "write_bytes": op_type.write_bytes,
     }
 
 
@@ -141,12 +108,9 @@ def totals(graph: BlockGraph) -> dict[str, int | None]:
 
 
 def _spikes_document(spikes: Spikes) -> dict[str, Any]:
-    return {
-        "measured": spikes.measured,
-        "source": spikes.source,
-        "rate": spikes.rate,
-        "layers": [{name: getattr(layer, name) for name in LayerSpikes.__slots__} for layer in spikes.layers],
-        "neurons": [{name: getattr(n, name) for name in NeuronSpikes.__slots__} for n in spikes.neurons],
+    return _fields(spikes) | {
+        "layers": [_fields(layer) for layer in spikes.layers],
+        "neurons": [_fields(neuron) for neuron in spikes.neurons],
     }
 
 
@@ -178,58 +142,21 @@ def _read(document: Mapping[str, Any]) -> BlockGraph:
     index = {t["id"]: k for k, t in enumerate(document["tasks"])}
     if len(index) != len(document["tasks"]):
         raise ValueError("two tasks share one id")
-    ops, storages = document["ops"], document["storages"]
-    types = tuple(_op_type(t) for t in document["op_types"])
-    spikes = document.get("spikes")
+    spikes, timesteps = document.get("spikes"), document["timesteps"]
     graph = BlockGraph(
         model=_text(document["model"]),
         mode=_one_of(document["mode"], MODES),
         batch=_at_least_one(document["batch"]),
-        timesteps=None if document["timesteps"] is None else _at_least_one(document["timesteps"]),
+        timesteps=None if timesteps is None else _at_least_one(timesteps),
         dtype=_text(document["dtype"]),
         granularity=_text(document["granularity"]),
         input_shapes=_shapes(document["input_shapes"]),
         parameters=_count(document["parameters"]),
-        modules=tuple(
-            ModuleInfo(
-                _text(m["path"]),
-                _text(m["type"]),
-                _count(m["parameters"]),
-                *(
-                    None if m.get(name) is None else tuple(map(_count, m[name]))
-                    for name in ("input_shape", "output_shape")
-                ),
-            )
-            for m in document.get("modules", ())
-        ),
-        op_types=types,
-        ops=tuple(
-            Op(_count(t), _text(m), PHASES[_count(p)], *(tuple(map(_count, ids)) for ids in (r, w, a)))
-            for t, m, p, r, w, a in zip(
-                ops["type"], ops["module"], ops["phase"], ops["reads"], ops["writes"], ops["after"], strict=True
-            )
-        ),
-        storages=tuple(
-            Storage(_count(b), _one_of(r, ROLES), _integer(born), _integer(freed))
-            for b, r, born, freed in zip(
-                storages["bytes"], storages["role"], storages["born"], storages["freed"], strict=True
-            )
-        ),
-        tasks=tuple(
-            Task(
-                id=_text(t["id"]),
-                block=_text(t["block"]),
-                branch=_text(t["branch"]),
-                phase=_one_of(t["phase"], PHASES),
-                ops=tuple(map(_count, t["op_indices"])),
-                flops=_count(t["flops"]),
-                vector_flops=_count(t["vector_flops"]),
-                read_bytes=_count(t["read_bytes"]),
-                write_bytes=_count(t["write_bytes"]),
-                sops=None if t["sops"] is None else _count(t["sops"]),
-            )
-            for t in document["tasks"]
-        ),
+        modules=tuple(ModuleInfo(**_read_fields(_MODULE_DEFAULTS | m, _MODULE)) for m in document.get("modules", ())),
+        op_types=tuple(_op_type(t) for t in document["op_types"]),
+        ops=_ops(document["ops"]),
+        storages=_storages(document["storages"]),
+        tasks=tuple(Task(**_read_fields(t, _TASK), ops=tuple(map(_count, t["op_indices"]))) for t in document["tasks"]),
         edges=tuple(Edge(index[e["src"]], index[e["dst"]], _count(e["bytes"])) for e in document["edges"]),
         memory=StepMemory(**{name: _count(document["memory"][name]) for name in StepMemory.__slots__}),
         spikes=None if spikes is None else _spikes(spikes),
@@ -238,6 +165,21 @@ def _read(document: Mapping[str, Any]) -> BlockGraph:
     )
     _check(graph)
     return graph
+
+
+def _ops(columns: Mapping[str, Sequence[Any]]) -> tuple[Op, ...]:
+    names = ("type", "module", "phase", "reads", "writes", "after")
+    return tuple(
+        Op(_count(t), _text(m), PHASES[_count(p)], *(tuple(map(_count, ids)) for ids in (r, w, a)))
+        for t, m, p, r, w, a in zip(*(columns[name] for name in names), strict=True)
+    )
+
+
+def _storages(columns: Mapping[str, Sequence[Any]]) -> tuple[Storage, ...]:
+    return tuple(
+        Storage(_count(size), _one_of(role, ROLES), _integer(born), _integer(freed))
+        for size, role, born, freed in zip(*(columns[name] for name in Storage.__slots__), strict=True)
+    )
 
 
 def _check(graph: BlockGraph) -> None:
@@ -278,18 +220,8 @@ def _check(graph: BlockGraph) -> None:
 
 
 def _op_type(t: Mapping[str, Any]) -> OpType:
-    return OpType(
-        name=_text(t["name"]),
-        kind=_text(t["kind"]),
-        dtype=_text(t["dtype"]),
-        input_shapes=_shapes(t["input_shapes"]),
-        output_shapes=_shapes(t["output_shapes"]),
-        attributes=tuple(sorted((_text(name), tuple(map(_integer, value))) for name, value in t["attributes"].items())),
-        flops=_count(t["flops"]),
-        vector_flops=None if t["vector_flops"] is None else _count(t["vector_flops"]),
-        read_bytes=_count(t["read_bytes"]),
-        write_bytes=_count(t["write_bytes"]),
-    )
+    attributes = sorted((_text(name), tuple(map(_integer, value))) for name, value in t["attributes"].items())
+    return OpType(**_read_fields(t, _OP_TYPE), attributes=tuple(attributes))
 
 
 def _spikes(spikes: Mapping[str, Any]) -> Spikes:
@@ -297,35 +229,17 @@ def _spikes(spikes: Mapping[str, Any]) -> Spikes:
         measured=_truth(spikes["measured"]),
         source=_text(spikes["source"]),
         rate=_share(spikes["rate"]),
-        layers=tuple(
-            LayerSpikes(
-                module=_text(layer["module"]),
-                density=_share(layer["density"]),
-                sops=_number(layer["sops"]),
-                dense_macs=_number(layer["dense_macs"]),
-                spiking=_truth(layer["spiking"]),
-                channel_density=tuple(map(_share, layer["channel_density"])),
-                effective_ops=_optional(_number, layer.get("effective_ops")),
-                connection_sparsity=_optional(_share, layer.get("connection_sparsity")),
-                largest=_integer(layer.get("largest", 1)),
-            )
-            for layer in spikes["layers"]
-        ),
-        neurons=tuple(
-            NeuronSpikes(
-                module=_text(neuron["module"]),
-                updates=_number(neuron["updates"]),
-                spikes=_number(neuron["spikes"]),
-                rate_deviation_time=_optional(_share, neuron["rate_deviation_time"]),
-                rate_deviation_channels=_optional(_share, neuron["rate_deviation_channels"]),
-            )
-            for neuron in spikes.get("neurons", ())
-        ),
+        layers=tuple(LayerSpikes(**_read_fields(_LAYER_DEFAULTS | layer, _LAYER)) for layer in spikes["layers"]),
+        neurons=tuple(NeuronSpikes(**_read_fields(neuron, _NEURON)) for neuron in spikes.get("neurons", ())),
     )
 
 
-def _optional(read: Callable[[object], T], value: object) -> T | None:
-    return None if value is None else read(value)
+def _read_fields(document: Mapping[str, Any], readers: Readers) -> dict[str, Any]:
+    return {name: read(document[name]) for name, read in readers.items()}
+
+
+def _optional(read: Callable[[object], T]) -> Callable[[object], T | None]:
+    return lambda value: None if value is None else read(value)
 
 
 def _text(value: object) -> str:
@@ -386,8 +300,57 @@ def _quoted(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def _shape(value: Sequence[int]) -> tuple[int, ...]:
+    return tuple(map(_count, value))
+
+
 def _shapes(value: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(map(_count, shape)) for shape in value)
+    return tuple(map(_shape, value))
+
+
+Readers = Mapping[str, Callable[[Any], object]]  # by the name of a field
+
+# what older files do not have
+_MODULE_DEFAULTS = {"input_shape": None, "output_shape": None}
+_LAYER_DEFAULTS = {"effective_ops": None, "connection_sparsity": None, "largest": 1}
+
+_MODULE: Readers = {
+    "path": _text,
+    "type": _text,
+    "parameters": _count,
+    **dict.fromkeys(("input_shape", "output_shape"), _optional(_shape)),
+}
+_WORK: Readers = {"flops": _count, "read_bytes": _count, "write_bytes": _count}
+_OP_TYPE: Readers = {
+    **dict.fromkeys(("name", "kind", "dtype"), _text),
+    **dict.fromkeys(("input_shapes", "output_shapes"), _shapes),
+    **_WORK,
+    "vector_flops": _optional(_count),
+}
+_TASK: Readers = {
+    **dict.fromkeys(("id", "block", "branch"), _text),
+    "phase": lambda value: _one_of(value, PHASES),
+    **_WORK,
+    "vector_flops": _count,
+    "sops": _optional(_count),
+}
+_LAYER: Readers = {
+    "module": _text,
+    "density": _share,
+    "sops": _number,
+    "dense_macs": _number,
+    "spiking": _truth,
+    "channel_density": lambda value: tuple(map(_share, value)),
+    "effective_ops": _optional(_number),
+    "connection_sparsity": _optional(_share),
+    "largest": _integer,
+}
+_NEURON: Readers = {
+    "module": _text,
+    "updates": _number,
+    "spikes": _number,
+    **dict.fromkeys(("rate_deviation_time", "rate_deviation_channels"), _optional(_share)),
+}
 
 
 def read_json(path: Path) -> Any:
