@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pararev_hw.api.files import load as load
+    from pararev_hw.api.files import load_graph as load_graph
     from pararev_hw.api.files import save as save
     from pararev_hw.api.machines import calibrate as calibrate
     from pararev_hw.api.machines import load_device as load_device
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from pararev_hw.api.plans import schedule as schedule
     from pararev_hw.api.plans import schedule_problem as schedule_problem
     from pararev_hw.api.rooms import DevicesRoom, ModelsRoom, SchedulersRoom
-    from pararev_hw.api.steps import load_graph as load_graph
     from pararev_hw.api.steps import trace as trace
     from pararev_hw.api.studies import Report as Report
     from pararev_hw.api.studies import SweepRun as SweepRun
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
 
 _ROOMS = ("devices", "models", "schedulers")  # packages that can be called for a table of what is in them
 _PLACES = {
-    "pararev_hw.api.files": ("load", "save"),
+    "pararev_hw.api.files": ("load", "load_graph", "save"),
     "pararev_hw.api.machines": ("calibrate", "load_device", "measure", "validate"),
     "pararev_hw.trace_options": ("TraceOptions",),
     "pararev_hw.api.plans": ("execute", "load_problem", "parallel", "predict", "schedule", "schedule_problem"),
-    "pararev_hw.api.steps": ("load_graph", "trace"),
+    "pararev_hw.api.steps": ("trace",),
     "pararev_hw.api.studies": ("Report", "SweepRun", "compare", "report", "sweep"),
     "pararev_hw.errors": ("BadInput", "Infeasible"),
     "pararev_hw.pipeline": ("Plan",),

@@ -6,7 +6,10 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import torch
 
 from pararev_hw import graph as graphs
 from pararev_hw import limits
@@ -14,14 +17,26 @@ from pararev_hw.defaults import ASSUMED_RATE, default_optimizer
 from pararev_hw.devices import bare_device
 from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, MissingDependency, PararevError, first_line
+from pararev_hw.importers.layout import Axes, Declared, given_axes, unsettled
+from pararev_hw.importers.targets import Target, resolve
 from pararev_hw.progress import Progress, silent
 from pararev_hw.trace_options import DEFAULTS, TraceOptions, TrainingStep
+from pararev_hw.tracing import (
+    DispatchRules,
+    Traced,
+    batch_leads,
+    holds_spikes,
+    layout_of_step,
+    measure_spikes,
+    optimizer_named,
+    output_keeps,
+    trace_step,
+    uncopied_state,
+    walked_axes,
+)
+from pararev_hw.training.data import digits
+from pararev_hw.training.step import Loop, MakeOptimizer
 from pararev_hw.types import BlockGraph, Hardware
-
-if TYPE_CHECKING:
-    from pararev_hw.importers.targets import Target
-    from pararev_hw.tracing import Traced
-    from pararev_hw.training.step import Loop, MakeOptimizer
 
 
 def build_graph(
@@ -38,8 +53,6 @@ def build_graph(
     and SGD runs one kernel for all parameters; elsewhere one per parameter. `device` goes before the one of `options`.
     `rewrite` changes the traced step before its graph is given back: `pararev_hw.rewrites.select.take` does.
     """
-    from pararev_hw.importers.targets import resolve
-
     assert not callable(options.optimizer)
     optimizer = optimizer_for(device, options.optimizer)
     _check_spikes(options.spike_source)
@@ -50,8 +63,6 @@ def build_graph(
 
 def optimizer_for(device: Hardware | None, optimizer: str | None) -> MakeOptimizer:
     """The optimizer of that name, or the default one of the device. Raises UnknownName."""
-    from pararev_hw.tracing import optimizer_named
-
     return optimizer_named(optimizer or default_optimizer("gpu" if device is None else device.kind))
 
 
@@ -74,8 +85,6 @@ def graph_of(
 
 
 def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, device: Hardware | None) -> Traced:
-    from pararev_hw.tracing import DispatchRules, trace_step
-
     has_step = target.step is not None and options.mode == "train"
     return trace_step(
         target.network,
@@ -95,8 +104,6 @@ def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, dev
 
 def _loop(optimizer: MakeOptimizer, options: TraceOptions, step: TrainingStep | None) -> Loop | None:
     """How the training step goes; None for inference."""
-    from pararev_hw.training.step import Loop
-
     if options.mode == "train":
         return Loop(optimizer, options.accumulate, options.zero_grad, step, options.loss)
     if (options.accumulate, options.zero_grad) != (1, "none"):
@@ -106,8 +113,6 @@ def _loop(optimizer: MakeOptimizer, options: TraceOptions, step: TrainingStep | 
 
 def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
     """The graph's batch and time steps, where the traced step is what tells them; else the sentence that asks."""
-    from pararev_hw.importers.layout import Axes, Declared, given_axes, unsettled
-
     graph = traced.graph
     if target.axes_settled:
         return graph, target
@@ -129,8 +134,6 @@ def with_axes(traced: Traced, target: Target) -> tuple[BlockGraph, Target]:
 def _layout_of_step(traced: Traced, target: Target) -> tuple[str, str] | None:
     """The layout that the traced step tells, and how. Of [B, features] it tells none: a walk along the features of a
     batch is one through time only where there are spikes."""
-    from pararev_hw.tracing import layout_of_step
-
     features = target.inputs[0]
     layout = layout_of_step(traced.tape, features.shape)
     if layout is None or features.ndim != 2 or not features.is_floating_point():
@@ -140,8 +143,6 @@ def _layout_of_step(traced: Traced, target: Target) -> tuple[str, str] | None:
 
 def _is_open(traced: Traced, target: Target) -> bool:
     """Whether neither the network nor its traced step tells which axis of the input is the batch."""
-    from pararev_hw.tracing import batch_leads, output_keeps, walked_axes
-
     shape = tuple(target.inputs[0].shape)
     batch_tells = batch_leads(traced.tape, shape)
     if len(shape) == 2 and target.inputs[0].is_floating_point():  # [B, features], unless the step says otherwise
@@ -184,8 +185,6 @@ def with_spikes(graph: BlockGraph, target: Any, spikes: str, progress: Progress 
 
 
 def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progress) -> BlockGraph:
-    from pararev_hw.tracing import holds_spikes, measure_spikes
-
     if not graphs.may_spike(graph) and not (target.real_inputs and holds_spikes(target.inputs)):
         return graphs.attach(graph, None)
     if spikes == "auto" and target.real_inputs:
@@ -216,8 +215,6 @@ def _with_measured(graph: BlockGraph, target: Any, spikes: str, progress: Progre
 
 def _unrun(target: Target) -> Any:
     """The network as it was before it was traced: state that cannot be put back asks for a network made anew."""
-    from pararev_hw.tracing import uncopied_state
-
     network = target.realise()
     state = uncopied_state(network)
     if state is None:
@@ -240,8 +237,6 @@ def _samples(graph: BlockGraph) -> int:
 
 def _digits(graph: BlockGraph, target: Any, spikes: str) -> Any:
     """Digits as inputs, or, where that cannot be and nobody insists, the sentence that says what is assumed."""
-    from pararev_hw.training.data import digits
-
     shape = tuple(target.inputs[0].shape[1:])
     fits = not target.event and len(target.inputs) == 1 and len(shape) == 3 and shape[1] == shape[2] and shape[1] >= 8
     try:
@@ -261,9 +256,6 @@ def _digits(graph: BlockGraph, target: Any, spikes: str) -> Any:
 
 
 def _npy(path: Path, target: Any) -> Any:
-    import numpy as np
-    import torch
-
     data = read_bytes(path, limits.INPUT_BYTES, "inputs are one array in a .npy file")
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)

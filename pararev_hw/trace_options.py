@@ -99,13 +99,12 @@ class TraceOptions:
             if value is not None:
                 whole_number(name, value, least=1)
         whole_number("seed", self.seed, least=0)
-        for noun, value, allowed in (
-            ("mode", self.mode, ("train", "infer")),
-            ("way to zero gradients", self.zero_grad, ("none", "zero")),
-            ("layout", self.layout, (None, *LAYOUTS)),
-        ):
-            if value not in allowed:
-                raise unknown_name(noun, str(value), [name for name in allowed if name is not None])
+        if self.mode not in ("train", "infer"):
+            raise unknown_name("mode", self.mode, ("train", "infer"))
+        if self.zero_grad not in ("none", "zero"):
+            raise unknown_name("way to zero gradients", self.zero_grad, ("none", "zero"))
+        if self.layout is not None and self.layout not in LAYOUTS:
+            raise unknown_name("layout", self.layout, LAYOUTS)
         if self.width is not None and not 0 < self.width <= limits.WIDTH:
             raise BadInput(f"width is {self.width:g}: it must be above 0, and at most {limits.WIDTH:g}")
         if self.input_shape == ():

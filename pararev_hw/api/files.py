@@ -13,6 +13,7 @@ from pararev_hw.devices import device_from_json, device_to_json, is_profile, pro
 from pararev_hw.documents import parse_json, read_text, shown
 from pararev_hw.errors import BadFile
 from pararev_hw.graph.files import dumps, from_document, is_block_graph
+from pararev_hw.graph.files import load as graph_in
 from pararev_hw.keywords import exact
 from pararev_hw.pipeline import Plan, applicable_profile
 from pararev_hw.reports.sweep import SWEEP_FILE, is_sweep, sweep_from_document
@@ -141,3 +142,28 @@ def load(path: str | Path) -> Result | SweepRun:
     if isinstance(document, dict) and {"kind", "lanes"} <= document.keys():
         return device_from_json(text, where)
     raise BadFile(f"{where}: {_WHAT_CAN_BE_READ}")
+
+
+@exact
+def load_graph(path: str | Path) -> BlockGraph:
+    """The graph in a file that `graph.save` or `pararev-hw trace` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The graph, equal to the one that was saved.
+
+    Raises:
+        BadInput: There is no such file, or it holds no graph.
+
+    Example:
+        >>> import pararev_hw as ph
+        >>> import os, tempfile
+        >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1)
+        >>> path = os.path.join(tempfile.mkdtemp(), "graph.json")
+        >>> graph.save(path)
+        >>> ph.load_graph(path) == graph
+        True
+    """
+    return graph_in(Path(path))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from pararev_hw import pipeline
 from pararev_hw.api.machines import hardware_of
-from pararev_hw.api.steps import Origin, module_target
 from pararev_hw.costmodels import energy_models
 from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
@@ -264,6 +263,7 @@ def parallel(net: nn.Module, plan: Plan, *, launch: Launch = "eager") -> Paralle
 def _job(plan: Plan, progress: Progress) -> Job:
     """The network that the plan's graph was traced from, ready to run."""
     from pararev_hw import execution
+    from pararev_hw.api.steps import Origin, module_target
     from pararev_hw.importers.targets import resolve
     from pararev_hw.training.io_forms import input_form
 

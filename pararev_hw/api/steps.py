@@ -8,22 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+import torch
+
 from pararev_hw import target_graph
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.errors import BadInput
+from pararev_hw.importers.targets import Target, target_of
 from pararev_hw.keywords import exact
 from pararev_hw.progress import Progress, silent
-from pararev_hw.trace_options import Layout, Mode, TraceOptions, ZeroGrad
+from pararev_hw.trace_options import Layout, Loss, Mode, TraceOptions, TrainingStep, ZeroGrad
+from pararev_hw.tracing import Traced
+from pararev_hw.training.io_forms import InputForm, input_form, taking_tensors
 from pararev_hw.types import BlockGraph, Hardware
 
-if TYPE_CHECKING:
-    import torch
+if TYPE_CHECKING:  # what the functions tell of in their own words, and `exact` does not
     from torch import nn
 
-    from pararev_hw.importers.targets import Target
-    from pararev_hw.trace_options import Loss, MakeOptimizer, TrainingStep
-    from pararev_hw.tracing import Traced
-    from pararev_hw.training.io_forms import InputForm
+    from pararev_hw.trace_options import MakeOptimizer
 
     Inputs = torch.Tensor | Sequence[Any] | Mapping[str, Any]
 
@@ -112,8 +113,6 @@ def traced_step(
     model: nn.Module | str | Path, inputs: Inputs | None, options: TraceOptions, progress: Progress
 ) -> Traced:
     """The graph with its program, so that the step can be rewritten. Raises as `trace` does."""
-    from torch import nn
-
     steps: list[Traced] = []
 
     def capture(step: Traced) -> Traced:
@@ -123,7 +122,7 @@ def traced_step(
     if isinstance(model, str | Path):
         model = str(model)
         graph = _trace_named(model, inputs, options, capture, progress)
-    elif isinstance(model, nn.Module):
+    elif isinstance(model, torch.nn.Module):
         graph = _trace_module(model, inputs, options, capture, progress)
     else:
         raise BadInput(f"cannot trace {_a(model)}: give an nn.Module, or the name of a network: see ph.models()")
@@ -155,8 +154,6 @@ def _trace_module(
     capture: Callable[[Traced], Traced],
     progress: Progress,
 ) -> BlockGraph:
-    from pararev_hw.training.io_forms import input_form, taking_tensors
-
     for field in _OF_NAMED:
         if getattr(options, field) is not None:
             raise BadInput(f"{field} is for a network that is built by its name: this one is there already")
@@ -176,8 +173,6 @@ def _trace_module(
 
 def module_target(model: nn.Module, form: InputForm | None, options: TraceOptions) -> Target:
     """The module as what is traced and run. Raises BadInput where its inputs are not clear."""
-    from pararev_hw.importers.targets import target_of
-
     name = options.name or type(model).__name__
     if form is None and options.input_shape is None:
         raise BadInput(
@@ -199,30 +194,3 @@ def module_target(model: nn.Module, form: InputForm | None, options: TraceOption
 
 def _a(value: object) -> str:
     return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
-
-
-@exact
-def load_graph(path: str | Path) -> BlockGraph:
-    """The graph in a file that `graph.save` or `pararev-hw trace` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The graph, equal to the one that was saved.
-
-    Raises:
-        BadInput: There is no such file, or it holds no graph.
-
-    Example:
-        >>> import pararev_hw as ph
-        >>> import os, tempfile
-        >>> graph = ph.trace("pararevsnn21", width=0.1, batch=1)
-        >>> path = os.path.join(tempfile.mkdtemp(), "graph.json")
-        >>> graph.save(path)
-        >>> ph.load_graph(path) == graph
-        True
-    """
-    from pararev_hw import graph
-
-    return graph.load(Path(path))

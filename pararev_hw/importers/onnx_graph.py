@@ -251,11 +251,11 @@ def _bound_shape(
 ) -> tuple[int, ...]:
     shape = []
     for d, size in enumerate(sizes):
-        known = size if isinstance(size, int) else size_by_name.get(size or "", size_of_axis.get(d))
-        if known is None:
+        bound = size if isinstance(size, int) else size_by_name.get(size or "", size_of_axis.get(d))
+        if bound is None:
             text = _size_text(size)
             raise BadInput(f"{where} has no size for {text} (dimension {d}): {_remedy(text)}")
-        shape.append(known)
+        shape.append(bound)
     return tuple(shape)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pararev_hw import graph as graphs
-from pararev_hw import target_graph
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.progress import Progress
@@ -125,6 +124,7 @@ def _member(family: str, stages: int, event: bool) -> str:
 
 
 def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Progress) -> BlockGraph:
+    from pararev_hw import target_graph
     from pararev_hw.tracing import optimizer_named, trace_step
     from pararev_hw.training.step import Loop
 

@@ -118,21 +118,21 @@ def record(
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
     setting = _Setting(model, tuple(inputs), name, loop, dtype, rules)
-    known = _Known()
+    traits = _Traits()
     while True:
         try:
-            return _recorded(setting, known)
+            return _recorded(setting, traits)
         except _SparseGradients as seen:  # the optimizer's state depends on it: once more, with the right state
-            known = replace(known, sparse=seen.parameters)
+            traits = replace(traits, sparse=seen.parameters)
         except _StateLeft:
-            if known.resets:
+            if traits.resets:
                 raise
-            known = replace(known, resets=True)
+            traits = replace(traits, resets=True)
         except ValueAsked:
-            if known.answers or not real_inputs or setting.has_own_step:
+            if traits.answers or not real_inputs or setting.has_own_step:
                 raise
-            known = replace(known, answers=answers_on(model, inputs, name=name, train=loop is not None))
-            if not known.answers:
+            traits = replace(traits, answers=answers_on(model, inputs, name=name, train=loop is not None))
+            if not traits.answers:
                 raise
 
 
@@ -154,7 +154,7 @@ class _Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _Traits:
     """What earlier tries told: the parameters whose gradients are sparse, what the network asks its tensors for
     (`answers_on`), and whether each micro-batch starts from the state that the first one starts from."""
 
@@ -175,13 +175,13 @@ class _SparseGradients(Exception):
         self.parameters = parameters
 
 
-def _recorded(setting: _Setting, known: _Known) -> Recorded:
-    """As `record`, with what is known already."""
+def _recorded(setting: _Setting, traits: _Traits) -> Recorded:
+    """As `record`, of a step with these traits."""
     model, loop, rules = setting.model, setting.loop, setting.rules
     _check(setting)
     fake = fake_mode(allow_non_fake_inputs=True)
     recorder = Recorder(fake, layouts=rules.cuda)
-    recorder.answers = known.answers
+    recorder.answers = traits.answers
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if setting.dtype == "float64" else None, rules.channels_last)
     with (
@@ -193,7 +193,7 @@ def _recorded(setting: _Setting, known: _Known) -> Recorded:
     ):
         parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         try:
-            results = _run_on_twins(setting, known, recorder, swap, parameters)
+            results = _run_on_twins(setting, traits, recorder, swap, parameters)
         except (PararevError, _SparseGradients, *INTERRUPTS):
             raise
         except BaseException as error:
@@ -210,7 +210,7 @@ def _recorded(setting: _Setting, known: _Known) -> Recorded:
         count = sum(p.numel() for p in model.parameters())
     if not recorder.records:
         raise TraceError(f"{setting.name}: nothing ran: its forward calls no torch operation on its inputs")
-    return Recorded(recorder, results, grads, count, len(parameters), untrained, known.resets)
+    return Recorded(recorder, results, grads, count, len(parameters), untrained, traits.resets)
 
 
 def _check(setting: _Setting) -> None:
@@ -234,10 +234,10 @@ def _explained(error: BaseException, setting: _Setting, recorder: Recorder) -> T
 
 
 def _run_on_twins(
-    setting: _Setting, known: _Known, recorder: Recorder, swap: _Swap, parameters: Mapping[str, nn.Parameter]
+    setting: _Setting, traits: _Traits, recorder: Recorder, swap: _Swap, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, int]:
     """Run the step in its steady state, with fake twins in the network; the slots of what it gave, by name."""
-    model, loop, sparse = setting.model, setting.loop, known.sparse
+    model, loop, sparse = setting.model, setting.loop, traits.sparse
     batch = _fake_batch(setting, swap)
     lowered = DTYPES[setting.dtype] if setting.dtype in HALVES else None
     cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
@@ -262,7 +262,7 @@ def _run_on_twins(
                 recorder.remember_value(info, original)
         hooks = _hooks(recorder, model, [o for o in (chosen, *others) if o is not None])
         with _primed_alike(parameters, sparse), hooks:
-            micro_batch = partial(state_preserved, model, values=False) if known.resets else contextlib.nullcontext
+            micro_batch = partial(state_preserved, model, values=False) if traits.resets else contextlib.nullcontext
             return _run(recorder, model, batch, chosen, loop, cast, micro_batch)
 
 
