@@ -94,8 +94,8 @@ class TraceOptions:
         for name in ("batch", "timesteps", "num_classes", "accumulate"):
             value = getattr(self, name)
             if value is not None and value > limits.INPUT_ELEMENTS:
-                size = f"{value:.3g}" if value < limits.NUMBER * 10 else shown(value)  # digits without end are no float
-                raise BadInput(f"{name} is {size}: more than any device holds")
+                number = f"{value:.3g}" if value < limits.NUMBER * 10 else shown(value)  # of any length
+                raise BadInput(f"{name} is {number}: more than any device holds")
             if value is not None:
                 whole_number(name, value, least=1)
         whole_number("seed", self.seed, least=0)

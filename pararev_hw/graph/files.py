@@ -238,7 +238,7 @@ def _read_fields(document: Mapping[str, Any], readers: Readers) -> dict[str, Any
     return {name: read(document[name]) for name, read in readers.items()}
 
 
-def _optional(read: Callable[[object], T]) -> Callable[[object], T | None]:
+def _optional(read: Callable[[Any], T]) -> Callable[[object], T | None]:
     return lambda value: None if value is None else read(value)
 
 
