@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +32,9 @@ from scipy.optimize import least_squares
 from scipy.sparse import csr_array
 
 from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
-from pararev_hw.costmodels.gpu.model import card_of
+from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import load_device
-from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW
+from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW, share_within_power
 
 FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu.yaml"
 SOURCE = "benchmarks/fit_published_gpus.py"
@@ -60,6 +60,9 @@ _HOST_PRIOR = {
     "inference": (0.55, 0.3), "backward": (0.5, 0.3), "accumulation": (0.6, 0.4), "update": (0.5, 0.3),
     "view": (0.2, 0.4),
 }  # fmt: skip
+# Energy of a float32 operation at 16 nm, of the board's whole draw: a GTX 1080 Ti and a TITAN Xp have 21 to 22 W for
+# 10^12 of them in a second, and reach their peaks. How far one board's share is from another's, as a sigma of its log.
+_FLOP_ENERGY_J, _FLOP_ENERGY_WIDTH, _SHARE_WIDTH = 21e-12, 0.08, 0.15
 
 
 def _direct_prior(kind: str) -> tuple[float, float]:
@@ -245,6 +248,26 @@ def report(problem: Problem, x: np.ndarray) -> None:
         print(f"  {card:10s} {group:24s} {'held out' if held else 'held in '}  {scores(np.array(errors))}")
 
 
+def unmeasured_shares(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """What a card without measurements sustains: the median of measured ones. That of CUDA cores is of a board with
+    power enough; with it comes the energy of an operation at 16 nm that makes the measured ones most alike."""
+    shares = {name: [of_card[name] for of_card in measured.values() if name in of_card] for name in CARD}
+    medians = {name: float(np.median(values)) if values else prior(name)[0] for name, values in shares.items()}
+    datasheets = {card: values_of(load_device(card)) for card in measured}
+
+    def with_power(energy: float) -> np.ndarray:
+        within = [share_within_power(figures, energy) for figures in datasheets.values()]
+        return np.log(np.array(shares["cuda_sustained_share"]) / within)
+
+    def unlikeness(energy: float) -> float:
+        logs = with_power(energy)
+        spread = float(np.sum(((logs - np.median(logs)) / _SHARE_WIDTH) ** 2))
+        return spread + (math.log(energy / _FLOP_ENERGY_J) / _FLOP_ENERGY_WIDTH) ** 2
+
+    energy = min(np.geomspace(12e-12, 36e-12, 221).tolist(), key=unlikeness)
+    return medians | {"cuda_sustained_share": float(np.exp(np.median(with_power(energy)))), "flop_energy_j": energy}
+
+
 def written(problem: Problem, x: np.ndarray, errors: dict[str, dict[str, float]]) -> dict[str, object]:
     """The fitted numbers as the device loader reads them, with what each was learnt from."""
     jacobian = problem.jacobian(x)
@@ -280,9 +303,8 @@ def written(problem: Problem, x: np.ndarray, errors: dict[str, dict[str, float]]
         }
         for card in sorted({b.card for b in problem.blocks})
     }
-    others = {
-        share: float(f"{np.median([value[f'{share}@{c}'] for c in cards if share in cards[c]]):.4g}") for share in CARD
-    }
+    measured = {card: {share: value[f"{share}@{card}"] for share in of_card} for card, of_card in cards.items()}
+    others = {name: float(f"{number:.4g}") for name, number in unmeasured_shares(measured).items()}
     host = {name: entry(name, name) for name in HOST if name in problem.index}
     host["host_factor.inference"] = {
         "value": float(f"{np.median([v for n, v in value.items() if n.startswith('host_inference.')]):.3g}"),

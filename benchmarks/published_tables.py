@@ -88,6 +88,7 @@ def _above(floor: str, throttling: str = "", *speeds: str) -> Callable[[np.ndarr
     return combine
 
 
+_POWER_LIMITED = ("p4", "t4")  # boards without power for their peak
 _DEEPBENCH = {"V100": "v100-sxm2", "T4": "t4", "P100": "p100", "1080Ti": "gtx1080ti"}
 _NEUSIGHT = {
     "Tesla P100-PCIE-16GB": "p100", "Tesla V100-PCIE-32GB": "v100", "Tesla T4": "t4",
@@ -192,11 +193,13 @@ def neusight(data: Path, per_op: int) -> list[Block]:
 
 
 def _single_call(card: str, op: str) -> tuple[str, ...]:
-    """Names of a single call's floor and speeds, of which the board's is told apart where others measured one too."""
+    """Names of a single call's floor, of its throttling where the board's power binds ("" elsewhere: rates of V100,
+    P100 and A100 do not fall with a call's length), and of its speeds: the board's is told apart where others measured
+    one too."""
     speeds = [f"board.{card}"] if card in _DEEPBENCH.values() else []
     if op == "conv":
         speeds.append("searched.no")
-    return f"call_s.{card}.{op}", f"throttling.{card}", *speeds
+    return f"call_s.{card}.{op}", f"throttling.{card}" if card in _POWER_LIMITED else "", *speeds
 
 
 def _sampled(path: Path, key: Callable[[dict[str, str]], object], most: int) -> dict[object, list[dict[str, str]]]:
@@ -229,7 +232,7 @@ def _block(
         weight=weight * 12 / math.sqrt(len(seconds)),
         tags=tuple(groups),
         groups=tuple(groups),
-        extra=tuple(call),
+        extra=tuple(name for name in call if name),
         launch="launch_overhead_s",
     )
 

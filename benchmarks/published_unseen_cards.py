@@ -1,8 +1,8 @@
 """Cards that a fit has not seen: `python benchmarks/published_unseen_cards.py --data ../shared/gpu --traces TRACES`.
 
-Fits to all other cards, gives the card left out its datasheet and the median of the others' sustained shares, and
-judges it by kind of kernel (those longer than a host's dispatch) and by network. What a host takes is fitted on two
-networks of each host, which are not judged.
+Fits to all other cards, gives the card left out its datasheet and the median of the others' sustained shares, less
+where its board has no power for them, and judges it by kind of kernel (those longer than a host's dispatch) and by
+network. What a host takes is fitted on two networks of each host, which are not judged.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from fit_published_gpus import Problem, fit, prior, read_blocks, scores
+from fit_published_gpus import Problem, fit, prior, read_blocks, scores, unmeasured_shares
 from published_tables import Block
 from scipy.optimize import least_squares
 
-from pararev_hw.devices.gpu_law import CARD
+from pararev_hw.costmodels.gpu.model import values_of
+from pararev_hw.devices import load_device
+from pararev_hw.devices.gpu_law import CARD, share_within_power
 
 LEAST_S = 1.5e-4  # shorter calls show the host's dispatch
 HOST_NETWORKS = ("resnet18", "shufflenet_v2_x0_5")
@@ -40,10 +42,13 @@ def transferred(fitted: Problem, x: np.ndarray, target: Problem, card: str) -> n
     """Logarithms of the parameters of a problem on a card that the fit has not seen."""
     value = dict(zip(fitted.names, np.exp(x).tolist(), strict=True))
     with_tensor_cores = {b.card for b, times in zip(fitted.blocks, fitted.times, strict=True) if times.uses("tensor")}
-    for share in CARD:
-        cards = with_tensor_cores if share.startswith("tensor") else {b.card for b in fitted.blocks}
-        used = [value[f"{share}@{other}"] for other in cards]
-        value[f"{share}@{card}"] = float(np.median(used)) if used else prior(share)[0]
+    measured = {
+        other: {s: value[f"{s}@{other}"] for s in CARD if other in with_tensor_cores or not s.startswith("tensor")}
+        for other in sorted({b.card for b in fitted.blocks})
+    }
+    others = unmeasured_shares(measured)
+    others["cuda_sustained_share"] *= share_within_power(values_of(load_device(card)), others["flop_energy_j"])
+    value |= {f"{share}@{card}": others[share] for share in CARD}
     still = {name: 1e-9 for name in target.names if name.startswith("throttling")}
     return np.log([(value | still).get(name, prior(name)[0]) for name in target.names])
 

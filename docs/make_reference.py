@@ -148,7 +148,7 @@ def devices_page() -> str:
             ],
         ),
     ]
-    law = fitted_parameters("", ())
+    law = fitted_parameters("", {})
     shared = {name: law[name] for name in (*LAW, *HOST) if name in law}
     parts += [
         "### What all GPUs share",

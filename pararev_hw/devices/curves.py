@@ -1,19 +1,20 @@
 """The GPU cost model's parameters as published measurements fixed them, for cards that were measured and others.
 
 `benchmarks/fit_published_gpus.py` writes `fitted/gpu.yaml`. The law of kernel times is one for all cards; what a card
-sustains of its datasheet is its own where it was measured, and the median of the measured cards elsewhere.
+sustains of its datasheet is its own where it was measured, and the median of the measured cards elsewhere: on CUDA
+cores less, where the board has no power for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import yaml
 
-from pararev_hw.devices.gpu_law import CARD, POWER
+from pararev_hw.devices.gpu_law import CARD, POWER, share_within_power
 from pararev_hw.strict_yaml import SafeLoader
 from pararev_hw.types import DeviceParameter, Provenance
 
@@ -23,6 +24,7 @@ _MEASURED = (
 )
 _PRIOR = "no published time depends on it: where the fit of benchmarks/fit_published_gpus.py started"
 _TRANSFERRED = "median of the cards that benchmarks/fit_published_gpus.py was fitted to: this one was not measured"
+_WITHIN_POWER = "; less, as the board's power limit allows: energy of an operation by process node"
 
 
 _POWERS = (
@@ -38,17 +40,13 @@ def _fitted(file: str = "gpu.yaml") -> Mapping[str, Any]:
     return fitted
 
 
-def fitted_parameters(card: str, given_names: Collection[str]) -> dict[str, DeviceParameter]:
-    """What a card of that name takes from the fit, beyond the parameters that its file gives."""
+def fitted_parameters(card: str, given: Mapping[str, float]) -> dict[str, DeviceParameter]:
+    """What a card of that name takes from the fit, beyond the figures that its file gives."""
     fitted = _fitted()
     parameters = {name: _parameter(entry) for table in ("law", "host") for name, entry in fitted[table].items()}
     measured = fitted["cards"].get(card, {})
     for share in CARD:
-        parameters[share] = (
-            _parameter(measured[share])
-            if share in measured
-            else DeviceParameter(fitted["other_cards"][share], _TRANSFERRED, "assumed")
-        )
+        parameters[share] = _parameter(measured[share]) if share in measured else _transferred(share, given)
     power = _fitted("gpu_power.yaml")
     parameters |= {name: DeviceParameter(power[name], _POWERS, "published") for name in POWER}
     parameters["expected_error.power"] = DeviceParameter(
@@ -58,7 +56,7 @@ def fitted_parameters(card: str, given_names: Collection[str]) -> dict[str, Devi
     for quantity, value in errors.get(card, errors["other_cards"]).items():
         source = "errors on families held out" if card in errors else "errors on cards held out"
         parameters[f"expected_error.{quantity}"] = DeviceParameter(value, f"{_MEASURED}: {source}", "published")
-    return {name: parameter for name, parameter in parameters.items() if name not in given_names}
+    return {name: parameter for name, parameter in parameters.items() if name not in given}
 
 
 _HOST_TITLES = {
@@ -79,6 +77,15 @@ def fitted_hosts() -> Mapping[str, tuple[str, DeviceParameter]]:
 def is_measured(card: str) -> bool:
     """Whether published times of a card of that name entered the fit."""
     return card in _fitted()["cards"]
+
+
+def _transferred(share: str, given: Mapping[str, float]) -> DeviceParameter:
+    """What a card with those figures sustains by the cards that were measured."""
+    others = _fitted()["other_cards"]
+    within_power = share_within_power(given, others["flop_energy_j"]) if share == "cuda_sustained_share" else 1.0
+    if within_power == 1:
+        return DeviceParameter(others[share], _TRANSFERRED, "assumed")
+    return DeviceParameter(float(f"{within_power * others[share]:.4g}"), _TRANSFERRED + _WITHIN_POWER, "assumed")
 
 
 def _parameter(entry: Mapping[str, Any]) -> DeviceParameter:

@@ -166,7 +166,8 @@ def _checked(model: _DeviceModel, where: str) -> Device:
     for name in model.figures:
         if name not in PARAMETERS:
             raise BadFile(f"{where}: {unknown_key(name, tuple(PARAMETERS), 'figures')}")
-    fitted = fitted_parameters(model.name, set(model.figures)) if model.curves is not None else {}
+    figures = {name: figure.value for name, figure in model.figures.items()}
+    fitted = fitted_parameters(model.name, figures) if model.curves is not None else {}
     missing = [name for name in needed_parameters(model.kind) if name not in model.figures and name not in fitted]
     if missing:
         raise BadFile(f"{where}: figures lacks {', '.join(missing)}: a device of kind {model.kind} needs them")

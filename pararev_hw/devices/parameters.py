@@ -60,6 +60,7 @@ _SPANS: Mapping[str, tuple[float, float]] = {
     "factor": (1e-6, 1e6),
     "s": (0.0, 10.0),
     "J": (0.0, 1.0),
+    "nm": (1.0, 1e3),
     "mm2": (0.0, 1e4),
     "mm2/byte": (0.0, 1.0),
     "J/byte": (0.0, 1.0),
@@ -292,6 +293,7 @@ _FIRST: Mapping[str, Quantity] = {
     "hops_per_message": Quantity("1", "links that a message crosses on average, where no mesh is given"),
     "static_power_w": Quantity("W", "idle power and leakage, drawn as long as the step lasts", _CHIPS),
     "board_power_w": Quantity("W", "the power limit of a GPU's board"),
+    "process_nm": Quantity("nm", "process node of a GPU's chip, by its foundry's name"),
 }
 
 PARAMETERS: Mapping[str, Quantity] = {

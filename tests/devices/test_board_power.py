@@ -10,6 +10,7 @@ from pararev_hw import pipeline
 from pararev_hw.costmodels import cost
 from pararev_hw.devices import device_names, load_device
 from pararev_hw.devices.board_power import held_below, kernel_watts, share_of_draw
+from pararev_hw.devices.gpu_law import share_within_power
 from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.types import BlockGraph
 
@@ -69,3 +70,22 @@ def test_what_the_board_does_not_give_is_taken_from_the_kernels_alone() -> None:
     share = share_of_draw(device, {"kernels": 10_000.0, "static": 36.0, "total": 10_036.0}, 1.0)
     assert 0 < share < 0.025 and 36.0 + share * 10_000 <= 250.0
     assert share_of_draw(device, {"kernels": 0.0}, 1.0) == 1.0
+
+
+def test_a_board_without_power_for_its_peak_runs_at_the_share_that_it_has_power_for() -> None:
+    small = {"board_power_w": 72.0, "matrix_flops_per_s.float32": 30e12, "process_nm": 5.0}
+    assert share_within_power(small, 20e-12) == pytest.approx(72 / (30 * 20 * 0.28))
+    assert share_within_power(small | {"board_power_w": 450.0}, 20e-12) == 1.0
+    assert share_within_power(small | {"process_nm": 16.0}, 20e-12) == pytest.approx(72 / (30 * 20))
+    for unknown in small:
+        assert share_within_power({name: v for name, v in small.items() if name != unknown}, 20e-12) == 1.0
+
+
+def test_cards_that_were_not_measured_sustain_what_their_boards_have_power_for() -> None:
+    shares = {name: load_device(name).parameters["cuda_sustained_share"] for name in ("l4", "a40", "h200", "t4")}
+    assert shares["l4"].value / shares["a40"].value == pytest.approx(
+        72 / (30.3 * 0.28) / (300 / (37.4 * 0.5)), rel=1e-3
+    )
+    assert shares["l4"].value < 0.5 * shares["h200"].value
+    assert "power" in shares["l4"].source and "power" not in shares["h200"].source
+    assert shares["t4"].provenance == "published"  # measured: as it was
