@@ -73,7 +73,9 @@ def _schedulers_page() -> str:
 def _costmodels_page() -> str:
     files = [_row(m) for m in _modules_of(costmodels)]
     rooms = [_row(m) for m in (accelerator, allocator, calibrated)]
-    rows = [(f"`{n}`", str(k), str(t)) for n, k, _, _, t in devices().cells]
+    table = devices()
+    name, kind, title = (table.columns.index(column) for column in ("name", "kind", "title"))
+    rows = [(f"`{cells[name]}`", str(cells[kind]), str(cells[title])) for cells in table.cells]
     return _joined(
         "# Cost models and devices",
         NOTE,
