@@ -17,7 +17,7 @@ from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware, read_profile
-from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
 from pararev_hw.prediction import predict as predict_schedule
@@ -315,7 +315,7 @@ def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progres
     if cache is not None:
         try:
             write_cached(cache / cache_name(lanes), device)
-        except OSError:
+        except BadFile:
             return device  # an unwritable cache costs the next run a measurement, nothing else
     return device
 

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2s
@@ -20,6 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pararev_hw.atomic import write_file
+from pararev_hw.errors import BadFile
 from pararev_hw.measurement.quick import cpu_name
 from pararev_hw.types import OpTime, ReplayedStep
 from pararev_hw.types.profile import Estimate
@@ -119,6 +120,8 @@ def add_to_store(path: Path, machine: Mapping[str, str], new: Measurements) -> t
             return merged, None
     except Timeout:
         return new, f"{path}: another process keeps it locked: this measurement is not stored"
+    except BadFile as error:
+        return new, f"{error}: this measurement is not stored"
     except OSError as error:
         return new, f"{path}: cannot be read or written ({error.strerror or error}): this measurement is not stored"
 
@@ -131,11 +134,4 @@ def _write(path: Path, machine: Mapping[str, str], measurements: Measurements) -
         "host": {k: [e.value, e.sigma] for k, e in sorted(measurements.host.items())},
         "graphs": {k: list(asdict(s).values()) for k, s in sorted(measurements.graphs.items())},
     }
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, allow_nan=False)
-        os.replace(draft, path)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    write_file(path, json.dumps(document, allow_nan=False))

@@ -9,12 +9,12 @@ import os
 import platform
 import re
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pararev_hw.atomic import write_file
 from pararev_hw.devices import device_from_json, device_to_json
 from pararev_hw.devices.instruction_sets import LIMIT_VARIABLE, instruction_set_here
 from pararev_hw.errors import BadFile, BadInput
@@ -176,13 +176,5 @@ def read_cached(path: Path) -> Device | None:
 
 
 def write_cached(path: Path, device: Device) -> None:
-    """Writes the device beside `path` and renames it there: a reader sees the old file or the new one, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(device_to_json(device))
-        os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    """Keep the device for `read_cached`. Raises BadFile where the file cannot be written."""
+    write_file(path, device_to_json(device))
