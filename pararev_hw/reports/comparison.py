@@ -241,7 +241,8 @@ def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:
 def _batches_line(comparison: Comparison, offs: TradeOffs) -> list[str]:
     pairs = zip(comparison.studies, offs.networks, strict=True)
     batches = ", ".join(f"{s.graph.model} {o.largest_batch:,}" for s, o in pairs if o.largest_batch is not None)
-    return [f"Largest batch that fits: {batches}."] if batches else []
+    scaled = "Largest batch that fits, scaled from this one (`pararev-hw capacity` finds it by tracing)"
+    return [f"{scaled}: {batches}."] if batches else []
 
 
 def _rows(study: Study) -> list[Row]:

@@ -180,4 +180,7 @@ class RecurrentPredictor(nn.Module):
 
 def _check(x: Tensor, frames: int) -> None:
     if x.dim() != 5 or x.shape[1] < frames or 0 in x.shape:
-        raise BadInput(f"the network's input has shape {tuple(x.shape)}: it must be [B, T, C, H, W] with T >= {frames}")
+        raise BadInput(
+            f"the network's input has shape {tuple(x.shape)}: it must be [B, T, C, H, W] with T >= {frames} (a "
+            "training step has one frame more, which is predicted)"
+        )
