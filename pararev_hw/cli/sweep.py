@@ -56,7 +56,7 @@ def sweep(
     for line in reports.workload_lines(result):
         out.print(Text(line))
     out.print(Text(reports.sweep_answer(result)))
-    out.print(reports.sweep_table(result))
+    out.print(reports.sweep_table(result, out.width))
     for remark in reports.sweep_remarks(result):
         out.print(Text(f"{remark[:1].upper()}{remark[1:]}."))
-    say(f"wrote results.parquet, {', '.join(p.name for p in written)} in {output}: open {written[0]}")
+    say(f"wrote results.parquet, results.csv, {', '.join(p.name for p in written)} in {output}: open {written[0]}")

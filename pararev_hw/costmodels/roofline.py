@@ -203,7 +203,8 @@ def _static_power_w(device: Device) -> float:
     """Idle power and leakage of the whole chip, used or not."""
     if accelerator.has_cores(device):
         return float(accelerator.static_power_w(accelerator.config_table(device))[0])
-    return device.get("static_power_w", 0.0)
+    on_chip = device.lanes * device.get("sram_bytes_per_lane", 0.0) + device.get("global_buffer_bytes", 0.0)
+    return device.get("static_power_w", 0.0) + on_chip * device.get("sram_leakage_w_per_byte", 0.0)
 
 
 def _assumptions(graph: BlockGraph, device: Device) -> tuple[str, ...]:

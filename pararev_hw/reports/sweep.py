@@ -6,9 +6,9 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 from rich.text import Text
@@ -16,12 +16,13 @@ from rich.text import Text
 from pararev_hw.atomic import write_files
 from pararev_hw.reports import sweep_phrasing, sweep_svg, units
 from pararev_hw.reports.page import Cell, Row, both_widths, markup, render
-from pararev_hw.reports.text import columns_of, plain_table
+from pararev_hw.reports.text import GAP, plain_table
 from pararev_hw.types import PointExplanation, SweepAxis, SweepPoint, SweepResult, WorkloadChoice
 from pararev_hw.types.codec import from_fields
 
 SWEEP_FILE = "sweep.json"
 SHOWN = 12  # rows of the front in the terminal
+NETWORK_WIDTH = 18  # of its column in the terminal: longer names are folded
 MOST_ROWS = 200  # of the front on the page; all are in pareto.csv
 
 MEANING = (
@@ -61,6 +62,7 @@ def sweep_document(result: SweepResult) -> dict[str, Any]:
         "base": None if result.base is None else _point(result.base),
         "sensitivity": {o: dict(shares) for o, shares in result.sensitivity.items()},
         "recommended": _point(sweep_phrasing.recommended(result)),
+        "best": _point(sweep_phrasing.best(result)),
         "workloads": [
             {
                 "network": c.workload.get("network"),
@@ -137,21 +139,55 @@ def pareto_csv(result: SweepResult) -> str:
     return into.getvalue()
 
 
-def sweep_table(result: SweepResult) -> Table:
-    """The front, the recommended configuration in bold, no more rows than a terminal shows."""
+def sweep_table(result: SweepResult, width: int | None = None) -> Table:
+    """The front, the recommended configuration in bold, no more rows than a terminal shows. Parameters that do not fit
+    into `width` characters are left out, the least telling ones first, and named below."""
+    chosen, points = sweep_phrasing.recommended(result), _shown(result)
+    axes = sweep_phrasing.named_axes(result, *points)
+    columns = {a.name: _terminal_column(a, points) for a in (*axes, *result.objectives)}
+    room = (math.inf if width is None else width) - max(len("row"), *(len(str(p.row)) for p in points))
+    telling = [a.name for a in sweep_phrasing.telling(result)]
+
+    def worth(a: SweepAxis) -> tuple[bool, bool, bool, bool]:
+        differs = len({p.parameters[a.name] for p in points}) > 1
+        return differs, a.name in sweep_phrasing.WORKLOAD, a.name == "lanes", a.name in telling
+
+    axes_left = sorted(axes, key=worth)
+    left_out = []
+    while axes_left and sum(GAP + _width(name, cells) for name, cells in columns.items()) > room:
+        left_out.append(axes_left.pop(0))
+        del columns[left_out[-1].name]
     table = plain_table(sweep_phrasing.counts(result))
-    axes = sweep_phrasing.named_axes(result, sweep_phrasing.best(result), sweep_phrasing.recommended(result))
-    columns_of(
-        table,
-        (),
-        (*(sweep_phrasing.short(a) for a in axes), *(sweep_phrasing.objective(o) for o in result.objectives)),
-    )
-    chosen = sweep_phrasing.recommended(result)
-    for p in _shown(result):
-        cells = [sweep_phrasing.value(p.parameters[a.name], a.unit) for a in axes]
-        cells += [sweep_phrasing.value(p.objectives[o.name], o.unit) for o in result.objectives]
+    if left_out:
+        names = sweep_phrasing.listed([sweep_phrasing.short(a) for a in left_out])
+        table.caption = Text(f"too wide to be shown here, and in pareto.csv: {names}")
+    table.add_column("row", justify="right")
+    for name, cells in columns.items():
+        network = name == "network"
+        justify: Literal["left", "right"] = "left" if name in sweep_phrasing.WORKLOAD else "right"
+        table.add_column(cells[0], justify=justify, overflow="fold", no_wrap=not network, width=_width(name, cells))
+    for k, p in enumerate(points, start=1):
+        cells = [str(p.row), *(column[k] for column in columns.values())]
         table.add_row(*map(Text, cells), style="bold" if p.row == chosen.row else None)
     return table
+
+
+def _terminal_column(axis: SweepAxis, points: Sequence[SweepPoint]) -> list[str]:
+    """A column's head, in lines no wider than its values or its longest word, and its values."""
+    values = [sweep_phrasing.value(_value(p, axis.name), axis.unit) for p in points]
+    words = (sweep_phrasing.objective(axis) if axis.label else sweep_phrasing.short(axis)).split()
+    room, lines = max(map(len, (*values, *words))), [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + 1 + len(word) > room:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".lstrip()
+    return ["\n".join(lines), *values]
+
+
+def _width(name: str, cells: Sequence[str]) -> int:
+    """Of a column, whose lines stay whole unless they are names of networks."""
+    widest = max(len(line) for cell in cells for line in cell.split("\n"))
+    return min(widest, NETWORK_WIDTH) if name == "network" else widest
 
 
 def _workload_heads(result: SweepResult) -> list[tuple[str, bool]]:

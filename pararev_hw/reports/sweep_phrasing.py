@@ -53,9 +53,17 @@ def value(quantity: Any, unit: str) -> str:
                 else units.digits(float(quantity))
             )
         case _:
-            text = units.count(float(quantity)) if abs(quantity) >= 1 else f"{quantity:.3g}"
-            gap = "" if " " in text else " "
-            return f"{text}{gap}{unit}"
+            return _with_unit(float(quantity), unit)
+
+
+_PREFIXED = frozenset(("B/s", "J s", "J/B", "W", "W/B", "Hz", "flop/s"))  # units that take m, n, k or G
+
+
+def _with_unit(quantity: float, unit: str) -> str:
+    if unit in _PREFIXED:
+        text = units.prefixed(quantity)
+        return f"{text}{'' if ' ' in text else ' '}{unit}"
+    return f"{quantity:.0f} {unit}" if quantity.is_integer() and quantity < 1e6 else f"{quantity:.3g} {unit}"
 
 
 def objective(axis: SweepAxis) -> str:
@@ -132,7 +140,7 @@ ALIKE = 0.01  # relative: what is as good as the best in the first objective
 
 def best(result: SweepResult) -> SweepPoint:
     """The best in the first objective; of those within 1 % of it, the one that costs least in the other objectives."""
-    return best_of(result.pareto, result.objectives)
+    return best_of(result.pareto, result.objectives) if result.best is None else result.best
 
 
 def best_of(front: Sequence[SweepPoint], objectives: Sequence[SweepAxis]) -> SweepPoint:
@@ -172,9 +180,9 @@ def _overall(result: SweepResult) -> str:
         subject = _begun(result, configuration(result, leader, axes))
         sentence = f"{subject}: the best {objective(first)}, {_values(result, leader)}"
         if others:
-            sentence += f"; it is also the best compromise with {_listed([objective(o) for o in others])}"
+            sentence += f"; it is also the best compromise with {listed([objective(o) for o in others])}"
         return f"{sentence}."
-    weighed = f"Recommended for {_listed([objective(o) for o in result.objectives])} together"
+    weighed = f"Recommended for {listed([objective(o) for o in result.objectives])} together"
     ratios = [
         f"{units.times(chosen.objectives[o.name] / at_best)} its {objective(o)}"
         for o in result.objectives
@@ -183,7 +191,7 @@ def _overall(result: SweepResult) -> str:
     return (
         f"{weighed}: {configuration(result, chosen, axes)}: {_values(result, chosen)}. "
         f"The best {objective(first)}: {configuration(result, leader, axes)}: {_values(result, leader)}; "
-        f"the recommended one has {_listed(ratios)}."
+        f"the recommended one has {listed(ratios)}."
     )
 
 
@@ -221,7 +229,7 @@ def shared_lines(result: SweepResult) -> tuple[str, ...]:
             ratios.append(f"{low if low == high else f'{low} to {high}'} the {objective(o)}")
     return (
         f"One configuration for all {len(pairs)} of them (by the geometric means): "
-        f"{configuration(result, shared, axes)}: {_listed(ratios)} of what is recommended for each.",
+        f"{configuration(result, shared, axes)}: {listed(ratios)} of what is recommended for each.",
     )
 
 
@@ -258,7 +266,7 @@ def named_axes(result: SweepResult, *points: SweepPoint) -> tuple[SweepAxis, ...
     return tuple(sorted((a for a in result.parameters if named(a)), key=place))
 
 
-def _listed(parts: list[str]) -> str:
+def listed(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 

@@ -10,6 +10,7 @@ UNKNOWN = "not known"
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 _JOULES = ((1.0, "J"), (1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ"), (1e-12, "pJ"))
+_SMALL = ((1e-3, " m"), (1e-6, " µ"), (1e-9, " n"), (1e-12, " p"))
 _COUNTS = ((1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k"), (1.0, ""))
 
 
@@ -61,6 +62,11 @@ def joules(value: float | None) -> str:
 def count(value: float | None) -> str:
     """A number of things: "412", "2.37 G"."""
     return str(int(value)) if value is not None and 0 <= value < 1000 else _with_unit(value, _COUNTS, "")
+
+
+def prefixed(value: float) -> str:
+    """A quantity before its unit, with the prefix of the unit: "3.12", "68.0 G", "18.7 n"."""
+    return _with_unit(value, _COUNTS + _SMALL, "")
 
 
 def times(value: float) -> str:

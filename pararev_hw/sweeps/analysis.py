@@ -18,10 +18,11 @@ from pararev_hw.devices import PARAMETERS
 from pararev_hw.reports import sweep_phrasing
 from pararev_hw.sweeps.chip_size import hardware, least_hardware
 from pararev_hw.sweeps.dominance import nondominated
-from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, stand_ins
+from pararev_hw.sweeps.edges import edges, idle
+from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, outdone, settled, signed_of, stand_ins
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
-from pararev_hw.sweeps.spec import Sweep, span_of
+from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import Store
 from pararev_hw.sweeps.workloads import Workload, rows_of, shared_rows, split, workload_columns, workload_parameters
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult, WorkloadChoice
@@ -29,7 +30,6 @@ from pararev_hw.types import SweepAxis, SweepPoint, SweepResult, WorkloadChoice
 BINS = 16  # of a range without steps
 MOST_BINS = 64  # of listed values, of which a range may have a million
 SAMPLE = 1500  # configurations kept for pictures
-MATTERS = 0.01  # share of an objective's variance from which on a parameter matters
 
 
 @dataclass(slots=True)
@@ -60,13 +60,13 @@ class _Analysis:
         self.sampled.append(fine.filter(pa.array(rows % step == 0)))
         if not fine.num_rows:
             return
-        self._front((), fine)
+        self._extend((), fine)
         for workload, rows_of_it in split(fine, workload_columns(sweep)).items():
-            self._front(workload, rows_of_it)
+            self._extend(workload, rows_of_it)
         logs = {o.column: _log(fine[o.column].to_numpy(zero_copy_only=False)) for o in sweep.objectives}
         self.fit.add({p.name: _bins(p, fine[p.name]) for p in varied(sweep)}, logs)
 
-    def _front(self, workload: Workload, fine: pa.Table) -> None:
+    def _extend(self, workload: Workload, fine: pa.Table) -> None:
         before = self.fronts.get(workload)
         both = fine if before is None else pa.concat_tables([before.unify_dictionaries(), fine])
         signs = np.array([-1.0 if o.maximise else 1.0 for o in self.sweep.objectives])
@@ -110,11 +110,10 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
     fixed = {p.name: p.values[0] for p in sweep.space.parameters if not p.continuous and len(p.values) == 1}
     objectives = tuple(SweepAxis(o.column, o.unit, True, o.maximise, o.label) for o in sweep.objectives)
     columns = [*(p.name for p in sweep.space.parameters), *(name for name, _ in sweep.derived)]
-    every = _points(analysis.fronts.get(()), columns, sweep)
-    fronts = {w: _merged(_points(table, columns, sweep), sweep) for w, table in analysis.fronts.items()}
-    front = fronts.pop((), ())
-    order = {p.row for p in every}
-    recommended = _recommended(store, front, columns) if front else None
+    fronts = {w: _front(_points(table, columns, sweep), sweep, objectives) for w, table in analysis.fronts.items()}
+    overall = fronts.pop((), None)
+    order = {p.row for p in overall.every} if overall else set()
+    recommended = _recommended(store, overall, columns) if overall else None
     computed = sweep.rows - resumed
     result = SweepResult(
         name=sweep.name,
@@ -129,62 +128,78 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
         reasons=dict(sorted(analysis.reasons.items(), key=lambda r: (-r[1], r[0]))),
         resumed=resumed,
         configs_per_s=computed / seconds if computed and seconds > 0 else None,
-        pareto=front,
+        pareto=overall.shown if overall else (),
         sample=tuple(
             p for t in analysis.sampled if t.num_rows for p in _points(t, columns, sweep) if p.row not in order
         ),
         sensitivity={o.column: analysis.fit.shares(o.column) for o in sweep.objectives},
         interactions={o.column: analysis.fit.interactions(o.column) for o in sweep.objectives},
         recommended=recommended,
+        best=overall.best if overall else None,
         base=store.base(),
         combinations=sweep.space.combinations,
-        workloads=_workloads(store, fronts, objectives, columns),
+        workloads=_workloads(store, fronts, columns),
     )
     if recommended is None:
         return result
-    return replace(result, warnings=_edges(sweep, analysis.fit, (sweep_phrasing.best(result), recommended)))
+    return replace(result, warnings=(*edges(result, varied(sweep)), *idle(result)))
 
 
 def _values(points: Sequence[SweepPoint], sweep: Sweep) -> list[NDArray[np.float64]]:
     return [np.array([p.objectives[o.column] for p in points], np.float64) for o in sweep.objectives]
 
 
-def _merged(points: Sequence[SweepPoint], sweep: Sweep) -> tuple[SweepPoint, ...]:
-    """The points of a front with those that are alike as one, the least hardware of them, by the first objective; and
-    without those that another point equals with less."""
-    if not points:
-        return ()
+@dataclass(frozen=True, slots=True)
+class _Front:
+    """A front: `every` point of it, those that are `shown`, and the `best` of them in the first objective."""
+
+    every: Sequence[SweepPoint]
+    shown: tuple[SweepPoint, ...]
+    best: SweepPoint
+
+
+def _front(points: Sequence[SweepPoint], sweep: Sweep, objectives: Sequence[SweepAxis]) -> _Front:
+    """The points of a front, sorted by the first objective. Of those that are alike the least hardware is shown; what
+    another point equals with less is not."""
     chosen, counts = merged(_values(points, sweep), np.array([hardware(p.parameters, sweep) for p in points]))
-    left = [points[k] for k in chosen]
+    order = np.argsort(chosen)
+    left = [points[k] for k in chosen[order]]
+    best = sweep_phrasing.best_of(left, objectives)
+    maximise = [o.maximise for o in sweep.objectives]
     alike: dict[int, int] = {}
-    stand_in = stand_ins(_values(left, sweep), [o.maximise for o in sweep.objectives])
-    for k, count in zip(stand_in.tolist(), counts.tolist(), strict=True):
-        alike[int(chosen[k])] = alike.get(int(chosen[k]), 0) + count
-    return tuple(replace(points[k], alike=alike[k]) for k in sorted(alike))
+    stand_in = stand_ins(_values(left, sweep), maximise, left.index(best))
+    for k, count in zip(stand_in.tolist(), counts[order].tolist(), strict=True):
+        alike[k] = alike.get(k, 0) + count
+    shown = {k: replace(left[k], alike=alike[k]) for k in sorted(alike)}
+    return _Front(points, tuple(shown.values()), shown[left.index(best)])
 
 
 def _recommended(
-    store: Store, front: Sequence[SweepPoint], columns: Sequence[str], workload: Mapping[str, str] | None = None
+    store: Store, front: _Front, columns: Sequence[str], workload: Mapping[str, str] | None = None
 ) -> SweepPoint:
-    """The knee of the front over all objectives; or the least hardware of all rows, those of a workload where one is
-    given, that equal it within EQUAL."""
+    """The knee of the front over all objectives, or what outdoes it; or the least hardware of all rows, those of a
+    workload where one is given, that equal it within EQUAL and that none outdoes."""
     sweep = store.sweep
-    best = front[knee(costs_of(_values(front, sweep), [o.maximise for o in sweep.objectives]))]
-    at = np.array([best.objectives[o.column] for o in sweep.objectives])
+    maximise = [o.maximise for o in sweep.objectives]
+    on_front = signed_of(_values(front.every, sweep), maximise)
+    at_knee = front.shown[knee(costs_of(_values(front.shown, sweep), maximise))]
+    at = settled(on_front, signed_of(_values([at_knee], sweep), maximise)[0])
+    best = front.every[int((on_front == at).all(1).argmax())]
+    rivals = np.unique(on_front[(on_front <= at + 3 * EQUAL * np.abs(at)).all(1)], axis=0)
     candidates = [best]
     for table in store.tables():
         fine = rows_of(table.filter(pa.compute.is_null(table["failed"])), workload or {})
-        if fine.num_rows:
-            values = np.column_stack([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives])
-            equal = fine.filter(pa.array(near(values, at, EQUAL)))
-            candidates += _points(least_hardware(equal, columns, sweep), columns, sweep)
+        values = signed_of([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives], maximise)
+        equal = np.flatnonzero(near(values, at, EQUAL))
+        equal = equal[~outdone(values[equal], rivals)]
+        if len(equal):
+            candidates += _points(least_hardware(fine.take(pa.array(equal)), columns, sweep), columns, sweep)
     return min(candidates, key=lambda p: (round(hardware(p.parameters, sweep), 9), p.row != best.row, p.row))
 
 
 def _workloads(
     store: Store,
-    fronts: Mapping[Workload, Sequence[SweepPoint]],
-    objectives: Sequence[SweepAxis],
+    fronts: Mapping[Workload, _Front],
     columns: Sequence[str],
 ) -> tuple[WorkloadChoice, ...]:
     """What to take for each of several workloads, in the order of the sweep file."""
@@ -193,44 +208,26 @@ def _workloads(
     for values in product(*(p.values for p in workload_parameters(store.sweep))):
         words = tuple(map(str, values))
         workload, front = dict(zip(workload_columns(store.sweep), words, strict=True)), fronts.get(words)
-        if front:
+        if front is not None:
             same = next((p for p in shared.values() if workload.items() <= p.parameters.items()), None)
             recommended = _recommended(store, front, columns, workload)
-            choices.append(WorkloadChoice(workload, sweep_phrasing.best_of(front, objectives), recommended, same))
+            choices.append(WorkloadChoice(workload, front.best, recommended, same))
     return tuple(choices)
 
 
-def _edges(sweep: Sweep, fit: AdditiveFit, points: Sequence[SweepPoint]) -> tuple[str, ...]:
-    """Which ranges end where the best or the recommended configuration lies, of parameters that matter."""
-    lines = []
-    for p in varied(sweep):
-        matters = any(sweep_phrasing.share_within(fit.shares(o.column), p.name) >= MATTERS for o in sweep.objectives)
-        if not matters or (p.values and isinstance(p.values[0], str)):
-            continue
-        numbers = [float(v) for v in p.values] or [p.low, p.high]
-        for end, side, further in ((max(numbers), "largest", "larger"), (min(numbers), "smallest", "smaller")):
-            if end in span_of(p.name):  # there is nothing beyond it
-                continue
-            where = [
-                word
-                for word, point in zip(("best", "recommended"), points, strict=True)
-                if abs(point.parameters[p.name] - end) <= 0.01 * abs(end)
-            ]
-            if where:
-                subject = f"the {' and the '.join(where)} configuration {'lie' if len(where) > 1 else 'lies'}"
-                text = sweep_phrasing.value(end, _unit(p.name))
-                lines.append(
-                    f"{subject} on the edge of {p.name}: {text} is the {side} that was tried, and a {further} one may "
-                    "be better"
-                )
-    return tuple(lines)
+_SHORT = {
+    "byte": "B",
+    "byte/s": "B/s",
+    "J/byte": "J/B",
+    "W/byte": "W/B",
+    "1/s": "Hz",
+    **dict.fromkeys(("count", "1", "0 or 1"), ""),
+}
 
 
 def _unit(name: str) -> str:
     unit = PARAMETERS[name].unit if name in PARAMETERS else ""
-    return {"byte": "B", "byte/s": "B/s", "J/byte": "J/B", "1/s": "Hz", "count": "", "1": "", "0 or 1": ""}.get(
-        unit, unit
-    )
+    return _SHORT.get(unit, unit)
 
 
 def _points(table: pa.Table | None, columns: Sequence[str], sweep: Sweep) -> tuple[SweepPoint, ...]:

@@ -96,16 +96,16 @@ def _groups(
     return chosen, counts
 
 
-def stand_ins(columns: Sequence[Floats], maximise: Sequence[bool]) -> Ints:
+def stand_ins(columns: Sequence[Floats], maximise: Sequence[bool], first: int | None = None) -> Ints:
     """For each point of a front the one that stands for it: one as good within EQUAL in every objective that takes
-    more than EQUAL less of one of them, and that nothing else stands for; or the point itself."""
+    more than EQUAL less of one of them, and that nothing else stands for; or the point itself. `first` stays."""
     costs = costs_of(columns, maximise)
-    signed = np.column_stack([-v if more else v for v, more in zip(columns, maximise, strict=True)]).astype(np.float64)
+    signed = signed_of(columns, maximise)
     margin = EQUAL * np.abs(signed)
     no_worse, better = signed + margin, signed - margin
     blocks = Blocks(costs)
     bounds = blocks.largest(no_worse).reshape(-1), blocks.largest(better).reshape(-1)
-    order = np.lexsort((np.arange(len(signed)), costs.sum(1)))
+    order = np.lexsort((np.arange(len(signed)), costs.sum(1), np.arange(len(signed)) != first))
     points = signed.reshape(-1), no_worse.reshape(-1), better.reshape(-1)
     steps = len(signed) * len(blocks.begins)
     return np.array(_stand_ins(steps, signed.shape[1], *points, *bounds, order, blocks.order, blocks.begins), np.int64)
@@ -149,6 +149,37 @@ def _stand_ins(
                     if stand_in[j] < 0 and _outdoes(objectives, signed, k, no_worse, better, j):
                         stand_in[j] = k
     return stand_in
+
+
+def signed_of(columns: Sequence[Floats], maximise: Sequence[bool]) -> Floats:
+    """Objectives [n, k], smaller is better in each."""
+    return np.column_stack([-v if more else v for v, more in zip(columns, maximise, strict=True)]).astype(np.float64)
+
+
+def outdone(signed: Floats, rivals: Floats) -> NDArray[np.bool_]:
+    """Which rows [n, k] one of the rivals [m, k] equals within EQUAL in every objective, with more than EQUAL less of
+    one."""
+    margin = EQUAL * np.abs(signed)
+    no_worse, better = signed + margin, signed - margin
+    lost = np.zeros(len(signed), np.bool_)
+    for rival in rivals:
+        lost |= (rival <= no_worse).all(1) & (rival < better).any(1)
+    return lost
+
+
+def settled(signed: Floats, start: Floats) -> Floats:
+    """A point [k] near `start` that no row [n, k] outdoes: from each to the row that outdoes it with the least of all
+    objectives together, as long as these are others."""
+    point, passed = start, {tuple(start)}
+    while True:
+        margin = EQUAL * np.abs(point)
+        others = signed[(signed <= point + margin).all(1) & (signed < point - margin).any(1)]
+        if not len(others):
+            return point
+        point = np.asarray(others[int((others / np.where(point == 0, 1.0, np.abs(point))).sum(1).argmin())], np.float64)
+        if tuple(point) in passed:
+            return point
+        passed.add(tuple(point))
 
 
 def near(values: Floats, point: Floats, tolerance: float) -> NDArray[np.bool_]:

@@ -84,19 +84,19 @@ class RooflineColumns:
         """What every task costs under `count` configurations that may differ in SRAM."""
         sram = columns.get("sram_bytes_per_lane")
         if sram is None:
-            return self._evaluate(self._table(self.device.value("sram_bytes_per_lane")), columns, count)
+            return self._evaluate(self._table(self.device.value("sram_bytes_per_lane")), columns, lanes, count)
         tables = {id(t): t for t in (self._table(float(c)) for c in np.unique(sram))}
         if len(tables) == 1:
-            return self._evaluate(next(iter(tables.values())), columns, count)
+            return self._evaluate(next(iter(tables.values())), columns, lanes, count)
         table_id = np.array([id(self._table(float(c))) for c in sram])
         parts = []
         for key, table in tables.items():
             chosen = np.flatnonzero(table_id == key)
             picked = {name: values[chosen] for name, values in columns.items()}
-            parts.append((chosen, self._evaluate(table, picked, len(chosen))))
+            parts.append((chosen, self._evaluate(table, picked, lanes, len(chosen))))
         return TaskColumns.gathered(parts, count)
 
-    def _evaluate(self, t: _Table, columns: Columns, count: int) -> TaskColumns:
+    def _evaluate(self, t: _Table, columns: Columns, lanes: int, count: int) -> TaskColumns:
         def figure(name: str, default: float | None = None) -> Floats:
             if name in columns:
                 return columns[name]
@@ -139,6 +139,7 @@ class RooflineColumns:
             "dram": (t.dram @ t.times) * figure("dram_energy_j_per_byte"),
             "sram": (t.moved @ t.times) * figure("sram_energy_j_per_byte"),
         }
+        on_chip = lanes * figure("sram_bytes_per_lane", 0.0) + figure("global_buffer_bytes", 0.0)
         return TaskColumns(
             seconds=seconds,
             bandwidth_demand=demand,
@@ -147,7 +148,7 @@ class RooflineColumns:
             delay_s=figure("noc_latency_s", 0.0),
             delay_s_per_byte=1.0 / figure("noc_bandwidth_bytes_per_s", np.inf),
             noc_j_per_byte=figure("noc_energy_j_per_byte", 0.0),
-            static_w=figure("static_power_w", 0.0),
+            static_w=figure("static_power_w", 0.0) + on_chip * figure("sram_leakage_w_per_byte", 0.0),
             memory_bytes=figure("memory_bytes", np.inf),
         )
 

@@ -90,7 +90,8 @@ class SweepResult:
 
     `parameters` are those that vary, `fixed` those that do not. `pareto` is sorted by the first objective, points that
     are alike merged; `sample` are other configurations, for pictures. `recommended` is the knee of the front, or what
-    equals it with less hardware; `base` the base device itself, where it could be evaluated. `warnings` say which
+    equals it with less hardware; `best` the best in the first objective, or what is as good within 1 % and costs least
+    in the others; `base` the base device itself, where it could be evaluated. `warnings` say which
     ranges end where the best configurations lie. `sensitivity[objective][parameter]` is the share of the variance of
     the objective's logarithm that the parameter explains alone, None where nothing could be said, largest first;
     `interactions[objective]` what no parameter explains alone. `configs_per_s` None: nothing was computed this time.
@@ -115,6 +116,7 @@ class SweepResult:
     sensitivity: Mapping[str, Mapping[str, float | None]]
     combinations: int | None
     recommended: SweepPoint | None = None
+    best: SweepPoint | None = None
     base: SweepPoint | None = None
     warnings: tuple[str, ...] = ()
     interactions: Mapping[str, float | None] = field(default_factory=dict)

@@ -375,6 +375,17 @@ def test_edges_between_cores_pay_latency_and_bytes() -> None:
         assert e.energy_j == pytest.approx(e.bytes * 1.15e-12)
 
 
+def test_memory_on_chip_leaks_where_cores_are_not_described() -> None:
+    device = plain_accelerator()
+    figures = {"static_power_w": 0.2, "sram_bytes_per_lane": 262144.0, "sram_leakage_w_per_byte": 1e-7}
+    changed = {n: replace(device.parameters[n], value=v) for n, v in figures.items()}
+    buffer = {"global_buffer_bytes": replace(device.parameters["memory_bytes"], value=1e6)}
+    leaking = replace(device, parameters={**device.parameters, **changed, **buffer})
+    # 0.2 W, and 1e-7 W for each byte of 8 cores' 256 KiB and of 1 MB
+    assert device.lanes == 8
+    assert costs(chain(3), leaking).static_power_w == pytest.approx(0.2 + 1e-7 * (8 * 262144 + 1e6))
+
+
 # What is refused, and what is said
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pararev_hw import reports, sweeps
-from pararev_hw.sweeps.front import costs_of, knee, merged, stand_ins
+from pararev_hw.sweeps.front import costs_of, knee, merged, outdone, settled, stand_ins
 from pararev_hw.sweeps.sensitivity import AdditiveFit
 from tests.helpers.command_line import run
 from tests.helpers.sweep_helpers import text
@@ -62,6 +62,29 @@ def test_points_that_others_stand_for_are_those_of_comparing_each_with_all() -> 
                         expected[j] = k
         assert len(set(expected)) < 300
         assert stand_ins(list(values.T), maximise).tolist() == expected
+
+
+def test_the_best_point_stays_and_stands_for_what_it_equals_with_less() -> None:
+    # Area 1,230 and 74 within 1 % of each other in latency. Without the best point, a third one stands for it that is
+    # 1.6 % slower than the fastest: and the fastest, at 16 times the area, would be all that is left of the fast ones.
+    latency, area = np.array([3.508, 3.537, 3.565]), np.array([1230.0, 74.0, 70.0])
+    assert stand_ins([latency, area], [False, False]).tolist() == [0, 2, 2]
+    assert stand_ins([latency, area], [False, False], first=1).tolist() == [1, 1, 2]
+
+
+def test_a_point_settles_where_none_equals_it_with_less() -> None:
+    draw = np.random.default_rng(11)
+    for _ in range(20):
+        points = 1 + draw.random((200, 3)) ** 3
+        lost = [
+            any((q <= p * 1.01).all() and (q < p * 0.99).any() for q in points)  # one by one
+            for p in points
+        ]
+        assert outdone(points, points).tolist() == lost
+        k = int(draw.integers(200))
+        place = settled(points, points[k])
+        assert not outdone(place[None], points)[0]
+        assert lost[k] or (place == points[k]).all()
 
 
 def effects(rows: np.ndarray, y: np.ndarray) -> AdditiveFit:  # type: ignore[type-arg]
@@ -119,6 +142,8 @@ def test_a_recommended_configuration_is_never_equalled_by_less_hardware(tmp_path
     hardware = ("lanes", "sram_bytes_per_lane", "pe_rows")
     for row in table:
         equal = all(row[o] <= chosen[o] * 1.01 and row[o] >= chosen[o] * 0.99 for o in ("latency_s", "cost"))
+        clearly_less = any(row[o] < 0.99 * chosen[o] for o in ("latency_s", "cost"))
+        assert not (clearly_less and all(row[o] <= chosen[o] * 1.01 for o in ("latency_s", "cost")))
         less = np.prod([row[h] for h in hardware]) < 0.999 * np.prod([chosen[h] for h in hardware])
         assert not (equal and less)
     base = {p: result.base.parameters[p] for p in ("lanes", "sram_bytes_per_lane", "pe_rows")}

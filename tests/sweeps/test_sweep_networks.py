@@ -112,6 +112,25 @@ def test_the_configuration_that_serves_all_is_the_knee_of_the_means(result: Swee
     assert np.exp(np.mean(logs_of_it, 0)) == pytest.approx(wanted.to_numpy(), rel=0.01)
 
 
+def test_ranges_that_end_at_the_answer_of_a_network_are_named(result: SweepResult) -> None:
+    ends = {"sram_bytes_per_lane": (65536, 262144), "pe_rows": (8, 32), "lanes": (None, 4)}  # one core is the least
+    for name, (low, high) in ends.items():
+        for end, side in ((low, "smallest"), (high, "largest")):
+            lines = [line for line in result.warnings if f"edge of {name}:" in line and side in line]
+            for kind in ("best", "recommended"):
+                for c in result.workloads:
+                    at_end = getattr(c, kind).parameters[name] == end
+                    words = f"{c.workload['network']} ({c.workload['mode']})"
+                    named = any(
+                        words in part
+                        for line in lines
+                        for part in line.split(" lie")[0].split(", and the ")
+                        if f"{kind} configuration" in part or f"the {kind} and the" in part
+                    )
+                    assert named == (at_end and bool(lines)), (name, end, kind, words, lines)
+    assert any("of nets.py:wide (train)" in line or ", nets.py:wide (train)" in line for line in result.warnings)
+
+
 def test_text_json_and_page_name_a_configuration_for_each_network(result: SweepResult, folder: Path) -> None:
     document = json.loads((folder / "sweep.json").read_text())
     page = (folder / "sweep.html").read_text()

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from pararev_hw.reports import sweep_phrasing, write_sweep
+from pararev_hw.reports import sweep_phrasing, sweep_table, write_sweep
 from pararev_hw.reports.axis import APART, MOST_TICKS, Axis
+from pararev_hw.sweeps.edges import idle
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult
 
 
@@ -65,6 +67,47 @@ def test_one_core_reaches_it_and_the_best_may_be_best_in_both() -> None:
         "Recommended for latency and energy together: 1 core with 256 KiB of SRAM: 1.05 s, 1.00 J. "
     )
     assert "also the best compromise with energy" in sweep_phrasing.answer(result((4.0, 1.0, 3.0), (1.0, 2.0, 1.0)))
+
+
+def test_the_front_fits_the_terminal_whole_and_names_what_it_leaves_out() -> None:
+    found = result(*((16.0 - k, 94e-3 + k, 2.0 - k / 9) for k in range(9)))
+    names = [f"{part}_energy_j_per_byte" for part in ("dram", "noc", "register", "global_buffer")]
+    axes = (*found.parameters, *(SweepAxis(n, "J/B") for n in names))
+    points = tuple(
+        replace(p, parameters={**p.parameters, **dict.fromkeys(names, (k + 1) * 1e-12)})
+        for k, p in enumerate(found.pareto)
+    )
+    found = replace(found, parameters=axes, pareto=points, recommended=points[0])
+    for width in (60, 80, 200):
+        console = Console(width=width, file=io.StringIO(), force_terminal=False)
+        console.print(sweep_table(found, width))
+        text = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "…" not in text and all(len(line) <= width for line in text.splitlines())
+        for k, p in enumerate(points):
+            line = next(x for x in text.splitlines() if x.split()[:1] == [str(k)])
+            assert sweep_phrasing.value(p.objectives["latency_s"], "s") in line
+            assert sweep_phrasing.value(p.objectives["energy_j"], "J") in line
+        shown, _, left_out = " ".join(text.split()).partition("too wide to be shown here")
+        columns = shown.count("1.00 pJ/B")  # of the first row
+        assert columns + sum(sweep_phrasing.short(a) in left_out for a in axes[2:]) == 4
+        assert columns < 4 if width == 60 else columns == 4
+
+
+def test_figures_of_any_unit_have_three_digits_and_a_prefix() -> None:
+    shown = {
+        ("W", 3.1234): "3.12 W", ("W", 0.0005): "500 µW", ("J s", 1.871e-8): "18.7 nJ s", ("B/s", 68e9): "68.0 GB/s",
+        ("W/B", 3.85e-8): "38.5 nW/B", ("Hz", 8e8): "800 MHz", ("cycle", 0.1): "0.1 cycle", ("bit", 16.0): "16 bit",
+    }  # fmt: skip
+    for (unit, quantity), words in shown.items():
+        assert sweep_phrasing.value(quantity, unit) == words
+
+
+def test_a_parameter_of_a_grid_that_changes_nothing_is_named() -> None:
+    found = result((4.0, 1.0, 3.0), (1.0, 1.05, 1.0))
+    nothing = {o.name: {"lanes": 1.0, "sram_bytes_per_lane": 1e-16} for o in found.objectives}
+    found = replace(found, sensitivity=nothing)
+    assert idle(found) == ("varying sram_bytes_per_lane changes no objective here",)
+    assert idle(replace(found, method="random")) == ()
 
 
 @pytest.mark.parametrize("objectives", [1, 2])
