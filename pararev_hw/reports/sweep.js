@@ -110,7 +110,7 @@
     svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
     svg.setAttribute("class", "roof");
     svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", "Roofline: MACs per second over MACs per byte of main memory, a dot for each layer");
+    svg.setAttribute("aria-label", "Roofline: operations per second over operations per byte of main memory, a dot for each layer");
     const xs = e.roofline.points.map((p) => p[0]), ys = [e.roofline.peak, ...e.roofline.points.map((p) => p[1])];
     const ridge = e.roofline.peak / e.roofline.bandwidth;
     const span = (values) => [Math.log10(Math.min(...values)) - 0.2, Math.log10(Math.max(...values)) + 0.2];
@@ -128,8 +128,8 @@
     e.roofline.points.forEach(([a, b, name, share]) => add("circle", { cx: x(a), cy: y(b), r: 3 + 8 * Math.sqrt(share), class: "layer" }, name));
     for (let k = Math.ceil(x0); k <= x1; k++) add("text", { x: x(10 ** k), y: low + 18, class: "mid" }, `1e${k}`);
     for (let k = Math.ceil(y0); k <= y1; k++) add("text", { x: left - 6, y: y(10 ** k) + 4, class: "end" }, `1e${k}`);
-    add("text", { x: left, y: 12 }, "MAC/s of one core");
-    add("text", { x: wide - 16, y: high - 4, class: "end" }, "MACs per byte of main memory");
+    add("text", { x: left, y: 12 }, "MACs and accumulates per second, one core");
+    add("text", { x: wide - 16, y: high - 4, class: "end" }, "MACs and accumulates per byte of main memory");
     return svg;
   };
   const show = () => {

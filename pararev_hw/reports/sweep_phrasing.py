@@ -85,6 +85,9 @@ def configuration(result: SweepResult, point: SweepPoint, axes_shown: tuple[Swee
     parts: list[str] = []
     for axis in axes:
         text = value(point.parameters[axis.name], axis.unit)
+        if axis.name == "mode" and parts:
+            parts[-1] += f" ({text})"  # after the network's name
+            continue
         one, several = _PHRASES.get(axis.name, (f"{short(axis)} {{}}", f"{short(axis)} {{}}"))
         words = (one if text == "1" else several).format(text)
         parts.append(words.replace(" per core", _of_each(point) if "lanes" in {a.name for a in axes} else " per core"))
@@ -264,6 +267,12 @@ def named_axes(result: SweepResult, *points: SweepPoint) -> tuple[SweepAxis, ...
         return (a.name not in WORKLOAD, a.name != "lanes")
 
     return tuple(sorted((a for a in result.parameters if named(a)), key=place))
+
+
+def base_name(result: SweepResult) -> str:
+    """What the base device is called in pictures: with its network and mode, where there are several."""
+    names = [str(result.base.parameters[a.name]) for a in result.parameters if result.base and a.name in WORKLOAD]
+    return f"base device ({', '.join(names)})" if names else "base device"
 
 
 def listed(parts: list[str]) -> str:

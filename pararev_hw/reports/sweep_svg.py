@@ -97,7 +97,7 @@ def tooltip(result: SweepResult, p: SweepPoint) -> str:
         f"{sweep_phrasing.objective(o)} {sweep_phrasing.value(p.objectives[o.name], o.unit)}" for o in result.objectives
     )
     value_list = ", ".join(f"{a.name} {sweep_phrasing.value(p.parameters[a.name], a.unit)}" for a in result.parameters)
-    return f"{'base device' if p.row < 0 else f'row {p.row}'}: {values} ({value_list})"
+    return f"{sweep_phrasing.base_name(result) if p.row < 0 else f'row {p.row}'}: {values} ({value_list})"
 
 
 def _legend(result: SweepResult, width: float) -> tuple[str, float]:
@@ -111,7 +111,7 @@ def _legend(result: SweepResult, width: float) -> tuple[str, float]:
         (_ACCENT, "Pareto front" + (", over all objectives" if len(result.objectives) > 2 else "")),
         (_CHOSEN, "recommended"),
         (_OTHER, "other configurations" + (" (a sample)" if sampled else "")),
-        *(((_BASE, "base device"),) if result.base is not None else ()),
+        *(((_BASE, sweep_phrasing.base_name(result)),) if result.base is not None else ()),
     ):
         if at > first and at + 16 + svg.text_width(words) > width:
             at, y = first, y + 20

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,12 @@ from pararev_hw.atomic import write_files
 from pararev_hw.costmodels import accelerator
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.core_columns import CoreColumns
+from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.problem import Problem, study_of, variant_of
 from pararev_hw.types import (
     BlockGraph,
     Device,
+    DeviceParameter,
     LayerLimit,
     PointExplanation,
     SweepNeighbour,
@@ -99,7 +100,7 @@ def _explained(problem: Problem, point: SweepPoint) -> PointExplanation | None:
         return None
     chosen, lanes = study.chosen, int(values.get("lanes", sweep.device.lanes))
     busy = sum(chosen.lane_busy_s) / (lanes * chosen.latency_s) if chosen.latency_s > 0 else 1.0
-    shares, layers = ({}, ()) if engine.core_columns is None else _limits(engine.core_columns, study.device)
+    shares, layers, peak = ({}, (), None) if engine.core_columns is None else _limits(engine.core_columns, study.device)
     time = {name: share * busy for name, share in shares.items()} or {"busy": busy}
     return PointExplanation(
         row=point.row,
@@ -107,27 +108,39 @@ def _explained(problem: Problem, point: SweepPoint) -> PointExplanation | None:
         layers=layers,
         energy_j={part: joule for part, joule in chosen.energy_j.items() if joule > 0},
         neighbours=_neighbours(problem, values) if engine.vectorised else (),
-        macs_per_s_peak=_peak(study.device) if layers else None,
+        macs_per_s_peak=peak,
         bytes_per_s=study.device.get("memory_bandwidth_bytes_per_s", 0.0) or None if layers else None,
     )
 
 
-def _peak(device: Device) -> float:
-    return device.value("pe_rows") * device.value("pe_columns") * device.value("clock_hz")
+def _peak(device: Device, dtype: str) -> float:
+    per_pe = device.get(f"pe_macs_per_cycle.{dtype}", 1.0)
+    return device.value("pe_rows") * device.value("pe_columns") * device.value("clock_hz") * per_pe
 
 
-def _limits(columns: CoreColumns, device: Device) -> tuple[dict[str, float], tuple[LayerLimit, ...]]:
-    """Shares of the busy time by what sets the pace, and the layers that take most of it."""
+def operations(columns: CoreColumns, device: Device) -> np.ndarray[Any, Any]:
+    """Multiply-accumulates and accumulates that each row of the table takes, without those that are skipped: the joules
+    of a device that takes 1 J for each."""
+    joule = DeviceParameter(1.0, "", "assumed")
+    counted = {n: joule for n in device.parameters if n.startswith(("energy_per_mac_j", "energy_per_ac_j"))}
+    counting = {n: p for n, p in device.parameters.items() if n != "event_overhead_energy_j"} | counted
+    costs = accelerator.layer_costs(columns.table, accelerator.config_table(replace(device, parameters=counting)))
+    return costs.energy_j["mac"][:, 0] + costs.energy_j["ac"][:, 0]
+
+
+def _limits(columns: CoreColumns, device: Device) -> tuple[dict[str, float], tuple[LayerLimit, ...], float | None]:
+    """Shares of the busy time by what sets the pace, the layers that take most of it, and the most operations per
+    second of a core."""
     costs = accelerator.layer_costs(columns.table, accelerator.config_table(device))
     parts = np.stack([costs.array_s[:, 0], costs.vector_s[:, 0], costs.sram_s[:, 0], costs.dram_s[:, 0]])
     pace = parts.argmax(0)
     seconds, overhead = costs.seconds[:, 0] * columns.times, costs.overhead_s[:, 0] * columns.times
     total = float(seconds.sum())
     if not total > 0:
-        return {}, ()
+        return {}, (), None
     shares = {name: float((seconds - overhead)[pace == k].sum()) / total for k, name in enumerate(LIMITS)}
     shares["overhead"] = float(overhead.sum()) / total
-    names, macs = _rows(columns.graph, columns.table)
+    names, macs = _row_names(columns.graph, columns.table), operations(columns, device)
     order = np.argsort(-seconds)[:MOST_LAYERS]
     layers = tuple(
         LayerLimit(
@@ -139,36 +152,33 @@ def _limits(columns: CoreColumns, device: Device) -> tuple[dict[str, float], tup
         )
         for r in order
     )
-    return {name: share for name, share in shares.items() if share > 0}, layers
+    return {name: share for name, share in shares.items() if share > 0}, layers, _peak(device, columns.table.dtype)
 
 
-def _rows(graph: BlockGraph, table: accelerator.LayerTable) -> tuple[dict[int, str], np.ndarray[Any, Any]]:
-    """What each row of the table is called, by the modules of its products, and its MACs."""
+def _row_names(graph: BlockGraph, table: accelerator.LayerTable) -> dict[int, str]:
+    """What each row of the table is called, by the modules of its products."""
     modules: dict[int, list[str]] = {}
     phases: dict[int, str] = {}
-    macs, counts = np.zeros(table.rows), Counter[int]()
     for op, row in zip(graph.ops, table.row_of_op.tolist(), strict=True):
-        t = graph.op_types[op.type]
-        if row < 0 or not t.flops:
+        if row < 0 or not graph.op_types[op.type].flops:
             continue
         modules.setdefault(row, [])
         if op.module not in modules[row]:
             modules[row].append(op.module)
         phases.setdefault(row, op.phase)
-        macs[row] += t.true_macs
-        counts[row] += 1
-    names = {}
-    for row, members in modules.items():
-        alike = f" and {len(members) - 1} alike" if len(members) > 1 else ""
-        names[row] = f"{members[0]}{alike}, {phases[row]}"
-        macs[row] /= max(1, len(members))
-    return names, macs
+    return {
+        row: f"{members[0]}{f' and {len(members) - 1} alike' if len(members) > 1 else ''}, {phases[row]}"
+        for row, members in modules.items()
+    }
 
 
 def _neighbours(problem: Problem, values: Mapping[str, Any]) -> tuple[SweepNeighbour, ...]:
-    """What one step of one parameter up or down changes, all else as it is; constraints are not looked at."""
-    steps = []
+    """What one step of one parameter up or down changes, a tenth of a range without steps, all else as it is;
+    constraints are not looked at."""
+    steps: list[tuple[str, float | str]] = []
     for p in problem.sweep.space.parameters:
+        if p.continuous:
+            steps += [(p.name, float(p.at(np.array(share)))) for share in _beside(p, values[p.name])]
         if p.continuous or len(p.values) < 2 or values[p.name] not in p.values:
             continue
         at = p.values.index(values[p.name])
@@ -187,3 +197,11 @@ def _neighbours(problem: Problem, values: Mapping[str, Any]) -> tuple[SweepNeigh
         )
         for k, (name, value) in enumerate(steps)
     )
+
+
+def _beside(p: Parameter, value: float) -> list[float]:
+    """Shares of a range a tenth of it below and above a value, where the range goes on so far."""
+    ends = np.array([p.low, value, p.high], np.float64)
+    low, at, high = np.log(ends) if p.scale == "log" else ends
+    share = (at - low) / (high - low) if high > low else 0.0
+    return [s for s in (share - 0.1, share + 0.1) if high > low and -1e-9 <= s <= 1 + 1e-9]

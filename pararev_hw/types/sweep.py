@@ -47,7 +47,8 @@ class WorkloadChoice:
 
 @dataclass(frozen=True, slots=True)
 class LayerLimit:
-    """A layer of a configuration: what sets its pace, its share of the busy time, where it lies on the roofline."""
+    """A layer of a configuration: what sets its pace, its share of the busy time, where it lies on the roofline: by its
+    multiply-accumulates, and accumulates of spikes, that are not skipped."""
 
     name: str
     limit: str
