@@ -19,7 +19,7 @@ from pararev_hw.reports import sweep_phrasing
 from pararev_hw.sweeps.chip_size import hardware, least_hardware
 from pararev_hw.sweeps.dominance import nondominated
 from pararev_hw.sweeps.edges import edges, idle
-from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, outdone, settled, signed_of, stand_ins
+from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, outdone, signed_of, stand_ins, unequalled_near
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
 from pararev_hw.sweeps.spec import Sweep
@@ -183,7 +183,7 @@ def _recommended(
     maximise = [o.maximise for o in sweep.objectives]
     on_front = signed_of(_values(front.every, sweep), maximise)
     at_knee = front.shown[knee(costs_of(_values(front.shown, sweep), maximise))]
-    at = settled(on_front, signed_of(_values([at_knee], sweep), maximise)[0])
+    at = unequalled_near(on_front, signed_of(_values([at_knee], sweep), maximise)[0])
     best = front.every[int((on_front == at).all(1).argmax())]
     rivals = np.unique(on_front[(on_front <= at + 3 * EQUAL * np.abs(at)).all(1)], axis=0)
     candidates = [best]

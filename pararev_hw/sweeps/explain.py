@@ -75,7 +75,7 @@ def _points_of(result: SweepResult, most: int) -> list[SweepPoint]:
         (max if o.maximise else min)(front, key=lambda p, name=o.name: p.objectives[name])  # type: ignore[misc]
         for o in result.objectives
     ]
-    some = front[:: max(1, -(-len(front) // most))] if most else ()
+    some = [front[k * (len(front) - 1) // max(1, most - 1)] for k in range(most)] if front else []
     points = [
         *([result.recommended] if result.recommended else []),
         *best,

@@ -167,7 +167,7 @@ def outdone(signed: Floats, rivals: Floats) -> NDArray[np.bool_]:
     return lost
 
 
-def settled(signed: Floats, start: Floats) -> Floats:
+def unequalled_near(signed: Floats, start: Floats) -> Floats:
     """A point [k] near `start` that no row [n, k] outdoes: from each to the row that outdoes it with the least of all
     objectives together, as long as these are others."""
     point, passed = start, {tuple(start)}

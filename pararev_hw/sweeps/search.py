@@ -76,6 +76,7 @@ def _study(sweep: Sweep, journal: Path) -> Any:
             )
     directions = ["maximize" if o.maximise else "minimize" for o in sweep.objectives]
     journal.unlink(missing_ok=True)
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)  # of a search that was killed
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # journals are marked as experimental
         storage = JournalStorage(JournalFileBackend(str(journal)))

@@ -266,8 +266,10 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(method: str, tmp_path: Path, 
     with stores.opened(sweep, tmp_path / "parts", fresh=False) as store:
         chunk, data = next(_parts(replace(problem, sweep=sweep), store, stores.missing(store), None, None))
         store.write(chunk, data)
+    lock = tmp_path / "parts" / "study.journal.lock"
+    lock.symlink_to("study.journal")  # as a search leaves it that is killed while it writes
     result = run_sweep(sweep, tmp_path / "parts")
-    assert result.resumed == 30
+    assert result.resumed == 30 and not lock.is_symlink()
     assert (tmp_path / "parts/results.parquet").read_bytes() == (tmp_path / "whole/results.parquet").read_bytes()
 
 

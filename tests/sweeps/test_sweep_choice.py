@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pararev_hw import reports, sweeps
-from pararev_hw.sweeps.front import costs_of, knee, merged, outdone, settled, stand_ins
+from pararev_hw.sweeps.front import costs_of, knee, merged, outdone, stand_ins, unequalled_near
 from pararev_hw.sweeps.sensitivity import AdditiveFit
 from tests.helpers.command_line import run
 from tests.helpers.sweep_helpers import text
@@ -82,7 +82,7 @@ def test_a_point_settles_where_none_equals_it_with_less() -> None:
         ]
         assert outdone(points, points).tolist() == lost
         k = int(draw.integers(200))
-        place = settled(points, points[k])
+        place = unequalled_near(points, points[k])
         assert not outdone(place[None], points)[0]
         assert lost[k] or (place == points[k]).all()
 
