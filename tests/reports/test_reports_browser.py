@@ -75,6 +75,7 @@ PROBE = """  const table = document.getElementById("task-table");
   seen.zoomed = before / gantt.viewBox.baseVal.width;
   gantt.parentElement.dispatchEvent(new KeyboardEvent("keydown", { key: "0", bubbles: true }));
   seen.whole = gantt.viewBox.baseVal.width === before;
+  seen.height = document.documentElement.scrollHeight;
   seen.zoomKeys = [...document.querySelectorAll(".picture, .zoom button")].every((e) => e.tabIndex === 0);
   const box = gantt.querySelector("[data-task]");
   box.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
@@ -108,7 +109,9 @@ def proxy() -> Iterator[tuple[str, list[str]]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize(("stages", "lanes", "window"), [((2,) * 4, 2, "1280,900"), ((10,) * 4, 16, "400,900")])
+@pytest.mark.parametrize(
+    ("stages", "lanes", "window"), [((2,) * 4, 2, "1280,900"), ((10,) * 4, 16, "1280,900"), ((10,) * 4, 16, "400,900")]
+)
 def test_the_report_renders_sorts_and_asks_for_nothing(
     stages: tuple[int, ...], lanes: int, window: str, tmp_path: Path, proxy: tuple[str, list[str]]
 ) -> None:
@@ -139,7 +142,8 @@ def test_the_report_renders_sorts_and_asks_for_nothing(
     assert seen["marked"] == 1 and seen["focus"] is True and seen["status"] == "Sorted by task, ascending"
     # What a telephone shows is drawn for it: a line of text is 12 px high or more.
     assert seen["shown"] > 20 and seen["smallest"] >= 12  # type: ignore[operator]
-    # Wide tables and pictures scroll in their own boxes, the page itself does not.
+    # Wide and long tables and pictures scroll in their own boxes, the page itself is neither wide nor without end.
+    assert seen["height"] < 20_000  # type: ignore[operator]
     assert seen["overflow"] == 0
     assert seen["texts"] and seen["clipped"] == [] and seen["overlaps"] == []
     assert seen["cut"] == []
