@@ -13,17 +13,62 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
+from torch import nn
 
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels, softmax_class
 from pararev_hw.types import BlockGraph, OpType
 from pararev_hw.validation.published import family, rows_of
-from pararev_hw.validation.published_networks import Workload, cached, timm_step, torchvision_step, unrolled_lif
+from pararev_hw.validation.published_networks import Workload, cached, timm_step, torchvision_step, traced_on_gpu
 
 Values = Mapping[str, float]
 Combined = tuple[np.ndarray, csr_array]
+
+
+def unrolled_lif(timesteps: int, elements: int, mode: str) -> BlockGraph:
+    """SpikingJelly's multi-step LIF neuron in torch, unrolled over time: v += (x[t] - v) / tau, a spike where v passes
+    the threshold (arctan surrogate), a hard reset; its training step is forward and backward, nothing else."""
+
+    class Spike(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            ctx.save_for_backward(x)
+            return (x >= 0).to(x)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Any) -> Any:
+            (x,) = ctx.saved_tensors
+            return gradient / (1 + (np.pi * x).pow_(2))
+
+    class Lif(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.ones(1))  # a step needs an optimizer, and that a parameter
+
+        def forward(self, x: Any) -> Any:
+            v: Any = 0.0
+            spikes = []
+            for t in range(x.shape[0]):
+                v = v + (x[t] - v) / 2.0
+                spike = Spike.apply(v - 1.0)
+                v = (1.0 - spike) * v
+                spikes.append(spike.unsqueeze(0))
+            return torch.cat(spikes, 0)
+
+    def step(model: Any, inputs: Any, _: Any) -> Any:
+        out = model(torch.empty_like(inputs[0]).requires_grad_())
+        out.sum().backward()
+        return out
+
+    def sgd(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, foreach=False)
+
+    x = torch.empty((timesteps, elements), device="meta")
+    return traced_on_gpu(Lif(), x, f"lif-{timesteps}", mode, sgd, step)
 
 
 @dataclass

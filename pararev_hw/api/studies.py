@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.plans import Launch, bytes_of, check_lanes
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import nn
 
+    from pararev_hw.recommendation import Search
     from pararev_hw.tracing import Traced
 
 
@@ -42,6 +43,16 @@ class Report:
         return f'<iframe srcdoc="{escape(page, quote=True)}" style="width:100%;height:48rem;border:0"></iframe>'
 
 
+class SearchKeywords(TypedDict, total=False):
+    """How a device is used and what is tried on it; None: the default."""
+
+    lanes: int | None
+    launch: Launch | None
+    memory_limit: int | str | None
+    choices: str | None
+    energy_model: str | None
+
+
 @exact
 def report(
     target: BlockGraph | nn.Module | str | Path,
@@ -50,12 +61,8 @@ def report(
     *,
     options: TraceOptions | None = None,
     scheduler: str | None = None,
-    lanes: int | None = None,
-    launch: Launch | None = None,
-    memory_limit: int | str | None = None,
-    choices: str | None = None,
-    energy_model: str = "device",
     progress: Progress = silent,
+    **keywords: Unpack[SearchKeywords],
 ) -> Report:
     """Write the report of a network on a device.
 
@@ -91,15 +98,12 @@ def report(
         ('report.html', True)
     """
     from pararev_hw import recommendation, reports
-    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
+    from pararev_hw.costmodels.energy_models import DEVICE, with_energy_model
 
-    check_lanes(lanes, launch)
-    check_name(energy_model)
-    hardware = hardware_of(device, progress, lanes)
-    rewrite_choices = choices or ("auto" if scheduler is None else "none")
-    search = recommendation.Search(scheduler, lanes, launch, bytes_of(memory_limit), rewrite_choices)
+    hardware = _hardware_of(device, progress, keywords)
+    search = _search(scheduler, keywords)
     study = recommendation.study(_step_of(target, options, hardware, progress), hardware, search, progress)
-    study = with_energy_model(study, energy_model)
+    study = with_energy_model(study, keywords.get("energy_model") or DEVICE)
     return Report(study, reports.write_report(study, Path(folder)))
 
 
@@ -128,12 +132,8 @@ def compare(
     device: str | Path | Hardware,
     *,
     options: TraceOptions | None = None,
-    lanes: int | None = None,
-    launch: Launch | None = None,
-    memory_limit: int | str | None = None,
-    choices: str = "auto",
-    energy_model: str = "device",
     progress: Progress = silent,
+    **keywords: Unpack[SearchKeywords],
 ) -> Comparison:
     """Several networks on one device, sequential and parallel, each with its front of latency against memory.
 
@@ -146,7 +146,7 @@ def compare(
         memory_limit: What may be alive at once in the schedule that is compared: bytes, or a text such as "800MiB".
             None: no limit.
         choices: Which rewrites of the step are tried: "auto", "none", or kinds such as "fuse,split". A graph from a
-            file is not rewritten.
+            file is not rewritten. None: "auto".
         energy_model: "device", or a model of the literature whose energy stands in each study beside the device's.
         progress: Called with a line for each thing that takes time.
 
@@ -167,17 +167,33 @@ def compare(
     if isinstance(targets, str) or not isinstance(targets, Sequence) or not targets:
         raise BadInput("compare takes a list of networks, as in ph.compare(['revsresnet21', 'pararevsnn21'], 'h200')")
     from pararev_hw import recommendation
-    from pararev_hw.costmodels.energy_models import check_name, with_energy_model
-    from pararev_hw.rewrites import select
+    from pararev_hw.costmodels.energy_models import DEVICE, with_energy_model
 
-    check_lanes(lanes, launch)
-    check_name(energy_model)
-    select.parsed(choices)
-    hardware = hardware_of(device, progress, lanes)
-    search = recommendation.Search(None, lanes, launch, bytes_of(memory_limit), choices)
+    hardware = _hardware_of(device, progress, keywords)
+    search = _search(None, keywords)
     steps = (_step_of(t, options, hardware, progress) for t in targets)
     comparison = recommendation.compare_steps(steps, hardware, search, progress)
+    energy_model = keywords.get("energy_model") or DEVICE
     return replace(comparison, studies=tuple(with_energy_model(s, energy_model) for s in comparison.studies))
+
+
+def _hardware_of(device: str | Path | Hardware, progress: Progress, keywords: SearchKeywords) -> Hardware:
+    """The device with the lanes that are asked for. Raises BadInput, before anything is measured."""
+    from pararev_hw.costmodels.energy_models import DEVICE, check_name
+    from pararev_hw.rewrites import select
+
+    check_lanes(keywords.get("lanes"), keywords.get("launch"))
+    check_name(keywords.get("energy_model") or DEVICE)
+    select.parsed(keywords.get("choices") or "auto")
+    return hardware_of(device, progress, keywords.get("lanes"))
+
+
+def _search(scheduler: str | None, keywords: SearchKeywords) -> Search:
+    from pararev_hw.recommendation import Search
+
+    choices = keywords.get("choices") or ("auto" if scheduler is None else "none")
+    limit = bytes_of(keywords.get("memory_limit"))
+    return Search(scheduler, keywords.get("lanes"), keywords.get("launch"), limit, choices)
 
 
 def _graph_of(

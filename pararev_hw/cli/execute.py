@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -155,57 +156,13 @@ def checked_launch(launch: str | None) -> Literal["eager", "graph"] | None:
 
 
 def _print(document: dict[str, Any]) -> None:
-    from pararev_hw.reports import units
-
-    predicted, measured = document["predicted"], document["measured"]
-    table = Table(
-        title=Text(
-            f"{document['model']} on {document['device']}: {document['scheduler']}, {document['lanes']} lanes, "
-            f"{document['steps']} steps"
-        ),
-        box=None,
-    )
+    title = f"{document['model']} on {document['device']}: {document['scheduler']}, {document['lanes']} lanes, "
+    table = Table(title=Text(f"{title}{document['steps']} steps"), box=None)
     table.add_column("")
     for name in ("predicted", "measured", "quartiles"):
         table.add_column(name, justify="right")
-
-    def row(name: str, predicted_text: str, interval: dict[str, float], show: Any) -> None:
-        quartiles = f"{show(interval['low'])} - {show(interval['high'])}"
-        table.add_row(*map(Text, (name, predicted_text, show(interval["median"]), quartiles)))
-
-    lanes = document["lanes"]
-    row("one lane", units.seconds(predicted["sequential_s"]), measured["sequential_s"], units.seconds)
-    row(f"{lanes} lanes", units.seconds(predicted["parallel_s"]), measured["parallel_s"], units.seconds)
-    if predicted["threads_s"] is not None:
-        threads = units.seconds(predicted["threads_s"])
-        row(f"one lane, {lanes} threads in each op", threads, measured["threads_s"], units.seconds)
-    row("eager PyTorch loop, 1 thread", "", measured["loop_s"], units.seconds)
-    row("speed-up over sequential", units.times(predicted["speedup"]), measured["speedup"], units.times)
-    if document["choice"] is not None:
-        choice = document["choice"]
-        row(
-            "speed-up over threads in each op",
-            units.times(choice["predicted_ratio"]),
-            choice["measured_ratio"],
-            units.times,
-        )
-    row("sequential / eager loop", "", measured["sequential_over_loop"], units.times)
-    if measured["overlap"] is not None:
-        row("time with 2 or more lanes busy", f"{predicted['overlap']:.0%}", measured["overlap"], lambda v: f"{v:.0%}")
-    if measured["profiled_overlap"] is not None:
-        table.add_row(*map(Text, ("the same, in the profiler's trace", "", f"{measured['profiled_overlap']:.0%}", "")))
-    for name in ("sequential", "parallel"):
-        table.add_row(
-            *map(
-                Text,
-                (
-                    f"peak memory, {name}",
-                    units.size(predicted["peak_bytes"][name]),
-                    units.size(measured["peak_bytes"][name]),
-                    "",
-                ),
-            )
-        )
+    for row in _rows(document):
+        table.add_row(*map(Text, row))
     out.print(table)
     same = document["difference"] == 0
     out.print(
@@ -216,7 +173,40 @@ def _print(document: dict[str, Any]) -> None:
         )
     )
     if document["choice"] is not None:
-        out.print(Text(_verdict(document["choice"], lanes)))
+        out.print(Text(_verdict(document["choice"], document["lanes"])))
+
+
+def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """What is shown of each quantity: its name, predicted, the measured median and quartiles."""
+    from pararev_hw.reports import units
+
+    predicted, measured, lanes = document["predicted"], document["measured"], document["lanes"]
+
+    def row(
+        name: str, expected: float | None, interval: dict[str, float], show: Callable[[float], str]
+    ) -> tuple[str, str, str, str]:
+        quartiles = f"{show(interval['low'])} - {show(interval['high'])}"
+        return name, "" if expected is None else show(expected), show(interval["median"]), quartiles
+
+    yield row("one lane", predicted["sequential_s"], measured["sequential_s"], units.seconds)
+    yield row(f"{lanes} lanes", predicted["parallel_s"], measured["parallel_s"], units.seconds)
+    if predicted["threads_s"] is not None:
+        threads = f"one lane, {lanes} threads in each op"
+        yield row(threads, predicted["threads_s"], measured["threads_s"], units.seconds)
+    yield row("eager PyTorch loop, 1 thread", None, measured["loop_s"], units.seconds)
+    yield row("speed-up over sequential", predicted["speedup"], measured["speedup"], units.times)
+    choice = document["choice"]
+    if choice is not None:
+        ratios = choice["predicted_ratio"], choice["measured_ratio"]
+        yield row("speed-up over threads in each op", *ratios, units.times)
+    yield row("sequential / eager loop", None, measured["sequential_over_loop"], units.times)
+    if measured["overlap"] is not None:
+        yield row("time with 2 or more lanes busy", predicted["overlap"], measured["overlap"], "{:.0%}".format)
+    if measured["profiled_overlap"] is not None:
+        yield "the same, in the profiler's trace", "", f"{measured['profiled_overlap']:.0%}", ""
+    for name in ("sequential", "parallel"):
+        sizes = (units.size(peaks["peak_bytes"][name]) for peaks in (predicted, measured))
+        yield f"peak memory, {name}", *sizes, ""
 
 
 def _verdict(choice: dict[str, Any], lanes: int) -> str:

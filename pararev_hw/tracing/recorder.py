@@ -133,6 +133,26 @@ class _Sources:
 
 
 @dataclass(frozen=True, slots=True)
+class _Happening:
+    """An op that occurs for the first time: its call, what it gave, and which of its tensors it writes and reads."""
+
+    func: OpOverload
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+    out: object
+    sources: _Sources
+    outputs: tuple[torch.Tensor, ...]
+    writes: tuple[int, ...]
+    view: bool
+    reads: tuple[int, ...]
+
+    @property
+    def made(self) -> list[torch.Tensor]:
+        """The tensors among its outputs."""
+        return [o for o in self.outputs if isinstance(o, torch.Tensor)]
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One call of a module: the `number`-th of its path. `caller` is the frame that it ran in, -1 outside any."""
 
@@ -572,9 +592,10 @@ class Recorder(TorchDispatchMode):
             and all(t.layout is torch.strided for t in tensors)
         )
         reads = tuple(k for k in range(len(tensors)) if not (k in written_positions and base in formulas.OVERWRITES))
+        happening = _Happening(func, args, kwargs, out, sources, outputs, written_positions, view, reads)
         entry = OpSignature(
             call=Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()}),
-            op_type=self._op_type(func, base, args, kwargs, out, sources, outputs, written_positions, view, reads),
+            op_type=self._op_type(happening),
             reads=() if view or base in ALLOCATES_ONLY else reads,
             writes=written_positions,
             outputs=specs,
@@ -625,61 +646,25 @@ class Recorder(TorchDispatchMode):
         nbytes = out.untyped_storage().nbytes()
         return Fresh(shape, stride, out.dtype, out.device, nbytes, self._meta(out), span)
 
-    def _op_type(
-        self,
-        func: OpOverload,
-        base: str,
-        args: tuple[object, ...],
-        kwargs: Mapping[str, object],
-        out: object,
-        sources: _Sources,
-        outputs: tuple[torch.Tensor, ...],
-        written_positions: tuple[int, ...],
-        view: bool,
-        reads: tuple[int, ...],
-    ) -> OpType:
-        tensors = sources.tensors
-        tensors_out = [o for o in outputs if isinstance(o, torch.Tensor)]
-        arguments = _named_arguments(func, args, kwargs)
+    def _op_type(self, op: _Happening) -> OpType:
+        tensors, made = op.sources.tensors, op.made
+        shapes = tuple(tuple(o.shape) for o in made) or tuple(tuple(tensors[k].shape) for k in op.writes)
         inputs = tuple(tuple(t.shape) for t in tensors)
-        shapes = tuple(tuple(o.shape) for o in tensors_out) or tuple(tuple(tensors[k].shape) for k in written_positions)
-        flops: int = 0
-        vector_flops: int | None = 0
-        count = flop_registry.get(func.overloadpacket)
-        if view or torch.Tag.inplace_view in func.tags:
-            kind = "view"
-        elif count is not None:
-            kind = formulas.matrix_kind(str(func)) or "gemm"
-            flops = int(count(*args, **kwargs, out_val=out))
-        else:
-            pointwise = torch.Tag.pointwise in func.tags
-            kind, vector_flops = formulas.describe(str(func), pointwise, inputs, shapes, arguments)
-            flops = formulas.product_flops(str(func), inputs)
-        fresh = [o for o in tensors_out if sources.same(o) is None]
-        read_bytes = 0 if view else sum(_touched_bytes(tensors[k]) for k in reads)
-        write_bytes = 0 if view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in written_positions)]))
-        if base in ALLOCATES_ONLY:
-            read_bytes = write_bytes = 0
-        elif base in formulas.READS_SELECTED:
-            read_bytes = write_bytes + sum(_touched_bytes(t) for t in tensors if not t.is_floating_point())
-        elif base in EMBEDDING_BAGS:
-            rows = tensors[1].numel() * tensors[0].shape[-1] * tensors[0].element_size()
-            read_bytes = rows + sum(_touched_bytes(t) for t in tensors[1:])
-        lead = tensors_out[0] if tensors_out else tensors[0] if tensors else None
-        scattered = tuple(k for k in reads if kind in ("conv", "conv_backward") and not _in_one_piece(tensors[k]))
-        if scattered:
-            arguments["scattered"] = scattered
-        if kind in ("conv", "conv_backward") and not self.layouts:
-            arguments["channels_last"] = _positions_channels_last(tensors) or None
-        if not view:
-            layouts = tuple(memory_layout(t.shape, t.stride()) for t in tensors)
-            if any(layouts):
-                arguments["layout"] = layouts
-            output_layouts = tuple(memory_layout(o.shape, o.stride()) for o in tensors_out)
-            if any(output_layouts):
-                arguments["output_layout"] = output_layouts
+        arguments = _named_arguments(op.func, op.args, op.kwargs)
+        kind, flops, vector_flops = _work(op, inputs, shapes, arguments)
+        read_bytes, write_bytes = _moved_bytes(op)
+        lead = made[0] if made else tensors[0] if tensors else None
+        if kind in ("conv", "conv_backward"):
+            arguments["scattered"] = tuple(k for k in op.reads if not _in_one_piece(tensors[k])) or None
+            if not self.layouts:
+                arguments["channels_last"] = _positions_channels_last(tensors) or None
+        if not op.view:
+            for name, several in (("layout", tensors), ("output_layout", made)):
+                layouts = tuple(memory_layout(t.shape, t.stride()) for t in several)
+                if any(layouts):
+                    arguments[name] = layouts
         return OpType(
-            name=str(func),
+            name=str(op.func),
             kind=kind,
             dtype=str(lead.dtype).removeprefix("torch.") if lead is not None else "none",
             input_shapes=inputs,
@@ -795,6 +780,38 @@ def _result(call: Call, tensors: Sequence[torch.Tensor]) -> Any:
         return value
 
     return call.function(*filled(call.args), **{k: filled(v) for k, v in call.kwargs.items()})
+
+
+def _work(
+    op: _Happening,
+    inputs: tuple[tuple[int, ...], ...],
+    shapes: tuple[tuple[int, ...], ...],
+    arguments: Mapping[str, object],
+) -> tuple[str, int, int | None]:
+    """Kind, flops and vector flops."""
+    name = str(op.func)
+    if op.view or torch.Tag.inplace_view in op.func.tags:
+        return "view", 0, 0
+    count = flop_registry.get(op.func.overloadpacket)
+    if count is not None:
+        return formulas.matrix_kind(name) or "gemm", int(count(*op.args, **op.kwargs, out_val=op.out)), 0
+    kind, vector_flops = formulas.describe(name, torch.Tag.pointwise in op.func.tags, inputs, shapes, arguments)
+    return kind, formulas.product_flops(name, inputs), vector_flops
+
+
+def _moved_bytes(op: _Happening) -> tuple[int, int]:
+    """Bytes that it reads and writes."""
+    base, tensors = base_name(str(op.func)), op.sources.tensors
+    if base in ALLOCATES_ONLY:
+        return 0, 0
+    fresh = [o for o in op.made if op.sources.same(o) is None]
+    write_bytes = 0 if op.view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in op.writes)]))
+    if base in formulas.READS_SELECTED:
+        return write_bytes + sum(_touched_bytes(t) for t in tensors if not t.is_floating_point()), write_bytes
+    if base in EMBEDDING_BAGS:
+        rows = tensors[1].numel() * tensors[0].shape[-1] * tensors[0].element_size()
+        return rows + sum(_touched_bytes(t) for t in tensors[1:]), write_bytes
+    return 0 if op.view else sum(_touched_bytes(tensors[k]) for k in op.reads), write_bytes
 
 
 def user_line(trace: TracebackType | None = None) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gzip
+import importlib
 import json
 import os
 import warnings
@@ -19,7 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
+from torch import nn
 
 from pararev_hw.costmodels.gpu.host import host_roles, host_seconds
 from pararev_hw.costmodels.gpu.kernel_time import Floats, KernelTimes
@@ -27,6 +30,9 @@ from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices.gpu_law import HOST_ROLES
 from pararev_hw.errors import BadFile, MissingDependency
+from pararev_hw.trace_options import TrainingStep
+from pararev_hw.tracing import DispatchRules, StepDescription, trace_step
+from pararev_hw.training.step import Loop, MakeOptimizer
 from pararev_hw.types import BlockGraph, Device, OpType, Storage
 
 
@@ -130,7 +136,6 @@ def cached(folder: Path, key: str, trace: Callable[[], BlockGraph]) -> Workload:
 def timm_step(name: str, batch: int, size: int, *, channels_last: bool) -> BlockGraph:
     """timm's own benchmark: float16 autocast, cross entropy, backward, SGD with Nesterov momentum, one tensor at a
     time; gradients stay from step to step."""
-    import torch
 
     def sgd(parameters: Sequence[torch.nn.Parameter]) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, foreach=False)
@@ -139,14 +144,12 @@ def timm_step(name: str, batch: int, size: int, *, channels_last: bool) -> Block
     with building_networks():
         timm = _package("timm", "timm==0.6.7 huggingface_hub safetensors")
         model = timm.create_model(name, pretrained=False)
-        return _traced(model, x, name, "train", sgd, _step(torch.float16, update=True), channels_last)
+        return traced_on_gpu(model, x, name, "train", sgd, _step(torch.float16, update=True), channels_last)
 
 
 def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> BlockGraph:
     """The step of pytorch-gpu-benchmark: weights in `dtype` ("float" or "half"), no autocast; training has neither an
     optimizer's step nor its zeroing in the trace."""
-    import torch
-
     size = 299 if "inception" in name else 224
     half = dtype == "half"
     x = torch.empty((batch, 3, size, size), device="meta", dtype=torch.float16 if half else torch.float32)
@@ -157,59 +160,20 @@ def torchvision_step(name: str, dtype: str, mode: str, batch: int = 12) -> Block
     with building_networks():
         torchvision = _package("torchvision", "torchvision")
         model = getattr(torchvision.models, name)(weights=None)
-        return _traced(model.half() if half else model, x, name, mode, sgd, _step(None, update=False), False)
+        return traced_on_gpu(model.half() if half else model, x, name, mode, sgd, _step(None, update=False))
 
 
-def unrolled_lif(timesteps: int, elements: int, mode: str) -> BlockGraph:
-    """SpikingJelly's multi-step LIF neuron in torch, unrolled over time: v += (x[t] - v) / tau, a spike where v passes
-    the threshold (arctan surrogate), a hard reset; its training step is forward and backward, nothing else."""
-    import torch
-    from torch import nn
-
-    class Spike(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Any) -> Any:
-            ctx.save_for_backward(x)
-            return (x >= 0).to(x)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            (x,) = ctx.saved_tensors
-            return gradient / (1 + (np.pi * x).pow_(2))
-
-    class Lif(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.unused = nn.Parameter(torch.ones(1))  # a step needs an optimizer, and that a parameter
-
-        def forward(self, x: Any) -> Any:
-            v: Any = 0.0
-            spikes = []
-            for t in range(x.shape[0]):
-                v = v + (x[t] - v) / 2.0
-                spike = Spike.apply(v - 1.0)
-                v = (1.0 - spike) * v
-                spikes.append(spike.unsqueeze(0))
-            return torch.cat(spikes, 0)
-
-    def step(model: Any, inputs: Any, _: Any) -> Any:
-        out = model(torch.empty_like(inputs[0]).requires_grad_())
-        out.sum().backward()
-        return out
-
-    def sgd(parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, lr=0.1, foreach=False)
-
-    x = torch.empty((timesteps, elements), device="meta")
-    return _traced(Lif(), x, f"lif-{timesteps}", mode, sgd, step, False)
-
-
-def _traced(model: Any, x: Any, name: str, mode: Any, optimizer: Any, step: Any, channels_last: bool) -> BlockGraph:
-    from pararev_hw.tracing import DispatchRules, StepDescription, trace_step
-    from pararev_hw.training.step import Loop
-
+def traced_on_gpu(
+    model: nn.Module,
+    x: torch.Tensor,
+    name: str,
+    mode: str,
+    optimizer: MakeOptimizer,
+    step: TrainingStep,
+    channels_last: bool = False,
+) -> BlockGraph:
+    """A step by CUDA's rules, each op a task; in training `step` takes it."""
     rules = DispatchRules(cuda=True, channels_last=channels_last)
-    step = step if mode == "train" else None
     return trace_step(
         model,
         x,
@@ -220,10 +184,8 @@ def _traced(model: Any, x: Any, name: str, mode: Any, optimizer: Any, step: Any,
     ).graph
 
 
-def _step(autocast: Any, update: bool) -> Callable[[Any, Any, Any], Any]:
-    import torch
-
-    def step(model: Any, inputs: Any, optimizer: Any) -> Any:
+def _step(autocast: torch.dtype | None, update: bool) -> TrainingStep:
+    def step(model: nn.Module, inputs: tuple[torch.Tensor, ...], optimizer: torch.optim.Optimizer) -> torch.Tensor:
         with torch.autocast("cpu", dtype=autocast) if autocast else contextlib.nullcontext():
             out = model(*inputs)
             out = out[0] if isinstance(out, tuple) else getattr(out, "logits", out)
@@ -238,8 +200,6 @@ def _step(autocast: Any, update: bool) -> Callable[[Any, Any, Any], Any]:
 
 def _package(name: str, wheels: str) -> Any:
     """A package that publishes networks. Raises MissingDependency with how to get it."""
-    import importlib
-
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -262,8 +222,6 @@ _TORCHVISION_OPERATORS = (
 def building_networks() -> Iterator[None]:
     """Lets torchvision be imported with a torch that lacks its operators, and networks be built without drawing their
     weights, of which nothing is used, and without their warnings. Afterwards weights are drawn again."""
-    import torch
-
     _define_torchvision_operators()
     drawing = {name: getattr(torch.nn.init, name) for name in _INITIALISATIONS}
     try:
@@ -280,8 +238,6 @@ def building_networks() -> Iterator[None]:
 @functools.cache
 def _define_torchvision_operators() -> Any:
     """What keeps them defined: torch forgets them with it."""
-    import torch
-
     library = torch.library.Library("torchvision", "DEF")
     for op in _TORCHVISION_OPERATORS:
         with contextlib.suppress(RuntimeError):  # torchvision brought them itself
