@@ -205,8 +205,8 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     if measured["profiled_overlap"] is not None:
         yield "the same, in the profiler's trace", "", f"{measured['profiled_overlap']:.0%}", ""
     for name in ("sequential", "parallel"):
-        sizes = (units.size(peaks["peak_bytes"][name]) for peaks in (predicted, measured))
-        yield f"peak memory, {name}", *sizes, ""
+        predicted_size, size = (units.size(peaks["peak_bytes"][name]) for peaks in (predicted, measured))
+        yield f"peak memory, {name}", predicted_size, size, ""
 
 
 def _verdict(choice: dict[str, Any], lanes: int) -> str:
