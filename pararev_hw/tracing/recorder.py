@@ -147,7 +147,7 @@ class _Happening:
     reads: tuple[int, ...]
 
     @property
-    def made(self) -> list[torch.Tensor]:
+    def results(self) -> list[torch.Tensor]:
         """The tensors among its outputs."""
         return [o for o in self.outputs if isinstance(o, torch.Tensor)]
 
@@ -647,19 +647,19 @@ class Recorder(TorchDispatchMode):
         return Fresh(shape, stride, out.dtype, out.device, nbytes, self._meta(out), span)
 
     def _op_type(self, op: _Happening) -> OpType:
-        tensors, made = op.sources.tensors, op.made
-        shapes = tuple(tuple(o.shape) for o in made) or tuple(tuple(tensors[k].shape) for k in op.writes)
+        tensors, results = op.sources.tensors, op.results
+        shapes = tuple(tuple(o.shape) for o in results) or tuple(tuple(tensors[k].shape) for k in op.writes)
         inputs = tuple(tuple(t.shape) for t in tensors)
         arguments = _named_arguments(op.func, op.args, op.kwargs)
         kind, flops, vector_flops = _work(op, inputs, shapes, arguments)
         read_bytes, write_bytes = _moved_bytes(op)
-        lead = made[0] if made else tensors[0] if tensors else None
+        lead = results[0] if results else tensors[0] if tensors else None
         if kind in ("conv", "conv_backward"):
             arguments["scattered"] = tuple(k for k in op.reads if not _in_one_piece(tensors[k])) or None
             if not self.layouts:
                 arguments["channels_last"] = _positions_channels_last(tensors) or None
         if not op.view:
-            for name, several in (("layout", tensors), ("output_layout", made)):
+            for name, several in (("layout", tensors), ("output_layout", results)):
                 layouts = tuple(memory_layout(t.shape, t.stride()) for t in several)
                 if any(layouts):
                     arguments[name] = layouts
@@ -804,7 +804,7 @@ def _moved_bytes(op: _Happening) -> tuple[int, int]:
     base, tensors = base_name(str(op.func)), op.sources.tensors
     if base in ALLOCATES_ONLY:
         return 0, 0
-    fresh = [o for o in op.made if op.sources.same(o) is None]
+    fresh = [o for o in op.results if op.sources.same(o) is None]
     write_bytes = 0 if op.view else sum(map(_touched_bytes, [*fresh, *(tensors[k] for k in op.writes)]))
     if base in formulas.READS_SELECTED:
         return write_bytes + sum(_touched_bytes(t) for t in tensors if not t.is_floating_point()), write_bytes
