@@ -10,7 +10,8 @@ import typer
 from rich.text import Text
 
 from pararev_hw.atomic import is_stream, write_file
-from pararev_hw.cli.console import columns, out, print_json, progress, say, terminated_as_interrupted
+from pararev_hw.cli.console import columns, out, print_json, progress, say
+from pararev_hw.cli.interruption import terminated_as_interrupted
 from pararev_hw.cli.options import JsonOpt
 from pararev_hw.cli.outputs import check_output
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -76,17 +75,3 @@ def columns(*names: str) -> Table:
     for k, name in enumerate(names):
         table.add_column(name, no_wrap=k == 0, overflow="fold")
     return table
-
-
-@contextlib.contextmanager
-def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM ends the measuring as Ctrl-C does: what is done so far is kept."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pararev_hw.cli.console import out, print_json, progress, say, terminated_as_interrupted
+from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.inputs import hardware_named, measured_for
+from pararev_hw.cli.interruption import ended_at_once
 from pararev_hw.cli.options import (
     BatchOpt,
     DtypeOpt,
@@ -132,25 +134,19 @@ def _against_training(profile: Profile, request: Measured, seed: int, shown: Sho
     from pararev_hw import reports, validation
 
     check_tolerance(request.tolerance)
-    with progress() as tell, terminated_as_interrupted():
+
+    def show(result: Validation) -> None:
+        reasons = Counter(line.partition(": ")[2] for line in result.left_out)
+        left_out = [f"{count} of the suite's cases: {reason}" for reason, count in reasons.items()]
+        tables = [reports.cases_table, reports.accuracy_table]
+        _show(result, tables, left_out, request.tolerance, shown, reports.validation_answer)
+
+    so_far = _SoFar(show)
+    with ended_at_once(so_far.show), progress() as tell:
         result = validation.validate(
-            profile,
-            request.suite,
-            minutes=request.minutes,
-            seed=seed,
-            progress=tell,
-            finished=lambda case: say(reports.case_row(case)),
+            profile, request.suite, minutes=request.minutes, seed=seed, progress=tell, finished=so_far.hear
         )
-    reasons = Counter(line.partition(": ")[2] for line in result.left_out)
-    left_out = [f"{count} of the suite's cases: {reason}" for reason, count in reasons.items()]
-    _show(
-        result,
-        [reports.cases_table, reports.accuracy_table],
-        left_out,
-        request.tolerance,
-        shown,
-        reports.validation_answer,
-    )
+    show(result)
 
 
 def _against_targets(targets: list[str], device: str, request: Measured, step: Step, shown: Shown) -> None:
@@ -158,7 +154,13 @@ def _against_targets(targets: list[str], device: str, request: Measured, step: S
     from pararev_hw import reports, validation
 
     check_tolerance(request.tolerance)
-    with progress() as tell, terminated_as_interrupted():
+
+    def show(result: Validation) -> None:
+        tables = [reports.cases_table, reports.worst_ops_table, reports.accuracy_table]
+        _show(result, tables, result.left_out, request.tolerance, shown)
+
+    so_far = _SoFar(show)
+    with ended_at_once(so_far.show), progress() as tell:
         result = validation.validate_targets(
             targets,
             hardware_named(device, tell),
@@ -168,10 +170,29 @@ def _against_targets(targets: list[str], device: str, request: Measured, step: S
             else None,
             minutes=request.minutes,
             progress=tell,
-            finished=lambda case: say(reports.case_row(case)),
+            finished=so_far.hear,
         )
-    tables = [reports.cases_table, reports.worst_ops_table, reports.accuracy_table]
-    _show(result, tables, result.left_out, request.tolerance, shown)
+    show(result)
+
+
+class _SoFar:
+    """What a validation has come to, told case by case, to be shown by `show` if it must end at once."""
+
+    def __init__(self, show: Callable[[Validation], None]) -> None:
+        self._show = show
+        self._latest: Validation | None = None
+
+    def hear(self, latest: Validation) -> None:
+        from pararev_hw import reports
+
+        self._latest = latest
+        say(reports.case_row(latest.cases[-1]))
+
+    def show(self) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            if self._latest is not None:
+                self._show(self._latest)
+        say("interrupted")
 
 
 def _show(

@@ -50,7 +50,7 @@ from pararev_hw.types.device import Device
 from pararev_hw.validation.memory import peak_bytes
 from pararev_hw.validation.predicting import flops_of, slowness_since
 from pararev_hw.validation.stepping import RealStep, check_finite
-from pararev_hw.validation.validation import summary
+from pararev_hw.validation.validation import Finished, summary
 
 Measure = Callable[[BlockGraph, Hardware, float, Callable[[], None]], Hardware]
 """What times a graph's ops on the device, in about so many seconds; the last runs in turns with what it runs."""
@@ -68,7 +68,7 @@ def validate_targets(
     measure: Measure | None = None,
     minutes: float | None = None,
     progress: Progress = lambda _: None,
-    finished: Callable[[ValidationCase], None] = lambda _: None,
+    finished: Finished = lambda _: None,
 ) -> Validation:
     """Predictions for the targets on this machine's CPU beside their real steps; `measure` times their ops first.
 
@@ -86,24 +86,29 @@ def validate_targets(
     left_out: list[str] = []
     waiting = list(targets)
     interrupted = False
+    base = hardware.base if isinstance(hardware, MeasuredDevice) else hardware
+    where = environment("cpu", 1)
+    subject = base if isinstance(base, Profile) else MeasuredDevice(base, where, {}, {})
+
+    def so_far(interrupted: bool) -> Validation:
+        reason = "interrupted" if interrupted else "the time was over"
+        rest = [f"{target}: {reason} before it was done" for target in waiting]
+        return summary(subject, "targets", cases, [*left_out, *rest], environment=where, interrupted=interrupted)
+
     try:
         while waiting and (deadline is None or time.monotonic() < deadline):
             progress(f"{len(cases) + 1} of {len(targets)}: {waiting[0]}")
             limit_s = _limit_s(deadline, len(waiting))
             try:
                 cases.append(_case(waiting[0], hardware, options, measure, limit_s))
-                finished(cases[-1])
             except PararevError as error:  # nothing was run: it cannot be traced, or the memory does not hold it
-                left_out.append(f"{waiting[0]}: {error}")
+                left_out.append(f"{waiting.pop(0)}: {error}")
+                continue
             waiting.pop(0)
+            finished(so_far(interrupted=True))
     except KeyboardInterrupt:
         interrupted = True
-    reason = "interrupted" if interrupted else "the time was over"
-    left_out += [f"{target}: {reason} before it was done" for target in waiting]
-    base = hardware.base if isinstance(hardware, MeasuredDevice) else hardware
-    where = environment("cpu", 1)
-    subject = base if isinstance(base, Profile) else MeasuredDevice(base, where, {}, {})
-    return summary(subject, "targets", cases, left_out, (), environment=where, interrupted=interrupted)
+    return so_far(interrupted)
 
 
 def _limit_s(deadline: float | None, waiting: int) -> float:

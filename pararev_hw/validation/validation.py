@@ -16,6 +16,8 @@ from pararev_hw.validation.run_case import Run, case, runner
 from pararev_hw.validation.statistics import accuracy
 from pararev_hw.validation.suite import HeldOut, Trial, family, held_out, suite
 
+Finished = Callable[[Validation], None]
+"""Gets what a validation has come to after each case, as it would be if it were interrupted then."""
 Quantity = Literal["latency_s", "peak_bytes", "energy_j"]
 
 _LIMIT_S: Mapping[str, float] = {"quick": 7.0, "full": 15.0}  # of measuring one step
@@ -54,13 +56,12 @@ def validate(
     minutes: float | None = None,
     seed: int = 0,
     progress: Progress = lambda _: None,
-    finished: Callable[[ValidationCase], None] = lambda _: None,
+    finished: Finished = lambda _: None,
 ) -> Validation:
     """Really runs the suite on this machine and holds the profile's predictions against it.
 
-    No trial starts after `minutes`. `progress` hears what is being done, `finished` gets each case as it ends. When
-    interrupted, what is done so far is the result, which says so. Raises BadInput where the profile is of another
-    device, or `minutes` is not positive.
+    No trial starts after `minutes`. `progress` hears what is being done. When interrupted, what is done so far is the
+    result, which says so. Raises BadInput where the profile is of another device, or `minutes` is not positive.
     """
     if minutes is not None and not 0 < minutes < float("inf"):
         raise BadInput(f"minutes is {minutes}: it must be positive and finite")
@@ -92,13 +93,20 @@ def judge(
     environment: Environment | None = None,
     deadline: float | None = None,
     progress: Progress = lambda _: None,
-    finished: Callable[[ValidationCase], None] = lambda _: None,
+    finished: Finished = lambda _: None,
 ) -> Validation:
     """The validation whose trials are measured by `run`, until `deadline` on the monotonic clock."""
     cases: list[ValidationCase] = []
     left_out = list(planned.left_out)
     interrupted = False
     waiting = list(planned.trials)
+
+    def so_far(interrupted: bool) -> Validation:
+        reason = "interrupted" if interrupted else "the time was over"
+        rest = [f"{trial.name}: {reason} before it was done" for trial, _ in waiting]
+        reasons = [*left_out, *rest]
+        return summary(profile, planned.suite, cases, reasons, notes, environment=environment, interrupted=interrupted)
+
     try:
         while waiting:
             trial, held_out_kind = waiting[0]
@@ -107,15 +115,15 @@ def judge(
             progress(f"{len(cases) + 1} of {len(planned.trials)}: {trial.name}")
             try:
                 cases.append(case(trial, held_out_kind, profile, run))
-                finished(cases[-1])
             except PararevError as error:  # nothing was run: it cannot be traced, or the memory does not hold it
                 left_out.append(f"{trial.name}: {error}")
+                waiting.pop(0)
+                continue
             waiting.pop(0)
+            finished(so_far(interrupted=True))
     except KeyboardInterrupt:
         interrupted = True
-    reason = "interrupted" if interrupted else "the time was over"
-    left_out += [f"{trial.name}: {reason} before it was done" for trial, _ in waiting]
-    return summary(profile, planned.suite, cases, left_out, notes, environment=environment, interrupted=interrupted)
+    return so_far(interrupted)
 
 
 def summary(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,14 @@ import torch
 from torch import nn
 
 import pararev_hw as ph
+from pararev_hw.devices import device_to_json
 from pararev_hw.measurement.environment import environment
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Estimate, Hardware, MeasuredDevice
 from pararev_hw.validation import user_targets, validate_targets
 from pararev_hw.validation.user_targets import breakdown
 from tests.execution.test_running import cpu
-from tests.helpers.command_line import run
+from tests.helpers.command_line import finish, run, start
 
 NETWORKS = """
 import torch
@@ -69,7 +72,7 @@ def test_each_target_is_a_case_with_its_own_result(networks: str) -> None:
         cpu(1),
         TraceOptions(granularity="block"),
         minutes=1.0,
-        finished=lambda case: seen.append(case.network),
+        finished=lambda so_far: seen.append(so_far.cases[-1].network),
     )
     small, membrane, raises = result.cases
     assert seen == ["nets:small", "nets:membrane", "nets:raises"]
@@ -149,8 +152,6 @@ def test_bad_input_is_one_line(arguments: tuple[Any, ...], line: str) -> None:
 
 
 def test_the_document_says_what_was_expected(networks: str, tmp_path: Path) -> None:
-    from pararev_hw.devices import device_to_json
-
     device = tmp_path / "cpu.json"
     device.write_text(device_to_json(cpu(1)))
     ran = run("validate", f"{networks}:small", "--device", device, "--minutes", 0.1, "--json")
@@ -176,3 +177,34 @@ def test_steps_at_the_machines_own_speed_are_kept_where_it_comes_back(monkeypatc
     steps.paces_s, steps.seconds = [0.9e-4] * 7, [0.5] * 7  # no better than what there was
     steps._take_at(1.15e-4, lambda: None, 10.0)
     assert steps.seconds == [0.5] * 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_a_long_operation_ends_it_at_once_and_keeps_what_is_done(
+    tmp_path: Path, networks: str, number: signal.Signals
+) -> None:
+    """One call into a library would last for hours, and Python tells of signals between two calls."""
+    (tmp_path / "slow.py").write_text(
+        "import hashlib, pathlib, torch\n"
+        "class Slow(torch.nn.Linear):\n"
+        "    def forward(self, x):\n"
+        "        if type(x) is torch.Tensor:\n"
+        "            pathlib.Path('started').touch()\n"
+        "            hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2**31 - 1)\n"
+        "        return super().forward(x)\n"
+        "def make(): return Slow(4, 4), torch.zeros(2, 4)\n"
+    )
+    options = ("-d", "cpu.json", "--minutes", "0.2", "--json", "-o", "page")
+    (tmp_path / "cpu.json").write_text(device_to_json(cpu(1)))
+    process = start("validate", f"{networks}:small", "slow.py:make", *options, folder=tmp_path)
+    while not (tmp_path / "started").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(number)
+    ran = finish(process)
+    assert (ran.status, ran.err.splitlines()[-1]) == (130, "interrupted")
+    document = json.loads(ran.out)
+    assert [case["network"] for case in document["cases"]] == ["nets:small"]
+    assert document["interrupted"] is True
+    assert document["left_out"] == ["slow.py:make: interrupted before it was done"]
+    assert (tmp_path / "page" / "validation.html").exists()

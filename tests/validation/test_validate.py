@@ -332,7 +332,7 @@ def test_what_does_not_fit_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupted_cases_that_ended_are_kept() -> None:
     heard: list[str] = []
     run = answering(0.1, KeyboardInterrupt())
-    found = judge(cpu_profile(), planned(*TRIALS), run, finished=lambda c: heard.append(c.name))
+    found = judge(cpu_profile(), planned(*TRIALS), run, finished=lambda so_far: heard.append(so_far.cases[-1].name))
     assert found.interrupted
     assert [c.name for c in found.cases] == heard == [TRIALS[0].name]
     assert [line.split(":")[0] for line in found.left_out[1:]] == [t.name for t in TRIALS[1:]]
