@@ -14,6 +14,7 @@ from pararev_hw.defaults import default_optimizer
 from pararev_hw.errors import INTERRUPTS, BadInput, PararevError, StepFailed, first_line
 from pararev_hw.execution.network_copy import copied_network
 from pararev_hw.execution.state import fresh_optimizer_state, network_state
+from pararev_hw.importers.free_memory import within_free_memory
 from pararev_hw.importers.targets import Target, resolve
 from pararev_hw.target_graph import with_axes
 from pararev_hw.trace_options import TraceOptions
@@ -80,7 +81,9 @@ def _to_trace(model: nn.Module, target: Target) -> nn.Module:
 
 def _realised(target: Target, dtype: str, device: str) -> nn.Module:
     try:
-        model = target.realise().to(device)
+        with within_free_memory(target.name):
+            model = target.realise()
+        model = model.to(device)
     except (PararevError, *INTERRUPTS):
         raise
     except BaseException as error:

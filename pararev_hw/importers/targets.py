@@ -29,6 +29,7 @@ from pararev_hw import limits, models
 from pararev_hw.atomic import real_path
 from pararev_hw.documents import read_bytes
 from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, UnknownName, first_line, unknown_name
+from pararev_hw.importers.free_memory import within_free_memory
 from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
 from pararev_hw.importers.nir_graph import load_nir
@@ -455,7 +456,8 @@ def _called(factory: Any, arguments: Mapping[str, Any], target: str) -> Any:
     if not callable(factory):
         raise BadInput(f"{target}: is {_a(factory)}, not a factory or a network")
     try:
-        return factory(**arguments)
+        with within_free_memory(target):
+            return factory(**arguments)
     except (PararevError, *INTERRUPTS):
         raise
     except BaseException as error:

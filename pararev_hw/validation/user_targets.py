@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
 from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
@@ -122,7 +123,7 @@ def _case(
 ) -> ValidationCase:
     job = execution.prepare(target, options)
     graph = job.graph
-    _check_room(graph)
+    _check_room(graph, hardware)
     at = hardware
     steps = _RealSteps(job)
     if measure is not None:
@@ -179,12 +180,10 @@ def _quick_look_s(graph: BlockGraph, hardware: Hardware) -> float:
     return pipeline.predict(pipeline.plan(graph, device, "sequential", lanes=1)).latency_s
 
 
-def _check_room(graph: BlockGraph) -> None:
-    have = available_bytes()
-    if have is not None and graph.memory.peak_bytes > have:
-        raise Infeasible(
-            f"{graph.model} needs {units.size(graph.memory.peak_bytes)} of memory, {units.size(have)} are free"
-        )
+def _check_room(graph: BlockGraph, hardware: Hardware) -> None:
+    need, have = eager_peak_bytes(graph, "cpu", rule_of(hardware)), available_bytes()
+    if have is not None and need > have:
+        raise Infeasible(f"{graph.model} needs {units.size(need)} of memory, {units.size(have)} are free")
 
 
 class _RealSteps:
