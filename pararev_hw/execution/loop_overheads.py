@@ -1,14 +1,18 @@
 """What PyTorch's own loop spends beside the ops that it runs: Python, modules, autograd, the optimizer's loop.
 
-Networks whose ops do next to nothing are run both ways, as PyTorch runs them and replayed op by op; the difference is
-what stands beside the ops. Each network has much of one thing, so that together they tell what each takes:
+Small networks are run both ways, as PyTorch runs them and replayed op by op; the difference is what stands beside the
+ops. Each network has much of one thing, so that together they tell what each takes:
 
-    a loop of functions   an op
+    a loop of functions   an op whose gradient is an op or two
+    recurrent layers      an op whose gradient is many
     plain layers          the call of a module, an update
     spiking layers        a custom autograd function, and its gradient
     checkpointed layers   a hook that packs a saved tensor
     reversible layers     an op that is computed again
     a single layer        what remains: a step
+
+The spiking and the reversible network have ops of a usual size: between two of them the caches lose some of what Python
+needs, and a custom function takes twice as long as between ops that do next to nothing.
 
 Both ways run in alternation. Of each the better half of the runs counts, by how fast a fixed piece of Python ran just
 before and after: that is the machine at its own speed, undisturbed by who shares the core. The speed is kept as well.
@@ -38,8 +42,9 @@ from pararev_hw.types import PHASES, BlockGraph, Estimate
 
 _ZOO = ("msresnet18", "revsresnet21")
 _LITTLE_S = 100e-6  # of a phase: what it tells is lost in the clock's noise
-_WIDTH, _TIMESTEPS, _CLASSES = 0.0625, 1, 10
+_WIDTH, _TIMESTEPS, _CLASSES = 0.25, 1, 10
 _LAYERS, _ROUNDS = 12, 80
+_CHANNELS, _SEQUENCE = 3, 20
 RUNS, FEW_RUNS = 24, 10
 
 
@@ -72,15 +77,36 @@ class _Layers(nn.Module):
         return logits
 
 
+class _Recurrent(nn.Module):
+    """Many small ops in the gradient of each call, by a layer or by a cell called step by step."""
+
+    def __init__(self, layer: nn.GRU | nn.LSTMCell) -> None:
+        super().__init__()
+        self.layer, self.head = layer, nn.Linear(_CHANNELS, _CHANNELS)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.layer, nn.GRU):
+            h = self.layer(x)[0][:, -1]
+        else:
+            h, c = self.layer(x[:, 0])
+            for t in range(1, _SEQUENCE):
+                h, c = self.layer(x[:, t], (h, c))
+        logits: torch.Tensor = self.head(h)
+        return logits
+
+
 def loop_overheads(runs: int = RUNS) -> Mapping[str, Estimate]:
     """Seconds per op by phase, per call into Python and per step, as `MeasuredDevice.host` names them, and the pace.
 
     Each network is run so many times in both ways.
     """
     with computing_threads(1), collector_at_rest():
-        image, larger = torch.rand(2, 3, 8, 8), torch.rand(1, 3, 32, 32)
+        image, larger = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+        sequence = torch.rand(2, _SEQUENCE, _CHANNELS)
         networks = (_Functions(), _Layers(False), _Layers(True))
         comparisons = [_beside(net, image, runs) for net in networks]
+        recurrent = (nn.GRU(_CHANNELS, _CHANNELS, batch_first=True), nn.LSTMCell(_CHANNELS, _CHANNELS))
+        comparisons += [_beside(_Recurrent(layer), sequence, runs) for layer in recurrent]
         comparisons += [_beside(_zoo(name), larger, runs) for name in _ZOO]
         small = _beside(nn.Linear(4, 4), torch.rand(2, 4), runs)
     pace = min(b.pace_s for b in comparisons)
