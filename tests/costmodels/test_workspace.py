@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pararev_hw import models
+from pararev_hw.costmodels.allocator.fused_kernels import hidden_output_bytes
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here, workspace_bytes
 from pararev_hw.tracing import trace_step
 from pararev_hw.training.step import OPTIMIZERS, Loop
+from pararev_hw.types import OpType
 from tests.helpers.memory_networks import NETWORKS
 from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
 from tests.helpers.unseen_networks import STRANGERS
@@ -64,6 +66,43 @@ def test_a_gpu_allocates_in_whole_blocks_of_512_bytes() -> None:
         for k in range(len(graph.ops))
     ]
     assert eager_peak_bytes(graph, "gpu") == max(peaks) > graph.memory.peak_bytes
+
+
+# T, B, inputs, units, bytes of an element: what the profiler recorded of oneDNN's LSTM on one thread
+LSTM_FORWARD = {  # the workspace; weights and scratch
+    (36, 28, 20, 48, 4): (2977792, 15360 + 36864 + 795192),
+    (20, 30, 9, 20, 4): (966656, 2880 + 6400 + 205368),
+    (20, 30, 16, 64, 4): (2428928, 17408 + 69632 + 676408),
+    (36, 28, 20, 48, 2): (2191360, 10240 + 24576 + 41720),
+    (20, 30, 9, 20, 2): (724992, 2560 + 5120 + 25336),
+    (20, 30, 100, 72, 2): (2469888, 76800 + 55296 + 62200),
+}
+LSTM_BACKWARD = {  # gradients that come in, weights, their gradients, scratch
+    (36, 28, 20, 48, 4): 193536 + 2 * 5376 + 24576 + 15360 + 36864 + 768 + 795192,
+    (20, 30, 9, 20, 4): 48000 + 2 * 2400 + 5120 + 10240 + 2880 + 6400 + 320 + 205368,
+    (36, 28, 48, 48, 2): 96768 + 2 * 2688 + 384 + 193536 + 2 * 5376 + 2 * 24576 + 2 * 36864 + 768 + 37104,
+}
+
+
+def lstm(name: str, steps: int, batch: int, inputs: int, units: int, item: int) -> OpType:
+    shapes = ((steps, batch, inputs), (4 * units, inputs), (4 * units, units))
+    back = name.endswith("backward")
+    dtype = "float32" if back or item == 4 else "bfloat16"
+    read = item * sum(map(math.prod, shapes))
+    return OpType(f"aten.{name}.default", "scan", dtype, shapes, (), (), 0, None, read, 0)
+
+
+@pytest.mark.parametrize("sizes", LSTM_FORWARD)
+def test_an_lstm_allocates_what_was_recorded(sizes: tuple[int, ...]) -> None:
+    op = lstm("mkldnn_rnn_layer", *sizes)
+    assert (hidden_output_bytes(op, "mkldnn_rnn_layer"), workspace_bytes(op)) == LSTM_FORWARD[sizes]
+
+
+@pytest.mark.parametrize("sizes", LSTM_BACKWARD)
+def test_the_gradient_of_an_lstm_allocates_what_was_recorded(sizes: tuple[int, ...]) -> None:
+    """Of halves within two pages: how their scratch is cut is not known in full."""
+    op = lstm("mkldnn_rnn_layer_backward", *sizes)
+    assert workspace_bytes(op) == pytest.approx(LSTM_BACKWARD[sizes], abs=0 if sizes[-1] == 4 else 8192)
 
 
 WHOLE = {

@@ -6,6 +6,7 @@ a SIMD register, and every part rounded up to pages:
 
     gates T x B x 4H, hidden T x B x H, and for T + 1 steps, twice (input and output of the layer):
     states of layer and iteration, cell states, and in float32 the gradients of both states
+    (the states of iterations and the cell states without padding)
 
 In inference the states of all steps and the cell states are scratch, and so are the gates: of one step where kernels
 of AVX2 and later compute small matrix products (brgemm) on weights in blocks of each gate's features; of all steps on
@@ -20,12 +21,14 @@ from __future__ import annotations
 import math
 
 from pararev_hw.devices.instruction_sets import InstructionSet
-from pararev_hw.sizes import FLOAT_BYTES
+from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import OpType
 
 _REGISTER_BYTES = 64
 _PAGE_BYTES = 4096
 _LSTM_SCRATCH = 12856  # beside the gates
+_LISTS, _MORE_LISTS, _GRADIENT_LISTS = 568, 192, 1264  # bytes of pointers; more of them for halves; for their gradients
+_HALVES_BLOCK = 128  # columns of weights in halves
 _BRGEMM_SCRATCH = 8968  # in inference, pointers and lists of products
 _REFERENCE_SCRATCH = 8760
 
@@ -35,16 +38,16 @@ def hidden_output_bytes(op: OpType, base: str) -> int:
     if base != "mkldnn_rnn_layer" or op.dtype not in FLOAT_BYTES or not _trains(op) or not _is_lstm(op):
         return 0
     (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], FLOAT_BYTES[op.dtype]
-    wide, narrow = max(inputs, units), units
+    wide = max(inputs, units)
     parts = [
         steps * batch * _row(4 * units, item) * item,
-        steps * batch * _row(narrow, item) * item,
+        steps * batch * _row(units, item) * item,
         2 * (steps + 1) * batch * _row(wide, item) * item,
-        2 * (steps + 1) * batch * _row(narrow, item) * item,
-        2 * (steps + 1) * batch * _row(narrow, 4) * 4,
+        2 * (steps + 1) * batch * units * item,
+        2 * (steps + 1) * batch * units * 4,
         *[2 * (steps + 1) * batch * _row(wide, 4) * 4] * 2,
     ]
-    return sum(-(-p // _PAGE_BYTES) * _PAGE_BYTES for p in parts)
+    return sum(map(_paged, parts))
 
 
 def fused_bytes(op: OpType, base: str, isa: InstructionSet) -> int:
@@ -73,19 +76,49 @@ def _trains(op: OpType) -> bool:
 
 
 def _lstm(op: OpType, back: bool, isa: InstructionSet) -> int:
-    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], FLOAT_BYTES[op.dtype]
-    if not back and not _trains(op):
-        if item == 4:
-            return _lstm_inference(steps, batch, inputs, units, isa)
-        block = -(-4 * units // 128) * 128
-        return (inputs + units) * block * item + (steps + 2) * batch * 4 * units * 4 + _LSTM_SCRATCH
-    row = _row(4 * units, item)
-    gates = (steps if item == 4 else 1) * batch * row * 4
-    if not back:
-        return (inputs + units) * row * item + gates + _LSTM_SCRATCH
-    weights = 4 * units * (_row(inputs, item) + _row(units, item)) * item
-    cotangents = (steps + 2) * batch * units * item  # of the output, copied, and of both states
-    return weights + cotangents + gates + _LSTM_SCRATCH
+    (steps, batch, inputs), units = op.input_shapes[0], op.input_shapes[2][1]
+    item = 2 if back and _reads_halves(op) else FLOAT_BYTES[op.dtype]
+    if back:
+        return _lstm_gradients(steps, batch, inputs, units, item)
+    if _trains(op) and item == 4:
+        return (inputs + units) * _row(4 * units, 4) * 4 + _scratch(steps, batch, units)
+    if _trains(op):
+        columns = -(-4 * units // _HALVES_BLOCK) * _HALVES_BLOCK  # of weights, whose rows come in pairs
+        weights = (inputs + inputs % 2 + units + units % 2) * columns * 2
+        return weights + _scratch(1, batch, units, 2) + _MORE_LISTS
+    if item == 4:
+        return _lstm_inference(steps, batch, inputs, units, isa)
+    block = -(-4 * units // 128) * 128
+    return (inputs + units) * block * item + (steps + 2) * batch * 4 * units * 4 + _LSTM_SCRATCH
+
+
+def _lstm_gradients(steps: int, batch: int, inputs: int, units: int, item: int) -> int:
+    """Weights whose rows are whole registers, gradients of the weights and of the bias, and what comes in, copied; of
+    halves all gradients in float32."""
+    rows = [4 * units * _row(n, item) * item for n in (inputs, units)]
+    repacked = sum(row for row, n in zip(rows, (inputs, units), strict=True) if item == 2 or row > 4 * units * n * item)
+    gradients = (inputs + units) * _row(4 * units, 4) * 4 + 4 * units * 4
+    arriving = (steps + 2) * batch * units
+    if item == 4:
+        return repacked + gradients + 4 * arriving + _scratch(steps, batch, units)
+    halves = 2 * arriving + 4 * units * 2  # as they come, states and bias among them
+    scratch = _paged(batch * _row(4 * units, 4) * 4) + 2 * _PAGE_BYTES + 2 * batch * (inputs + units) + 64 * batch
+    return repacked + gradients + 4 * arriving + halves + scratch + _GRADIENT_LISTS
+
+
+def _scratch(steps: int, batch: int, units: int, item: int = 4) -> int:
+    """Gates of so many steps, both states of one step, and lists, each from a page on."""
+    gates, states = steps * batch * _row(4 * units, 4) * 4, batch * units
+    return _paged(gates) + _paged(states * 4) + _paged(states * item) + _PAGE_BYTES + _LISTS
+
+
+def _paged(size: int) -> int:
+    return -(-size // _PAGE_BYTES) * _PAGE_BYTES
+
+
+def _reads_halves(op: OpType) -> bool:
+    """Whether weights and states are halves: the gradients that give an op its datatype are float32 all the same."""
+    return op.dtype in HALVES or op.read_bytes < 4 * sum(map(math.prod, op.input_shapes))
 
 
 def _lstm_inference(steps: int, batch: int, inputs: int, units: int, isa: InstructionSet) -> int:
@@ -96,7 +129,7 @@ def _lstm_inference(steps: int, batch: int, inputs: int, units: int, isa: Instru
     states = 2 * (steps + 1) * batch * _row(max(inputs, units), 4) * 4
     cells = 2 * (steps + 1) * batch * units * 4
     gates = (1 if small_products else steps) * batch * _row(4 * units, 4) * 4
-    paged = sum(-(-part // _PAGE_BYTES) * _PAGE_BYTES for part in (states, cells, gates))
+    paged = sum(map(_paged, (states, cells, gates)))
     return (inputs + units) * row * 4 + paged + (_BRGEMM_SCRATCH if small_products else _REFERENCE_SCRATCH)
 
 

@@ -28,7 +28,7 @@ _PROBES: tuple[tuple[tuple[int, ...], tuple[int, ...], int, int, int, bool], ...
     ((4, 32, 16, 16), (32, 1, 3, 3), 1, 1, 32, False),
     ((4, 32, 8, 8), (32, 16, 2, 2), 2, 0, 1, True),
 )
-_AGREES = 0.02  # what differs by less than that is the same
+_AGREES = 0.06  # what differs by less is the same: scratch of some ten KiB, which larger convolutions hardly notice
 _RULES = (InstructionSet.SSE41, InstructionSet.AVX, InstructionSet.AVX2, InstructionSet.AVX512_CORE)  # that differ
 
 
