@@ -44,11 +44,11 @@ def ended_at_once(show: Callable[[], None]) -> Iterator[None]:
     ending = threading.Lock()  # who has it ends the measuring
     over = threading.Event()
     result = sys.stdout
-    heard, told = socket.socketpair()
-    told.setblocking(False)
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
 
     def watch() -> None:
-        if not _signalled(heard) or over.wait(GRACE_S) or not ending.acquire(blocking=False):
+        if not _signalled(reader) or over.wait(GRACE_S) or not ending.acquire(blocking=False):
             return
         sys.stdout = result
         try:
@@ -59,7 +59,7 @@ def ended_at_once(show: Callable[[], None]) -> Iterator[None]:
                 sys.stderr.flush()
             os._exit(INTERRUPTED)
 
-    before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, daemon=True).start()
     try:
         with terminated_as_interrupted():
@@ -68,13 +68,13 @@ def ended_at_once(show: Callable[[], None]) -> Iterator[None]:
         over.set()
         _take(ending)  # for good: the other thread ends the process, or never will
         signal.set_wakeup_fd(before)
-        told.close()
+        writer.close()
 
 
-def _signalled(heard: socket.socket) -> bool:
+def _signalled(reader: socket.socket) -> bool:
     """Whether a signal that ends the measuring comes before the other end closes."""
-    with heard:
-        while numbers := heard.recv(64):
+    with reader:
+        while numbers := reader.recv(64):
             if not {signal.SIGINT, signal.SIGTERM}.isdisjoint(numbers):
                 return True
     return False

@@ -13,7 +13,8 @@ import torch
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution import prepare
 from pararev_hw.importers import free_memory
-from pararev_hw.importers.targets import Options, resolve
+from pararev_hw.importers.targets import resolve
+from pararev_hw.trace_options import TraceOptions
 
 MIB = 1 << 20
 
@@ -40,7 +41,7 @@ def test_a_factory_that_asks_for_more_is_refused_with_need_and_have(tmp_path: Pa
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     target = factory(tmp_path, lines)
     with pytest.raises(Infeasible) as refused:
-        resolve(target, Options())
+        resolve(target, TraceOptions())
     said = re.escape(f"{target} needs more than ") + need + " of memory, 300 MiB are free"
     assert re.match(said, str(refused.value))
     assert resource.getrlimit(resource.RLIMIT_DATA) == limits
@@ -49,17 +50,17 @@ def test_a_factory_that_asks_for_more_is_refused_with_need_and_have(tmp_path: Pa
 
 def test_one_that_fits_is_built_and_other_errors_are_its_own(tmp_path: Path) -> None:
     fits = factory(tmp_path, "    return torch.nn.Linear(4096, 4096), torch.empty(1, 4096)")
-    assert resolve(fits, Options()).batch == 1
+    assert resolve(fits, TraceOptions()).batch == 1
     raises = factory(tmp_path, "    raise RuntimeError('no weights')")
     with pytest.raises(BadInput, match="no weights"):
-        resolve(raises, Options())
+        resolve(raises, TraceOptions())
 
 
 def test_a_zoo_network_is_refused_before_its_weights_are_drawn() -> None:
-    weights = sum(p.numel() for p in resolve("revsresnet37", Options(width=4.0)).network.parameters()) * 4
+    weights = sum(p.numel() for p in resolve("revsresnet37", TraceOptions(width=4.0)).network.parameters()) * 4
     assert weights > 300 * MIB
     with pytest.raises(Infeasible, match=r"revsresnet37 needs more than .* 300 MiB are free"):
-        prepare("revsresnet37", Options(width=4.0, batch=1))
+        prepare("revsresnet37", TraceOptions(width=4.0, batch=1))
 
 
 def test_where_the_system_does_not_tell_nothing_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
