@@ -78,7 +78,8 @@ def _line(there: Sequence[tuple[str, str]], p: Parameter, axis: SweepAxis, end: 
     side, further = ("largest", "larger") if upper else ("smallest", "smaller")
     tried = "of the range" if p.continuous else "that was tried"
     text = sweep_phrasing.value(end, axis.unit)
+    untold = "; what that does to accuracy is not modelled" if p.name.startswith("network.") else ""
     return (
         f"{', and '.join(subjects)} {'lie' if len(there) > 1 else 'lies'} {place}: {text} is the {side} "
-        f"{tried}, and a {further} one may be better"
+        f"{tried}, and a {further} one may be better{untold}"
     )

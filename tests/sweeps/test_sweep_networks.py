@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import pararev_hw as ph
 from pararev_hw import reports, sweeps
 from pararev_hw.api.files import load, save
 from pararev_hw.reports import sweep_phrasing
@@ -149,3 +150,19 @@ def test_text_json_and_page_name_a_configuration_for_each_network(result: SweepR
         assert f'data-task="row-{c.recommended.row}"' in page and f'"{c.recommended.row}"' in page
     assert "Whatever the network and mode: " in document["answer"]
     assert sum("One configuration for all 4 of them" in line for line in reports.workload_lines(result)) == 1
+
+
+def test_fewer_time_steps_are_not_called_better_without_a_word_on_accuracy(tmp_path: Path) -> None:
+    sweep = {
+        "device": "edge8",
+        "networks": "pararevsnn21",
+        "modes": "infer",
+        "batch": 1,
+        "spikes": "0.2",
+        "parameters": {"network.width": [0.1], "network.timesteps": [2, 4], "lanes": [2, 4]},
+        "objectives": ["latency", "energy"],
+    }
+    warnings = ph.sweep(sweep, tmp_path / "sweep", workers=1).result.warnings
+    of_network = [line for line in warnings if "edge of network.timesteps" in line]
+    assert of_network and all(line.endswith("accuracy is not modelled") for line in of_network)
+    assert not any("accuracy" in line for line in warnings if "network." not in line)
