@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 from pararev_hw.api.machines import hardware_of
 from pararev_hw.api.plans import Launch, bytes_of, check_lanes
-from pararev_hw.api.steps import Origin, trace, traced_step
 from pararev_hw.errors import BadInput
 from pararev_hw.keywords import exact, whole_number
 from pararev_hw.progress import Progress, silent
@@ -111,6 +110,8 @@ def _step_of(
     target: BlockGraph | nn.Module | str | Path, options: TraceOptions | None, device: Hardware, progress: Progress
 ) -> Traced | BlockGraph:
     """The step with its program, so that it can be rewritten; a graph that nobody traced here goes without."""
+    from pararev_hw.api.steps import Origin, traced_step  # loads torch, which a study that is read does without
+
     if not isinstance(target, BlockGraph):
         trace_options = options or TraceOptions()
         return traced_step(
@@ -199,6 +200,8 @@ def _search(scheduler: str | None, keywords: SearchKeywords) -> Search:
 def _graph_of(
     target: BlockGraph | nn.Module | str | Path, options: TraceOptions | None, device: Hardware, progress: Progress
 ) -> BlockGraph:
+    from pararev_hw.api.steps import trace
+
     if not isinstance(target, BlockGraph):
         return trace(target, None, options, device=device, progress=progress)
     if options is not None:

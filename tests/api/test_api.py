@@ -588,3 +588,9 @@ def test_devices_say_where_their_times_come_from() -> None:
     assert devices.loc["rtx3090", "times"] == "measured (published)"
     assert devices.loc["h200", "times"] == "transferred"
     assert 0 < devices.loc["h200", "expected_error"] < 1
+
+
+def test_what_reads_files_loads_no_torch() -> None:
+    code = "import sys, pararev_hw as ph; ph.load, ph.load_graph, ph.schedule; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
