@@ -73,6 +73,7 @@ CASES = {
     "1x1 of few images": Case(4, 16, 32, 1, PLANE),
     "1x1 of many": Case(16, 16, 32, 1, (8, 8)),
     "1x1 strided": Case(4, 48, 32, 1, PLANE, 2),
+    "1x1 strided, of many channels": Case(2, 256, 96, 1, (28, 28), 2),
     "1x1 strided, odd image": Case(4, 16, 32, 1, (21, 21), 2),
     "3x3 of one image": Case(1, 16, 32, 3, PLANE, padding=1),
     "3x3 of one large image": Case(1, 32, 32, 3, (28, 28), padding=1),

@@ -97,7 +97,7 @@ def weight_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
         return Plain(_gradient_scratch(conv, isa, _weight_sums(conv), 0.05))
     if flat:
         return Blocked(1, isa.channels, 1, isa.channels, _sums_of_weights(conv, 1, isa.channels))
-    scratch = _sums_of_weights(conv, block, isa.channels) + _gathered(conv, isa)
+    scratch = _sums_of_weights(conv, block, isa.channels) + _gathered(conv, isa, _LEAST_GATHERED)
     return Blocked(block, block, block, block, scratch)
 
 
@@ -175,12 +175,19 @@ def _is_even(conv: Convolution) -> bool:
     return all(n == m * s for n, m, s in zip(conv.image, conv.result, conv.stride, strict=True))
 
 
-def _gathered(conv: Convolution, isa: InstructionSet) -> int:
-    """The image without the pixels that a strided 1x1 convolution leaves out, of kernels before AVX-512."""
+_LEAST_GATHERED = 5  # blocks of channels that the gradient of 1x1 weights gathers at once, where no fewer are left over
+
+
+def _gathered(conv: Convolution, isa: InstructionSet, least: int | None = None) -> int:
+    """The image without the pixels that a strided 1x1 convolution leaves out: of all channels, or of `least` blocks of
+    them at a time, or as few more as leave the smallest rest (oneDNN's `best_divider`)."""
     leaves_out = _is_point(conv) and conv.strided and not conv.padded and _is_even(conv)
-    if isa < InstructionSet.AVX or isa >= InstructionSet.AVX512_CORE or conv.transposed or not leaves_out:
+    if isa < InstructionSet.AVX or conv.transposed or not leaves_out:
         return 0
-    return 4 * conv.y_pixels * -(-conv.x_channels // isa.channels) * isa.channels + SCRATCH_ALIGNED
+    blocks = -(-conv.x_channels // isa.channels)
+    if least is not None:
+        blocks = min(range(min(least, blocks), blocks + 1), key=lambda taken: (-(-blocks // taken) * taken, taken))
+    return conv.item * conv.y_pixels * blocks * isa.channels + SCRATCH_ALIGNED
 
 
 def _columns_scratch(conv: Convolution) -> int:
