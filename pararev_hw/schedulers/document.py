@@ -21,6 +21,7 @@ def _placements_document(schedule: Schedule) -> list[dict[str, Any]]:
 def bare_schedule_document(schedule: Schedule, costs: SchedulingProblem) -> dict[str, Any]:
     """A schedule of a bare task graph as JSON-ready data."""
     return _document(schedule) | {
+        "front": [_document(point) for point in schedule.front],
         "assumptions": list(costs.assumptions),
         "not_modelled": list(costs.not_modelled),
     }
@@ -45,7 +46,6 @@ def _document(schedule: Schedule) -> dict[str, Any]:
         "waits": [{"before": before, "after": after} for before, after in schedule.waits],
         "chosen": list(schedule.chosen),
         "notes": list(schedule.notes),
-        "front": [_document(point) for point in schedule.front],
     }
 
 
