@@ -1,7 +1,8 @@
 """How far a calibration is off on a kind of network that it never saw: families of drawn networks are left out in turn.
 
 A user's network is of no family that was drawn. So a fit of all others predicts the networks of each family, by prices
-alone, and what it is off is held against what it expected to be off (`pararev_hw.costmodels.expected_error`). The
+alone, and what it is off is held against what it expected to be off (`pararev_hw.costmodels.expected_error`). Not by
+what all are off alike, as ops among others are off beside ops alone: that is what whole steps correct in a profile. The
 factor under which the expected error would have covered 90 % of them is that of conformal prediction (Vovk et al.
 2005): it needs no model of where the errors come from.
 """
@@ -35,14 +36,16 @@ Refitted = Callable[[Sequence[str]], Profile]
 def interval_factor(replayed: Sequence[Replayed], refitted: Refitted) -> Estimate | None:
     """By what an expected error is to be multiplied, so that it covers 90 % of networks of unseen families; None where
     too few were measured. `refitted` gives the profile of replayed networks of those names."""
-    ratios = sorted(_ratios(replayed, refitted))
-    if len(ratios) < _FEWEST:
+    predictions = tuple(_predictions(replayed, refitted))
+    if len(predictions) < _FEWEST:
         return None
+    over_measured, expected = np.array(predictions).T
+    ratios = np.sort(np.abs(over_measured / np.median(over_measured) - 1.0) / expected).tolist()
     return Estimate(ratios[min(len(ratios), math.ceil(COVERED * (len(ratios) + 1))) - 1])
 
 
-def _ratios(replayed: Sequence[Replayed], refitted: Refitted) -> Iterator[float]:
-    """Of each network of a family that people write, its error over the error expected."""
+def _predictions(replayed: Sequence[Replayed], refitted: Refitted) -> Iterator[tuple[float, float]]:
+    """Of each network of a family that people write, predicted over measured seconds, and the error expected."""
     families = sorted({one.network.family_name for one in replayed if not one.network.is_assorted})
     for fold in range(FOLDS):
         names = set(families[fold::FOLDS])
@@ -51,8 +54,7 @@ def _ratios(replayed: Sequence[Replayed], refitted: Refitted) -> Iterator[float]
             profile = refitted([one.network.name for one in replayed if one.network.family_name not in names])
             rates = measured_rates(profile)
             for one in left_out:
-                error, expected = _error(one, profile, rates)
-                yield abs(error) / expected
+                yield _prediction(one, profile, rates)
 
 
 def seconds_beside_fit(
@@ -78,15 +80,15 @@ def seconds_beside_fit(
         yield sums, slowness
 
 
-def _error(one: Replayed, profile: Profile, rates: Rates) -> tuple[float, float]:
-    """Predicted over measured, less 1, of the ops of a replayed step; and what was expected."""
+def _prediction(one: Replayed, profile: Profile, rates: Rates) -> tuple[float, float]:
+    """Predicted over measured seconds of the ops of a replayed step; and the error expected."""
     graph = one.graph
     flow = traffic(graph)
     l2, dram = miss_bytes(graph, flow, capacities(profile))
     fitted = alone_s(graph, profile, l2, dram, rates)
     predicted_s = np.where(np.isnan(fitted), roofline.op_costs(graph, profile.device, flow, "eager").seconds, fitted)
     expected, _ = error_of_ops(graph, profile, predicted_s)
-    return float(predicted_s.sum() / _at_own_speed(one, profile).sum() - 1.0), max(expected, 1e-3)
+    return float(predicted_s.sum() / _at_own_speed(one, profile).sum()), max(expected, 1e-3)
 
 
 def _at_own_speed(one: Replayed, profile: Profile) -> Floats:
