@@ -85,6 +85,8 @@ def study(
     """One network on one device, with recommendations. A step that holds no program (a graph from a file) is not
     rewritten. Raises Infeasible where nothing that was tried keeps the memory limit."""
     search = search or Search()
+    if isinstance(step, Traced) and search.scheduler is None and search.orders is None:
+        step = _in_tasks_that_pay(step, device, search)
     graph = step if isinstance(step, BlockGraph) else step.graph
     base = pipeline.study(
         graph, device, scheduler=search.scheduler, lanes=search.lanes, launch=search.launch, orders=search.orders,
@@ -111,6 +113,29 @@ def study(
         variants += [variant] if predictions else []
         candidates += predictions
     return _decided(base, device, candidates, limit, search, tuple(variants), tuple(not_searched))
+
+
+def _in_tasks_that_pay(step: Traced, device: Hardware, search: Search) -> Traced:
+    """The step in the coarser tasks from which tracing went on by itself, where this device runs those in less time:
+    tracing looks at work alone, and what it costs to start a task is the device's."""
+    if step.coarse is None or device.kind == "neuromorphic":
+        return step
+    fastest, fastest_s = step, _quick_latency_s(step.graph, device, search)
+    for level in FINER_LEVELS[: FINER_LEVELS.index(step.graph.granularity)]:
+        draft = Draft(step, regrouped(step.coarse, level))
+        graph = graphs.attach(draft.graph, step.graph.spikes)
+        latency_s = _quick_latency_s(graph, device, search)
+        if latency_s * FINER_BETTER < fastest_s:
+            fastest, fastest_s = replace(draft.traced, graph=graph, coarse=step.coarse), latency_s
+    return fastest
+
+
+def _quick_latency_s(graph: BlockGraph, device: Hardware, search: Search) -> float:
+    """Of HEFT's schedule; infinite where it does not fit."""
+    try:
+        return pipeline.plan(graph, device, "heft", lanes=search.lanes, launch=search.launch).schedule.makespan_s
+    except Infeasible:
+        return math.inf
 
 
 def _within_device(limit: int, hardware: Hardware) -> int:
@@ -417,14 +442,16 @@ def _of_finer(
     candidates: Sequence[Prediction],
     not_searched: list[str],
 ) -> list[Prediction]:
-    """Schedules of a step in finer tasks, none where two quick ones beat no answer that is there."""
+    """Schedules of a step in finer tasks, none where a quick one for each answer beats no answer that is there."""
     costed = cost(variant.graph, device, launch)
     predictions = _within(costed, search, limit)
-    with contextlib.suppress(Infeasible):
-        predictions.append(pipeline.predict(pipeline.plan_costed(costed, "heft", lanes=search.lanes)))
+    few = len(variant.graph.tasks) <= MOST_TASKS_FINER_FRONT
+    for name in ("heft", "memory-min") if few else ("heft",):
+        with contextlib.suppress(Infeasible):
+            predictions.append(pipeline.predict(pipeline.plan_costed(costed, name, lanes=search.lanes)))
     if not _better(predictions, candidates, limit):
         return []
-    if len(variant.graph.tasks) <= MOST_TASKS_FINER_FRONT:
+    if few:
         predictions += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
     return [replace(p, choices=variant.choices) for p in predictions]
 

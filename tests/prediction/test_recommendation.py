@@ -190,3 +190,92 @@ def test_a_comparison_tells_gains_over_the_eager_step_as_a_report_does() -> None
     assert "in eager PyTorch" in document["networks"][0]["answer"] and gain in document["networks"][0]["answer"]
     (asked,) = recommendation.compare_steps([step], gpu, Search(launch="graph")).studies
     assert asked.eager is None and asked.base is asked.sequential
+
+
+class _Recurrent(nn.Module):
+    """A cell of many small operations, of which two run side by side in each time step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.out = nn.GRUCell(16, 24), nn.Linear(24, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = x.new_zeros(x.shape[1], 24)
+        for row in x:
+            h = self.cell(row, h)
+        return self.out(h)
+
+
+def test_tasks_stay_coarse_where_starting_them_costs_more_than_lanes_gain(device: Device) -> None:
+    torch.manual_seed(0)
+    steps = {g: trace_step(_Recurrent(), torch.zeros(4, 2, 16), loop=None, granularity=g) for g in ("auto", "block")}
+    assert steps["auto"].graph.granularity == "op"  # what work alone allows
+    study = recommendation.study(steps["auto"], device)
+    # every task of edge8 begins with a microsecond: an op as a task is all start, so fewer tasks take less time
+    start_s = device.get("launch_overhead_s", 0.0)
+    assert study.graph.granularity == "block" and [t.id for t in study.graph.tasks] == [
+        t.id for t in steps["block"].graph.tasks
+    ]
+    fewest = pipeline.predict(pipeline.plan(steps["block"].graph, device, "sequential")).latency_s
+    assert study.sequential.latency_s == pytest.approx(fewest)
+    longest_by_op = start_s * 4 * 8  # eight ops at least follow one another in each call of a GRU cell
+    assert study.recommendations[0].prediction.latency_s <= fewest < longest_by_op
+    asked = recommendation.study(trace_step(_Recurrent(), torch.zeros(4, 2, 16), loop=None, granularity="op"), device)
+    assert asked.graph.granularity == "op"  # as the user said
+
+
+class _Pairs(torch.autograd.Function):
+    """Two residual units side by side that keep their inputs and are run again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, f: nn.Module, g: nn.Module, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        a, b, c, d = tensors[:4]
+        with torch.no_grad():
+            results = b + f(a), a.clone(), d + g(c), c.clone()
+        ctx.units = f, g
+        ctx.save_for_backward(a, c)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+        with torch.enable_grad():
+            results = [unit(x) for x, unit in zip(inputs, ctx.units, strict=True)]
+        of_inputs, of_weights = [], []
+        for x, y, unit, grad, passed in zip(inputs, results, ctx.units, grads[::2], grads[1::2], strict=True):
+            first, *rest = torch.autograd.grad(y, [x, *unit.parameters()], grad)
+            of_inputs += [passed + first, grad]
+            of_weights += rest
+        return (None, None, *of_inputs, *of_weights)
+
+
+class _Unit(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.norm(self.conv(x)))
+
+
+class _SideBySide(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 32, 3, padding=1), nn.Linear(32, 10)
+        self.f, self.g = (nn.ModuleList(_Unit() for _ in range(3)) for _ in "fg")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts: tuple[torch.Tensor, ...] = self.stem(x).chunk(4, 1)
+        for f, g in zip(self.f, self.g, strict=True):
+            parts = _Pairs.apply(f, g, *parts, *f.parameters(), *g.parameters())  # type: ignore[no-untyped-call]
+        result: torch.Tensor = self.head(torch.cat(parts, 1).mean((2, 3)))
+        return result
+
+
+def test_least_memory_is_looked_for_in_finer_tasks_too(device: Device) -> None:
+    torch.manual_seed(0)
+    step = trace_step(_SideBySide(), torch.zeros(2, 3, 16, 16), granularity="auto")
+    least = next(r.prediction for r in recommendation.study(step, device).recommendations if r.name == "least_memory")
+    finer = trace_step(_SideBySide(), torch.zeros(2, 3, 16, 16), granularity="module").graph
+    assert step.graph.granularity == "block"
+    assert least.peak_bytes <= pipeline.predict(pipeline.plan(finer, device, "memory-min")).peak_bytes
