@@ -83,7 +83,7 @@ def _timed_on_gpu(networks: Sequence[HeldIn], seed: int, until: Callable[[], boo
 def corrections(
     profile: Profile, steps: Sequence[MeasuredStep]
 ) -> tuple[Mapping[str, Estimate], tuple[StepSample, ...]]:
-    """What steps spend beyond their ops: seconds per op by phase, a factor by mode, and what fresh memory costs.
+    """What steps spend beyond their ops: seconds per op by phase, a factor by mode and datatype, and fresh memory.
 
     Least squares of log(predicted / measured) over the held-in steps under a loss that outliers move little, each
     correction drawn weakly to none. The steps come back with what their ops alone were predicted to take.
@@ -105,8 +105,8 @@ def corrections(
     counts = np.array([[_count(s.graph, name) for name in shifts] for s in steps], np.float64)
     factors = sorted({op_times.factor_name(s.graph) for s in steps})
     modes = np.array([[op_times.factor_name(s.graph) == name for name in factors] for s in steps], np.float64)
-    replayed = any(s.fetched_bytes is not None for s in profile.samples)  # steps of training, and none of inference
-    factor_weights = np.array([_REPLAYED if replayed and name.startswith("train") else _FIRM for name in factors])
+    replayed = any(s.fetched_bytes is not None for s in profile.samples)  # float32 steps of training, and no others
+    factor_weights = np.array([_REPLAYED if replayed and name == "train_factor" else _FIRM for name in factors])
     if on_cpu:
         beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s, bare in zip(steps, bares, strict=True)]
         host_s, ops_s = np.array(beside_s), ops_s - beside_s

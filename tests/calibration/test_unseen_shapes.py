@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,14 +12,19 @@ import torch
 from torch import nn
 
 import pararev_hw as ph
-from pararev_hw.calibration import left_out
+from pararev_hw.calibration import held_in, left_out
 from pararev_hw.calibration.assortments import Assortment, assorted_convolutions
+from pararev_hw.calibration.held_in import HeldIn
+from pararev_hw.calibration.steps import MeasuredStep, corrections
 from pararev_hw.calibration.suite.entry import Draw
 from pararev_hw.costmodels.calibrated.cache_model import OTHER_OPS, code_miss_share
 from pararev_hw.costmodels.calibrated.features import coefficient_names, group, work_terms
+from pararev_hw.costmodels.calibrated.op_times import op_costs
 from pararev_hw.costmodels.calibrated.pace_response import exponent_name, exponents_between
+from pararev_hw.costmodels.traffic import traffic
 from pararev_hw.devices.instruction_sets import InstructionSet
-from pararev_hw.types import BlockGraph, OpType
+from pararev_hw.types import BlockGraph, OpType, StepSample
+from tests.helpers.validation_helpers import cpu_profile
 
 
 def _graph(module: nn.Module, x: torch.Tensor) -> BlockGraph:
@@ -126,3 +132,19 @@ def test_an_assortment_runs_each_layer_on_an_input_of_its_own() -> None:
         assert network(torch.zeros_like(x)).shape == (1, 10)
     shapes = {tuple(y.shape) for y in network.inputs}
     assert len(shapes) > 4
+
+
+def test_halves_that_take_less_than_predicted_move_no_correction_of_float32() -> None:
+    """Float32 steps as predicted, bfloat16 ones in half the time: nothing is to be corrected but the latter."""
+    profile = replace(cpu_profile(), corrections={}, host={})
+    steps = []
+    for dtype, share in (("float32", 1.0), ("bfloat16", 0.5)):
+        for batch in (1, 2, 4):
+            graph = held_in.traced(HeldIn("plain", "train", dtype, 0.125, batch, 2), "cpu")
+            seconds = float(op_costs(graph, profile, traffic(graph), "eager").seconds.sum())
+            steps.append(MeasuredStep(StepSample(f"{dtype} {batch}", (share * seconds,) * 5, 0.0), graph))
+    corrected, _ = corrections(profile, steps)
+    assert corrected["train_factor"].value == pytest.approx(1.0, abs=0.02)
+    assert corrected["train_halves_factor"].value == pytest.approx(0.5, abs=0.06)
+    seconds_of_steps = [float(np.median(s.sample.seconds)) / len(s.graph.ops) for s in steps]
+    assert all(abs(e.value) < 0.05 * min(seconds_of_steps) for n, e in corrected.items() if n.endswith("_shift_s"))

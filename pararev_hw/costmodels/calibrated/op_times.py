@@ -35,6 +35,7 @@ from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
+from pararev_hw.sizes import HALVES
 from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]  # group or kind, and datatype
@@ -72,13 +73,14 @@ def op_costs(graph: BlockGraph, profile: Profile, flow: Traffic, launch: str) ->
 
 def step_factor(graph: BlockGraph, profile: Profile) -> float:
     """How much longer ops take among others than alone: they share caches, and a branch or a page is never the same."""
-    name = factor_name(graph)
-    return profile.corrections[name].value if name in profile.corrections else 1.0
+    names = (factor_name(graph), f"{graph.mode}_factor")  # halves that no step has shown count as float32 does
+    return next((profile.corrections[n].value for n in names if n in profile.corrections), 1.0)
 
 
 def factor_name(graph: BlockGraph) -> str:
-    """Name of the correction that all ops of a step share."""
-    return f"{graph.mode}_factor"
+    """Name of the correction that all ops of a step share: of its mode, and of halves apart, which other kernels
+    compute."""
+    return f"{graph.mode}_halves_factor" if graph.dtype in HALVES else f"{graph.mode}_factor"
 
 
 def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
