@@ -241,7 +241,7 @@ def _equal_line(comparison: Comparison, offs: TradeOffs) -> str:
 def _batches_line(comparison: Comparison, offs: TradeOffs) -> list[str]:
     pairs = zip(comparison.studies, offs.networks, strict=True)
     batches = ", ".join(f"{s.graph.model} {o.largest_batch:,}" for s, o in pairs if o.largest_batch is not None)
-    scaled = "Largest batch that fits, scaled from this one (`pararev-hw capacity` finds it by tracing)"
+    scaled = "Largest batch whose sequential step fits, scaled from this one (`pararev-hw capacity` traces it)"
     return [f"{scaled}: {batches}."] if batches else []
 
 

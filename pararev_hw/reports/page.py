@@ -143,7 +143,7 @@ def _bar(share: float) -> str:
     return f'<span class="bar" style="width: {6 * share:.2f}rem"></span>'
 
 
-_BREAKS = re.compile(r"(?<=\w)[./](?=[A-Za-z_\d])|(?<=\d)x(?=\d)")
+_BREAKS = re.compile(r"(?<=\w)[./:_](?=[A-Za-z_\d])|(?<=\d)x(?=\d)")
 _SHORT = 12  # characters that a column has room for
 
 

@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from pararev_hw import pipeline
+from pararev_hw.devices import load_device
 from pararev_hw.reports import write_comparison, write_report, write_sweep
+from pararev_hw.tracing import trace_step
 from pararev_hw.types import (
     Comparison,
     LayerLimit,
@@ -284,3 +289,32 @@ def test_the_report_is_whole_without_script(tmp_path: Path) -> None:
     assert done.returncode == 0 and console(done) == []
     assert all(t.id in done.stdout for t in study.graph.tasks)
     assert done.stdout.count("<svg") == 2 * 4  # wide, and narrow for a telephone
+
+
+# Words of three letters and more that stand on two lines: a box on each.
+BROKEN = """  document.querySelector(".path").closest("details").open = true;
+  const walk = document.createTreeWalker(document.querySelector(".path"), NodeFilter.SHOW_TEXT);
+  seen.words = 0;
+  seen.broken = [];
+  for (let node = walk.nextNode(); node; node = walk.nextNode())
+    for (const word of node.data.matchAll(/[A-Za-z]{3,}/g)) {
+      const range = document.createRange();
+      range.setStart(node, word.index);
+      range.setEnd(node, word.index + word[0].length);
+      seen.words += 1;
+      if (new Set([...range.getClientRects()].map((r) => Math.round(r.top))).size > 1) seen.broken.push(word[0]);
+    }
+"""
+
+
+@pytest.mark.parametrize("width", [1280, 600])
+def test_no_word_of_a_critical_path_is_broken(tmp_path: Path, width: int) -> None:
+    layers = [m for _ in range(3) for m in (nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())]
+    net = nn.Sequential(nn.Sequential(*layers), nn.Flatten(), nn.Linear(256, 10))
+    step = trace_step(net, torch.zeros(2, 4, 8, 8), granularity="op")
+    assert any("native_batch_norm_backward" in t.id for t in step.graph.tasks)
+    write_report(pipeline.study(step.graph, load_device("h200")), tmp_path)
+    page = tmp_path / "probe.html"
+    page.write_text(with_probe((tmp_path / "report.html").read_text(), BROKEN))
+    seen = seen_in(chromium(page, tmp_path / "profile", f"--window-size={width},900", "--dump-dom").stdout)
+    assert seen["words"] != 0 and seen["broken"] == []

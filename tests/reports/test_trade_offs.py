@@ -49,7 +49,7 @@ def test_the_largest_batch_is_named_also_where_batches_differ() -> None:
         ways = (replace(study.sequential, memory=curve),)
         studies.append(replace(study, graph=graph, predictions=ways, memory_limit_bytes=340, limit_given=True))
     lines = comparison_lines(Comparison(studies[0].device, tuple(studies)))
-    assert lines[-1].startswith("Largest batch that fits, scaled from this one (`pararev-hw capacity` finds it")
+    assert lines[-1].startswith("Largest batch whose sequential step fits, scaled from this one (`pararev-hw")
     assert lines[-1].endswith(": one 96, other 48.")
     assert not any(line.startswith("Memory at equal time") for line in lines)  # of steps that do not do the same
 
