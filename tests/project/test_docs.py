@@ -153,8 +153,8 @@ def test_the_answer_that_pages_quote_is_what_the_command_prints(there: Path) -> 
     ran = reader_runs("report", "pararevsnn37", "--device", "h200", "-o", "out/")
     answer = " ".join(ran.out.split("pararevsnn37 on NVIDIA")[0].split())
     for page in (ROOT / "README.md", ROOT / "docs" / "how-to" / "read-a-report.md"):
-        quoted = re.findall(r"(?:^> .*\n)+", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        assert [" ".join(q.replace("\n> ", " ").removeprefix("> ").split()) for q in quoted] == [answer]
+        quoted = re.findall(r"(?:^>.*\n)+", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert [" ".join(re.sub(r"^>", "", q, flags=re.MULTILINE).split()) for q in quoted] == [answer]
 
 
 @pytest.mark.parametrize("block", [*those("json"), *those("yaml")])
