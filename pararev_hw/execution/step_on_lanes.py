@@ -64,7 +64,10 @@ def parallel_step(
     index = {task.id: k for k, task in enumerate(traced.graph.tasks)}
     unknown = next((t for lane in lanes for t in lane if t not in index), None)
     if unknown is not None:
-        raise BadInput(f"{traced.graph.model} has no task {unknown!r}: the schedule is of another step")
+        raise BadInput(
+            f"{traced.graph.model} has no task {unknown!r}: the schedule is of another step, or of this one on another "
+            "kind of device, whose operations differ (a GPU's recurrent layers): report it for the device that runs it"
+        )
     orders = [[index[t] for t in lane] for lane in lanes] or [[]]
     placed = {k for order in orders for k in order}
     orders[0] += [k for k, task in enumerate(traced.graph.tasks) if k not in placed and task.phase != "update"]

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 import pararev_hw as ph
+from pararev_hw.api.steps import traced_step
 from pararev_hw.errors import BadInput
+from pararev_hw.execution import parallel_step
 from tests.helpers.command_line import run
 
 
@@ -97,3 +99,15 @@ def test_the_script_of_a_report_trains_with_the_recommended_schedule(tmp_path: P
     lines = done.stdout.splitlines()
     assert len(lines) == 2 and all("loss" in line for line in lines)
     assert "python run_schedule.py" in (tmp_path / "report.html").read_text()
+
+
+def test_a_schedule_of_another_device_is_told_from_this_step() -> None:
+    """A GPU runs an LSTM as one operation of cuDNN; this step, traced for a CPU, has others."""
+    net, x = nn.LSTM(4, 6), torch.rand(5, 2, 4)
+    on_gpu = ph.trace(net, x, ph.TraceOptions(mode="infer", granularity="op", device="h200"))
+    on_cpu = traced_step(net, x, ph.TraceOptions(mode="infer", granularity="op", device="cpu"), lambda _: None)
+    lanes = [[task.id for task in on_gpu.tasks]]
+    assert "cudnn" in str(lanes)
+    with pytest.raises(BadInput, match=r"has no task .*cudnn.*on another kind of device") as caught:
+        parallel_step(net, on_cpu, lanes)
+    assert "\n" not in str(caught.value)
