@@ -29,7 +29,7 @@ from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
 from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.pace import PACE, PacedClock, call_s, typical_pace_s
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 
 DEVICES = ("cpu", "cuda")
@@ -88,7 +88,7 @@ def check_device(device: str) -> None:
         raise BadInput("device 'cuda': torch finds no GPU here: calibrate where there is one, or --device cpu")
 
 
-def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = lambda _: None) -> tuple[Profile, bool]:
+def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = silent) -> tuple[Profile, bool]:
     """This machine's device, measured for about `minutes` and fitted; and whether it was interrupted.
 
     An interruption (Ctrl-C), a device that goes away or a time that runs out end the measuring, not the calibration:

@@ -23,7 +23,7 @@ from pararev_hw.measurement.op_store import (
     store_path,
 )
 from pararev_hw.measurement.pace import PACE
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.types import BlockGraph, Device, Estimate, MeasuredDevice, OpTime, Profile, ReplayedStep
 
 _BETWEEN_S = 1e-6  # at most, between two ops
@@ -36,8 +36,8 @@ def measured_device(
     folder: Path | None = None,
     seconds: float = 10.0,
     anew: bool = False,
-    progress: Progress = lambda _: None,
-    warn: Progress = lambda _: None,
+    progress: Progress = silent,
+    warn: Progress = silent,
     in_turns: Callable[[], None] = lambda: None,
 ) -> MeasuredDevice:
     """`base`, a CPU that is this machine, with the times of the graph's ops as they run here.

@@ -20,7 +20,7 @@ from pararev_hw.execution.profiled import profiled_overlap
 from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
 from pararev_hw.graph.order import lane_orders
 from pararev_hw.measurement.environment import available_bytes
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.tracing import Traced
@@ -107,7 +107,7 @@ def execute(
     steps: int = 10,
     warm_up: int = 2,
     trace: Path | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Execution:
     """Run the job's step for `steps` training steps: on one lane, on the scheduler's lanes, with as many threads inside
     operations as there are lanes, and as PyTorch's own loop, in turns, on one network each.

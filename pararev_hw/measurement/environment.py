@@ -26,11 +26,20 @@ def environment(device: str, threads: int) -> Environment:
 
 def available_bytes() -> int | None:
     """Main memory that can be had without swapping, None where the system does not tell."""
+    return _bytes_in(Path("/proc/meminfo"), "MemAvailable")
+
+
+def data_bytes() -> int | None:
+    """What RLIMIT_DATA counts: this process's private memory, touched or not; None where the system does not tell."""
+    return _bytes_in(Path("/proc/self/status"), "VmData")
+
+
+def _bytes_in(file: Path, field: str) -> int | None:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")), None)
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{field}:")), None)
 
 
 def _cpu_clocks_hz() -> Mapping[str, float]:

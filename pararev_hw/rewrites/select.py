@@ -14,7 +14,7 @@ from pararev_hw import pipeline, schedulers
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.errors import BadInput, Infeasible, unknown_name
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Kind, apply, apply_all, find, search
 from pararev_hw.rewrites.alternatives import alternatives, names_of
@@ -50,7 +50,7 @@ def rewrite(
     lanes: int | None = None,
     launch: str | None = None,
     memory_limit: int | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Callable[[Traced], Traced] | None:
     """`take` with everything but the step, for `target_graph.build_graph`; None for "none". Raises as `parsed` does."""
     if parsed(choices) == ():
@@ -80,7 +80,7 @@ def take(
     lanes: int | None = None,
     launch: str | None = None,
     memory_limit: int | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
 ) -> Traced:
     """The step with the choices taken; its graph's assumptions say which. Nothing changes where none pays.
 

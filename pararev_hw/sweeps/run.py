@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
@@ -35,8 +35,8 @@ def run(
     processes: int | None = None,
     cluster: str | None = None,
     compute: str = "cpu",
-    progress: Progress = lambda _: None,
-    warn: Progress = lambda _: None,
+    progress: Progress = silent,
+    warn: Progress = silent,
 ) -> SweepResult:
     """The finished sweep. What the folder holds of it already is kept; `fresh` begins again.
 

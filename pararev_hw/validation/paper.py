@@ -14,7 +14,7 @@ import torch
 
 from pararev_hw import models, pipeline
 from pararev_hw.devices import bare_device
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
 from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph, Hardware, PaperCheck, PaperRow
@@ -81,7 +81,7 @@ class _Cost:
 Forms = Mapping[str, Mapping[str, _Cost]]  # form of the network -> way to launch -> cost
 
 
-def paper_check(device: Hardware, progress: Progress = lambda _: None) -> PaperCheck:
+def paper_check(device: Hardware, progress: Progress = silent) -> PaperCheck:
     """The paper's relative figures beside those predicted for the device, eager and, on a GPU, as a CUDA graph.
 
     Raises Infeasible where the device's memory holds one of the steps not at all.

@@ -32,7 +32,7 @@ from pararev_hw.measurement import (
 )
 from pararev_hw.measurement.environment import available_bytes, environment
 from pararev_hw.measurement.pace import PACE, PaceLog, pace_s
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.torch_private import buffers_of
 from pararev_hw.trace_options import TraceOptions
@@ -68,7 +68,7 @@ def validate_targets(
     *,
     measure: Measure | None = None,
     minutes: float | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
     finished: Finished = lambda _: None,
 ) -> Validation:
     """Predictions for the targets on this machine's CPU beside their real steps; `measure` times their ops first.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pararev_hw.errors import BadInput, PararevError
 from pararev_hw.measurement.energy import energy_counter
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, silent
 from pararev_hw.types import Accuracy, Environment, MeasuredDevice, Profile, Validation, ValidationCase
 from pararev_hw.validation.environment_check import differences, here, torch_device
 from pararev_hw.validation.run_case import Run, case, runner
@@ -55,7 +55,7 @@ def validate(
     *,
     minutes: float | None = None,
     seed: int = 0,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
     finished: Finished = lambda _: None,
 ) -> Validation:
     """Really runs the suite on this machine and holds the profile's predictions against it.
@@ -92,7 +92,7 @@ def judge(
     *,
     environment: Environment | None = None,
     deadline: float | None = None,
-    progress: Progress = lambda _: None,
+    progress: Progress = silent,
     finished: Finished = lambda _: None,
 ) -> Validation:
     """The validation whose trials are measured by `run`, until `deadline` on the monotonic clock."""
