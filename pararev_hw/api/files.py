@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 from pararev_hw import limits
 from pararev_hw.api.studies import SweepRun
@@ -124,7 +124,10 @@ def load(path: str | Path) -> Result | SweepRun:
     """
     folder = Path(path)
     if folder.is_dir():
-        return SweepRun(cast(SweepResult, load(folder / SWEEP_FILE)), folder)
+        result = load(folder / SWEEP_FILE)
+        if not isinstance(result, SweepResult):
+            raise BadFile(f"{folder / SWEEP_FILE}: holds no sweep's results: name the folder that `sweep` wrote")
+        return SweepRun(result, folder)
     where = str(path)
     text = read_text(Path(path), limits.GRAPH_FILE_BYTES, "a result is JSON")
     document = parse_json(text, where)

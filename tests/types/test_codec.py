@@ -142,6 +142,9 @@ def test_a_sweep_in_the_keys_of_scripts_is_read_back_without_its_pictures(tmp_pa
     (tmp_path / "out" / "sweep.json").write_text('{"combinations": 1, "evaluated": 1, "pareto": 3, "objectives": [1]}')
     with pytest.raises(BadFile, match=r"sweep\.json: name is missing"):
         ph.load(tmp_path / "out")
+    ph.save(load_device("edge8"), tmp_path / "out" / "sweep.json")
+    with pytest.raises(BadFile, match=r"sweep\.json: holds no sweep's results"):
+        ph.load(tmp_path / "out")
 
 
 def assert_balanced(page: str) -> None:
