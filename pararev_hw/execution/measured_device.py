@@ -22,7 +22,7 @@ from pararev_hw.measurement.op_store import (
     read_store,
     store_path,
 )
-from pararev_hw.measurement.pace import PACE
+from pararev_hw.measurement.pace import NOTABLY_SLOWER, PACE, typical_pace_s
 from pararev_hw.progress import Progress, silent
 from pararev_hw.types import BlockGraph, Device, Estimate, MeasuredDevice, OpTime, Profile, ReplayedStep
 
@@ -42,8 +42,8 @@ def measured_device(
 ) -> MeasuredDevice:
     """`base`, a CPU that is this machine, with the times of the graph's ops as they run here.
 
-    They are read from the store in `folder` where this graph was measured before (unless `anew`), else replayed for
-    about `seconds` and stored; `in_turns` runs before each replay. `warn` hears why a store was ignored or could not be
+    They are read from the store in `folder` where this graph was measured before (unless `anew`, or this machine ran
+    notably slower then than it does now), else replayed for about `seconds` and stored; `in_turns` runs before each replay. `warn` hears why a store was ignored or could not be
     written. Raises BadInput for a
     device that is not this machine's CPU or a graph that cannot be run, Infeasible where memory does not hold it.
     """
@@ -58,13 +58,15 @@ def measured_device(
         stored, ignored = read_store(path, machine)
         if ignored is not None:
             warn(ignored)
-    host = stored.host
-    if not host:
+    host, digest = stored.host, graph_digest(graph)
+    slowed = graph.program is not None and _measured_while_slowed(host, stored.graphs.get(digest))
+    if slowed:
+        progress("this machine is faster now than when it was measured: measuring anew")
+    if slowed or not host:
         progress("measuring what PyTorch's loop spends beside its operations")
         host = loop_overheads()
-    digest = graph_digest(graph)
     complete = set(op_keys(graph)) <= stored.ops.keys()
-    if anew or not complete or (graph.program is not None and digest not in stored.graphs):
+    if anew or slowed or not complete or (graph.program is not None and digest not in stored.graphs):
         times = replay_times(graph, seconds, progress, in_turns)
         new = Measurements(_op_times(graph, times), host, {digest: times.whole})
         stored = Measurements({**stored.ops, **new.ops}, host, new.graphs)
@@ -78,6 +80,12 @@ def measured_device(
         for keys in (op_keys(graph), _type_keys(graph)):
             ops |= _adding_up_to(step, keys, ops)
     return MeasuredDevice(base, environment("cpu", 1), ops, _at_pace(host, step), step)
+
+
+def _measured_while_slowed(host: Mapping[str, Estimate], step: ReplayedStep | None) -> bool:
+    """Whether Python ran notably slower, while any of it was measured, than it does now."""
+    paces = [e.value for name, e in host.items() if name == PACE] + ([] if step is None else [step.pace_s])
+    return bool(paces) and max(paces) > NOTABLY_SLOWER * typical_pace_s()
 
 
 def _adding_up_to(step: ReplayedStep, keys: Sequence[str], ops: Mapping[str, OpTime]) -> Mapping[str, OpTime]:

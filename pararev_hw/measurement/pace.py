@@ -12,7 +12,7 @@ from pararev_hw.measurement.clock import Clock, Run, cpu_clock
 
 PACE = "pace_s"  # its name among the overheads of a host
 _CALLS, _TRIES, _LOOKS = 20, 3, 40
-_SLOWER = 1.15
+NOTABLY_SLOWER = 1.15
 USUAL_EXPONENT = 0.4  # to which power of Python's slowness ops slow down: products 0.15, convolutions 0.3, views 0.7
 _CLEARLY_DISTURBED = 1.2  # wall over busy time
 
@@ -62,7 +62,7 @@ class PacedClock:
         wall, busy = cpu_clock(run, count)
         now = pace_s()
         last, self._last_s = self._last_s, now
-        if max(last, now) < _SLOWER * self._reference_s:
+        if max(last, now) < NOTABLY_SLOWER * self._reference_s:
             return wall, busy
         busy /= max(1.0, min(last, now) / self._reference_s) ** self._exponent
         return max(wall, _CLEARLY_DISTURBED * busy), busy

@@ -71,6 +71,7 @@ def known_times(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(measuring, "replay_times", replayed)
     monkeypatch.setattr(measuring, "loop_overheads", lambda: HOST)
+    monkeypatch.setattr(measuring, "typical_pace_s", lambda: PACE_S)
     return calls
 
 
@@ -149,6 +150,30 @@ def test_a_graph_is_measured_once_per_store(graph: BlockGraph, known_times: Any,
     assert in_file.program is None
     assert in_file == graph
     assert cost(in_file, again).op_seconds == pytest.approx(cost(graph, again).op_seconds)
+
+
+@pytest.mark.parametrize(("slowed", "replays"), [(1.1, 1), (1.3, 2)])
+@pytest.mark.parametrize("which", ["the step", "the loop"])
+def test_what_was_measured_on_a_slower_machine_is_measured_anew(
+    graph: BlockGraph,
+    known_times: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    slowed: float,
+    replays: int,
+    which: str,
+) -> None:
+    """A neighbour slowed Python down while the step was replayed, or while the loop was timed, and is gone now."""
+    host_pace_s = PACE_S if which == "the step" else PACE_S * slowed
+    monkeypatch.setattr(measuring, "loop_overheads", lambda: HOST | {"pace_s": Estimate(host_pace_s)})
+    measured_device(graph, cpu(1), folder=tmp_path)
+    monkeypatch.setattr(measuring, "loop_overheads", lambda: HOST | {"pace_s": Estimate(PACE_S)})
+    if which == "the step":
+        monkeypatch.setattr(measuring, "typical_pace_s", lambda: PACE_S / slowed)
+    measured_device(graph, cpu(1), folder=tmp_path)
+    assert len(known_times) == replays
+    measured_device(pickle.loads(pickle.dumps(graph)), cpu(1), folder=tmp_path)  # from a file: it cannot be run
+    assert len(known_times) == replays
 
 
 def test_what_another_graph_measured_since_leaves_a_step_as_it_was(
