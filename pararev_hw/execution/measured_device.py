@@ -43,9 +43,9 @@ def measured_device(
     """`base`, a CPU that is this machine, with the times of the graph's ops as they run here.
 
     They are read from the store in `folder` where this graph was measured before (unless `anew`, or this machine ran
-    notably slower then than it does now), else replayed for about `seconds` and stored; `in_turns` runs before each replay. `warn` hears why a store was ignored or could not be
-    written. Raises BadInput for a
-    device that is not this machine's CPU or a graph that cannot be run, Infeasible where memory does not hold it.
+    notably slower then than it does now), else replayed for about `seconds` and stored; `in_turns` runs before each
+    replay. `warn` hears why a store was ignored or could not be written. Raises BadInput for a device that is not this
+    machine's CPU or a graph that cannot be run, Infeasible where memory does not hold it.
     """
     if isinstance(base, MeasuredDevice):
         base = base.base

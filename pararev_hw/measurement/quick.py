@@ -52,7 +52,7 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
     return Device(
         name="cpu",
         kind="cpu",
-        title=f"This machine: {cpu_name()}",
+        title=f"this machine's {cpu_name()}",
         lanes=threads,
         parameters=dict(sorted(parameters.items())),
         notes=("A lane is one thread: compare with torch.set_num_threads(1).",),

@@ -106,20 +106,26 @@ def validation_answer(validation: Validation) -> str:
     rest = f" {failed} of {len(validation.cases)} cases failed." if failed else ""
     if validation.latency is None:
         return f"On {validation.title}, nothing was measured.{rest}"
-    clauses = [
-        f"On {validation.title}, the time of {validation.latency.cases} steps of networks that the fit never saw is "
-        f"predicted within {units.percent(validation.latency.mape)} on average "
-        f"({units.percent(validation.latency.within_10pct)} of them within 10 %, at most "
-        f"{units.percent(validation.latency.max)} off{_ranking(validation.latency)})"
-    ]
+    clauses = [f"On {validation.title}, the time of {_latency_clause(validation.latency)}"]
+    whose = "its" if validation.latency.cases == 1 else "their"
     if validation.memory is not None:
-        clauses.append(f"their peak memory within {units.percent(validation.memory.mape)}")
+        clauses.append(f"{whose} peak memory within {units.percent(validation.memory.mape)}")
     if validation.energy is not None:
-        clauses.append(f"their energy within {units.percent(validation.energy.mape)}")
+        clauses.append(f"{whose} energy within {units.percent(validation.energy.mape)}")
     sentence = ", ".join(clauses[:-1]) + (" and " if len(clauses) > 1 else "") + clauses[-1]
     others = [f"{name} is {units.percent(a.mape)} off" for name, a in validation.baselines.items()]
     compared = f" On the same steps {' and '.join(others)}." if others else ""
     return f"{sentence}.{compared}{_slower(validation)}{rest}"
+
+
+def _latency_clause(latency: Accuracy) -> str:
+    if latency.cases == 1:
+        return f"one step of a network that the fit never saw is predicted within {units.percent(latency.max)}"
+    return (
+        f"{latency.cases} steps of networks that the fit never saw is predicted within {units.percent(latency.mape)} "
+        f"on average ({units.percent(latency.within_10pct)} of them within 10 %, at most "
+        f"{units.percent(latency.max)} off{_ranking(latency)})"
+    )
 
 
 def _slower(validation: Validation) -> str:

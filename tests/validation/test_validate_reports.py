@@ -102,6 +102,7 @@ def test_the_answer_names_the_errors_and_the_failures() -> None:
     said = validation_answer(validation(CASES))
     assert "within 38 % on average" in said
     assert "1 of 3 cases failed" in said
+    assert "the time of one step of a network" in validation_answer(validation(CASES[:1]))
     assert "nothing was measured" in validation_answer(validation(CASES[2:]))
 
 
