@@ -1,20 +1,24 @@
 """How far a calibration is off on a kind of network that it never saw: families of drawn networks are left out in turn.
 
-A user's network is of no family that was drawn. So a fit of all others predicts the networks of each family, by prices
-alone, and what it is off is held against what it expected to be off (`pararev_hw.costmodels.expected_error`). Not by
-what all are off alike, as ops among others are off beside ops alone: that is what whole steps correct in a profile. The
-factor under which the expected error would have covered 90 % of them is that of conformal prediction (Vovk et al.
-2005): it needs no model of where the errors come from.
+A user's network is of no family that was drawn. So a fit of all others predicts the networks of each family, and what
+it is off is held against what it expected to be off (`pararev_hw.costmodels.expected_error`). Not by what the others
+are off alike, a factor and seconds per op: small ops that follow one another take less than alone, and that is what
+whole steps correct in a profile. The factor under which the expected error would have covered 90 % of them is that of
+conformal prediction (Vovk et al. 2005): it needs no model of where the errors come from.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
+from scipy.optimize import least_squares
 
 from pararev_hw.calibration.replays import Replayed
+from pararev_hw.calibration.steps import OUTLIER, USUAL_S
 from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
 from pararev_hw.costmodels.calibrated.design_matrix import capacities
@@ -29,23 +33,64 @@ from pararev_hw.types import Estimate, Profile
 COVERED = 0.9
 FOLDS = 3
 _FEWEST = 12  # networks left out, below which nothing can be said of 90 % of them
+_LEAST_LEFT = 0.1  # of the predicted seconds, whatever each op is to take less
 
 Refitted = Callable[[Sequence[str]], Profile]
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """A replayed step of a family that the fit had not seen: seconds of its ops, and the error expected."""
+
+    predicted_s: float
+    measured_s: float
+    op_count: int
+    expected: float
 
 
 def interval_factor(replayed: Sequence[Replayed], refitted: Refitted) -> Estimate | None:
     """By what an expected error is to be multiplied, so that it covers 90 % of networks of unseen families; None where
     too few were measured. `refitted` gives the profile of replayed networks of those names."""
-    predictions = tuple(_predictions(replayed, refitted))
-    if len(predictions) < _FEWEST:
+    folds = tuple(_folds(replayed, refitted))
+    if sum(map(len, folds)) < _FEWEST:
         return None
-    over_measured, expected = np.array(predictions).T
-    ratios = np.sort(np.abs(over_measured / np.median(over_measured) - 1.0) / expected).tolist()
+    ratios = sorted(
+        abs(error) / one.expected
+        for n, fold in enumerate(folds)
+        for one, error in zip(fold, errors_beside(fold, [*chain(*folds[:n], *folds[n + 1 :])]), strict=True)
+    )
     return Estimate(ratios[min(len(ratios), math.ceil(COVERED * (len(ratios) + 1))) - 1])
 
 
-def _predictions(replayed: Sequence[Replayed], refitted: Refitted) -> Iterator[tuple[float, float]]:
-    """Of each network of a family that people write, predicted over measured seconds, and the error expected."""
+def errors_beside(steps: Sequence[Unseen], others: Sequence[Unseen]) -> Sequence[float]:
+    """Predicted over measured seconds, minus 1, of steps, corrected as whole steps correct those of a profile: by the
+    factor and the seconds per op that make those of the others right."""
+    if not others:
+        return [one.predicted_s / one.measured_s - 1.0 for one in steps]
+    predicted_s, measured_s, op_counts = _columns(others)
+
+    def misses(p: Floats) -> Floats:
+        return np.log(_corrected(predicted_s, op_counts, p) / measured_s)
+
+    best = least_squares(misses, np.zeros(2), loss="soft_l1", f_scale=OUTLIER).x
+    predicted_s, measured_s, op_counts = _columns(steps)
+    errors: list[float] = (_corrected(predicted_s, op_counts, best) / measured_s - 1.0).tolist()
+    return errors
+
+
+def _columns(steps: Sequence[Unseen]) -> Floats:
+    return np.array([(s.predicted_s, s.measured_s, s.op_count) for s in steps]).reshape(-1, 3).T
+
+
+def _corrected(predicted_s: Floats, op_counts: Floats, p: Floats) -> Floats:
+    """Seconds times the exponential of p[0], and p[1] of the usual correction for each op."""
+    least_s = _LEAST_LEFT * predicted_s
+    seconds: Floats = np.maximum(np.exp(p[0]) * predicted_s + p[1] * USUAL_S * op_counts, least_s)
+    return seconds
+
+
+def _folds(replayed: Sequence[Replayed], refitted: Refitted) -> Iterator[Sequence[Unseen]]:
+    """The networks of each third of the families that people write, as a fit of all others predicts them."""
     families = sorted({one.network.family_name for one in replayed if not one.network.is_assorted})
     for fold in range(FOLDS):
         names = set(families[fold::FOLDS])
@@ -53,8 +98,7 @@ def _predictions(replayed: Sequence[Replayed], refitted: Refitted) -> Iterator[t
         if left_out:
             profile = refitted([one.network.name for one in replayed if one.network.family_name not in names])
             rates = measured_rates(profile)
-            for one in left_out:
-                yield _prediction(one, profile, rates)
+            yield [_prediction(one, profile, rates) for one in left_out]
 
 
 def seconds_beside_fit(
@@ -80,15 +124,15 @@ def seconds_beside_fit(
         yield sums, slowness
 
 
-def _prediction(one: Replayed, profile: Profile, rates: Rates) -> tuple[float, float]:
-    """Predicted over measured seconds of the ops of a replayed step; and the error expected."""
+def _prediction(one: Replayed, profile: Profile, rates: Rates) -> Unseen:
     graph = one.graph
     flow = traffic(graph)
     l2, dram = miss_bytes(graph, flow, capacities(profile))
     fitted = alone_s(graph, profile, l2, dram, rates)
     predicted_s = np.where(np.isnan(fitted), roofline.op_costs(graph, profile.device, flow, "eager").seconds, fitted)
     expected, _ = error_of_ops(graph, profile, predicted_s)
-    return float(predicted_s.sum() / _at_own_speed(one, profile).sum()), max(expected, 1e-3)
+    measured_s = float(_at_own_speed(one, profile).sum())
+    return Unseen(float(predicted_s.sum()), measured_s, len(graph.ops), expected)
 
 
 def _at_own_speed(one: Replayed, profile: Profile) -> Floats:

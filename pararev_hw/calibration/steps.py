@@ -25,10 +25,10 @@ from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
 
 STEP_LIMIT_S = 4.0
-_USUAL_S = 3e-6  # of a correction per op
+USUAL_S = 3e-6  # of a correction per op
 _WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and what was measured already
 _REPLAYED = 2.0  # the same of ops timed in their place, whose sum is that of the step within 5 %; a step is 10 % off
-_OUTLIER = 0.05
+OUTLIER = 0.05
 _SETTLED_BYTES = 2 * MMAP_BYTES  # M_TRIM_THRESHOLD, twice the largest block that was ever let go: mallopt(3)
 
 
@@ -118,20 +118,20 @@ def corrections(
 
     def residual(p: Floats) -> Floats:
         device = ops_s * np.exp(modes @ p[n : n + m]) + faults_s * np.exp(p[-1])
-        launched = counts @ (p[:n] * _USUAL_S) + host_s
+        launched = counts @ (p[:n] * USUAL_S) + host_s
         # a CPU does both one after the other; a GPU's host runs ahead of it
         predicted_s = device + launched if on_cpu else np.maximum(device, launched)
         weak = np.concatenate((shift_weight * p[:n], factor_weights * p[n : n + m], _FIRM * p[n + m :]))
         misses: Floats = np.concatenate((np.log(np.maximum(predicted_s, 1e-4 * taken_s) / taken_s), weak))
         return misses
 
-    solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=_OUTLIER)
+    solution = least_squares(residual, np.zeros(n + m + 1), loss="soft_l1", f_scale=OUTLIER)
     curvature = np.linalg.inv(solution.jac.T @ solution.jac)
     scale = float(np.sqrt(2 * solution.cost / max(1, len(steps) - 1)))
     sigmas = (scale * np.sqrt(np.diag(curvature))).tolist()
     values = solution.x.tolist()
     estimates = {
-        name: Estimate(float(np.clip(x * _USUAL_S, -1e-3, 1e-2)), sigma * _USUAL_S)
+        name: Estimate(float(np.clip(x * USUAL_S, -1e-3, 1e-2)), sigma * USUAL_S)
         for name, x, sigma in zip(shifts, values, sigmas, strict=False)
     }
     logs = dict(zip((*factors, "fault_factor"), zip(values[n:], sigmas[n:], strict=True), strict=True))

@@ -101,12 +101,12 @@ def test_exponents_between_steps_come_back_beside_outliers() -> None:
 
 
 def test_the_factor_covers_nine_of_ten_networks_of_families_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All are 17 % too slow, which whole steps correct, and beside that 0 to 30 % off, up or down, where 10 % is
-    expected: nine tenths of 31 lie below 28 %."""
-    over_measured = {f"n{k}": 1.17 * (1 + 0.01 * k * (-1) ** k) for k in range(31)}
+    """All are 17 % and 2 us for each op too slow, which whole steps correct; one in five is 28 % off beside that where
+    10 % is expected, the others not at all."""
+    off = {f"n{k}": 0.28 * (k % 5 == 0) * (-1) ** k for k in range(31)}
     replayed: Any = [
-        SimpleNamespace(network=SimpleNamespace(name=n, family_name=f"family {k % 5}", is_assorted=False))
-        for k, n in enumerate(over_measured)
+        SimpleNamespace(network=SimpleNamespace(name=n, family_name=f"family {k % 3}", is_assorted=False))
+        for k, n in enumerate(off)
     ]
     fitted: list[set[str]] = []
 
@@ -114,14 +114,17 @@ def test_the_factor_covers_nine_of_ten_networks_of_families_left_out(monkeypatch
         fitted.append(set(names))
         return None
 
-    def prediction(one: Any, profile: Any, rates: Any) -> tuple[float, float]:
-        assert one.network.name not in fitted[-1]
-        return over_measured[one.network.name], 0.1
+    def prediction(one: Any, profile: Any, rates: Any) -> left_out.Unseen:
+        name = one.network.name
+        assert name not in fitted[-1]
+        measured_s, op_count = 1e-3 * (1 + int(name[1:])), 100 * (1 + int(name[1:]) % 4)
+        right_s = measured_s * (1 + off[name])
+        return left_out.Unseen(1.17 * (right_s + 2e-6 * op_count), measured_s, op_count, 0.1)
 
     monkeypatch.setattr(left_out, "_prediction", prediction)
     monkeypatch.setattr(left_out, "measured_rates", lambda profile: None)
     factor = left_out.interval_factor(replayed, refitted)  # type: ignore[arg-type]
-    assert factor is not None and factor.value == pytest.approx(2.8)  # the 29th of 31: 0.9 x 32, rounded up
+    assert factor is not None and factor.value == pytest.approx(2.8, rel=0.02)  # the 29th of 31: 0.9 x 32, rounded up
     assert len(fitted) == left_out.FOLDS
     assert left_out.interval_factor(replayed[:5], refitted) is None  # type: ignore[arg-type]
 
