@@ -163,12 +163,24 @@ def test_an_op_is_never_predicted_far_beyond_the_measured_rates_of_its_kind() ->
     wild = tuple(
         replace(f, coefficients={"write_s_per_byte": Estimate(1e-6)}) for f in profile.fits if f.group != "elementwise"
     )
-    slowest, fastest = measured_rates(profile)
+    slowest, fastest, largest = measured_rates(profile)
     assert slowest["elementwise", "float32"] == pytest.approx(1e-9, rel=0.05)
     assert fastest["elementwise", "float32"] == pytest.approx(1e-9)
+    assert largest["elementwise", "float32"] == pytest.approx(1e6)  # 4 bytes read and 4 written of 125,000 elements
     graph = ph.trace(nn.ReLU(), torch.empty(10_000_000, device="meta"), mode="infer", spikes="none")
     (seconds,) = cost(graph, replace(profile, fits=wild)).op_seconds
     assert seconds == pytest.approx(1.5 * 8e-2, rel=0.05)  # 8e7 bytes at 1 ns, and half as much again
+
+
+def test_a_small_op_that_was_interrupted_makes_no_large_one_slow() -> None:
+    """Ops of up to 2e4 bytes that end in 10 us, one of which was held up for 80: 4 ns a byte and more say nothing of
+    one of 8e7 bytes, whose price is 0.01 ns a byte."""
+    measured = [OpSample(op(n), False, False, False, (80e-6 if n == 1500 else 1e-5,)) for n in (500, 1500, 2500) * 3]
+    profile = _profile(measured)
+    cheap = tuple(replace(f, coefficients={"write_s_per_byte": Estimate(2e-11)}) for f in profile.fits)
+    assert measured_rates(profile)[1]["elementwise", "float32"] == pytest.approx(1e-5 / 20_000)
+    graph = ph.trace(nn.ReLU(), torch.empty(10_000_000, device="meta"), mode="infer", spikes="none")
+    assert cost(graph, replace(profile, fits=cheap)).op_seconds == pytest.approx([4e7 * 2e-11])
 
 
 def test_a_group_of_few_samples_costs_what_its_kind_does_times_a_factor() -> None:

@@ -9,6 +9,7 @@ not measured is priced by its kind; one whose kind was not measured costs what t
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,12 +40,14 @@ from pararev_hw.sizes import HALVES
 from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]  # group or kind, and datatype
-Rates = tuple[Mapping[Key, float], Mapping[Key, float]]  # most and fewest seconds per unit of work
+Rates = tuple[Mapping[Key, float], Mapping[Key, float], Mapping[Key, float]]
+"""Most and fewest seconds per unit of work, and the most work of one op."""
 _FEWEST_HELD_OUT = 2  # samples below which a fit counts as unchecked
 _FEWEST_UNCHECKED = 6  # samples that an unchecked fit must be made of
 _WORST_MEDIAN = 0.5  # error on held-out shapes above which a fit says less than the quick look
 _SMALL_S = 30e-6  # an op that takes less says little of the rate of its work
 _BEYOND = 1.5  # how far beyond the measured rates of its kind an op may be predicted
+_REACH = 4.0  # times the most work of an op measured, up to which the fastest rate of smaller ones bounds an op's
 _LEAST_S = 1e-8  # that an op takes, whatever was fitted
 
 
@@ -124,13 +127,14 @@ def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats, rates
                     measured_rows, np.log(measured_s / measured_rows.seconds(fit.coefficients)), how, unknown
                 )
         seconds[at] = np.maximum(unknown.seconds(fit.coefficients) * factor, _LEAST_S)
-    slowest, fastest = measured_rates(profile) if rates is None else rates
+    slowest, fastest, largest = measured_rates(profile) if rates is None else rates
     for n, t in enumerate(graph.op_types):
         key = (family(t), t.dtype)
         if key in slowest:
             at = np.flatnonzero(type_of == n)
             work = work_of(t)
-            most, least = _SMALL_S + _BEYOND * slowest[key] * work, fastest.get(key, 0.0) * work / _BEYOND
+            most = _SMALL_S + _BEYOND * slowest[key] * work
+            least = fastest.get(key, 0.0) * work / _BEYOND if work <= _REACH * largest[key] else 0.0
             seconds[at] = np.clip(seconds[at], least, most)  # NaN stays NaN
     return seconds
 
@@ -141,26 +145,32 @@ def work_of(t: OpType) -> float:
 
 
 def measured_rates(profile: Profile) -> Rates:
-    """Most and fewest seconds per unit of work that any op of a kind and datatype was measured to take.
+    """Most and fewest seconds per unit of work that any op of a kind and datatype was measured to take, and its most
+    work.
 
     Of a kind that was measured in ops alone that end at once, the largest one's whole time bounds the rate from above,
-    and nothing does from below.
+    and nothing does from below. Where some took longer, the fewest are those of all: a small op that was interrupted
+    once would say that nothing of its kind is fast.
     """
     slowest: dict[Key, float] = {}
     fastest: dict[Key, float] = {}
+    largest: dict[Key, float] = {}
     measured = sorted(
         ((work_of(s.op), s.low_s, (family(s.op), s.op.dtype)) for s in profile.samples), key=lambda m: m[0]
     )
     measured = [m for m in measured if m[0] > 0]
     for work, low_s, key in measured:
-        slowest[key] = low_s / work
+        slowest[key], largest[key] = low_s / work, work
     small = dict.fromkeys(slowest, True)
     for work, low_s, key in measured:
         if low_s > _SMALL_S:  # below it the time is the overhead, not the work
             rate = (low_s - _SMALL_S) / work
             slowest[key] = rate if small.pop(key, False) else max(slowest[key], rate)
-            fastest[key] = min(fastest.get(key, np.inf), low_s / work)
-    return slowest, fastest
+            fastest[key] = math.inf
+    for work, low_s, key in measured:
+        if key in fastest:
+            fastest[key] = min(fastest[key], low_s / work)
+    return slowest, fastest, largest
 
 
 def usable_fits(profile: Profile) -> Mapping[Key, Fit]:
