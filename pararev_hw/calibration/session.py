@@ -116,7 +116,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = silent)
                 raise KeyboardInterrupt
             raise BadInput(f"nothing could be measured on {device!r}: {_first(measured.missed)}")
         progress("fitting")
-        return assembled(measured), interrupted
+        return assembled(measured, brief=interrupted), interrupted
 
 
 def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[str]:
@@ -196,6 +196,7 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
         measured.overheads = {**measured.overheads, PACE: Estimate(typical_pace_s())}
     replayed = measured.replayed
     error: float | None = None
+    undisturbed = False
     try:
         for one in measured.probes.replays(measured.overheads[PACE].value, until):
             if isinstance(one, Missed):
@@ -206,11 +207,13 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
                     error = _error_so_far(measured, replayed)
                 so_far = "" if error is None else f"; expected error of an operation so far {error:.0%}"
                 yield f"replayed {len(replayed)} networks (last: {one.network.name}){so_far}"
+        undisturbed = True
     finally:
         samples = tuple(_replayed_samples(measured, replayed))
-        rough = _draft(replace(measured, samples=[*samples]), smooth=False)
-        refined = exponents_between([*seconds_beside_fit(replayed, rough)], measured.overheads)
-        measured.overheads = {**measured.overheads, **refined}
+        if undisturbed:  # who interrupts does not wait for another fit
+            rough = _draft(replace(measured, samples=[*samples]), smooth=False)
+            refined = exponents_between([*seconds_beside_fit(replayed, rough)], measured.overheads)
+            measured.overheads = {**measured.overheads, **refined}
         measured.samples += op_samples(replayed, measured.overheads, cache_capacities(measured))
 
 
@@ -249,11 +252,11 @@ def _missing_on_error(measured: Measured, part: str) -> Iterator[None]:
         measured.missed.append(Missed(part, reason_missed(error)))
 
 
-def assembled(measured: Measured) -> Profile:
-    """The profile of what was measured."""
-    profile = _draft(measured)
+def assembled(measured: Measured, *, brief: bool = False) -> Profile:
+    """The profile of what was measured; `brief`: in some seconds, by prices alone, with the usual intervals."""
+    profile = _draft(measured, smooth=not brief)
     corrected, steps = corrections(profile, measured.steps)
-    factor = _interval_factor(profile, measured)
+    factor = None if brief else _interval_factor(profile, measured)
     corrected = corrected if factor is None else {**corrected, "interval_factor": factor}
     return replace(profile, corrections=corrected, steps=steps, device=fitted_power(profile.device, measured.power))
 

@@ -33,6 +33,7 @@ BESIDE_OPS = 0.2  # of what PyTorch's loop spends beside its operations: network
 NOISE = 2.44  # 1.645 / 0.6745: half of a 90 % interval over half of the interquartile range of normal samples
 MEDIANS = 1.77  # 1.2533 x sqrt(2): standard error of the difference of two medians of n samples, x sqrt(n) / deviation
 TOGETHER = 0.1  # of a network's ops on a CPU: judged, what unseen families were off whose kinds are all well known
+UNJUDGED = 1.5  # times what is expected of ops where no families were left out: judged, the most that was seen
 COMPOSED = 0.06  # of a sum of fitted operations that was checked on whole steps
 COMPOSED_UNCHECKED = 0.3  # where no whole step was measured
 PEAK = 0.01  # of the peak memory of an eager step, beside torch's own count
@@ -85,7 +86,8 @@ def _of_profile(
     graph: BlockGraph, profile: Profile, seconds: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> tuple[float, float]:
     of_ops, unmeasured = error_of_ops(graph, profile, seconds)
-    factor = profile.corrections["interval_factor"].value if "interval_factor" in profile.corrections else 1.0
+    usual = UNJUDGED if profile.kind == "cpu" else 1.0
+    factor = profile.corrections["interval_factor"].value if "interval_factor" in profile.corrections else usual
     composed = COMPOSED if profile.steps else COMPOSED_UNCHECKED
     return math.hypot(composed, factor * of_ops), unmeasured
 

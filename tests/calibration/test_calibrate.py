@@ -16,6 +16,7 @@ import torch
 from pararev_hw.calibration import calibrate, held_in, ops, session, subprocess_steps
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.residuals import held_out_errors, kind_residuals
+from pararev_hw.costmodels.calibrated import fit
 from pararev_hw.devices.profiles import load_hardware, profile_from_json, profile_to_json
 from pararev_hw.errors import BadInput
 from pararev_hw.tracing import trace_step
@@ -93,6 +94,18 @@ def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert len(profile.samples) == 60 and profile.steps == () and profile.fits
     assert any("interrupted" in line for line in profile.missing)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_ctrl_c_waits_for_none_of_the_long_fits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    long_fits: list[str] = []
+    monkeypatch.setattr(fit, "fit_hyperparameters", lambda *_: long_fits.append("neighbours"))
+    monkeypatch.setattr(session, "interval_factor", lambda *_: long_fits.append("families left out"))
+    calibrate("cpu", 1.0)
+    assert {*long_fits} == {"neighbours", "families left out"}
+    long_fits.clear()
+    with_probes(monkeypatch, ops=after(60, KeyboardInterrupt()))
+    profile, interrupted = calibrate("cpu", 1.0)
+    assert interrupted and profile.fits and long_fits == []
 
 
 def test_ctrl_c_before_anything_was_measured_writes_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
