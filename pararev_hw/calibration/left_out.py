@@ -70,12 +70,12 @@ def errors_beside(steps: Sequence[Unseen], others: Sequence[Unseen]) -> Sequence
     predicted_s, measured_s, op_counts = _columns(others)
 
     def misses(p: Floats) -> Floats:
-        return np.log(_corrected(predicted_s, op_counts, p) / measured_s)
+        errors: Floats = np.log(_corrected(predicted_s, op_counts, p) / measured_s)
+        return errors
 
     best = least_squares(misses, np.zeros(2), loss="soft_l1", f_scale=OUTLIER).x
     predicted_s, measured_s, op_counts = _columns(steps)
-    errors: list[float] = (_corrected(predicted_s, op_counts, best) / measured_s - 1.0).tolist()
-    return errors
+    return [float(e) for e in _corrected(predicted_s, op_counts, best) / measured_s - 1.0]
 
 
 def _columns(steps: Sequence[Unseen]) -> Floats:

@@ -29,7 +29,9 @@ USUAL_S = 3e-6  # of a correction per op
 _WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and what was measured already
 _REPLAYED = 2.0  # the same of ops timed in their place, whose sum is that of the step within 5 %; a step is 10 % off
 OUTLIER = 0.05
-_SETTLED_BYTES = 2 * MMAP_BYTES  # M_TRIM_THRESHOLD, twice the largest block that was ever let go: mallopt(3)
+# M_TRIM_THRESHOLD is twice the largest block that was ever let go, mallopt(3), and what is free seldom lies at the top
+# of the heap in one piece: judged by steps that let go of 115 MiB and mapped in next to nothing
+_SETTLED_BYTES = 4 * MMAP_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def corrections(
 
 def kept_bytes(steps: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen; of
-    several that explain them alike, what glibc keeps once a large block was let go."""
+    several that explain them alike, what glibc usually keeps once a large block was let go."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
     def misfit(threshold_bytes: float) -> float:

@@ -15,8 +15,9 @@ import pararev_hw as ph
 from pararev_hw.calibration import held_in, left_out
 from pararev_hw.calibration.assortments import Assortment, assorted_convolutions
 from pararev_hw.calibration.held_in import HeldIn
-from pararev_hw.calibration.steps import MeasuredStep, corrections
+from pararev_hw.calibration.steps import MeasuredStep, corrections, kept_bytes
 from pararev_hw.calibration.suite.entry import Draw
+from pararev_hw.costmodels.allocator.workspace import rule_of
 from pararev_hw.costmodels.calibrated.cache_model import OTHER_OPS, code_miss_share
 from pararev_hw.costmodels.calibrated.features import coefficient_names, group, work_terms
 from pararev_hw.costmodels.calibrated.op_times import op_costs
@@ -160,3 +161,22 @@ def test_halves_that_take_less_than_predicted_move_no_correction_of_float32() ->
     corrected = replace(profile, corrections=estimates)
     over_measured = [predicted_s(s.graph, corrected) / s.sample.seconds[0] for s in steps]
     assert over_measured == pytest.approx([1.0] * 6, abs=0.03)
+
+
+def test_small_steps_leave_the_memory_that_an_allocator_usually_keeps() -> None:
+    """A step of some KiB maps in nothing, whatever is kept; one that lets six blocks of 30 MiB go maps them in again
+    unless that much is kept, and none was seen to be."""
+
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            blocks = [x.tanh() for _ in range(6)]
+            return torch.stack([block.mean() for block in blocks]).sum()
+
+    small = _graph(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), torch.empty(4, 8))
+    blocks = _graph(Sum(), torch.empty(30 << 18))
+    of_step = {name: StepSample(name, (1e-3,), 0.0, faulted_bytes=0) for name in ("small", "blocks")}
+    rule = rule_of(cpu_profile())
+    usual = kept_bytes([MeasuredStep(of_step["small"], small)], rule).value
+    assert usual == pytest.approx(128 << 20, rel=0.05)
+    several = [MeasuredStep(of_step["small"], small), MeasuredStep(of_step["blocks"], blocks)]
+    assert kept_bytes(several, rule).value >= 5 * (30 << 20)  # while the last is still read
