@@ -720,6 +720,17 @@ def test_interrupting_a_trace_says_so_in_one_line_and_leaves_nothing(folder: Pat
     assert not Path("new").exists()
 
 
+def test_numpy_computes_on_one_core(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    (folder / "net.py").write_text(
+        "import os, pathlib, torch\n"
+        "pathlib.Path('threads').write_text(os.environ.get('OPENBLAS_NUM_THREADS', 'all'))\n"
+        "def make(): return torch.nn.Linear(4, 4), torch.zeros(2, 4)\n"
+    )
+    assert finish(start("trace", "net.py:make", folder=folder)).status == 0
+    assert Path("threads").read_text() == "1"
+
+
 def test_import_and_help_load_nothing_heavy(folder: Path) -> None:
     code = (
         "import sys; import pararev_hw, pararev_hw.cli\n"
