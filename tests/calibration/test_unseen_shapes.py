@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from statistics import NormalDist
 from types import SimpleNamespace
 from typing import Any
 
@@ -102,9 +104,12 @@ def test_exponents_between_steps_come_back_beside_outliers() -> None:
 
 
 def test_the_factor_covers_nine_of_ten_networks_of_families_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All are 17 % and 2 us for each op too slow, which whole steps correct; one in five is 28 % off beside that where
-    10 % is expected, the others not at all."""
-    off = {f"n{k}": 0.28 * (k % 5 == 0) * (-1) ** k for k in range(31)}
+    """All are 17 % and 2 us for each op too slow, which whole steps correct, and beside that off by normal errors of a
+    deviation of 17 %, where 10 % is expected: nine of ten lie within 28 %. Thirty more are as expected."""
+    normal = NormalDist(0, 0.17)
+    drawn = [normal.inv_cdf((k + 0.5) / 270) for k in range(270)]
+    random.Random(0).shuffle(drawn)
+    off = {f"n{k}": error for k, error in enumerate(drawn)}
     replayed: Any = [
         SimpleNamespace(network=SimpleNamespace(name=n, family_name=f"family {k % 3}", is_assorted=False))
         for k, n in enumerate(off)
@@ -125,7 +130,7 @@ def test_the_factor_covers_nine_of_ten_networks_of_families_left_out(monkeypatch
     monkeypatch.setattr(left_out, "_prediction", prediction)
     monkeypatch.setattr(left_out, "measured_rates", lambda profile: None)
     factor = left_out.interval_factor(replayed, refitted)  # type: ignore[arg-type]
-    assert factor is not None and factor.value == pytest.approx(2.8, rel=0.02)  # the 29th of 31: 0.9 x 32, rounded up
+    assert factor is not None and factor.value == pytest.approx(2.8 ** (270 / 300), rel=0.05)
     assert len(fitted) == left_out.FOLDS
     assert left_out.interval_factor(replayed[:5], refitted) is None  # type: ignore[arg-type]
 
