@@ -33,6 +33,7 @@ MODULE_DEPTH = 32  # of module paths
 ROWS = 100_000_000
 NETWORKS = 500  # of one sweep: each is traced
 EXPRESSION_CHARACTERS = 1000
+ONE_FILE_ROWS = 5_000_000  # that are gathered in one results.parquet: of more it is a folder of their parts
 CSV_ROWS = 2_000_000  # that are written as text too: more are in results.parquet alone
 WATCHED_FOLDERS = 1000  # below a network's file, in which files that are read are noticed
 

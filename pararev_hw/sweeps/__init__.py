@@ -4,7 +4,8 @@
     variants   networks to compare, traced       problem     rows in, objectives out
     engine     one network, many configurations  replay, memory_columns, roofline_columns
     workers    processes and clusters            search      NSGA-II and TPE
-    store      parts, lock, results.parquet      analysis    Pareto front, sensitivity
+    store      parts, lock, results.parquet      summary     what is kept of a part's rows
+    analysis   Pareto front, sensitivity
 
 What a configuration's numbers mean is said in `engine`.
 """

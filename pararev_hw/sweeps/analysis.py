@@ -1,120 +1,46 @@
 """What the finished rows say: the Pareto front, how much each parameter matters, why configurations failed.
 
-Rows are read a row group at a time, and what is kept of them is small.
+Most of it stems from the summaries of parts; rows are read again for what equals the recommended one, in the columns
+that tell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.reports import sweep_phrasing
-from pararev_hw.sweeps.chip_size import hardware, least_hardware
-from pararev_hw.sweeps.dominance import nondominated
+from pararev_hw.sweeps.chip_size import hardware, least_hardware, tells_size
 from pararev_hw.sweeps.edges import edges, idle
 from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, outdone, signed_of, stand_ins, unequalled_near
-from pararev_hw.sweeps.parameters import Parameter
-from pararev_hw.sweeps.sensitivity import AdditiveFit, ordered_bins
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import Store
-from pararev_hw.sweeps.workloads import Workload, rows_of, shared_rows, split, workload_columns, workload_parameters
+from pararev_hw.sweeps.summary import Summary, varied
+from pararev_hw.sweeps.workloads import Workload, rows_of, shared_rows, workload_columns, workload_parameters
 from pararev_hw.types import SweepAxis, SweepPoint, SweepResult, WorkloadChoice
 
-BINS = 16  # of a range without steps
-MOST_BINS = 64  # of listed values, of which a range may have a million
-SAMPLE = 1500  # configurations kept for pictures
 
-
-@dataclass(slots=True)
-class _Analysis:
-    sweep: Sweep
-    evaluated: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    fronts: dict[Workload, pa.Table] = field(default_factory=dict)  # of each workload, and () of all rows
-    sampled: list[pa.Table] = field(default_factory=list)
-    fit: AdditiveFit = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.fit = AdditiveFit(
-            {p.name: BINS if p.continuous else min(len(p.values), MOST_BINS) for p in varied(self.sweep)}
-        )
-
-    def add(self, table: pa.Table) -> None:
-        sweep = self.sweep
-        self.evaluated += table.num_rows
-        failed = table["failed"].combine_chunks()
-        counts = failed.value_counts().to_pylist()
-        for entry in counts:
-            if entry["values"] is not None:
-                self.reasons[entry["values"]] = self.reasons.get(entry["values"], 0) + entry["counts"]
-        fine = table.filter(pa.compute.is_null(table["failed"]))
-        step = max(1, sweep.rows // SAMPLE)
-        rows = fine["row"].to_numpy()
-        self.sampled.append(fine.filter(pa.array(rows % step == 0)))
-        if not fine.num_rows:
-            return
-        self._extend((), fine)
-        for workload, rows_of_it in split(fine, workload_columns(sweep)).items():
-            self._extend(workload, rows_of_it)
-        logs = {o.column: _log(fine[o.column].to_numpy(zero_copy_only=False)) for o in sweep.objectives}
-        self.fit.add({p.name: _bins(p, fine[p.name]) for p in varied(sweep)}, logs)
-
-    def _extend(self, workload: Workload, fine: pa.Table) -> None:
-        before = self.fronts.get(workload)
-        both = fine if before is None else pa.concat_tables([before.unify_dictionaries(), fine])
-        signs = np.array([-1.0 if o.maximise else 1.0 for o in self.sweep.objectives])
-        costs = np.column_stack([both[o.column].to_numpy(zero_copy_only=False) for o in self.sweep.objectives]) * signs
-        self.fronts[workload] = both.filter(pa.array(nondominated(costs))).combine_chunks()
-
-
-def _log(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    logs: NDArray[np.float64] = np.log(np.maximum(values, 1e-300))
-    return logs
-
-
-def _bins(p: Parameter, column: Any) -> NDArray[np.int64]:
-    if p.continuous:
-        values = column.to_numpy(zero_copy_only=False)
-        if p.scale == "log":
-            share = (np.log(values) - np.log(p.low)) / (np.log(p.high) - np.log(p.low))
-        else:
-            share = (values - p.low) / (p.high - p.low)
-        bins: NDArray[np.int64] = np.clip((share * BINS).astype(np.int64), 0, BINS - 1)
-        return bins
-    if isinstance(p.values[0], str):
-        number = {v: k for k, v in enumerate(p.values)}
-        numbers = np.array([number[v] for v in column.to_pylist()], np.int64)
-        return numbers * min(len(number), MOST_BINS) // len(number)
-    return ordered_bins([float(v) for v in p.values], column.to_numpy(zero_copy_only=False), MOST_BINS)
-
-
-def varied(sweep: Sweep) -> Sequence[Parameter]:
-    """Parameters that have more than one value."""
-    return [p for p in sweep.space.parameters if p.continuous or len(p.values) > 1]
-
-
-def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
-    """The result of a finished sweep. `resumed` rows were there before; the others took `seconds`."""
+def analyse(store: Store, summary: Summary, resumed: int, seconds: float) -> SweepResult:
+    """The result of a finished sweep, whose rows `summary` sums up. `resumed` rows were there before; the others took
+    `seconds`."""
     sweep = store.sweep
-    analysis = _Analysis(sweep)
-    for table in store.tables():
-        analysis.add(table)
     axes = tuple(SweepAxis(p.name, _unit(p.name), p.scale == "log") for p in varied(sweep))
     fixed = {p.name: p.values[0] for p in sweep.space.parameters if not p.continuous and len(p.values) == 1}
     objectives = tuple(SweepAxis(o.column, o.unit, True, o.maximise, o.label) for o in sweep.objectives)
     columns = [*(p.name for p in sweep.space.parameters), *(name for name, _ in sweep.derived)]
-    fronts = {w: _front(_points(table, columns, sweep), sweep, objectives) for w, table in analysis.fronts.items()}
+    fronts = {w: _front(_points(table, columns, sweep), sweep, objectives) for w, table in summary.fronts()}
     overall = fronts.pop((), None)
     order = {p.row for p in overall.every} if overall else set()
     recommended = _recommended(store, overall, columns) if overall else None
     computed = sweep.rows - resumed
+    sampled = sorted(summary.sampled, key=lambda t: int(t["row"][0].as_py()))
     result = SweepResult(
         name=sweep.name,
         device=sweep.device.title,
@@ -123,17 +49,15 @@ def analyse(store: Store, resumed: int, seconds: float) -> SweepResult:
         parameters=axes,
         fixed=fixed,
         objectives=objectives,
-        evaluated=analysis.evaluated,
-        failed=sum(analysis.reasons.values()),
-        reasons=dict(sorted(analysis.reasons.items(), key=lambda r: (-r[1], r[0]))),
+        evaluated=summary.evaluated,
+        failed=sum(summary.reasons.values()),
+        reasons=dict(sorted(summary.reasons.items(), key=lambda r: (-r[1], r[0]))),
         resumed=resumed,
         configs_per_s=computed / seconds if computed and seconds > 0 else None,
         pareto=overall.shown if overall else (),
-        sample=tuple(
-            p for t in analysis.sampled if t.num_rows for p in _points(t, columns, sweep) if p.row not in order
-        ),
-        sensitivity={o.column: analysis.fit.shares(o.column) for o in sweep.objectives},
-        interactions={o.column: analysis.fit.interactions(o.column) for o in sweep.objectives},
+        sample=tuple(p for t in sampled for p in _points(t, columns, sweep) if p.row not in order),
+        sensitivity={o.column: summary.fit.shares(o.column) for o in sweep.objectives},
+        interactions={o.column: summary.fit.interactions(o.column) for o in sweep.objectives},
         recommended=recommended,
         best=overall.best if overall else None,
         base=store.base(),
@@ -186,15 +110,24 @@ def _recommended(
     at = unequalled_near(on_front, signed_of(_values([at_knee], sweep), maximise)[0])
     best = front.every[int((on_front == at).all(1).argmax())]
     rivals = np.unique(on_front[(on_front <= at + 3 * EQUAL * np.abs(at)).all(1)], axis=0)
-    candidates = [best]
-    for table in store.tables():
-        fine = rows_of(table.filter(pa.compute.is_null(table["failed"])), workload or {})
+    objectives = [o.column for o in sweep.objectives]
+    sizes = [n for n in columns if n not in objectives and tells_size(n)]
+    least = [(round(hardware(best.parameters, sweep), 9), False, best.row)]
+    for chunk, table in enumerate(store.tables(["row", "failed", *objectives, *(workload or {})])):
+        fine = rows_of(table.filter(pc.is_null(table["failed"])), workload or {})
         values = signed_of([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives], maximise)
         equal = np.flatnonzero(near(values, at, EQUAL))
         equal = equal[~outdone(values[equal], rivals)]
         if len(equal):
-            candidates += _points(least_hardware(fine.take(pa.array(equal)), columns, sweep), columns, sweep)
-    return min(candidates, key=lambda p: (round(hardware(p.parameters, sweep), 9), p.row != best.row, p.row))
+            rows = fine["row"].take(pa.array(equal))
+            places = pc.subtract(rows, sweep.span(chunk)[0])
+            parameters = least_hardware(store.read_part(chunk, ["row", *sizes]).take(places), sizes)
+            least += [(round(hardware(r, sweep), 9), True, r["row"]) for r in parameters.to_pylist()]
+    row = min(least)[-1]
+    if row == best.row:
+        return best
+    chunk = row // sweep.chunk_rows
+    return _points(store.read_part(chunk).slice(row - sweep.span(chunk)[0], 1), columns, sweep)[0]
 
 
 def _workloads(

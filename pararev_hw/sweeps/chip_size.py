@@ -18,22 +18,21 @@ _UNITS = frozenset(("byte", "count", "byte/s", "1/s", "flop/s", "byte/cycle"))
 def hardware(parameters: Mapping[str, Any], sweep: Sweep) -> float:
     """How much chip a configuration takes: the logarithms of its sizes, counts and rates together."""
     sizes = [
-        float(v) for name, v in parameters.items() if not isinstance(v, str | bool) and v and v > 0 and _counts(name)
+        float(v) for name, v in parameters.items() if not isinstance(v, str | bool) and v and v > 0 and tells_size(name)
     ]
     return float(np.log(sizes).sum()) if sizes else 0.0
 
 
-def _counts(name: str) -> bool:
+def tells_size(name: str) -> bool:
+    """Whether more of a parameter is more chip."""
     return name == "lanes" or (name in PARAMETERS and PARAMETERS[name].unit in _UNITS)
 
 
-def least_hardware(table: pa.Table, columns: Sequence[str], sweep: Sweep) -> pa.Table:
-    """The rows that take the least chip, and those that differ from them by rounding alone."""
-    if not table.num_rows:
-        return table
+def least_hardware(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The rows that take the least chip in these columns, and those that differ from them by rounding alone."""
     sizes = np.zeros(table.num_rows)
-    for name in set(columns).difference(o.column for o in sweep.objectives):
-        if _counts(name) and not pa.types.is_dictionary(table[name].type):
+    for name in columns:
+        if not pa.types.is_dictionary(table[name].type):
             values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
             sizes += np.log(np.where(values > 0, values, 1.0))
     return table.filter(pa.array(sizes <= sizes.min() + 1e-6))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from pararev_hw import limits
 from pararev_hw.costmodels.energy_models import forward_j_by_model
@@ -16,7 +16,7 @@ from pararev_hw.progress import Progress, silent
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.problem import study_of, variant_of
 from pararev_hw.sweeps.spec import Sweep, from_yaml
-from pararev_hw.sweeps.store import RESULTS, read_manifest
+from pararev_hw.sweeps.store import RESULTS, read_manifest, read_results
 from pararev_hw.sweeps.variants import graph_of, with_rate
 from pararev_hw.types import Study
 
@@ -51,7 +51,7 @@ def recommended_row(folder: Path) -> int:
 def sweep_in(folder: Path) -> Sweep:
     """The sweep that a folder holds the results of. Raises BadFile."""
     manifest = read_manifest(folder / "manifest.json")
-    if manifest is None or not (folder / RESULTS).is_file() or not isinstance(manifest.get("file"), str):
+    if manifest is None or not (folder / RESULTS).exists() or not isinstance(manifest.get("file"), str):
         raise BadFile(
             f"{folder}: holds no finished sweep of this release: name the folder that `pararev-hw sweep -o` wrote, "
             "or run the sweep again with --fresh"
@@ -66,10 +66,9 @@ def _row(sweep: Sweep, folder: Path, row: int) -> dict[str, Any]:
     if not 0 <= row < sweep.rows:
         raise BadInput(f"row {row} of {folder}: it has rows 0 to {sweep.rows - 1}")
     try:
-        with pq.ParquetFile(folder / RESULTS) as file:
-            group = row // sweep.chunk_rows
-            start, _ = sweep.span(group)
-            values: dict[str, Any] = file.read_row_group(group).slice(row - start, 1).to_pylist()[0]
-    except (OSError, IndexError, pq.pa.ArrowException) as error:
+        chunk = row // sweep.chunk_rows
+        start, _ = sweep.span(chunk)
+        values: dict[str, Any] = read_results(folder, chunk).slice(row - start, 1).to_pylist()[0]
+    except (OSError, IndexError, pa.ArrowException) as error:
         raise BadFile(f"{folder / RESULTS}: is damaged: run the sweep again") from error
     return values

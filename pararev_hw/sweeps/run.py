@@ -21,6 +21,7 @@ from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
 from pararev_hw.sweeps.sources import digests, package_versions, users_files
 from pararev_hw.sweeps.spec import Sweep
 from pararev_hw.sweeps.store import CSV, Store, missing, opened
+from pararev_hw.sweeps.summary import Part, empty_summary, summary_of
 from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
@@ -58,7 +59,10 @@ def run(
         for line in store.warnings:
             warn(line)
         resumed = sum(b - a for a, b in map(sweep.span, store.finished))
+        summary = empty_summary(sweep)
         missing_parts = missing(store)
+        for chunk in sorted(store.finished):
+            summary.add(summary_of(sweep, store.read_part(chunk)))
         seconds = 0.0
         problem: Problem | None = None
         if missing_parts:
@@ -69,15 +73,16 @@ def run(
             store.write_base(problem.base())
             began = time.perf_counter()
             workers_here = processes or (1 if batch_on else None)  # one process feeds a GPU
-            for chunk, data in _parts(problem, store, missing_parts, workers_here, cluster):
-                store.write(chunk, data)
+            for chunk, part in _parts(problem, store, missing_parts, workers_here, cluster):
+                store.write(chunk, part.data)
+                summary.add(part.summary)
                 progress(_how_far(store, resumed, time.perf_counter() - began))
             seconds = time.perf_counter() - began
         progress("gathering the results")
         store.merge()
         if missing_parts or not (folder / CSV).exists():
             store.write_csv()
-        result = analyse(store, resumed, seconds)
+        result = analyse(store, summary, resumed, seconds)
         if problem is None and result.pareto and not (folder / POINTS).exists():  # stopped before it was written
             problem = prepare(sweep, progress)
         if problem is not None and result.pareto:
@@ -111,7 +116,7 @@ def _batch_device(sweep: Sweep, compute: str) -> str | None:
 
 def _parts(
     problem: Problem, store: Store, part_numbers: Sequence[int], processes: int | None, cluster: str | None
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, Part]]:
     sweep = problem.sweep
     if sweep.method.population:
         return search.generations(problem, set(store.finished), lambda c: _table(store, c), store.folder)

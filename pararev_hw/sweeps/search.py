@@ -19,7 +19,7 @@ from pararev_hw.errors import MissingDependency
 from pararev_hw.sweeps.parameters import Parameter
 from pararev_hw.sweeps.problem import Problem, Table
 from pararev_hw.sweeps.spec import Sweep
-from pararev_hw.sweeps.store import encode
+from pararev_hw.sweeps.summary import Part, part_of
 
 STUDY = "study.journal"
 
@@ -38,7 +38,7 @@ def _optuna() -> Any:
 
 def generations(
     problem: Problem, finished: set[int], read: Callable[[int], Table], folder: Path
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, Part]]:
     """The parts that are missing, in order; `read` gives parameters and objectives of one that is there.
 
     The study is in `folder` as Optuna's own journal, for `optuna-dashboard` and for whoever goes on with it. It is
@@ -54,7 +54,7 @@ def generations(
             table = read(chunk)
         else:
             table = problem.evaluate(proposals)
-            yield chunk, encode(sweep, start, table)
+            yield chunk, part_of(sweep, start, table)
         _tell(study, sweep, trials, table)
 
 

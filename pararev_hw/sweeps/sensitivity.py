@@ -27,8 +27,8 @@ class AdditiveFit:
     sizes: Mapping[str, int]
     count: int = 0
     _gram: Floats = field(init=False, repr=False)
-    _products: dict[str, Floats] = field(default_factory=dict, repr=False)
-    _sums: dict[str, tuple[float, float]] = field(default_factory=dict, repr=False)
+    # of each objective y: sums over rows of y, of y^2, and of y in each bin, in two parts
+    _sums: dict[str, tuple[Floats, Floats]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         total = sum(self.sizes.values())
@@ -49,21 +49,34 @@ class AdditiveFit:
             )
             self._gram += (rows.T @ rows).toarray()
         for objective, y in logs.items():
-            first, second = self._sums.get(objective, (0.0, 0.0))
-            self._sums[objective] = first + float(y.sum()), second + float((y**2).sum())
-            if columns:
-                self._products[objective] = self._products.get(objective, 0.0) + rows.T @ y
+            products = rows.T @ y if columns else np.zeros(0)
+            self._add_sums(objective, np.concatenate(([y.sum(), (y**2).sum()], products)))
+
+    def merge(self, other: AdditiveFit) -> None:
+        """The rows of another fit of the same bins."""
+        self.count += other.count
+        self._gram += other._gram
+        for objective, (sums, rest) in other._sums.items():
+            self._add_sums(objective, sums)
+            self._sums[objective][1][:] += rest
+
+    def _add_sums(self, objective: str, more: Floats) -> None:
+        """Knuth's two-sum: what the sum loses by rounding is kept beside it, so that no order of parts shows."""
+        before, rest = self._sums.get(objective, (np.zeros(len(more)), np.zeros(len(more))))
+        total = before + more
+        added = total - before
+        self._sums[objective] = total, rest + ((before - (total - added)) + (more - added))
 
     def shares(self, objective: str) -> dict[str, float | None]:
         """Parameter -> its share of the variance, largest first; None where nothing was possible."""
         if not self.count:
             return dict.fromkeys(self.sizes)
-        first, second = self._sums[objective]
+        first, second, *products = np.add(*self._sums[objective]).tolist()
         mean = first / self.count
         variance = second / self.count - mean**2
         if variance <= 1e-18 * max(1.0, mean**2) or not self.sizes:
             return dict.fromkeys(self.sizes, 0.0)
-        centred = self._products[objective] - np.diag(self._gram) * mean  # sum over rows of a bin of y - mean
+        centred = np.array(products) - np.diag(self._gram) * mean  # sum over rows of a bin of y - mean
         effects = np.linalg.lstsq(self._gram, centred, rcond=1e-10)[0]
         shares: dict[str, float] = {}
         start = 0

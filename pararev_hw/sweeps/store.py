@@ -3,7 +3,8 @@
     sweep.lock              held while a sweep runs here: the process that holds it
     manifest.json           what was asked: another question is not answered with these parts
     parts/part-00012.parquet    written beside, then renamed: a part that is there is whole
-    results.parquet         all parts in order, one row group each; the parts go when it is there
+    results.parquet         all parts in order, one row group each; the parts go when it is there. Of many rows a
+                            folder of the parts themselves, which pandas, pyarrow and Polars read like one file
 
 A part is written once its rows are computed and never again, so whatever happens between two parts loses nothing.
 """
@@ -56,8 +57,8 @@ def schema(sweep: Sweep) -> pa.Schema:
     return pa.schema(fields, metadata={_KEY: sweep.fingerprint.encode()})
 
 
-def encode(sweep: Sweep, start: int, table: Table) -> bytes:
-    """The rows from `start` on as one Parquet file."""
+def as_arrow(sweep: Sweep, start: int, table: Table) -> pa.Table:
+    """The rows from `start` on, with the columns of results."""
     count = len(table["failed"])
     columns: Table = {**table, "row": np.arange(start, start + count)}
     arrays = []
@@ -70,9 +71,14 @@ def encode(sweep: Sweep, start: int, table: Table) -> bytes:
         else:
             mask = np.isnan(values) if values.dtype.kind == "f" else None
             arrays.append(pa.array(values, field.type, mask=mask))
+    return pa.Table.from_arrays(arrays, schema=table_schema)
+
+
+def encode(rows: pa.Table) -> bytes:
+    """Rows as one Parquet file."""
     sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(sink, table_schema, compression="zstd") as writer:
-        writer.write_table(pa.Table.from_arrays(arrays, schema=table_schema), row_group_size=max(1, count))
+    with pq.ParquetWriter(sink, rows.schema, compression="zstd") as writer:
+        writer.write_table(rows, row_group_size=max(1, rows.num_rows))
     return bytes(sink.getvalue())
 
 
@@ -99,6 +105,8 @@ class Store:
         if not self.begun:
             for p in (*_leftovers(self.folder), *(self.folder / name for name in (CSV, BASE, POINTS))):
                 p.unlink(missing_ok=True)  # what tells of rows goes with them, or a run that is killed would show it
+            with contextlib.suppress(OSError):
+                (self.folder / RESULTS).rmdir()
         place = os.path.relpath(self.sweep.folder, self.folder)
         new_manifest = _manifest(self.sweep)
         document = {
@@ -113,7 +121,7 @@ class Store:
         self.begun = True
 
     def part(self, chunk: int) -> Path:
-        return self.folder / "parts" / f"part-{chunk:05d}.parquet"
+        return self.folder / "parts" / _part_name(chunk)
 
     def write(self, chunk: int, data: bytes) -> None:
         """Put a part into its place. Raises BadFile where it cannot be written: the parts before it stay."""
@@ -149,8 +157,13 @@ class Store:
         )
 
     def merge(self) -> None:
-        """All parts, in order, as results.parquet; then the parts go. Never more than one part is in memory."""
+        """All parts, in order, as results.parquet; then the parts go. Never more than one part is in memory. Of more
+        than `limits.ONE_FILE_ROWS` the parts themselves, as they are."""
         if self.complete:
+            return
+        if self.sweep.rows > limits.ONE_FILE_ROWS:
+            (self.folder / "parts").rename(self.folder / RESULTS)
+            self.complete = True
             return
         table_schema = schema(self.sweep)
         with (
@@ -185,11 +198,10 @@ class Store:
         with contextlib.suppress(OSError):
             (self.folder / "parts").rmdir()
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The finished rows, a row group at a time."""
-        with pq.ParquetFile(self.folder / RESULTS) as file:
-            for k in range(file.num_row_groups):
-                yield file.read_row_group(k)
+    def tables(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The finished rows, a part at a time; of these columns alone where some are named."""
+        for chunk in range(self.sweep.chunks):
+            yield self.read_part(chunk, columns)
 
     def write_base(self, table: Table) -> None:
         """Keep the base device's own row, for pictures."""
@@ -209,12 +221,24 @@ class Store:
         parameters = {n: v for n, v in row.items() if n not in objectives and n != "failed"}
         return SweepPoint(-1, parameters, objectives)
 
-    def read_part(self, chunk: int) -> pa.Table:
+    def read_part(self, chunk: int, columns: Sequence[str] | None = None) -> pa.Table:
         """A part that was kept, out of results.parquet where that is there already."""
-        if not self.complete:
-            return pq.read_table(self.part(chunk), partitioning=None)
-        with pq.ParquetFile(self.folder / RESULTS) as file:
-            return file.read_row_group(chunk)
+        if self.complete:
+            return read_results(self.folder, chunk, columns)
+        with pq.ParquetFile(self.part(chunk)) as file:
+            return file.read(columns)
+
+
+def read_results(folder: Path, chunk: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part of finished results."""
+    results = folder / RESULTS
+    folded = results.is_dir()
+    with pq.ParquetFile(results / _part_name(chunk) if folded else results) as file:
+        return file.read_row_group(0 if folded else chunk, columns)
+
+
+def _part_name(chunk: int) -> str:
+    return f"part-{chunk:05d}.parquet"
 
 
 @contextlib.contextmanager
@@ -320,7 +344,9 @@ def _stale(folder: Path, difference: str) -> str:
 
 
 def _leftovers(folder: Path) -> tuple[Path, ...]:
-    return (folder / RESULTS, *sorted((folder / "parts").glob("part-*.*")))
+    results = folder / RESULTS
+    parts = (*results.glob("part-*.*"), *(folder / "parts").glob("part-*.*"))
+    return (*(() if results.is_dir() else (results,)), *sorted(parts))
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -384,6 +410,8 @@ def _sound(part: Path, sweep: Sweep, chunk: int) -> pa.Table | str:
 
 
 def _wrong_results(path: Path, sweep: Sweep) -> str | None:
+    if path.is_dir():
+        return next((f"{_part_name(c)} {w}" for c in range(sweep.chunks) if (w := _wrong_part(path, sweep, c))), None)
     try:
         with pq.ParquetFile(path) as file:
             if (file.schema_arrow.metadata or {}).get(_KEY) != sweep.fingerprint.encode():
@@ -396,6 +424,11 @@ def _wrong_results(path: Path, sweep: Sweep) -> str | None:
         _check_readable(path, error)
         return "is damaged"
     return None
+
+
+def _wrong_part(results: Path, sweep: Sweep, chunk: int) -> str | None:
+    table = _sound(results / _part_name(chunk), sweep, chunk)
+    return table if isinstance(table, str) else None
 
 
 def _check_readable(path: Path, error: Exception) -> None:

@@ -1,6 +1,6 @@
 """Who evaluates the parts of a sweep: this process, processes of this machine, or the workers of a Dask cluster.
 
-All of them are given a chunk's number and give its bytes; which of them did it leaves no trace in the results. A
+All of them are given a chunk's number and give its part; which of them did it leaves no trace in the results. A
 worker that dies costs its chunks' time, nothing else: they are given to another one.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from pararev_hw.errors import BadInput, MissingDependency, PararevError, first_line
 from pararev_hw.sweeps.problem import Problem
-from pararev_hw.sweeps.store import encode
+from pararev_hw.sweeps.summary import Part, part_of
 
 MAX_DEATHS = 3  # of workers in a row without a finished chunk
 SMALL = 50_000  # rows below which starting processes costs more than it saves
@@ -32,19 +32,19 @@ class WorkersDied(PararevError, RuntimeError):
     """Workers die again and again: something kills them, most often too little memory."""
 
 
-def evaluate_chunk(problem: Problem, chunk: int) -> bytes:
-    """The rows of a grid's or a random draw's chunk, as a Parquet file."""
+def evaluate_chunk(problem: Problem, chunk: int) -> Part:
+    """The rows of a grid's or a random draw's chunk."""
     start, stop = problem.sweep.span(chunk)
-    return encode(problem.sweep, start, problem.evaluate(problem.rows(start, stop)))
+    return part_of(problem.sweep, start, problem.evaluate(problem.rows(start, stop)))
 
 
-def alone(problem: Problem, chunks: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+def alone(problem: Problem, chunks: Sequence[int]) -> Iterator[tuple[int, Part]]:
     """Every chunk, in this process."""
     for chunk in chunks:
         yield chunk, evaluate_chunk(problem, chunk)
 
 
-def local(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, bytes]]:
+def local(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
     """Every chunk, as it is finished by one of `workers` processes."""
     from concurrent.futures.process import BrokenProcessPool
 
@@ -66,7 +66,7 @@ def local(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tup
         waiting = deque(c for c in waiting if c not in finished)
 
 
-def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, bytes]]:
+def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
     from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
@@ -77,7 +77,7 @@ def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tu
         pickle.dump(problem, into)
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (file, os.getpid()))
     try:
-        queue, running = deque(chunks), dict[Future[bytes], int]()
+        queue, running = deque(chunks), dict[Future[Part], int]()
         while queue or running:
             while queue and len(running) < 2 * workers:
                 chunk = queue.popleft()
@@ -114,7 +114,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _chunk(chunk: int) -> bytes:
+def _chunk(chunk: int) -> Part:
     assert _problem is not None
     return evaluate_chunk(_problem, chunk)
 
@@ -123,7 +123,7 @@ def _chunk(chunk: int) -> bytes:
 _LOGGERS = ("distributed", "distributed.client", "tornado.application", "asyncio")
 
 
-def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[tuple[int, bytes]]:
+def cluster(problem: Problem, chunks: Sequence[int], address: str) -> Iterator[tuple[int, Part]]:
     """Every chunk, as it is finished by a worker of the Dask scheduler at `address`.
 
     Raises MissingDependency without the extra `cluster`, BadInput where no scheduler answers or none of its workers
@@ -162,7 +162,7 @@ _CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 
 def _on_cluster(
     dask: Any, client: Any, problem: Problem, chunks: Sequence[int], address: str
-) -> Iterator[tuple[int, bytes]]:
+) -> Iterator[tuple[int, Part]]:
     threads = sum(client.nthreads().values())
     if not threads:
         raise BadInput(f"the Dask scheduler at {address!r} has no workers: start some with `dask worker {address}`")

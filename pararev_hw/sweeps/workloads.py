@@ -40,8 +40,11 @@ def split(table: pa.Table, columns: Sequence[str]) -> dict[Workload, pa.Table]:
     """The rows of each workload; nothing where no column tells them apart."""
     if not columns:
         return {}
-    combinations = sorted(set(zip(*(table[c].to_pylist() for c in columns), strict=True)))
-    return {w: rows_of(table, dict(zip(columns, w, strict=True))) for w in combinations}
+    tables: dict[Workload, pa.Table] = {(): table}
+    for c in columns:
+        words = sorted(pc.unique(table[c].cast(pa.string())).to_pylist())
+        tables = {(*w, word): rows_of(rows, {c: word}) for w, rows in tables.items() for word in words}
+    return {w: rows for w, rows in tables.items() if rows.num_rows}
 
 
 def rows_of(table: pa.Table, values: Mapping[str, str]) -> pa.Table:

@@ -141,7 +141,7 @@ def test_a_damaged_part_is_computed_again(whole: Path, tmp_path: Path, problem: 
     sweep = problem.sweep
     with stores.opened(sweep, tmp_path / "out", fresh=False) as store:
         for chunk in (0, 1, 3):
-            store.write(chunk, workers.evaluate_chunk(problem, chunk))
+            store.write(chunk, workers.evaluate_chunk(problem, chunk).data)
         at = store.part(1)
     at.write_bytes(at.read_bytes()[:-100])
     said: list[str] = []
@@ -157,7 +157,7 @@ def test_a_part_that_cannot_be_read_for_now_stays(
 ) -> None:
     sweep = problem.sweep
     with stores.opened(sweep, tmp_path / "out", fresh=False) as store:
-        store.write(0, workers.evaluate_chunk(problem, 0))
+        store.write(0, workers.evaluate_chunk(problem, 0).data)
         part = store.part(0)
 
     def failing(*_: object, **__: object) -> None:
@@ -240,8 +240,8 @@ def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, whole: Path) -> N
 def test_processes_give_the_same_rows_also_when_one_dies(whole: Path, tmp_path: Path, problem: Problem) -> None:
     with stores.opened(problem.sweep, tmp_path / "out", fresh=False) as store:
         killed = False
-        for chunk, data in workers.local(problem, stores.missing(store), 2):
-            store.write(chunk, data)
+        for chunk, part in workers.local(problem, stores.missing(store), 2):
+            store.write(chunk, part.data)
             if not killed:
                 import multiprocessing
 
@@ -264,8 +264,8 @@ def test_a_search_goes_on_as_if_it_had_not_stopped(method: str, tmp_path: Path, 
     from pararev_hw.sweeps.run import _parts
 
     with stores.opened(sweep, tmp_path / "parts", fresh=False) as store:
-        chunk, data = next(_parts(replace(problem, sweep=sweep), store, stores.missing(store), None, None))
-        store.write(chunk, data)
+        chunk, part = next(_parts(replace(problem, sweep=sweep), store, stores.missing(store), None, None))
+        store.write(chunk, part.data)
     lock = tmp_path / "parts" / "study.journal.lock"
     lock.symlink_to("study.journal")  # as a search leaves it that is killed while it writes
     result = run_sweep(sweep, tmp_path / "parts")
@@ -317,8 +317,8 @@ def test_a_cluster_gives_the_same_rows_also_when_a_worker_dies(whole: Path, tmp_
         with distributed.Client(address) as client:
             client.wait_for_workers(2, timeout=60)
         with stores.opened(problem.sweep, tmp_path / "out", fresh=False) as store:
-            for chunk, data in workers.cluster(problem, stores.missing(store), address):
-                store.write(chunk, data)
+            for chunk, part in workers.cluster(problem, stores.missing(store), address):
+                store.write(chunk, part.data)
                 running[1].kill()
             store.merge()
         assert rows(tmp_path) == rows(whole)
