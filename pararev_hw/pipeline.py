@@ -21,7 +21,7 @@ from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
 from pararev_hw.prediction import predict as predict_schedule
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.reports import units
 from pararev_hw.schedulers import run as run_scheduler
 from pararev_hw.schedulers import uses_memory
@@ -229,9 +229,11 @@ def study(
     predictions: list[Prediction] = []
     refused: Infeasible | None = None
     costed = {how: cost(graph, device, how) for how in launches}
+    schedulers = tuple(dict.fromkeys(names))
+    steps = Steps(progress, len(launches) * len(schedulers))
     for how in launches:
-        for name in dict.fromkeys(names):
-            progress(f"scheduling {graph.model} on {device.name}: {name}")
+        for name in schedulers:
+            steps.begin(f"scheduling {graph.model} on {device.name}: {name}")
             try:
                 initial_orders = orders if name == scheduler else None
                 planned = plan_costed(costed[how], name, lanes=lanes, orders=initial_orders, waits=waits)

@@ -29,7 +29,7 @@ from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
 from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.pace import PACE, PacedClock, call_s, typical_pace_s
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, silent, time_left
 from pararev_hw.types import Device, Estimate, OpSample, PairSample, Profile
 
 DEVICES = ("cpu", "cuda")
@@ -105,7 +105,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = silent)
         interrupted = False
         try:
             for activity in _measuring(measured, budget, BRIEF if minutes <= SHORT_MINUTES else THOROUGH):
-                progress(activity)
+                progress(f"{activity} ({time_left(budget.left_s)})")
         except KeyboardInterrupt:
             interrupted = True
             measured.missed.append(Missed("the rest", "interrupted"))
@@ -115,7 +115,7 @@ def calibrate(device: str, minutes: float = 5.0, *, progress: Progress = silent)
             if interrupted:
                 raise KeyboardInterrupt
             raise BadInput(f"nothing could be measured on {device!r}: {_first(measured.missed)}")
-        progress("fitting")
+        progress("fitting, some 20 s")
         return assembled(measured, brief=interrupted), interrupted
 
 

@@ -114,7 +114,7 @@ def schedule(
         _check_heard(source, kind, graph)
         if kind is not None and graph is None:
             problem = _bare_problem(source, kind, machine.lanes, limit)
-            tell(f"scheduling {len(problem.tasks)} tasks: {search.scheduler}")
+            tell(_scheduling(f"{len(problem.tasks):,} tasks", search.scheduler, options))
             result = _scheduled_tasks(problem, search.scheduler, options)
         else:
             request = _Request(search.scheduler, options, machine, basis, choices, step)
@@ -143,6 +143,11 @@ class _Request:
     basis: PredictionOptions
     choices: str
     step: StepOptions
+
+
+def _scheduling(what: str, scheduler: str, options: Mapping[str, float | None]) -> str:
+    seconds = options.get("seconds")
+    return f"scheduling {what}: {scheduler}" + ("" if seconds is None else f", {seconds:g} s at most")
 
 
 def _check_heard(source: str, kind: str | None, graph: BlockGraph | None) -> None:
@@ -183,6 +188,7 @@ def _scheduled_step(source: BlockGraph | str, device: str | None, request: _Requ
     graph = _graph_of(source, hardware, request, tell) if isinstance(source, str) else source
     if request.basis.measure:
         hardware = measured_for(graph, hardware, tell)
+    tell(_scheduling(graph.model, request.scheduler, request.options))
     target, limit = source if isinstance(source, str) else None, request.basis.limit
     with largest_batch_named(target, hardware, limit, request.step.parsed(), tell):
         plan = pipeline.plan(

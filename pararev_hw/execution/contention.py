@@ -22,7 +22,7 @@ import torch
 from pararev_hw.execution.job import Batch, Job
 from pararev_hw.execution.runners import LaneRunner
 from pararev_hw.measurement import computing_threads
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.tracing import Traced
 from pararev_hw.types import SchedulingProblem, TaskCost
 
@@ -51,8 +51,9 @@ def sharing_of_calls(
     progress("running the step once to have tensors")
     arguments = _arguments(job, chosen, batch)
     sharing: dict[int, Sharing] = {}
-    for n, (call, inputs) in enumerate(arguments.items()):
-        progress(f"measuring how lanes share this machine: {n + 1} of {len(arguments)}")
+    steps = Steps(progress, len(arguments))
+    for call, inputs in arguments.items():
+        steps.begin("measuring how lanes share this machine")
         sharing[call] = _measured(job.traced.program.calls[call].function, inputs, lanes)
     return sharing
 

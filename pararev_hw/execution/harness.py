@@ -12,7 +12,7 @@ from pararev_hw.execution.job import Batch
 from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.runners import Runner
 from pararev_hw.measurement import collector_at_rest
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, Steps, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,10 @@ def interleave(
     runs: dict[str, list[StepRun]] = {name: [] for name in runners}
     losses: list[float] = []
     names = list(runners)
+    pace = Steps(progress, warm_up + steps)
     with collector_at_rest():
         for n in range(warm_up + steps):
-            progress(f"step {n + 1} of {warm_up + steps}")
+            pace.begin("taking a step")
             batch = next(batches)
             for name in (*names[n % len(names) :], *names[: n % len(names)]):
                 run = runners[name].step(batch)

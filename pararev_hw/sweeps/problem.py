@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pararev_hw import limits
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, Steps
 from pararev_hw.sweeps.columns import FAILURES
 from pararev_hw.sweeps.engine import Engine
 from pararev_hw.sweeps.objectives import NetworkSize, objective_values
@@ -174,13 +174,14 @@ def prepare(sweep: Sweep, progress: Progress, compute: str | None = None) -> Pro
             read.update(paths)
         return with_rate(graphs[at_any_rate], variant.rate)
 
-    for k, variant in enumerate(sweep_variants):
+    steps = Steps(progress, len(sweep_variants))
+    for variant in sweep_variants:
         try:
             graph = traced(variant)
         except Infeasible as error:
             networks[variant] = _Network(None, str(error))
             continue
-        progress(f"preparing {variant.title} ({k + 1} of {len(sweep_variants)})")
+        steps.begin(f"preparing {variant.title}")
         engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes, compute)
         for n in lanes:
             engine.prepare(int(n))

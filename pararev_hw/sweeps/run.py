@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, silent, time_left
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
@@ -142,8 +142,8 @@ def _how_far(store: Store, resumed: int, seconds: float) -> str:
     rows = store.sweep.rows
     finished_rows = sum(b - a for a, b in map(store.sweep.span, store.finished))
     rate = (finished_rows - resumed) / seconds if seconds > 0 else 0.0
-    left = f"{(rows - finished_rows) / rate:,.0f} s left" if rate > 0 else ""
-    return f"{finished_rows:,} of {rows:,} configurations ({rate:,.0f}/s, {left})"
+    left = f", {time_left((rows - finished_rows) / rate)}" if rate > 0 else ""
+    return f"{finished_rows:,} of {rows:,} configurations ({rate:,.0f}/s{left})"
 
 
 def _reasons(result: SweepResult) -> str:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from pararev_hw.devices import load_device, load_host, with_host
 from pararev_hw.errors import BadFile, BadInput, MissingDependency, PararevError, first_line, unknown_name
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.types import Accuracy, BlockGraph, Device
 from pararev_hw.validation.published_networks import (
     cached,
@@ -156,12 +156,12 @@ def _predicted(
     """The cases, and a line for each network left out, or for all those of a package that is not there."""
     cases: list[PublishedCase] = []
     left_out: dict[str, list[str]] = {}
-    began = time.monotonic()
+    began, pace = time.monotonic(), Steps(progress, len(steps))
     for k, step in enumerate(steps):
         if minutes is not None and time.monotonic() - began > 60 * minutes:
             left_out[f"no time: {minutes:g} minutes were over"] = [s.network for s in steps[k:]]
             break
-        progress(f"{step.network} ({k + 1} of {len(steps)})")
+        pace.begin(step.network)
         try:
             predicted = _seconds(step, traces)
         except (MissingDependency, BadFile) as problem:

@@ -32,7 +32,7 @@ from pararev_hw.measurement import (
 )
 from pararev_hw.measurement.environment import available_bytes, environment
 from pararev_hw.measurement.pace import PACE, PaceLog, pace_s
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.reports import units
 from pararev_hw.torch_private import buffers_of
 from pararev_hw.trace_options import TraceOptions
@@ -96,9 +96,10 @@ def validate_targets(
         rest = [f"{target}: {reason} before it was done" for target in waiting]
         return summary(subject, "targets", cases, [*left_out, *rest], environment=where, interrupted=interrupted)
 
+    steps = Steps(progress, len(waiting))
     try:
         while waiting and (deadline is None or time.monotonic() < deadline):
-            progress(f"{len(cases) + 1} of {len(targets)}: {waiting[0]}")
+            steps.begin(waiting[0])
             limit_s = _limit_s(deadline, len(waiting))
             try:
                 cases.append(_case(waiting[0], hardware, options, measure, limit_s))

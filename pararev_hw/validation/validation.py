@@ -9,7 +9,7 @@ from typing import Literal
 
 from pararev_hw.errors import BadInput, PararevError
 from pararev_hw.measurement.energy import energy_counter
-from pararev_hw.progress import Progress, silent
+from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.types import Accuracy, Environment, MeasuredDevice, Profile, Validation, ValidationCase
 from pararev_hw.validation.environment_check import differences, here, torch_device
 from pararev_hw.validation.run_case import Run, case, runner
@@ -107,12 +107,13 @@ def judge(
         reasons = [*left_out, *rest]
         return summary(profile, planned.suite, cases, reasons, notes, environment=environment, interrupted=interrupted)
 
+    steps = Steps(progress, len(waiting))
     try:
         while waiting:
             trial, held_out_kind = waiting[0]
             if deadline is not None and time.monotonic() >= deadline:
                 break
-            progress(f"{len(cases) + 1} of {len(planned.trials)}: {trial.name}")
+            steps.begin(trial.name)
             try:
                 cases.append(case(trial, held_out_kind, profile, run))
             except PararevError as error:  # nothing was run: it cannot be traced, or the memory does not hold it
