@@ -10,9 +10,8 @@ import torch
 from scipy.optimize import least_squares
 
 from pararev_hw.costmodels.calibrated.cache_model import miss_share
-from pararev_hw.costmodels.calibrated.page_faults import BLOCK
 from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.measurement import Clock, measure, settle_allocator, step_clock
+from pararev_hw.measurement import Clock, measure, step_clock
 from pararev_hw.types import Estimate
 
 Points = tuple[tuple[float, float], ...]
@@ -20,7 +19,6 @@ Points = tuple[tuple[float, float], ...]
 _MATMUL = {"cpu": (128, 256, 512, 1024), "cuda": (512, 1024, 2048, 4096, 8192)}
 _COPY_BYTES = tuple(1 << k for k in range(12, 28))
 _FRESH_BYTES = 48 << 20  # above glibc's largest threshold: mapped anew every time
-_BLOCK_SIZES = tuple(round(2 ** (16 + k / 2)) for k in range(21))  # 64 KiB to 64 MiB
 _SLOW_PRODUCT_S = 0.05  # a product after which no larger one is tried
 _CHAIN = 200  # ops of a chain whose gradient is taken
 
@@ -129,25 +127,6 @@ def capacities(warm: Points, start: tuple[float, float]) -> Mapping[str, Estimat
         "l2_capacity_bytes": Estimate(float(np.exp(solution.x[4]))),
         "last_capacity_bytes": Estimate(float(np.exp(solution.x[5]))),
     }
-
-
-def page_faults() -> Mapping[str, Estimate]:
-    """What a byte costs that is mapped in, and from which size on that happens to every block."""
-    return {"fault_s_per_byte": fault_s_per_byte(), BLOCK: mapped_block_bytes()}
-
-
-def mapped_block_bytes() -> Estimate:
-    """The size from which on a block is mapped in anew every time, after a large one was let go."""
-    settle_allocator()
-    for size in _BLOCK_SIZES:
-        block = measure(
-            lambda size=size: torch.empty(size, dtype=torch.uint8).fill_(1),  # type: ignore[misc]
-            step_clock("cpu"),
-            limit_s=0.01,
-        )
-        if block.faulted_bytes > size // 2:
-            return Estimate(float(size))
-    return Estimate(float(2 * _BLOCK_SIZES[-1]))
 
 
 def fault_s_per_byte() -> Estimate:

@@ -22,7 +22,7 @@ from pararev_hw.costmodels import roofline
 from pararev_hw.costmodels.calibrated.cache_model import miss_bytes
 from pararev_hw.costmodels.calibrated.design_matrix import capacities
 from pararev_hw.costmodels.calibrated.features import family
-from pararev_hw.costmodels.calibrated.op_times import Rates, alone_s, fault_s, measured_rates
+from pararev_hw.costmodels.calibrated.op_times import Rates, alone_s, measured_rates
 from pararev_hw.costmodels.calibrated.pace_response import at_own_speed, op_exponents, work_seconds
 from pararev_hw.costmodels.expected_error import error_of_ops
 from pararev_hw.costmodels.traffic import Floats, traffic
@@ -131,7 +131,6 @@ def _prediction(one: Replayed, profile: Profile, rates: Rates) -> Unseen:
     l2, dram = miss_bytes(graph, flow, capacities(profile))
     fitted = alone_s(graph, profile, l2, dram, rates)
     predicted_s = np.where(np.isnan(fitted), roofline.op_costs(graph, profile.device, flow, "eager").seconds, fitted)
-    predicted_s = predicted_s + fault_s(graph, profile)
     expected, _ = error_of_ops(graph, profile, predicted_s)
     measured_s = float(_at_own_speed(one, profile).sum())
     return Unseen(float(predicted_s.sum()), measured_s, len(graph.ops), expected)

@@ -16,12 +16,10 @@ import numpy as np
 from pararev_hw.calibration.drawn_networks import DrawnNetwork, drawn_networks
 from pararev_hw.calibration.failures import reason_missed
 from pararev_hw.calibration.ops import Missed
-from pararev_hw.costmodels.allocator.workspace import USUAL_RULE, LibraryRule
 from pararev_hw.costmodels.calibrated.branch_density import mask_densities
 from pararev_hw.costmodels.calibrated.cache_model import code_miss_share, miss_bytes
 from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.pace_response import at_own_speed, op_exponents, work_seconds
-from pararev_hw.costmodels.calibrated.page_faults import block_bytes_of, mapped_bytes, usually_kept_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.execution.replay_timing import op_times
 from pararev_hw.types import BlockGraph, Estimate, OpSample
@@ -74,21 +72,17 @@ def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Repl
 
 
 def op_samples(
-    replayed: Sequence[Replayed],
-    host: Mapping[str, Estimate],
-    capacities: tuple[float, float],
-    rule: LibraryRule = USUAL_RULE,
+    replayed: Sequence[Replayed], host: Mapping[str, Estimate], capacities: tuple[float, float]
 ) -> Iterator[OpSample]:
-    """Samples of ops at the machine's own speed, of each group of ops as many as tell something new. `rule` tells what
-    memory libraries take."""
-    return enough([*_samples(one, host, capacities, rule)] for one in replayed)
+    """Samples of ops at the machine's own speed, of each group of ops as many as tell something new."""
+    return enough([*_samples(one, host, capacities)] for one in replayed)
 
 
 def network_samples(
-    replayed: Sequence[Replayed], host: Mapping[str, Estimate], capacities: tuple[float, float], rule: LibraryRule
+    replayed: Sequence[Replayed], host: Mapping[str, Estimate], capacities: tuple[float, float]
 ) -> Mapping[str, Sequence[OpSample]]:
     """Samples of ops at the machine's own speed, by the name of their network."""
-    return {one.network.name: [*_samples(one, host, capacities, rule)] for one in replayed}
+    return {one.network.name: [*_samples(one, host, capacities)] for one in replayed}
 
 
 def enough(samples: Iterable[Sequence[OpSample]]) -> Iterator[OpSample]:
@@ -101,16 +95,12 @@ def enough(samples: Iterable[Sequence[OpSample]]) -> Iterator[OpSample]:
             yield sample
 
 
-def _samples(
-    one: Replayed, host: Mapping[str, Estimate], capacities: tuple[float, float], rule: LibraryRule
-) -> Iterator[OpSample]:
+def _samples(one: Replayed, host: Mapping[str, Estimate], capacities: tuple[float, float]) -> Iterator[OpSample]:
     """One sample for each op of a replayed step that is used alike: same type, same data in the caches."""
     graph = one.graph
     l2, dram = miss_bytes(graph, traffic(graph), capacities)
     code = code_miss_share(graph)
     density = mask_densities(graph)
-    block = block_bytes_of(host)
-    mapped = mapped_bytes(graph, usually_kept_bytes(block), rule, block)
     own_s = at_own_speed(one.seconds, one.slowness[:, None], op_exponents(graph, host), host)
     uses: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for k, op in enumerate(graph.ops):
@@ -129,7 +119,6 @@ def _samples(
             held_out=one.network.held_out,
             noisy=False,  # small ops in their place always spread: the fit learns by how much
             seconds=per_replay,
-            faulted_bytes=round(mapped[ops].mean()),
             density=float(density[ops].mean()) if branches(t) else None,
             fetched_bytes=(float(round(l2[ops].mean())), float(round(dram[ops].mean()))),
             fetched_code=float(f"{code[ops].mean():.3g}"),

@@ -21,7 +21,6 @@ from pararev_hw.calibration.replays import Replayed, enough, network_samples, op
 from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, SuiteEntry, entries
-from pararev_hw.costmodels.allocator.workspace import rule_of
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte, instruction_set
 from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.pace_response import exponent, exponents_between, fitted_exponents
@@ -51,7 +50,7 @@ class Probes:
     overheads: Callable[[str, Clock], Mapping[str, Estimate]] = host_overheads.overheads
     copy_curve: Callable[[str, Clock], tuple[host_overheads.Points, host_overheads.Points]] = host_overheads.copy_curve
     matmul_peaks: Callable[[str, Clock], Mapping[str, host_overheads.Points]] = host_overheads.matmul_peaks
-    page_faults: Callable[[], Mapping[str, Estimate]] = host_overheads.page_faults
+    page_fault: Callable[[], Estimate] = host_overheads.fault_s_per_byte
     python: Callable[[int], Mapping[str, Estimate]] = loop_overheads
     replays: Callable[[float, Callable[[], bool]], Iterator[Replayed | Missed]] = replayed_networks
     suite: Callable[[str], Sequence[SuiteEntry]] = entries
@@ -130,7 +129,7 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
         measured.curves |= {"copy_bytes_per_s": warm, "copy_cold_bytes_per_s": cold}
         measured.overheads = {**measured.overheads, **host_overheads.capacities(warm, _CACHES[device])}
         if device == "cpu":
-            measured.overheads = {**measured.overheads, **probes.page_faults()}
+            measured.overheads = {**measured.overheads, "fault_s_per_byte": probes.page_fault()}
     if device == "cpu" and budget.left_s > _LEAST_S:
         with _missing_on_error(measured, "Python beside ops"):
             beside = probes.python(FEW_RUNS if budget.left_s < _LITTLE_S else RUNS)
@@ -215,7 +214,7 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
             rough = _draft(replace(measured, samples=[*samples]), smooth=False)
             refined = exponents_between([*seconds_beside_fit(replayed, rough)], measured.overheads)
             measured.overheads = {**measured.overheads, **refined}
-        measured.samples += op_samples(replayed, measured.overheads, cache_capacities(measured), rule_of(measured.base))
+        measured.samples += op_samples(replayed, measured.overheads, cache_capacities(measured))
 
 
 def _replayed_samples(measured: Measured, replayed: Sequence[Replayed]) -> Iterator[OpSample]:
@@ -223,7 +222,7 @@ def _replayed_samples(measured: Measured, replayed: Sequence[Replayed]) -> Itera
     call = call_s(measured.overheads[PACE].value)
     exponents = fitted_exponents((one.work_by_kind(call), one.slowness) for one in replayed)
     measured.overheads = {**measured.overheads, **exponents}
-    return op_samples(replayed, measured.overheads, cache_capacities(measured), rule_of(measured.base))
+    return op_samples(replayed, measured.overheads, cache_capacities(measured))
 
 
 def _error_so_far(measured: Measured, replayed: Sequence[Replayed]) -> float | None:
@@ -288,7 +287,7 @@ def _draft(measured: Measured, *, smooth: bool = True) -> Profile:
 def _interval_factor(profile: Profile, measured: Measured) -> Estimate | None:
     """The factor of expected errors that families of replayed networks show which a fit had not seen."""
     limits = cache_capacities(measured)
-    of_network = network_samples(measured.replayed, profile.host, limits, rule_of(measured.base))
+    of_network = network_samples(measured.replayed, profile.host, limits)
     alone = [s for s in profile.samples if s.fetched_bytes is None]
 
     def refitted(names: Sequence[str]) -> Profile:

@@ -20,7 +20,7 @@ from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
 from pararev_hw.costmodels.calibrated.pace_response import slowed
-from pararev_hw.costmodels.calibrated.page_faults import block_bytes_of, mapped_bytes, usually_kept_bytes
+from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
 
@@ -29,6 +29,9 @@ USUAL_S = 3e-6  # of a correction per op
 _WEAK, _FIRM = 0.02, 0.1  # how strongly corrections are drawn to none: those per op, and what was measured already
 _REPLAYED = 2.0  # the same of ops timed in their place, whose sum is that of the step within 5 %; a step is 10 % off
 OUTLIER = 0.05
+# M_TRIM_THRESHOLD is twice the largest block that was ever let go, mallopt(3), and what is free seldom lies at the top
+# of the heap in one piece: judged by steps that let go of 115 MiB and mapped in next to nothing
+_SETTLED_BYTES = 4 * MMAP_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +143,20 @@ def corrections(
         value = float(np.exp(np.clip(x, -3.0, 3.0)))
         estimates[name] = Estimate(value, value * sigma)
     if on_cpu:
-        estimates["kept_bytes"] = kept_bytes(steps, rule_of(profile), block_bytes_of(profile.host))
+        estimates["kept_bytes"] = kept_bytes(steps, rule_of(profile))
     return estimates, samples
 
 
-def kept_bytes(steps: Sequence[MeasuredStep], rule: LibraryRule, block_bytes: float = MMAP_BYTES) -> Estimate:
+def kept_bytes(steps: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen; of
     several that explain them alike, what glibc usually keeps once a large block was let go."""
-    candidates = block_bytes * np.geomspace(1 / 8, 8, 49)
-    usual = usually_kept_bytes(block_bytes)
+    candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
     def misfit(threshold_bytes: float) -> float:
-        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule, block_bytes).sum()) for s in steps)
+        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule).sum()) for s in steps)
         return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(predicted_bytes, steps, strict=True))
 
-    return Estimate(float(min(candidates, key=lambda b: (misfit(b), abs(math.log(b / usual))))))
+    return Estimate(float(min(candidates, key=lambda b: (misfit(b), abs(math.log(b / _SETTLED_BYTES))))))
 
 
 def _host_s(graph: BlockGraph, profile: Profile) -> float:

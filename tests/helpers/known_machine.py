@@ -60,7 +60,7 @@ KNOWN_MACHINE = Probes(
     overheads=lambda *_: {n: Estimate(1e-6) for n in HOST_OVERHEADS},
     copy_curve=lambda *_: (((4096.0, BYTES_PER_S), (1e8, BYTES_PER_S)),) * 2,
     matmul_peaks=lambda *_: {},
-    page_faults=lambda: {"fault_s_per_byte": Estimate(1e-10)},
+    page_fault=lambda: Estimate(1e-10),
     python=lambda _: {
         "forward_s": Estimate(1e-6),
         "backward_s": Estimate(2e-6),

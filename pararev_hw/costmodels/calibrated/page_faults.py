@@ -2,8 +2,7 @@
 
 The C library keeps what was let go and hands it out again, but gives the top of its heap back once more than
 `kept_bytes` of it are free (glibc's M_TRIM_THRESHOLD, which follows the largest block that it ever let go), and never
-keeps a block of `block_bytes` or more (M_MMAP_THRESHOLD, which a calibration sees). So a step whose live memory falls
-by more than that pays for it again when it rises:
+keeps a block above MMAP_BYTES. So a step whose live memory falls by more than that pays for it again when it rises:
 
     high    falls to what is live when high - live > kept_bytes, rises to what is live when live > high
     mapped  every rise of high, in the second of two steps that follow each other
@@ -13,33 +12,15 @@ Small steps map in nothing. `kept_bytes` and what a mapped byte costs in a step 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from pararev_hw.costmodels.allocator.workspace import LibraryRule, workspace_bytes
 from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
 from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.types import BlockGraph, Estimate
-
-BLOCK = "mapped_block_bytes"  # its name among the host figures of a profile
+from pararev_hw.types import BlockGraph
 
 
-def block_bytes_of(host: Mapping[str, Estimate]) -> float:
-    """From how many bytes on a block is mapped in anew every time."""
-    return host[BLOCK].value if BLOCK in host else MMAP_BYTES
-
-
-def usually_kept_bytes(block_bytes: float) -> float:
-    """How much free memory is kept where no step told.
-
-    M_TRIM_THRESHOLD is twice the largest block that was ever let go, mallopt(3), and what is free seldom lies at the
-    top of the heap in one piece: judged by steps that let go of 115 MiB and mapped in next to nothing.
-    """
-    return 4 * block_bytes
-
-
-def mapped_bytes(graph: BlockGraph, kept_bytes: float, rule: LibraryRule, block_bytes: float = MMAP_BYTES) -> Floats:
+def mapped_bytes(graph: BlockGraph, kept_bytes: float, rule: LibraryRule) -> Floats:
     """Bytes mapped in by each op of a step that follows another one like it."""
     n = len(graph.ops)
     change = np.zeros(n + 2)
@@ -47,15 +28,12 @@ def mapped_bytes(graph: BlockGraph, kept_bytes: float, rule: LibraryRule, block_
     for s in graph.storages:
         if s.born < 0:
             continue
-        if s.bytes >= block_bytes:
+        if s.bytes > MMAP_BYTES:
             mapped[s.born] += s.bytes
         else:
             change[s.born] += s.bytes
             change[min(s.freed, n) + 1] -= s.bytes
     extra = [workspace_bytes(t, rule=rule) for t in graph.op_types]
-    for k, op in enumerate(graph.ops):
-        mapped[k] += extra[op.type] if extra[op.type] >= block_bytes else 0
-    extra = [e if e < block_bytes else 0 for e in extra]
     live = np.cumsum(change)[:n].tolist()
     most = [here + extra[op.type] for here, op in zip(live, graph.ops, strict=True)]
     high = 0.0
