@@ -66,6 +66,13 @@ def test_a_transposed_convolution_counts_what_the_one_that_it_undoes_does() -> N
     assert _work(up, InstructionSet.AVX2)["compute_s_per_flop"] == 2 * 3 * 25 * 4 * 16 * 32
 
 
+def test_an_image_of_few_channels_fills_half_a_register() -> None:
+    """25 pixels, 4 taps each, 16 channels read; 3 and 8 channels made count as 8, 9 as 16."""
+    for channels, counted in ((3, 8), (8, 8), (9, 16)):
+        up = _op(nn.ConvTranspose2d(16, channels, 2, 2), torch.empty(3, 16, 5, 5), "convolution")
+        assert _work(up, InstructionSet.AVX512_CORE)["compute_s_per_flop"] == 2 * 3 * 25 * 4 * 16 * counted
+
+
 def test_layouts_tell_forms_and_copies_apart() -> None:
     plain, convolution = torch.empty(2, 16, 6, 6), nn.Conv2d(16, 16, 3)
 

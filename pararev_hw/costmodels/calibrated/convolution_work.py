@@ -119,7 +119,8 @@ def _add_blocked(work: _Work, conv: Convolution, one: str, isa: InstructionSet |
     """What a pass by a kernel on blocks of channels adds."""
     block = _WIDE_BLOCK if isa is None else isa.channels
     whole = conv.groups == 1
-    x, y = (_up(conv.x_channels, block), _up(conv.y_channels, block)) if whole else (conv.x_channels, conv.y_channels)
+    x_block = _SHORT_BLOCK if one == "data" and conv.x_channels <= _SHORT_BLOCK else block  # half a register holds them
+    x, y = (_up(conv.x_channels, x_block), _up(conv.y_channels, block)) if whole else (conv.x_channels, conv.y_channels)
     few = whole and conv.x_channels < block and conv.taps > 1
     within = x if whole else conv.x_group
     taps = 2.0 * conv.batch * _taps(conv)
