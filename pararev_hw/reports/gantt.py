@@ -236,17 +236,17 @@ def _runs(chart: _Chart, placements: Sequence[Placement], axis: TimeAxis) -> lis
         return [[p] for p in placements]
     runs: list[list[Placement]] = []
     ordered = sorted(placements, key=lambda p: (p.lane, p.start_s, p.end_s, p.task))
-    for (_, _), group in groupby(ordered, key=lambda p: (p.lane, chart.phase(p.task))):
+    px_per_s = axis.px_per_s
+    for _, group in groupby(ordered, key=lambda p: (p.lane, chart.phase(p.task))):
+        run: list[Placement] = []
         for p in group:
-            thin = (p.end_s - p.start_s) * axis.px_per_s < 0.5
-            run = runs[-1] if runs else []
-            joins = bool(run) and run[-1].lane == p.lane and chart.phase(run[-1].task) == chart.phase(p.task)
-            near = joins and (p.start_s - run[-1].end_s) * axis.px_per_s < 0.5
-            short = joins and (run[-1].end_s - run[0].start_s) * axis.px_per_s < 2.0
-            if thin and near and short:
+            thin = (p.end_s - p.start_s) * px_per_s < 0.5
+            near = thin and bool(run) and (p.start_s - run[-1].end_s) * px_per_s < 0.5
+            if near and (run[-1].end_s - run[0].start_s) * px_per_s < 2.0:
                 run.append(p)
             else:
-                runs.append([p])
+                run = [p]
+                runs.append(run)
     return runs
 
 

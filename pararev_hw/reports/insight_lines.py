@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 
 from pararev_hw.reports import phrasing, units
@@ -111,6 +112,8 @@ def _idle_before_joins(prediction: Prediction, graph: BlockGraph) -> list[tuple[
     starts: dict[int, list[float]] = {}
     for p in prediction.schedule.placements:
         starts.setdefault(p.lane, []).append(p.start_s)
+    for of_lane in starts.values():
+        of_lane.sort()
     inputs: dict[int, list[int]] = {}
     for e in graph.edges:
         inputs.setdefault(e.dst, []).append(e.src)
@@ -121,7 +124,8 @@ def _idle_before_joins(prediction: Prediction, graph: BlockGraph) -> list[tuple[
         if graph.tasks[dst].branch != "join" or join is None or len(placed) < 2:
             continue
         early, late = placed[0], placed[-1]
-        following = min((s for s in starts[early.lane] if s >= early.end_s), default=join.start_s)
+        after = bisect_left(starts[early.lane], early.end_s)
+        following = starts[early.lane][after] if after < len(starts[early.lane]) else join.start_s
         idle_s = min(following, late.end_s) - early.end_s
         if early.lane != late.lane and idle_s > 0:
             waits.append((idle_s, early.task, late.task, join.task, join.end_s - join.start_s))

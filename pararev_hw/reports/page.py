@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -131,12 +132,19 @@ def _cells(row: Row, heads: Sequence[tuple[str, bool]]) -> str:
     cells: list[str] = []
     for (words, value), (head, numeric) in zip(row.cells, heads, strict=False):
         class_ = ' class="num"' if numeric else ' class="long"' if len(words) > 36 else ""
-        label = f' data-label="{escape(head)}"' if head else ""
+        label = _label(head)
         sorted_by = "" if value is None else f' data-value="{value}"'
         bar = "" if row.bar is None or len(cells) < len(row.cells) - 1 else _bar(row.bar)
         shown = escape(words) if _holds_together(words) else _breakable(words)
         cells.append(f"<td{class_}{label}{sorted_by}>{bar}{shown}</td>")
     return markup("".join(cells))
+
+
+@cache
+def _label(head: str) -> str:
+    from markupsafe import escape
+
+    return f' data-label="{escape(head)}"' if head else ""
 
 
 def _bar(share: float) -> str:
@@ -436,10 +444,11 @@ def _tasks(study: Study) -> Mapping[str, Any]:
     """The tasks, the longest first."""
     placed = {p.task: p for p in study.chosen.schedule.placements}
     critical = frozenset(study.critical_path.tasks)
+    took_s = {name: p.end_s - p.start_s for name, p in placed.items()}
+    tasks = sorted(study.chosen_graph.tasks, key=lambda t: (-took_s.get(t.id, 0.0), t.id))
     rows = []
-    for t in study.chosen_graph.tasks:
-        p = placed.get(t.id)
-        took = p.end_s - p.start_s if p else None
+    for t in tasks[:MOST_ROWS]:
+        p, took = placed.get(t.id), took_s.get(t.id)
         work, moved = t.flops + t.vector_flops, t.read_bytes + t.write_bytes
         cells: tuple[Cell, ...] = (
             words_cell(t.id),
@@ -452,13 +461,11 @@ def _tasks(study: Study) -> Mapping[str, Any]:
             (units.count(t.sops), t.sops),
             words_cell("yes" if t.id in critical else ""),
         )
-        rows.append((-(took or 0.0), t.id, Row(cells, task=t.id)))
-    rows.sort(key=lambda row: row[:2])
+        rows.append(Row(cells, task=t.id))
     lane = phrasing.lane_noun(study.device)
     heads = [("task", False), ("phase", False), (lane, True), ("start", True), ("time", True),
              ("operations", True), ("bytes moved", True), ("synaptic ops", True), ("critical", False)]  # fmt: skip
-    rows_shown = [row for _, _, row in rows[:MOST_ROWS]]
-    return {"heads": heads, "rows": rows_shown, "left_out": len(rows) - len(rows_shown), "sorted": 4}
+    return {"heads": heads, "rows": rows, "left_out": len(tasks) - len(rows), "sorted": 4}
 
 
 def _parameters(study: Study) -> Mapping[str, Any]:
