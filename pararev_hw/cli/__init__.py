@@ -6,8 +6,29 @@ A verb is a file of this folder, with one line in the table of `entry.py`.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import sys
+
+
+def script() -> None:
+    """`main` as a process of its own, which ends as soon as it has cleaned up: Python would first let go of every
+    object by itself, which takes up to some seconds after a report, and as long after Ctrl-C."""
+    status = [1]
+    atexit.register(_leave, status)  # first, and so the last to be called
+    try:
+        main()
+    except SystemExit as stop:
+        status[0] = stop.code if isinstance(stop.code, int) else 1
+        raise
+
+
+def _leave(status: list[int]) -> None:
+    with contextlib.suppress(OSError, ValueError):  # where output is lost, Python says so
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status[0])
 
 
 def main() -> None:

@@ -1,3 +1,3 @@
-from pararev_hw.cli import main
+from pararev_hw.cli import script
 
-main()
+script()

@@ -32,12 +32,14 @@ def result_stream() -> Iterator[None]:
         os.close(result)
         yield
         return
-    sys.stdout = open(  # noqa: SIM115, open until the interpreter ends: whoever writes last may be late
+    stream = sys.stdout = open(  # noqa: SIM115, open until the interpreter ends: whoever writes last may be late
         result, "w", encoding=before.encoding, errors="backslashreplace", buffering=1 if os.isatty(result) else -1
     )
     try:
         yield
     finally:
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
         sys.stdout = sys.stderr  # what a network prints when the interpreter ends is no result either
 
 
