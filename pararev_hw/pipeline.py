@@ -20,6 +20,7 @@ from pararev_hw.devices import load_hardware, read_profile
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
+from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.reports import units
@@ -223,6 +224,7 @@ def study(
     """
     if device.kind == "neuromorphic":
         return _chip_study(graph, device, scheduler, lanes, launch, progress)
+    _check_memory(graph, progress)
     both = ("eager", "graph") if device.kind == "gpu" else ("eager",)
     launches = both if launch is None else (launch,)
     names = ("sequential", "asap", "heft") if scheduler is None else ("sequential", scheduler)
@@ -250,6 +252,20 @@ def study(
     rows = layer_rows(graph, costed[launches[0]])
     by_op = graphs.op_parallelism(graph, costed[predictions[best].launch or "eager"].op_seconds)
     return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows, op_parallelism=by_op)
+
+
+def _check_memory(graph: BlockGraph, progress: Progress) -> None:
+    """Tell what memory a study of many tasks needs. Raises Infeasible where there is not so much."""
+    count, free = len(graph.tasks), available_bytes()
+    if count < limits.MANY_TASKS or free is None:
+        return
+    need, have = units.size(limits.STUDY_BYTES * count), units.size(free)
+    if limits.STUDY_BYTES * count > free:
+        raise Infeasible(
+            f"{graph.model}: a study of {count:,} tasks needs some {need} of memory here, {have} are free: coarser "
+            "tasks (--granularity block) need less"
+        )
+    progress(f"{count:,} tasks of {graph.model} need some {need} of memory, {have} are free")
 
 
 def _chip_study(

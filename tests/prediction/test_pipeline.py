@@ -14,7 +14,7 @@ from torch import nn
 
 import pararev_hw as ph
 from pararev_hw import graph as graphs
-from pararev_hw import pipeline, reports, target_graph
+from pararev_hw import limits, pipeline, reports, target_graph
 from pararev_hw.check import check_schedule
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.defaults import ASSUMED_RATE
@@ -100,6 +100,22 @@ def test_lanes_beyond_what_any_machine_has_are_refused(graph: BlockGraph) -> Non
 
 
 # ---- study and compare
+
+
+def test_memory_for_a_study_of_many_tasks_is_told_and_refused_beforehand(
+    graph: BlockGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, heard = len(graph.tasks), []
+    monkeypatch.setattr(limits, "STUDY_BYTES", 1 << 20)
+    monkeypatch.setattr(pipeline, "available_bytes", lambda: tasks * (1 << 20) - 1)
+    pipeline.study(graph, ph.load_device("edge8"), progress=heard.append)  # too few tasks to look
+    assert not any("of memory" in line for line in heard)
+    monkeypatch.setattr(limits, "MANY_TASKS", tasks)
+    with pytest.raises(Infeasible, match=rf"a study of {tasks} tasks needs some {tasks}(\.\d)? MiB .*--granularity"):
+        pipeline.study(graph, ph.load_device("edge8"))
+    monkeypatch.setattr(pipeline, "available_bytes", lambda: tasks * (1 << 20))
+    pipeline.study(graph, ph.load_device("edge8"), progress=heard.append)
+    assert any(f"need some {tasks}" in line and "are free" in line for line in heard)
 
 
 def test_a_study_recommends_the_fastest_and_compares_with_sequential(graph: BlockGraph, device: Device) -> None:
