@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2s
 from itertools import accumulate
 
+from pararev_hw.graph.lstm_workspace import lstm_workspace_bytes
 from pararev_hw.tracing.dependencies import Access, Flow, dependencies
 from pararev_hw.tracing.grouping import Group, Key, Member, each_alone, group
 from pararev_hw.tracing.neurons import spiking_modules
@@ -66,7 +67,7 @@ def build(tape: Tape, order: Followed | None = None) -> Built:
             for line, t, follow in zip(lines, type_of, after, strict=True)
         ]
     )
-    storages = _storages(tape, ops)
+    storages = _storages(tape, types, ops)
     neurons = tape.neurons | spiking_modules(types, ops, storages)
     if neurons != tape.neurons:
         types, type_of = _op_types(tape, neurons)
@@ -236,10 +237,11 @@ _EXTERNAL_ROLES: Mapping[str, Role] = {
 }
 
 
-def _storages(tape: Tape, ops: Sequence[Op]) -> tuple[Storage, ...]:
+def _storages(tape: Tape, types: Sequence[OpType], ops: Sequence[Op]) -> tuple[Storage, ...]:
     read_later = {s for op in ops if op.phase in ("recompute", "backward") for s in op.reads}
     names = {storage: tape.externals[slot] for slot, storage in tape.storage_of_external.items()}
     born_at = _born(tape)
+    kept_bytes = [lstm_workspace_bytes(t) for t in types]
     storages: list[Storage] = []
     for s, (nbytes, last) in enumerate(zip(tape.storage_bytes, tape.last_line, strict=True)):
         born = born_at[s]
@@ -256,6 +258,8 @@ def _storages(tape: Tape, ops: Sequence[Op]) -> tuple[Storage, ...]:
             role = "cotangent"
         elif ops[born].phase == "forward" and s in read_later:
             role = "saved"
+        if nbytes == 0 and born >= 0:
+            nbytes = kept_bytes[ops[born].type]
         goes = born >= 0 or role == "gradient"  # all else that was there before the step is somebody's, who keeps it
         storages.append(Storage(nbytes, role, born, last if goes else len(ops)))
     return tuple(storages)

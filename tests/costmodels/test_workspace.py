@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pararev_hw import models
-from pararev_hw.costmodels.allocator.fused_kernels import hidden_output_bytes
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here, workspace_bytes
+from pararev_hw.graph.lstm_workspace import lstm_workspace_bytes
 from pararev_hw.tracing import trace_step
 from pararev_hw.training.step import OPTIMIZERS, Loop
 from pararev_hw.types import OpType
@@ -95,7 +95,7 @@ def lstm(name: str, steps: int, batch: int, inputs: int, units: int, item: int) 
 @pytest.mark.parametrize("sizes", LSTM_FORWARD)
 def test_an_lstm_allocates_what_was_recorded(sizes: tuple[int, ...]) -> None:
     op = lstm("mkldnn_rnn_layer", *sizes)
-    assert (hidden_output_bytes(op, "mkldnn_rnn_layer"), workspace_bytes(op)) == LSTM_FORWARD[sizes]
+    assert (lstm_workspace_bytes(op), workspace_bytes(op)) == LSTM_FORWARD[sizes]
 
 
 @pytest.mark.parametrize("sizes", LSTM_BACKWARD)

@@ -325,6 +325,24 @@ def test_a_tensor_is_let_go_after_its_last_use_on_any_lane() -> None:
     assert peak(model, traced, lane_orders(traced.graph, made.schedule), data) == pipeline.predict(made).peak_bytes
 
 
+class LastStep(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers, self.head = nn.LSTM(6, 20, 2, batch_first=True, bidirectional=True), nn.Linear(40, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.layers(x)[0][:, -1])
+        return logits
+
+
+def test_what_a_recurrent_layer_keeps_for_its_gradient_is_alive_until_then() -> None:
+    model, (data,) = LastStep(), batches((4, 9, 6), 1)
+    data = (data[0].float(), data[1])
+    traced = trace_step(model, data[0], loop=Loop(optimizer=OPTIMIZERS["sgd"]))
+    made = pipeline.plan(traced.graph, load_device("h200"), "sequential", lanes=1)
+    assert peak(model, traced, lane_orders(traced.graph, made.schedule), data) == pipeline.predict(made).peak_bytes
+
+
 def test_lanes_hold_nothing_but_results_after_a_step() -> None:
     model, (data,) = small("pararevsnn21"), batches(IMAGE, 1)
     traced = traced_double(model, IMAGE)

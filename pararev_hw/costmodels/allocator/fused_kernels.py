@@ -1,16 +1,8 @@
 """Memory inside the CPU kernels that are a whole layer: oneDNN's LSTM, and the transformer layer of inference.
 
-oneDNN's LSTM keeps gates and states of every time step in a workspace that the trace shows as an empty tensor: it is
-made by the forward op and lives until the backward op has read it. With T steps, B samples, H features, rows padded to
-a SIMD register, and every part rounded up to pages:
-
-    gates T x B x 4H, hidden T x B x H, and for T + 1 steps, twice (input and output of the layer):
-    states of layer and iteration, cell states, and in float32 the gradients of both states
-    (the states of iterations and the cell states without padding)
-
-In inference the states of all steps and the cell states are scratch, and so are the gates: of one step where kernels
-of AVX2 and later compute small matrix products (brgemm) on weights in blocks of each gate's features; of all steps on
-processors without AVX2.
+What oneDNN's LSTM keeps for its gradient stands in the trace (`graph.lstm_workspace`). In inference the states of all
+steps and the cell states are scratch, and so are the gates: of one step where kernels of AVX2 and later compute small
+matrix products (brgemm) on weights in blocks of each gate's features; of all steps on processors without AVX2.
 
 The transformer layer's attention holds queries, keys and values twice while it rescales them, then the scores.
 Found with torch 2.13 by watching the profiler's memory events, and in oneDNN's `rnn_utils::set_offsets`.
@@ -21,11 +13,10 @@ from __future__ import annotations
 import math
 
 from pararev_hw.devices.instruction_sets import InstructionSet
+from pararev_hw.graph.lstm_workspace import PAGE_BYTES, is_lstm, padded_row, trains, whole_pages
 from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import OpType
 
-_REGISTER_BYTES = 64
-_PAGE_BYTES = 4096
 _LSTM_SCRATCH = 12856  # beside the gates
 _LISTS, _MORE_LISTS, _GRADIENT_LISTS = 568, 192, 1264  # bytes of pointers; more of them for halves; for their gradients
 _HALVES_BLOCK = 128  # columns of weights in halves
@@ -33,46 +24,13 @@ _BRGEMM_SCRATCH = 8968  # in inference, pointers and lists of products
 _REFERENCE_SCRATCH = 8760
 
 
-def hidden_output_bytes(op: OpType, base: str) -> int:
-    """Bytes of the op's output that the trace shows as an empty tensor; 0 for every other op."""
-    if base != "mkldnn_rnn_layer" or op.dtype not in FLOAT_BYTES or not _trains(op) or not _is_lstm(op):
-        return 0
-    (steps, batch, inputs), units, item = op.input_shapes[0], op.input_shapes[2][1], FLOAT_BYTES[op.dtype]
-    wide = max(inputs, units)
-    parts = [
-        steps * batch * _row(4 * units, item) * item,
-        steps * batch * _row(units, item) * item,
-        2 * (steps + 1) * batch * _row(wide, item) * item,
-        2 * (steps + 1) * batch * units * item,
-        2 * (steps + 1) * batch * units * 4,
-        *[2 * (steps + 1) * batch * _row(wide, 4) * 4] * 2,
-    ]
-    return sum(map(_paged, parts))
-
-
 def fused_bytes(op: OpType, base: str, isa: InstructionSet) -> int:
     """The most that such an op holds at once beside its inputs and outputs; 0 for every other op."""
     if op.dtype not in FLOAT_BYTES:
         return 0
     if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
-        return _lstm(op, base.endswith("backward"), isa) if _is_lstm(op) else 0
+        return _lstm(op, base.endswith("backward"), isa) if is_lstm(op) else 0
     return _transformer_layer(op) if base == "_transformer_encoder_layer_fwd" else 0
-
-
-def _row(count: int, item: int) -> int:
-    """Elements of a row in memory: whole registers, one more where rows would fall on the same cache lines."""
-    per = _REGISTER_BYTES // item
-    padded = -(-count // per) * per
-    return padded + per if padded % 256 == 0 else padded
-
-
-def _is_lstm(op: OpType) -> bool:
-    """Whether the shapes are those of an LSTM: of a graph that somebody wrote by hand they may be anything."""
-    return len(op.input_shapes) > 2 and [len(s) for s in op.input_shapes[:3]] == [3, 2, 2]
-
-
-def _trains(op: OpType) -> bool:
-    return dict(op.attributes).get("train", (1,)) != (0,)
 
 
 def _lstm(op: OpType, back: bool, isa: InstructionSet) -> int:
@@ -80,9 +38,9 @@ def _lstm(op: OpType, back: bool, isa: InstructionSet) -> int:
     item = 2 if back and _reads_halves(op) else FLOAT_BYTES[op.dtype]
     if back:
         return _lstm_gradients(steps, batch, inputs, units, item)
-    if _trains(op) and item == 4:
-        return (inputs + units) * _row(4 * units, 4) * 4 + _scratch(steps, batch, units)
-    if _trains(op):
+    if trains(op) and item == 4:
+        return (inputs + units) * padded_row(4 * units, 4) * 4 + _scratch(steps, batch, units)
+    if trains(op):
         columns = -(-4 * units // _HALVES_BLOCK) * _HALVES_BLOCK  # of weights, whose rows come in pairs
         weights = (inputs + inputs % 2 + units + units % 2) * columns * 2
         return weights + _scratch(1, batch, units, 2) + _MORE_LISTS
@@ -95,25 +53,23 @@ def _lstm(op: OpType, back: bool, isa: InstructionSet) -> int:
 def _lstm_gradients(steps: int, batch: int, inputs: int, units: int, item: int) -> int:
     """Weights whose rows are whole registers, gradients of the weights and of the bias, and what comes in, copied; of
     halves all gradients in float32."""
-    rows = [4 * units * _row(n, item) * item for n in (inputs, units)]
+    rows = [4 * units * padded_row(n, item) * item for n in (inputs, units)]
     repacked = sum(row for row, n in zip(rows, (inputs, units), strict=True) if item == 2 or row > 4 * units * n * item)
-    gradients = (inputs + units) * _row(4 * units, 4) * 4 + 4 * units * 4
+    gradients = (inputs + units) * padded_row(4 * units, 4) * 4 + 4 * units * 4
     arriving = (steps + 2) * batch * units
     if item == 4:
         return repacked + gradients + 4 * arriving + _scratch(steps, batch, units)
     halves = 2 * arriving + 4 * units * 2  # as they come, states and bias among them
-    scratch = _paged(batch * _row(4 * units, 4) * 4) + 2 * _PAGE_BYTES + 2 * batch * (inputs + units) + 64 * batch
+    scratch = (
+        whole_pages(batch * padded_row(4 * units, 4) * 4) + 2 * PAGE_BYTES + 2 * batch * (inputs + units) + 64 * batch
+    )
     return repacked + gradients + 4 * arriving + halves + scratch + _GRADIENT_LISTS
 
 
 def _scratch(steps: int, batch: int, units: int, item: int = 4) -> int:
     """Gates of so many steps, both states of one step, and lists, each from a page on."""
-    gates, states = steps * batch * _row(4 * units, 4) * 4, batch * units
-    return _paged(gates) + _paged(states * 4) + _paged(states * item) + _PAGE_BYTES + _LISTS
-
-
-def _paged(size: int) -> int:
-    return -(-size // _PAGE_BYTES) * _PAGE_BYTES
+    gates, states = steps * batch * padded_row(4 * units, 4) * 4, batch * units
+    return whole_pages(gates) + whole_pages(states * 4) + whole_pages(states * item) + PAGE_BYTES + _LISTS
 
 
 def _reads_halves(op: OpType) -> bool:
@@ -125,11 +81,11 @@ def _lstm_inference(steps: int, batch: int, inputs: int, units: int, isa: Instru
     """Weights in the kernel's layout, and scratch: states, cell states and gates, each from a page on."""
     small_products = isa >= InstructionSet.AVX2
     block = 32 if isa >= InstructionSet.AVX512_CORE else 16  # features of a gate in one block of weights
-    row = 4 * -(-units // block) * block if small_products else _row(4 * units, 4)
-    states = 2 * (steps + 1) * batch * _row(max(inputs, units), 4) * 4
+    row = 4 * -(-units // block) * block if small_products else padded_row(4 * units, 4)
+    states = 2 * (steps + 1) * batch * padded_row(max(inputs, units), 4) * 4
     cells = 2 * (steps + 1) * batch * units * 4
-    gates = (1 if small_products else steps) * batch * _row(4 * units, 4) * 4
-    paged = sum(map(_paged, (states, cells, gates)))
+    gates = (1 if small_products else steps) * batch * padded_row(4 * units, 4) * 4
+    paged = sum(map(whole_pages, (states, cells, gates)))
     return (inputs + units) * row * 4 + paged + (_BRGEMM_SCRATCH if small_products else _REFERENCE_SCRATCH)
 
 

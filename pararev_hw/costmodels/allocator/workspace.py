@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pararev_hw.costmodels.allocator.convolution import convolution_bytes
-from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes, hidden_output_bytes
+from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
 from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import BlockGraph, Device, Hardware, OpType
@@ -66,9 +66,8 @@ def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = U
     in it.
     """
     change = [0] * (len(graph.ops) + 2)
-    unseen = _unseen(graph) if kind == "cpu" else {}
-    for k, s in enumerate(graph.storages):
-        size = s.bytes + unseen.get(k, 0)
+    for s in graph.storages:
+        size = s.bytes
         if kind == "gpu":
             size = -(-size // CUDA_BLOCK_BYTES) * CUDA_BLOCK_BYTES
         change[max(s.born, 0)] += size
@@ -77,16 +76,6 @@ def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = U
     extra = [workspace_bytes(t, kind, rule) for t in graph.op_types]
     of_op = [extra[op.type] for op in graph.ops] or [0]
     return max(here + more for here, more in zip(live, of_op, strict=True))
-
-
-def _unseen(graph: BlockGraph) -> dict[int, int]:
-    """Bytes of storages that the trace shows as empty."""
-    bytes_of_storage: dict[int, int] = {}
-    hidden = [hidden_output_bytes(t, base_name(t.name)) for t in graph.op_types]
-    for op in graph.ops:
-        if hidden[op.type]:
-            bytes_of_storage |= {s: hidden[op.type] for s in op.writes if graph.storages[s].bytes == 0}
-    return bytes_of_storage
 
 
 def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
