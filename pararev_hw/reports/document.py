@@ -9,10 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pararev_hw import limits
 from pararev_hw.graph.process_memory import process_memory
 from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
-from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Prediction, Recommendation, Study
+from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Placement, Prediction, Recommendation, Study
 from pararev_hw.types.energy import ACCUMULATE_J
 
 
@@ -26,6 +27,7 @@ def report_document(study: Study) -> dict[str, Any]:
     """The study as JSON-ready data: model, device, answer, totals, predictions, critical path, tasks, assumptions."""
     graph = study.graph
     sops = total_sops(graph)
+    number = {t.id: k for k, t in enumerate(graph.tasks)} if len(graph.tasks) > limits.MANY_TASKS else None
     return {
         "schema_version": SCHEMA_VERSION,
         "answer": answer(study),
@@ -69,7 +71,7 @@ def report_document(study: Study) -> dict[str, Any]:
         "front": [{"latency_s": p.latency_s, "peak_bytes": p.peak_bytes} for p in study.front],
         "not_searched": list(study.not_searched),
         "best": study.best,
-        "predictions": [prediction_document(p) for p in study.predictions],
+        "predictions": [prediction_document(p, number) for p in study.predictions],
         "layers": [layer_document(layer) for layer in study.layers],
         "critical_path": {
             "tasks": list(study.critical_path.tasks),
@@ -148,8 +150,9 @@ def _recommendation(recommendation: Recommendation) -> dict[str, Any]:
     }
 
 
-def prediction_document(prediction: Prediction) -> dict[str, Any]:
-    """One prediction: its schedule's fields, and what it costs when it is played."""
+def prediction_document(prediction: Prediction, number: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """One prediction: its schedule's fields, and what it costs when it is played. Placements of many tasks are given by
+    column, where `number` says which task of the report each is."""
     schedule = prediction.schedule
     return {
         "device": prediction.device,
@@ -175,10 +178,21 @@ def prediction_document(prediction: Prediction) -> dict[str, Any]:
         "energy_by_phase_j": {phase: dict(parts) for phase, parts in prediction.energy_by_phase_j.items()},
         "time_by_phase_s": dict(prediction.time_by_phase_s),
         "standing": prediction.provenance,
-        "placements": [
-            {"task": p.task, "lane": p.lane, "start_s": p.start_s, "end_s": p.end_s} for p in schedule.placements
-        ],
+        **_placements(schedule.placements, number),
     }
+
+
+def _placements(placements: Sequence[Placement], number: Mapping[str, int] | None) -> dict[str, Any]:
+    if number is None:
+        rows = [{"task": p.task, "lane": p.lane, "start_s": p.start_s, "end_s": p.end_s} for p in placements]
+        return {"placements": rows}
+    columns = {
+        "task": [number.get(p.task, p.task) for p in placements],
+        "lane": [p.lane for p in placements],
+        "start_s": [p.start_s for p in placements],
+        "end_s": [p.end_s for p in placements],
+    }
+    return {"placement_columns": columns}
 
 
 def assumptions(study: Study) -> list[str]:

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import pararev_hw.reports as reports
+from pararev_hw import limits
 from pararev_hw.atomic import write_files
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile
@@ -34,6 +35,7 @@ from pararev_hw.reports.replay_script import run_script
 from pararev_hw.reports.text import folded
 from pararev_hw.types import Comparison, DeviceParameter, LayerEnergy, ModelEnergy, Recommendation, Study
 from tests.helpers import hand_built_study
+from tests.helpers.json_schema import schema, wrong
 
 FILES = (
     "report.html",
@@ -170,6 +172,21 @@ def test_report_json_is_the_document_with_the_keys_that_scripts_rely_on(tmp_path
     assert all(f["source"] for f in document["device"]["figures"])
     assert document["totals"]["flops"] == sum(t.flops for t in study.graph.tasks)
     assert document["not_modelled"] and document["assumptions"]
+
+
+def test_placements_of_many_tasks_are_given_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = hand_built_study.study()
+    monkeypatch.setattr(limits, "MANY_TASKS", len(study.graph.tasks))
+    as_rows = reports.report_document(study)["predictions"]
+    monkeypatch.setattr(limits, "MANY_TASKS", len(study.graph.tasks) - 1)
+    document = json.loads(dump(reports.report_document(study)))
+    assert list(wrong(document, schema("report"))) == []
+    for rows, prediction in zip(as_rows, document["predictions"], strict=True):
+        assert "placements" not in prediction
+        columns = prediction["placement_columns"]
+        columns["task"] = [t if isinstance(t, str) else document["tasks"][t]["id"] for t in columns["task"]]
+        cells = zip(*columns.values(), strict=True)
+        assert [dict(zip(columns, row, strict=True)) for row in cells] == rows["placements"]
 
 
 def test_json_has_null_for_what_is_not_finite_or_not_known() -> None:
