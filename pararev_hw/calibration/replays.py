@@ -28,6 +28,8 @@ REPLAYS = 5
 MOST_NETWORKS = 300  # a longer calibration measures ops one by one instead
 _MOST_FLOPS = 3e9  # of a step: larger networks tell no more, and take long
 _ENOUGH = 300  # samples of a group of ops: more tell nothing new
+_SHORT_OP_S = 20e-6  # of the ops of a step in the mean, which tell what a timestamp takes better than longer ones
+_LEAST_LEFT = 0.2  # of an op's seconds, whatever the timestamp beside it took
 _SIXTEENTHS, _FOURTHS = 16, 4  # of an op's bytes and code: uses of an op that fetch alike count as one sample
 
 
@@ -58,17 +60,28 @@ def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Repl
     `pace_s` is what the fixed piece of Python takes at the machine's own speed. A network that raises is missed and the
     rest go on; raises DeviceLost where the device is gone.
     """
+    stamps_s: list[float] = []
     for network in islice(drawn_networks(), MOST_NETWORKS):
         if until():
             return
         try:
             graph = network.traced()
             if sum(graph.op_types[op.type].true_flops for op in graph.ops) <= _MOST_FLOPS:
-                seconds, paces = op_times(graph, REPLAYS)
-                yield Replayed(network, graph, seconds, paces / pace_s)
+                seconds, paces, longer_s = op_times(graph, REPLAYS)
+                slowness = paces / pace_s
+                if not stamps_s or np.median(seconds.sum(1)) < _SHORT_OP_S * len(graph.ops):
+                    stamps_s.append(longer_s / float(np.median(slowness)))
+                yield Replayed(network, graph, without_stamps(seconds, float(np.median(stamps_s)), slowness), slowness)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
             yield Missed(network.name, reason_missed(error))
+
+
+def without_stamps(seconds: Floats, stamp_s: float, slowness: Floats) -> Floats:
+    """Seconds of ops [replays, ops] without what timestamps beside them take, which is more than the clock says of
+    itself when it is read again and again: between ops it leaves the caches, and they lose others."""
+    left: Floats = np.maximum(seconds - max(stamp_s, 0.0) * slowness[:, None], _LEAST_LEFT * seconds)
+    return left
 
 
 def op_samples(

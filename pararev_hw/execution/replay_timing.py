@@ -96,8 +96,9 @@ def replay_times(
     return ReplayTimes(np.quantile(samples, QUANTILE, axis=0), other_s, step, _spread(samples))
 
 
-def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats]:
-    """Seconds of each op in place, [replays, ops], and of a fixed piece of Python around each replay, [replays].
+def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats, float]:
+    """Seconds of each op in place, [replays, ops], of a fixed piece of Python around each replay, [replays], and by how
+    much an op takes longer beside timestamps, which is still in the former.
 
     Raises as `replay_times` does.
     """
@@ -107,14 +108,20 @@ def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats]:
     with computing_threads(1), collector_at_rest():
         settle_allocator()
         stamps = _Stamps(len(graph.ops))
-        step = bind(_one_task(graph), program, drawn_state(program), ((0,),), stamp=stamps)
+        state = drawn_state(program)
+        step = bind(_one_task(graph), program, state, ((0,),), stamp=stamps)
+        plain = bind(_one_task(graph), program, state, ((0,),))
         _run(step)
         paces = [pace_s()]
-        for _ in range(replays):
+        beside_plain: list[float] = []
+        for k in range(replays):
             rows.append(stamps.of(lambda: _run(step)))
             paces.append(pace_s())
+            if k % 2:
+                beside_plain.append(float(rows[-1].sum()) - _run(plain))
     around = np.array(paces)
-    return np.array(rows), (around[1:] + around[:-1]) / 2
+    longer_s = float(np.median(beside_plain)) / len(graph.ops) if beside_plain else 0.0
+    return np.array(rows), (around[1:] + around[:-1]) / 2, longer_s
 
 
 def _spread(samples: Floats) -> Floats:

@@ -83,10 +83,29 @@ def test_every_family_is_held_out_in_its_turn() -> None:
 
 def test_a_replay_times_every_op_that_takes_time(graphs: Mapping[DrawnNetwork, BlockGraph]) -> None:
     graph = next(g for n, g in graphs.items() if "layers" in n.name)
-    seconds, paces = op_times(graph, 2)
+    seconds, paces, _ = op_times(graph, 2)
     assert seconds.shape == (2, len(graph.ops)) and paces.shape == (2,) and (paces > 0).all()
     products = [k for k, op in enumerate(graph.ops) if graph.op_types[op.type].kind == "gemm"]
     assert (seconds[:, products] > 0).all()
+
+
+def test_what_timestamps_take_is_no_op_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine at half its own speed, on which each op takes 2 us longer beside timestamps: ops of 5 and 1 us took 3
+    us, and at least a fifth of what was seen. The long ones of the second step tell nothing."""
+    seen = iter(((5e-6, 2e-6), (1e-3, 5e-5)))
+
+    def op_times(graph: BlockGraph, count: int) -> tuple[Floats, Floats, float]:
+        seconds, longer_s = next(seen)
+        row = np.full(len(graph.ops), seconds)
+        row[0] = seconds / 5
+        return np.tile(row, (count, 1)), np.full(count, 2e-4), longer_s
+
+    monkeypatch.setattr(replays, "op_times", op_times)
+    monkeypatch.setattr(replays, "drawn_networks", lambda: iter(TRACED[:2]))
+    short, long = (one for one in replayed_networks(1e-4, lambda: False) if isinstance(one, Replayed))
+    assert short.seconds.shape == (replays.REPLAYS, len(short.graph.ops))
+    assert short.seconds[0, :3].tolist() == pytest.approx([0.2e-6, 3e-6, 3e-6])
+    assert long.seconds[0, 1] == pytest.approx(1e-3 - 2e-6)
 
 
 def test_samples_are_at_the_machines_own_speed_and_hold_all_of_the_step(
@@ -116,7 +135,7 @@ def test_a_group_of_ops_has_as_many_samples_as_tell_something_new(
 
 
 def test_a_network_that_raises_is_missed_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(graph: BlockGraph, replays: int) -> tuple[Floats, Floats]:
+    def fails(graph: BlockGraph, replays: int) -> tuple[Floats, Floats, float]:
         raise RuntimeError("this kernel refuses")
 
     monkeypatch.setattr(replays, "op_times", fails)
