@@ -62,6 +62,19 @@ def as_fake(elem: torch.Tensor, device: torch.device) -> Any:
     return torch.Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)
 
 
+def new_fake(
+    mode: FakeTensorMode, shape: Sequence[int], stride: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> Any:
+    """A fake tensor in memory of its own, without an operation under the mode, the first of which imports sympy."""
+    return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
+
+
+def mark_as_parameter(tensor: Any, requires_grad: bool) -> None:
+    """Make a new fake tensor a parameter, as `nn.Parameter` does beside an operation that imports DTensor."""
+    tensor.requires_grad_(requires_grad)
+    tensor._is_param = True
+
+
 _ATEN = torch.ops.aten
 # what a mode does for these beside their kernels concerns sizes that are symbols
 _VIEWS = (_ATEN.view.default, _ATEN.select.int, _ATEN.slice.Tensor)

@@ -22,6 +22,8 @@ from pararev_hw.torch_private import (
     compiler_loaded_when_used,
     fake_mode,
     graph_task_id,
+    mark_as_parameter,
+    new_fake,
     newly_trainable,
     parameters_of,
     silent_fake_tensors,
@@ -74,10 +76,9 @@ class _Swap:
         if twin is None:
             wide = self.dtype if self.dtype is not None and tensor.is_floating_point() else tensor.dtype
             device = torch.device("cpu") if tensor.device.type == "meta" else tensor.device
-            with self.fake:
-                twin = torch.empty_strided(tensor.shape, self.stride(tensor), dtype=wide, device=device)
+            twin = new_fake(self.fake, tensor.shape, self.stride(tensor), wide, device)
             if trainable:
-                twin = nn.Parameter(twin, requires_grad=tensor.requires_grad)
+                mark_as_parameter(twin, tensor.requires_grad)
             self.twins[id(tensor)] = twin
             self.originals[id(twin)] = tensor
         return twin
@@ -268,13 +269,10 @@ def _run_on_twins(
 
 def _fake_batch(setting: _Setting, swap: _Swap) -> tuple[torch.Tensor, ...]:
     home = _home(setting.model)
-    with swap.fake:
-        return tuple(
-            torch.empty_strided(
-                x.shape, swap.stride(x, contiguous=True), dtype=_input_dtype(x, setting.dtype), device=home
-            )
-            for x in setting.inputs
-        )
+    return tuple(
+        new_fake(swap.fake, x.shape, swap.stride(x, contiguous=True), _input_dtype(x, setting.dtype), home)
+        for x in setting.inputs
+    )
 
 
 def _without_gradient(recorder: Recorder, parameters: Mapping[str, nn.Parameter]) -> tuple[str, ...]:
@@ -325,8 +323,8 @@ def _run(
 
 
 def _labels(fake: FakeTensorMode, samples: int, device: torch.device) -> torch.Tensor:
-    with fake:
-        return torch.empty(samples, dtype=torch.int64, device=device)
+    labels: torch.Tensor = new_fake(fake, (samples,), (1,), torch.int64, device)
+    return labels
 
 
 def _settle(

@@ -48,6 +48,22 @@ def test_a_fake_tensor_made_without_checks_is_like_one_made_with_them() -> None:
     assert unchecked.device == checked.device
 
 
+def test_a_fake_tensor_made_beside_the_mode_is_what_the_mode_makes() -> None:
+    shape, stride, device = (2, 3), (1, 2), torch.device("cpu")
+    mode = private.fake_mode()
+    with mode:
+        of_mode = torch.nn.Parameter(torch.empty_strided(shape, stride, dtype=torch.float64))
+    new = private.new_fake(mode, shape, stride, torch.float64, device)
+    assert not isinstance(new, torch.nn.Parameter)
+    private.mark_as_parameter(new, requires_grad=True)
+    for t in (new, of_mode):
+        assert isinstance(t, torch.nn.Parameter) and isinstance(t, private.FakeTensor) and t.is_leaf
+        assert (t.shape, t.stride(), t.dtype, t.device, t.requires_grad) == (shape, stride, torch.float64, device, True)
+        assert t.untyped_storage().nbytes() == 48 and t.fake_mode is mode
+    (new * of_mode).sum().backward()
+    assert new.grad is not None and new.grad.stride() == of_mode.grad.stride()
+
+
 def test_gradients_that_code_asks_for_are_noticed_and_dropped() -> None:
     before, assigned, called = (torch.ones(2) for _ in range(3))
     before.requires_grad_()
