@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from pararev_hw import limits
 from pararev_hw.costmodels import CostedGraph, cost
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
-from pararev_hw.costmodels.buffers import buffers, planned_buffers
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
@@ -21,6 +20,7 @@ from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
 from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.prediction import StepStorages, step_storages
 from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.reports import units
@@ -63,6 +63,7 @@ class Plan:
     expected_error: ExpectedError | None = None
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
     energy_model: ModelEnergy | None = None  # of the literature, where one was asked for
+    costed: CostedGraph | None = field(default=None, compare=False)  # what it was made from, where that was here
 
     def __repr__(self) -> str:
         return f"<Plan for {self.graph.model}, {self.launch}: {self.schedule!r}>"
@@ -144,8 +145,7 @@ def plan_costed(
     room = min((m for m in (has_bytes, memory_limit) if m is not None), default=None)
     # buffers take time to find: only where the limit may matter, or where memory is what is asked for
     if uses_memory(scheduler) or (room is not None and sum(s.bytes for s in graph.storages) > room):
-        graph_buffers = planned_buffers if costed.device.plans_memory else buffers
-        problem = replace(problem, memory_limit_bytes=room, buffers=graph_buffers(graph))
+        problem = costed.holding_problem(lanes, room)
     if orders is not None:
         # who decided these orders decided on their memory: whether it is there is for `predict` to say
         if problem.memory_limit_bytes is not None:
@@ -165,13 +165,21 @@ def plan_costed(
 def _plan(costed: CostedGraph, problem: SchedulingProblem, schedule: Schedule) -> Plan:
     error = expected_error(costed.graph, costed.hardware, costed.op_seconds)
     chip = None if costed.run is None else costed.run.summary
-    return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error, chip)
+    return Plan(
+        costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error, chip, costed=costed
+    )
 
 
 def predict(plan: Plan) -> Prediction:
     """What the plan costs when it is played. Raises Infeasible where the device's memory does not hold it."""
     prediction = predict_schedule(
-        plan.graph, plan.device, plan.costs, plan.schedule, plan.op_seconds, launch=plan.launch
+        plan.graph,
+        plan.device,
+        plan.costs,
+        plan.schedule,
+        plan.op_seconds,
+        launch=plan.launch,
+        storages=_storages(plan),
     )
     limit = plan.costs.memory_limit_bytes
     have = min(plan.device.get("memory_bytes", float("inf")), float("inf") if limit is None else limit)
@@ -181,6 +189,18 @@ def predict(plan: Plan) -> Prediction:
     return replace(
         prediction, schedule=scheduled, eager_peak_bytes=_eager_peak_bytes(plan), expected_error=plan.expected_error
     )
+
+
+def _storages(plan: Plan) -> StepStorages | None:
+    """The storages of the plan's graph, one for all plans that were made from the same costs."""
+    costed = plan.costed
+    if costed is None or costed.graph is not plan.graph or costed.op_seconds is not plan.op_seconds:
+        return None
+    if "storages" not in costed.worked_out:
+        op_seconds = None if plan.device.plans_memory else plan.op_seconds
+        costed.worked_out["storages"] = step_storages(plan.graph, op_seconds)
+    storages: StepStorages = costed.worked_out["storages"]
+    return storages
 
 
 def _eager_peak_bytes(plan: Plan) -> int | None:

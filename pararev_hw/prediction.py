@@ -14,7 +14,7 @@ the task runs.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
@@ -36,6 +36,7 @@ from pararev_hw.types import (
     Schedule,
     SchedulingProblem,
 )
+from pararev_hw.types.problem_arrays import Ints
 
 _NOT_MODELLED = (
     "memory that Python holds after its last use, allocator rounding and fragmentation, library workspaces",
@@ -50,15 +51,20 @@ def predict(
     op_seconds: Sequence[float],
     *,
     launch: str = "eager",
+    storages: StepStorages | None = None,
 ) -> Prediction:
     """What a schedule of a graph's tasks costs on a device.
 
     `costs` and `op_seconds` come from one cost model for this graph and device; `launch` is "eager" or "graph", and ""
     in the result where the device has no launching host. Energy by phase adds up to the whole: static energy is
-    allotted by busy lane time. Raises BadInput where graph, costs and schedule are not of the same tasks.
+    allotted by busy lane time. `storages` is what `step_storages` gave for graph and times, if it was asked. Raises
+    BadInput where graph, costs and schedule are not of the same tasks.
     """
     placed = _placements(graph, problem, schedule, op_seconds)
-    curve = memory_curve(graph, placed, schedule.makespan_s, None if device.plans_memory else op_seconds)
+    if storages is None:
+        storages = step_storages(graph, None if device.plans_memory else op_seconds)
+    curve = storages.curve(placed, schedule.makespan_s)
+    peak_bytes = curve.peak_bytes
     time_by_phase: dict[str, float] = {p: 0.0 for p in PHASES if any(t.phase == p for t in graph.tasks)}
     lane_busy = [0.0] * schedule.lanes
     for task, p in zip(graph.tasks, placed, strict=True):
@@ -72,11 +78,11 @@ def predict(
         device=device.name,
         scheduler=schedule.scheduler,
         launch=launch if device.kind == "gpu" else "",
-        schedule=replace(schedule, peak_bytes=curve.peak_bytes, energy_j=energy),
+        schedule=replace(schedule, peak_bytes=peak_bytes, energy_j=energy),
         latency_s=schedule.makespan_s,
         host_s=sum(c.host_s for c in problem.tasks),
         lane_busy_s=tuple(lane_busy),
-        peak_bytes=curve.peak_bytes,
+        peak_bytes=peak_bytes,
         memory=curve,
         energy_j=energy,
         energy_by_phase_j=energy_by_phase,
@@ -102,6 +108,94 @@ def _placements(
     return tuple(where[t.id] for t in graph.tasks)
 
 
+@dataclass(frozen=True, slots=True)
+class StepStorages:
+    """When a graph's storages come and go, but for the times of its tasks: one for all schedules of a graph.
+
+    `op` are the tasks' ops, task by task, `task` the task of each, and `done` the share of its time that has gone when
+    the op ends; None where memory is planned task by task. Storages are those that need room.
+    """
+
+    op: Ints
+    task: Ints
+    done: NDArray[np.float64] | None
+    starts: NDArray[np.bool_]  # whether an op is the first of its task
+    ends: NDArray[np.bool_]
+    births: tuple[Ints, Ints]  # op and storage of what writes or makes a storage
+    uses: tuple[Ints, Ints]  # the same of whatever touches one
+    persists: NDArray[np.bool_]
+    outlives: NDArray[np.bool_]
+    needed: NDArray[np.bool_]
+    size: Ints
+    role: Ints
+    ops: int
+
+    def curve(self, placed: Sequence[Placement], makespan_s: float) -> MemoryCurve:
+        """Live bytes by role from 0 to `makespan_s`; `placed[k]` is the placement of the graph's task k."""
+        start, end = self._op_times(placed)
+        born_s, gone_s = np.full(len(self.size), np.inf), np.full(len(self.size), -np.inf)
+        np.minimum.at(born_s, self.births[1], start[self.births[0]])
+        np.maximum.at(gone_s, self.uses[1], end[self.uses[0]])
+        born_s[self.persists] = 0.0
+        gone_s[self.persists | (self.outlives & np.isfinite(born_s))] = np.inf
+
+        alive = (born_s < gone_s) & self.needed  # leaves out what no op touches
+        size, role, born_s, gone_s = self.size[alive], self.role[alive], born_s[alive], gone_s[alive]
+        goes = np.isfinite(gone_s)
+        times = np.unique(np.concatenate((born_s, gone_s[goes], [0.0, makespan_s])))
+        change = np.zeros((len(ROLES), len(times)), np.int64)
+        np.add.at(change, (role, np.searchsorted(times, born_s)), size)
+        np.subtract.at(change, (role[goes], np.searchsorted(times, gone_s[goes])), size[goes])
+        live = np.cumsum(change, axis=1)
+        return MemoryCurve(
+            times_s=tuple(times.tolist()),
+            bytes={name: tuple(live[k].tolist()) for k, name in enumerate(ROLES) if live[k].any()},
+        )
+
+    def _op_times(self, placed: Sequence[Placement]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """When each op starts and ends. An op of no task (a view that nothing uses) never runs: it starts at inf and
+        ends at -inf."""
+        task_start = np.fromiter((p.start_s for p in placed), np.float64, len(placed))[self.task]
+        task_end = np.fromiter((p.end_s for p in placed), np.float64, len(placed))[self.task]
+        start, end = np.full(self.ops, np.inf), np.full(self.ops, -np.inf)
+        if self.done is None:
+            start[self.op], end[self.op] = task_start, task_end
+            return start, end
+        until = np.where(self.ends, task_end, task_start + (task_end - task_start) * self.done)
+        # an op starts exactly where the one before it ends
+        start[self.op], end[self.op] = np.where(self.starts, task_start, np.roll(until, 1)), until
+        return start, end
+
+
+def step_storages(graph: BlockGraph, op_seconds: Sequence[float] | None) -> StepStorages:
+    """The storages of a graph; `op_seconds` None: memory is planned task by task."""
+    n, count = len(graph.storages), len(graph.ops)
+    task, op = _flat([t.ops for t in graph.tasks])
+    sizes = np.fromiter((len(t.ops) for t in graph.tasks), np.int64, len(graph.tasks))
+    last = np.cumsum(sizes)[sizes > 0] - 1
+    starts, ends = np.zeros((2, len(op)), np.bool_)
+    starts[(last - sizes[sizes > 0]) + 1] = ends[last] = True
+    writes, reads = _flat([op.writes for op in graph.ops]), _flat([op.reads for op in graph.ops])
+    born = np.fromiter((s.born for s in graph.storages), np.int64, n)
+    inside = np.flatnonzero(born >= 0)
+    births = np.concatenate((writes[0], born[inside])), np.concatenate((writes[1], inside))
+    return StepStorages(
+        op=op,
+        task=task,
+        done=None if op_seconds is None else _shares_done(graph, np.asarray(op_seconds, np.float64)),
+        starts=starts,
+        ends=ends,
+        births=births,
+        uses=(np.concatenate((births[0], reads[0])), np.concatenate((births[1], reads[1]))),
+        persists=np.fromiter(map(lives_throughout, graph.storages), np.bool_, n),
+        outlives=np.fromiter((s.freed >= count for s in graph.storages), np.bool_, n),
+        needed=np.ones(n, np.bool_) if op_seconds is not None else _planned(graph),
+        size=np.fromiter((s.bytes for s in graph.storages), np.int64, n),
+        role=np.fromiter((ROLES.index(s.role) for s in graph.storages), np.int64, n),
+        ops=count,
+    )
+
+
 def memory_curve(
     graph: BlockGraph, placed: Sequence[Placement], makespan_s: float, op_seconds: Sequence[float] | None
 ) -> MemoryCurve:
@@ -110,38 +204,25 @@ def memory_curve(
     The last value is what the step leaves behind. `placed[k]` is the placement of `graph.tasks[k]`. `op_seconds` None:
     memory is planned task by task.
     """
-    n = len(graph.storages)
-    start, end = _task_times(graph, placed) if op_seconds is None else _op_times(graph, placed, op_seconds)
-    born_s, gone_s = _lives(graph, start, end)
-    persists = np.fromiter(map(lives_throughout, graph.storages), np.bool_, n)
-    outlives = np.fromiter((s.freed >= len(graph.ops) for s in graph.storages), np.bool_, n)
-    born_s[persists] = 0.0
-    gone_s[persists | (outlives & np.isfinite(born_s))] = np.inf
-
-    alive = born_s < gone_s  # leaves out what no op touches
-    if op_seconds is None:
-        alive &= _planned(graph)
-    size = np.fromiter((s.bytes for s in graph.storages), np.int64, n)[alive]
-    role = np.fromiter((ROLES.index(s.role) for s in graph.storages), np.int64, n)[alive]
-    born_s, gone_s = born_s[alive], gone_s[alive]
-    goes = np.isfinite(gone_s)
-    times = np.unique(np.concatenate((born_s, gone_s[goes], [0.0, makespan_s])))
-    change = np.zeros((len(ROLES), len(times)), np.int64)
-    np.add.at(change, (role, np.searchsorted(times, born_s)), size)
-    np.subtract.at(change, (role[goes], np.searchsorted(times, gone_s[goes])), size[goes])
-    live = np.cumsum(change, axis=1)
-    return MemoryCurve(
-        times_s=tuple(times.tolist()),
-        bytes={name: tuple(live[k].tolist()) for k, name in enumerate(ROLES) if live[k].any()},
-    )
+    return step_storages(graph, op_seconds).curve(placed, makespan_s)
 
 
-def _task_times(graph: BlockGraph, placed: Sequence[Placement]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """When the task of each op starts and ends: inf and -inf for an op of no task."""
-    start, end = np.full(len(graph.ops), np.inf), np.full(len(graph.ops), -np.inf)
-    for task, p in zip(graph.tasks, placed, strict=True):
-        start[list(task.ops)], end[list(task.ops)] = p.start_s, p.end_s
-    return start, end
+def _flat(lists: list[tuple[int, ...]]) -> tuple[Ints, Ints]:
+    """(list, member) of every member of every list."""
+    counts = np.fromiter(map(len, lists), np.int64, len(lists))
+    return np.repeat(np.arange(len(lists)), counts), np.fromiter(chain.from_iterable(lists), np.int64)
+
+
+def _shares_done(graph: BlockGraph, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each op of each task the share of the task's time that has gone when it ends. Ops of a task that takes no
+    time by itself share its placement evenly."""
+    shares = [np.zeros(0)]
+    for task in graph.tasks:
+        until = np.cumsum(seconds[list(task.ops)])
+        if task.ops and until[-1] <= 0:
+            until = np.arange(1, len(until) + 1, dtype=np.float64)
+        shares.append(until / until[-1:])
+    return np.concatenate(shares)
 
 
 def _planned(graph: BlockGraph) -> NDArray[np.bool_]:
@@ -151,49 +232,6 @@ def _planned(graph: BlockGraph) -> NDArray[np.bool_]:
     need[[s for storages in owned for s in storages]] = False
     need[[s for storages in own_at_peak(graph, owned) for s in storages]] = True
     return need
-
-
-def _op_times(
-    graph: BlockGraph, placed: Sequence[Placement], op_seconds: Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """When each op starts and ends. Ops of a task that takes no time by itself share its placement evenly; an op of no
-    task (a view that nothing uses) never runs: it starts at inf and ends at -inf."""
-    seconds = np.asarray(op_seconds, np.float64)
-    start, end = np.full(len(graph.ops), np.inf), np.full(len(graph.ops), -np.inf)
-    for task, p in zip(graph.tasks, placed, strict=True):
-        if not task.ops:
-            continue
-        ops = np.asarray(task.ops)
-        until = np.cumsum(seconds[ops])
-        if until[-1] <= 0:
-            until = np.arange(1, len(ops) + 1, dtype=np.float64)
-        # one array of bounds, so that an op starts exactly where the one before it ends
-        bounds = np.concatenate(([p.start_s], p.start_s + (p.end_s - p.start_s) * (until / until[-1])))
-        bounds[-1] = p.end_s
-        start[ops], end[ops] = bounds[:-1], bounds[1:]
-    return start, end
-
-
-def _lives(
-    graph: BlockGraph, start: NDArray[np.float64], end: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Start of the first write (or allocation) and end of the last use of each storage; inf and -inf where no op is."""
-    born = np.fromiter((s.born for s in graph.storages), np.int64, len(graph.storages))
-    inside = np.flatnonzero(born >= 0)
-    writes = _flat([op.writes for op in graph.ops])
-    reads = _flat([op.reads for op in graph.ops])
-    born_s, gone_s = np.full(len(graph.storages), np.inf), np.full(len(graph.storages), -np.inf)
-    np.minimum.at(born_s, writes[1], start[writes[0]])
-    np.minimum.at(born_s, inside, start[born[inside]])
-    for op, storage in (writes, reads, (born[inside], inside)):
-        np.maximum.at(gone_s, storage, end[op])
-    return born_s, gone_s
-
-
-def _flat(lists: list[tuple[int, ...]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(op, storage) of every access."""
-    counts = np.fromiter(map(len, lists), np.int64, len(lists))
-    return np.repeat(np.arange(len(lists)), counts), np.fromiter(chain.from_iterable(lists), np.int64)
 
 
 def _energy_by_phase(

@@ -6,9 +6,11 @@ curves (`op_seconds`), reports and rewrites.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Any
 
 from pararev_hw.costmodels import accelerator, neuromorphic, roofline
+from pararev_hw.costmodels.buffers import buffers, planned_buffers
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.measured_ops import measured_op_costs
 from pararev_hw.costmodels.neuromorphic import timeline
@@ -35,6 +37,10 @@ class CostedGraph:
     # of a neuromorphic chip: its mapping and time steps, which are `graph`'s tasks then; None elsewhere
     run: neuromorphic.Run | None = None
     problems: dict[tuple[int | None, bool], SchedulingProblem] = field(default_factory=dict, compare=False, repr=False)
+    holding: dict[tuple[int | None, int | None], SchedulingProblem] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    worked_out: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # by others, for all who ask
 
     @property
     def device(self) -> Device:
@@ -56,6 +62,17 @@ class CostedGraph:
             problem = self._problem(lanes) if limited else without_limit(self.problem(lanes))
             self.problems[lanes, limited] = problem
         return self.problems[lanes, limited]
+
+    def holding_problem(self, lanes: int | None, room: int | None) -> SchedulingProblem:
+        """The problem with the step's storages as buffers of its tasks and `room` bytes as its limit, one for all who
+        ask."""
+        if (lanes, room) not in self.holding:
+            same_buffers = next((p for (other, _), p in self.holding.items() if other == lanes), None)
+            if same_buffers is None:
+                held = planned_buffers if self.device.plans_memory else buffers
+                same_buffers = self.problem(lanes, limited=False).holding(held(self.graph))
+            self.holding[lanes, room] = same_buffers.limited_to(room)
+        return self.holding[lanes, room]
 
     def _problem(self, lanes: int | None) -> SchedulingProblem:
         if self.run is not None:
@@ -100,4 +117,4 @@ def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager", lanes: in
 
 def without_limit(problem: SchedulingProblem) -> SchedulingProblem:
     """The problem, whatever memory its schedules take."""
-    return replace(problem, memory_limit_bytes=None)
+    return problem.limited_to(None)

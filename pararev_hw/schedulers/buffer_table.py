@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -42,20 +42,28 @@ class BufferTable:
 
 def buffer_table_of(problem: SchedulingProblem) -> BufferTable:
     """The buffers of a problem that hold anything."""
+    if "table" not in problem.of_buffers:
+        problem.of_buffers["table"] = _table(problem)
+    limit = problem.memory_limit_bytes
+    table: BufferTable = problem.of_buffers["table"]
+    return replace(table, room=None if limit is None else limit - problem.static_bytes)
+
+
+def _table(problem: SchedulingProblem) -> BufferTable:
+    """The same without a limit."""
     buffers = [b for b in problem.held() if b.bytes]
     users = [tuple(sorted(set(b.tasks))) for b in buffers]
     touches: list[list[int]] = [[] for _ in problem.tasks]
     for b, tasks in enumerate(users):
         for i in tasks:
             touches[i].append(b)
-    limit = problem.memory_limit_bytes
     return BufferTable(
         tuple(b.bytes for b in buffers),
         tuple(users),
         tuple(b.stays for b in buffers),
         tuple(map(tuple, touches)),
         problem.static_bytes,
-        None if limit is None else limit - problem.static_bytes,
+        None,
     )
 
 

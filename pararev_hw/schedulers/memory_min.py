@@ -28,7 +28,7 @@ def schedule(problem: SchedulingProblem, latency_bound: float | None = None) -> 
     allowed_s = math.inf if latency_bound is None else latency_bound * (1 + 1e-12)
     low = least_peak_bytes(problem)
     limits = many_limits(problem, NAME, PROBES)
-    candidates = list(unhurried(limits))
+    candidates = unhurried(limits)
     least = within(limits, low)
     in_time = [s for s in ([least] if least else []) + candidates if s.makespan_s <= allowed_s]
     if not in_time:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers import forward_backward, heft, memory_list
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
-from pararev_hw.schedulers.bounds.memory import MAX_TASKS, Forced
 from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along
 from pararev_hw.schedulers.compiled_dispatch import dispatch
 from pararev_hw.schedulers.evaluate import evaluate_orders
@@ -22,24 +21,28 @@ PASSES = 30  # under each limit, until those from every start go stale
 
 @dataclass(frozen=True, slots=True)
 class ManyLimits:
-    """A problem, what bounds it, and what any two of its tasks force to be alive, whatever the limit (None: too many
-    tasks to say). Schedules go under `name`."""
+    """A problem and what bounds it, for those who look under many limits; their schedules go under `name`."""
 
     problem: SchedulingProblem
     name: str
     bound: tuple[float, str]
-    forced: Forced | None
 
 
 def many_limits(problem: SchedulingProblem, name: str, count: int) -> ManyLimits:
     """What is worked out once for all of `count` limits."""
     dispatch.expect(STEPS * count * min(PLACEMENTS, PASSES * len(problem.tasks)))
-    forced = Forced(problem) if problem.tasks and len(problem.tasks) <= MAX_TASKS else None
-    return ManyLimits(problem, name, lower_bound(problem, forced), forced)
+    return ManyLimits(problem, name, lower_bound(problem))
 
 
-def unhurried(limits: ManyLimits) -> Iterator[Schedule]:
+def unhurried(limits: ManyLimits) -> list[Schedule]:
     """Schedules that the problem's own limit alone holds back. Raises Infeasible where nothing fits it."""
+    worked_out = limits.problem.worked_out
+    if "unhurried" not in worked_out:
+        worked_out["unhurried"] = list(_unhurried(limits))
+    return [replace(schedule, scheduler=limits.name) for schedule in worked_out["unhurried"]]
+
+
+def _unhurried(limits: ManyLimits) -> Iterator[Schedule]:
     problem, name, bound = limits.problem, limits.name, limits.bound
     lanes = forward_backward.search(problem, PLACEMENTS, bound=bound)
     yield evaluate_orders(problem, lanes, name, problem_bound=bound)
@@ -54,9 +57,17 @@ def unhurried(limits: ManyLimits) -> Iterator[Schedule]:
 
 def within(limits: ManyLimits, limit: int) -> Schedule | None:
     """A schedule that stays within `limit` bytes, judged by the problem as it is; None where none was found."""
+    schedule_within: dict[int, Schedule | None] = limits.problem.worked_out.setdefault("within", {})
+    if limit not in schedule_within:
+        schedule_within[limit] = _within(limits, limit)
+    schedule = schedule_within[limit]
+    return None if schedule is None else replace(schedule, scheduler=limits.name)
+
+
+def _within(limits: ManyLimits, limit: int) -> Schedule | None:
     problem = limits.problem
-    tight = replace(problem, memory_limit_bytes=limit)
-    listed = memory_list.search(tight, PLACEMENTS, bound_within(tight, limits.bound, limits.forced))
+    tight = problem.limited_to(limit)
+    listed = memory_list.search(tight, PLACEMENTS, bound_within(tight, limits.bound))
     if listed is None:
         return None
     try:

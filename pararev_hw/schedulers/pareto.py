@@ -29,7 +29,7 @@ def schedule(problem: SchedulingProblem, points: int = POINTS, seconds: float | 
         raise BadInput(f"a front in {seconds} seconds: give a positive number")
     ends = math.inf if seconds is None else time.monotonic() + seconds
     limits = many_limits(problem, NAME, points)
-    candidates = list(unhurried(limits))
+    candidates = unhurried(limits)
     low = least_peak_bytes(problem)
     notes: tuple[str, ...] = ()
     high = min(candidates, key=lambda s: s.makespan_s).peak_bytes or 0

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pararev_hw.errors import BadInput
 from pararev_hw.types.base import html_table
@@ -126,9 +126,34 @@ class SchedulingProblem:
         return buffer_arrays(self.buffers) if self.buffers else output_buffers(self.tasks, self.arrays)
 
     @cached_property
-    def lower_bounds(self) -> dict[str, tuple[float, str]]:
-        """Bounds of the makespan in seconds, and what sets them, by who worked them out: for those who ask again."""
+    def worked_out(self) -> dict[str, Any]:
+        """What was worked out from all of the problem, by name, for those who ask again."""
         return {}
+
+    @cached_property
+    def of_buffers(self) -> dict[str, Any]:
+        """The same from tasks, edges and buffers: one for the problem under all of its limits."""
+        return {}
+
+    @cached_property
+    def of_tasks(self) -> dict[str, Any]:
+        """The same from tasks and edges: one for the problem with any buffers."""
+        return {}
+
+    def limited_to(self, limit_bytes: int | None) -> SchedulingProblem:
+        """The same problem with another memory limit, without checking the rest or working it out again."""
+        return self._changed({"worked_out"}, memory_limit_bytes=limit_bytes)
+
+    def holding(self, buffers: tuple[Buffer, ...]) -> SchedulingProblem:
+        """The same problem with these buffers of its tasks."""
+        return self._changed({"worked_out", "of_buffers", "_held", "buffer_arrays"}, buffers=buffers)
+
+    def _changed(self, forgotten: Collection[str], **changes: object) -> SchedulingProblem:
+        for shared in ("arrays", "of_buffers", "of_tasks"):
+            getattr(self, shared)  # made here, so that both have the same
+        changed = object.__new__(type(self))
+        changed.__dict__.update({k: v for k, v in self.__dict__.items() if k not in forgotten} | changes)
+        return changed
 
     def __repr__(self) -> str:
         return (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.liveness import lives_throughout
-from pararev_hw.prediction import memory_curve, predict
+from pararev_hw.prediction import memory_curve, predict, step_storages
 from pararev_hw.types import (
     ROLES,
     BlockGraph,
@@ -28,6 +28,7 @@ from pararev_hw.types import (
 )
 from tests.helpers.costing import costs, op_seconds
 from tests.helpers.hand_built_graphs import chain, pararev_stage
+from tests.helpers.plain_memory_curve import plain_memory_curve
 
 
 def in_lanes(problem: SchedulingProblem, lanes: int) -> Schedule:
@@ -128,6 +129,20 @@ def test_memory_curve_equals_a_scan_of_every_interval(case: tuple[BlockGraph, Sc
         live = alive_at(graph, schedule, seconds, (a + b) / 2)
         for role in ROLES:
             assert curve.bytes.get(role, (0,) * len(times))[k] == live.get(role, 0), (role, a, b)
+
+
+@settings(max_examples=300, deadline=None)
+@given(cases(), st.booleans())
+def test_storages_of_a_graph_give_each_schedule_the_curve_that_it_has_by_itself(
+    case: tuple[BlockGraph, Schedule, tuple[float, ...]], planned: bool
+) -> None:
+    graph, schedule, seconds = case
+    op_seconds = None if planned else seconds
+    storages = step_storages(graph, op_seconds)
+    for scale in (1.0, 3.0):
+        placed = [replace(p, start_s=scale * p.start_s, end_s=scale * p.end_s) for p in schedule.placements]
+        end_s = scale * schedule.makespan_s
+        assert storages.curve(placed, end_s) == plain_memory_curve(graph, placed, end_s, op_seconds)
 
 
 @pytest.mark.parametrize("device_name", ["h200", "edge8"])

@@ -256,8 +256,29 @@ def test_what_two_tasks_force_and_exclude_is_found_for_all_at_once_and_for_any_l
         assert ordered[i, j] == bool(forced.after[i] >> j & 1 or forced.after[j] >> i & 1)
     assert costs.memory_limit_bytes is not None
     for limit in (costs.memory_limit_bytes, 2 * costs.memory_limit_bytes, costs.memory_limit_bytes):
-        tight = replace(costs, memory_limit_bytes=limit)
-        assert lower_bound(tight, forced) == lower_bound(tight)
+        assert lower_bound(costs.limited_to(limit)) == lower_bound(replace(costs, memory_limit_bytes=limit))
+
+
+@given(limited())
+@settings(max_examples=60, deadline=None)
+def test_a_problem_that_is_asked_again_under_other_limits_gives_what_new_ones_give(costs: SchedulingProblem) -> None:
+    """What is worked out once and used again changes no schedule, whoever asked first and under whatever limit."""
+
+    def schedule(problem: SchedulingProblem, name: str) -> Schedule | str:
+        try:
+            return run(problem, name)
+        except Infeasible as refused:
+            return str(refused)
+
+    limit = costs.memory_limit_bytes
+    assert limit is not None
+    bare = replace(costs, buffers=(), memory_limit_bytes=None)
+    lower_bound(bare)
+    shared = bare.holding(costs.buffers).limited_to(None)
+    for room in (None, limit, 2 * limit):
+        one = shared.limited_to(room)
+        for name in ("memory-min", "heft", "pareto", "memory-list"):
+            assert schedule(one, name) == schedule(replace(costs, memory_limit_bytes=room), name)
 
 
 @given(limited())
@@ -273,7 +294,7 @@ def test_passes_that_are_remembered_change_no_schedule(costs: SchedulingProblem)
 @settings(max_examples=60, deadline=None)
 def test_the_bound_within_a_limit_is_between_the_one_without_and_the_whole(costs: SchedulingProblem) -> None:
     roomy = lower_bound(replace(costs, memory_limit_bytes=None))
-    within, _ = bound_within(costs, roomy, Forced(costs))
+    within, _ = bound_within(costs, roomy)
     assert roomy[0] <= within <= lower_bound(costs)[0] * (1 + 1e-9)
 
 

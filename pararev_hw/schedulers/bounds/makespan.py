@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from pararev_hw.compiled import loop
-from pararev_hw.schedulers.bounds.memory import Forced, area_bound, excluding_sets
+from pararev_hw.schedulers.bounds.memory import area_bound, excluding_sets
 from pararev_hw.schedulers.bounds.overlap import pairing_bound
 from pararev_hw.schedulers.buffer_table import buffer_table_of
 from pararev_hw.types import SchedulingProblem
@@ -25,19 +25,18 @@ from pararev_hw.types.problem_arrays import Floats, Ints
 MAX_LANE_SETS = 32  # sets of lanes that are looked at one by one; each costs O(n log n)
 
 
-def lower_bound(problem: SchedulingProblem, forced: Forced | None = None) -> tuple[float, str]:
+def lower_bound(problem: SchedulingProblem) -> tuple[float, str]:
     """The best of the bounds in seconds, and what sets it; (0.0, "nothing to do") for a problem without work.
 
-    `forced` is that of the same problem under any memory limit, for those who ask under many.
     Heads and tails take each task's best time and no communication. On a tie the name that comes first below wins.
     """
-    bounds = problem.lower_bounds
-    if "makespan" not in bounds:
-        bounds["makespan"] = _lower_bound(problem, forced)
-    return bounds["makespan"]
+    if "makespan" not in problem.worked_out:
+        problem.worked_out["makespan"] = _lower_bound(problem)
+    bound: tuple[float, str] = problem.worked_out["makespan"]
+    return bound
 
 
-def _lower_bound(problem: SchedulingProblem, forced: Forced | None) -> tuple[float, str]:
+def _lower_bound(problem: SchedulingProblem) -> tuple[float, str]:
     arrays = problem.arrays
     works = arrays.best_s
     heads, tails = map(np.array, heads_and_tails(problem, works.tolist()))
@@ -56,15 +55,15 @@ def _lower_bound(problem: SchedulingProblem, forced: Forced | None) -> tuple[flo
             if demand.any()
         ),
         *_host_bound(arrays.host_s, tails),
-        *_memory_bounds(problem, works, heads, tails, forced),
-        *_pairing_bound(problem, forced),
+        *_memory_bounds(problem, works, heads, tails),
+        *_pairing_bound(problem),
     ):
         if bound_s > best_s * (1 + 1e-12):  # a bound that only rounds higher does not take the name
             best_s, bound_by = bound_s, name
     return _whole(problem, best_s), bound_by
 
 
-def bound_within(problem: SchedulingProblem, roomy: tuple[float, str], forced: Forced | None) -> tuple[float, str]:
+def bound_within(problem: SchedulingProblem, roomy: tuple[float, str]) -> tuple[float, str]:
     """The best of `roomy`, the bound of the same problem with a wider memory limit, and of what its own limit adds.
 
     Less than `lower_bound` gives where tasks may share a chip: which of them can overlap within a limit is a linear
@@ -72,7 +71,7 @@ def bound_within(problem: SchedulingProblem, roomy: tuple[float, str], forced: F
     """
     works = problem.arrays.best_s
     heads, tails = map(np.array, heads_and_tails(problem, works.tolist()))
-    return max((roomy, *_memory_bounds(problem, works, heads, tails, forced)), key=lambda b: b[0])
+    return max((roomy, *_memory_bounds(problem, works, heads, tails)), key=lambda b: b[0])
 
 
 def _whole(problem: SchedulingProblem, bound_s: float) -> float:
@@ -138,21 +137,21 @@ def _host_bound(host_s: Floats, tails: Floats) -> Iterable[tuple[float, str]]:
 
 
 def _memory_bounds(
-    problem: SchedulingProblem, works: Floats, heads: Floats, tails: Floats, forced: Forced | None
+    problem: SchedulingProblem, works: Floats, heads: Floats, tails: Floats
 ) -> Iterable[tuple[float, str]]:
     """What the memory limit adds; see `bounds.memory`."""
     if problem.memory_limit_bytes is not None and buffer_table_of(problem).matters:
-        yield area_bound(problem, works.tolist(), tails.tolist(), forced), "bytes x time that the memory offers"
-        for members in excluding_sets(problem, works.tolist(), forced):
+        yield area_bound(problem, works.tolist(), tails.tolist()), "bytes x time that the memory offers"
+        for members in excluding_sets(problem, works.tolist()):
             yield _machine(np.array(members), heads, works, tails), "tasks that do not fit the memory together"
 
 
-def _pairing_bound(problem: SchedulingProblem, forced: Forced | None) -> Iterable[tuple[float, str]]:
+def _pairing_bound(problem: SchedulingProblem) -> Iterable[tuple[float, str]]:
     """What two lanes can do side by side, where they share a chip or a memory that is limited; see `bounds.overlap`."""
     shared = problem.arrays.compute_demand.any() or problem.arrays.bandwidth_demand.any()
     limited = problem.memory_limit_bytes is not None
     if problem.lanes == 2 and (shared or (limited and buffer_table_of(problem).matters)):
-        yield pairing_bound(problem, forced), "overlap of two lanes"
+        yield pairing_bound(problem), "overlap of two lanes"
 
 
 def _machine(members: Ints, heads: Floats, works: Floats, tails: Floats) -> float:

@@ -35,8 +35,7 @@ class Forced:
     def __init__(self, problem: SchedulingProblem, buffers: BufferTable | None = None) -> None:
         self.held = buffer_table_of(problem) if buffers is None else buffers
         n = len(problem.tasks)
-        self.after = descendants(n, [(e.src, e.dst) for e in problem.edges])
-        self.pairing_by_overlap: dict[bytes, float] = {}  # what `bounds.overlap` gave for the tasks that may overlap
+        self.after = after_of(problem)
         self.sizes = np.array(self.held.bytes, np.int64 if self.held.total < 2**62 else object)
         self.touched = np.zeros((n, len(self.sizes)), bool)  # by the task or by something before it
         self.needed = np.zeros((n, len(self.sizes)), bool)  # by the task or by something after it
@@ -85,33 +84,44 @@ class Forced:
         return either
 
 
+def forced_of(problem: SchedulingProblem) -> Forced:
+    """What is forced in a problem, one for all who ask, under whatever limit."""
+    if "forced" not in problem.of_buffers:
+        problem.of_buffers["forced"] = Forced(problem)
+    forced: Forced = problem.of_buffers["forced"]
+    return forced
+
+
+def after_of(problem: SchedulingProblem) -> list[int]:
+    """The descendants of each task."""
+    if "after" not in problem.of_tasks:
+        edges = [(e.src, e.dst) for e in problem.edges]
+        problem.of_tasks["after"] = descendants(len(problem.tasks), edges)
+    after: list[int] = problem.of_tasks["after"]
+    return after
+
+
 def least_memory(problem: SchedulingProblem) -> tuple[int, int | None]:
     """Bytes that every schedule needs at its peak, static ones included, and the task that forces them (None: none)."""
     if not problem.tasks or len(problem.tasks) > MAX_TASKS:
         buffers = buffer_table_of(problem)
         alone = [sum(buffers.bytes[b] for b in touches) for touches in buffers.touches]
     else:
-        alone = Forced(problem).alone().tolist()
+        alone = forced_of(problem).alone().tolist()
     most = max(alone, default=0)
     return problem.static_bytes + most, alone.index(most) if most else None
 
 
-def excluding_sets(
-    problem: SchedulingProblem, works: Sequence[float], forced: Forced | None = None
-) -> Iterator[list[int]]:
+def excluding_sets(problem: SchedulingProblem, works: Sequence[float]) -> Iterator[list[int]]:
     """Sets of tasks of which no two may run at once because of the memory limit, one around each of a few long ones."""
     buffers = buffer_table_of(problem)
-    n = len(problem.tasks)
-    if not buffers.matters or n > MAX_TASKS:
+    if not buffers.matters or len(problem.tasks) > MAX_TASKS:
         return
     assert buffers.room is not None
-    forced = forced or Forced(problem, buffers)
-    alone = forced.alone()
-    most = max(2, int((MAX_WORK / max(1, len(buffers.bytes))) ** 0.5))
-    # what holds half the room excludes all its like: the heaviest by memory, then by time
-    chosen = sorted(range(n), key=lambda i: (-int(alone[i]), -works[i], i))[:most]
-    longest = sorted(chosen, key=lambda i: (-works[i], i))
-    excludes = (forced.side_by_side(longest) > buffers.room) | forced.ordered(longest)
+    if "pairs" not in problem.of_buffers:
+        problem.of_buffers["pairs"] = _side_by_side(problem, buffers, works)
+    longest, forced_bytes, ordered = problem.of_buffers["pairs"]
+    excludes = (forced_bytes > buffers.room) | ordered
     for first in range(min(8, len(longest))):
         members, shut_out = [first], excludes[first].copy()
         for j in range(len(longest)):
@@ -122,14 +132,33 @@ def excluding_sets(
             yield [longest[k] for k in members]
 
 
-def area_bound(
-    problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float], forced: Forced | None = None
-) -> float:
+def _side_by_side(
+    problem: SchedulingProblem, buffers: BufferTable, works: Sequence[float]
+) -> tuple[list[int], NDArray[np.int64], NDArray[np.bool_]]:
+    """The tasks that hold most, the longest first; for each two what they force together, and whether one of them must
+    come before the other."""
+    forced = forced_of(problem)
+    alone = forced.alone()
+    most = max(2, int((MAX_WORK / max(1, len(buffers.bytes))) ** 0.5))
+    # what holds half the room excludes all its like: the heaviest by memory, then by time
+    chosen = sorted(range(len(works)), key=lambda i: (-int(alone[i]), -works[i], i))[:most]
+    longest = sorted(chosen, key=lambda i: (-works[i], i))
+    return longest, forced.side_by_side(longest), forced.ordered(longest)
+
+
+def area_bound(problem: SchedulingProblem, works: Sequence[float], tails: Sequence[float]) -> float:
     """Seconds that the buffers need at least to live in the room."""
     buffers = buffer_table_of(problem)
     if not buffers.matters or not buffers.room or len(problem.tasks) > MAX_TASKS:
         return 0.0
-    after = forced.after if forced else descendants(len(works), [(e.src, e.dst) for e in problem.edges])
+    if "area" not in problem.of_buffers:
+        problem.of_buffers["area"] = _area(buffers, after_of(problem), works, tails)
+    area: float = problem.of_buffers["area"]
+    return area / buffers.room
+
+
+def _area(buffers: BufferTable, after: Sequence[int], works: Sequence[float], tails: Sequence[float]) -> float:
+    """Bytes x seconds that the buffers take at least."""
     area = 0.0
     for size, users, stays in zip(buffers.bytes, buffers.users, buffers.stays, strict=True):
         life = max(works[i] for i in users)
@@ -139,4 +168,4 @@ def area_bound(
         if stays:
             life = max(life, *(works[i] + tails[i] for i in users))
         area += size * life
-    return area / buffers.room
+    return area

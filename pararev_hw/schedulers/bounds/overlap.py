@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from pararev_hw.schedulers.bounds.linear_program import most_of_pairs
-from pararev_hw.schedulers.bounds.memory import Forced
+from pararev_hw.schedulers.bounds.memory import forced_of
 from pararev_hw.schedulers.buffer_table import buffer_table_of
 from pararev_hw.types import SchedulingProblem
 from pararev_hw.types.problem_arrays import Ints
@@ -25,23 +25,21 @@ from pararev_hw.types.problem_arrays import Ints
 MAX_TASKS = 400  # 80,000 pairs at most: a second for the solver
 
 
-def pairing_bound(problem: SchedulingProblem, forced: Forced | None = None) -> float:
-    """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks.
-
-    `forced`, of the same problem under another memory limit, knows what came of the same tasks before.
-    """
+def pairing_bound(problem: SchedulingProblem) -> float:
+    """Seconds that no schedule on two lanes can beat; 0 where there are other numbers of lanes, or too many tasks."""
     n = len(problem.tasks)
     if problem.lanes != 2 or not 1 < n <= MAX_TASKS:
         return 0.0
     buffers = buffer_table_of(problem)
-    forced = forced or Forced(problem, buffers)
+    forced = forced_of(problem)
     overlap = np.triu(~forced.ordered(range(n)), 1)
     if buffers.matters:
         overlap &= forced.side_by_side(range(n)) <= (buffers.room or 0)
-    key = np.packbits(overlap).tobytes()
-    if key not in forced.pairing_by_overlap:
-        forced.pairing_by_overlap[key] = _best_pairing(problem, *np.nonzero(overlap))
-    return forced.pairing_by_overlap[key]
+    bound_of: dict[bytes, float] = problem.of_tasks.setdefault("pairings", {})  # by the pairs that may overlap
+    pairs = np.packbits(overlap).tobytes()
+    if pairs not in bound_of:
+        bound_of[pairs] = _best_pairing(problem, *np.nonzero(overlap))
+    return bound_of[pairs]
 
 
 def _best_pairing(problem: SchedulingProblem, first: Ints, second: Ints) -> float:
