@@ -10,7 +10,7 @@ import torch
 
 from pararev_hw.check.replay import filled
 from pararev_hw.rewrites.titles import place
-from pararev_hw.torch_private import FakeTensorMode, fake_mode
+from pararev_hw.torch_private import FakeTensor, FakeTensorMode, fake_mode
 from pararev_hw.tracing.recorder import Alias, Fresh, Info, Meta, OpSignature, Recorder
 from pararev_hw.tracing.tape import Scope, Tape, TapeOp
 
@@ -327,11 +327,9 @@ class _Writer(Recorder):
         if info.slot not in self._tensors:
             shape, stride, dtype, device = self._layout(info)
             offset = info.lo // dtype.itemsize
-            with self.fake:
-                memory = torch.empty(
-                    max(self.storage_bytes[info.storage], info.hi) // dtype.itemsize, dtype=dtype, device=device
-                )
-                tensor = memory.as_strided(shape, stride, offset)
+            elements = max(self.storage_bytes[info.storage], info.hi) // dtype.itemsize
+            memory = torch.empty(elements, dtype=dtype, device="meta")
+            tensor = FakeTensor(self.fake, memory.as_strided(shape, stride, offset), device)
             tensor.pararev_info = info  # type: ignore[attr-defined]
             self._tensors[info.slot] = tensor
         return self._tensors[info.slot]

@@ -8,13 +8,12 @@ of a storage, so writes to disjoint parts of one tensor stay independent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Span = tuple[int, int, int]  # storage, first byte, one past the last byte
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """What one op touches. `makers` are the ops that made the tensors it is given."""
 
     makers: tuple[int, ...]
@@ -22,8 +21,7 @@ class Access:
     writes: tuple[Span, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """Op `dst` reads `bytes` of `storage` that op `src` wrote."""
 
     src: int
