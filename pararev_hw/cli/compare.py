@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from pararev_hw.cli.console import out, print_json, progress, say
+from pararev_hw.cli.console import imports_set_aside, out, print_json, progress, say
 from pararev_hw.cli.inputs import machine_named, measured_for
 from pararev_hw.cli.options import (
     DeviceOpt,
@@ -60,7 +60,7 @@ def compare(
     search = recommendation.Search(
         lanes=machine.lanes, launch=machine.launch, memory_limit=basis.limit, choices=choices
     )
-    with progress() as tell:
+    with imports_set_aside(), progress() as tell:
         hardware = machine_named(device, machine, tell)
         measured = (lambda graph: measured_for(graph, hardware, tell)) if basis.measure else None
         comparison = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -55,6 +56,16 @@ def progress() -> Iterator[Progress]:
     ):
         task = bar.add_task("starting", total=None)
         yield lambda activity: bar.update(task, description=activity)
+
+
+@contextlib.contextmanager
+def imports_set_aside() -> Iterator[None]:
+    """What was imported by now stays: Python's looks for cycles leave it out meanwhile."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def print_json(document: object) -> None:

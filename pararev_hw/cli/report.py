@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
-from pararev_hw.cli.console import out, print_json, progress, say
+from pararev_hw.cli.console import imports_set_aside, out, print_json, progress, say
 from pararev_hw.cli.fitting import largest_batch_named
 from pararev_hw.cli.inputs import format_of, graph_in, hardware_named, machine_named, measured_for
 from pararev_hw.cli.options import (
@@ -117,7 +118,8 @@ def report(
     check_name(basis.energy_model)
     other = None if against is None else reports.read_report(against)
     script = None
-    with progress() as tell:
+    import_module("pararev_hw.recommendation")  # which loads torch, before what was imported is set aside
+    with imports_set_aside(), progress() as tell:
         if row.sweep is not None:
             study = _row_study(row.sweep, row.row, target, basis.energy_model, tell)
         elif target is None:
