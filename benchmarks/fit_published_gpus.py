@@ -31,10 +31,10 @@ from published_tables import (
 from scipy.optimize import least_squares
 from scipy.sparse import csr_array
 
-from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
-from pararev_hw.costmodels.gpu.model import card_of, values_of
+from pararev_hw.costmodels.gpu.kernel_time import KernelTimes, clocks_within
+from pararev_hw.costmodels.gpu.model import card_of
 from pararev_hw.devices import load_device
-from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW, share_within_power
+from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW
 
 FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu.yaml"
 SOURCE = "benchmarks/fit_published_gpus.py"
@@ -60,9 +60,13 @@ _HOST_PRIOR = {
     "inference": (0.55, 0.3), "backward": (0.5, 0.3), "accumulation": (0.6, 0.4), "update": (0.5, 0.3),
     "view": (0.2, 0.4),
 }  # fmt: skip
-# Energy of a float32 operation at 16 nm, of the board's whole draw: a GTX 1080 Ti and a TITAN Xp have 21 to 22 W for
-# 10^12 of them in a second, and reach their peaks. How far one board's share is from another's, as a sigma of its log.
-_FLOP_ENERGY_J, _FLOP_ENERGY_WIDTH, _SHARE_WIDTH = 21e-12, 0.08, 0.15
+# By published_power.py: how a network's speed falls with a board's power limit.
+VOLTAGE_FLOOR = 0.75
+# A board bound by power tells the energy of an operation rather than the share that others sustain at full clocks.
+_LEAST_CLOCKS = 0.9
+# Energy of a float32 operation at 16 nm: the median of eight datasheets' board power over peak, by process node. How
+# far one board's share is from another's, as a sigma of its log.
+_FLOP_ENERGY_J, _FLOP_ENERGY_WIDTH, _SHARE_WIDTH = 24e-12, 0.1, 0.15
 
 
 def _direct_prior(kind: str) -> tuple[float, float]:
@@ -121,7 +125,8 @@ class Problem:
 
     def __init__(self, blocks: list[Block]) -> None:
         self.blocks, self.everything = blocks, False
-        self.times = [KernelTimes(b.kernels, card_of(load_device(b.card))) for b in blocks]
+        self.clocks: Mapping[str, float] = {}  # of cards that are judged as if they were not measured
+        self.times = [KernelTimes(b.kernels, card_of(load_device(b.card), held=False)) for b in blocks]
         names: dict[str, None] = {"launch_overhead_s": None}
         used = set()
         for b, times in zip(blocks, self.times, strict=True):
@@ -134,6 +139,11 @@ class Problem:
         priors = np.array([prior(n) for n in self.names])
         self.start, self.width = np.log(priors[:, 0]), priors[:, 1]
         self._groups = [self._selectors(times) for times in self.times]
+
+    def hold(self, clocks: Mapping[str, float]) -> None:
+        """Judge the cards as if they were not measured: their clocks follow the power of their boards."""
+        self.clocks = clocks
+        self.times = [KernelTimes(b.kernels, card_of(load_device(b.card), held=True)) for b in self.blocks]
 
     def _selectors(self, times: KernelTimes) -> tuple[csr_array, csr_array]:
         """Which share of compute, and which of bandwidth, each kernel's time depends on: [kernels, parameters]."""
@@ -153,7 +163,7 @@ class Problem:
 
     def values(self, x: np.ndarray, card: str) -> dict[str, float]:
         value = dict(zip(self.names, np.exp(x).tolist(), strict=True))
-        return value | {share: value[f"{share}@{card}"] for share in CARD}
+        return value | {share: value[f"{share}@{card}"] for share in CARD} | dict(self.clocks)
 
     def predicted(self, x: np.ndarray) -> list[np.ndarray]:
         return [self._block(k, x)[0] for k in range(len(self.blocks))]
@@ -249,23 +259,28 @@ def report(problem: Problem, x: np.ndarray) -> None:
 
 
 def unmeasured_shares(measured: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """What a card without measurements sustains: the median of measured ones. That of CUDA cores is of a board with
-    power enough; with it comes the energy of an operation at 16 nm that makes the measured ones most alike."""
-    shares = {name: [of_card[name] for of_card in measured.values() if name in of_card] for name in CARD}
-    medians = {name: float(np.median(values)) if values else prior(name)[0] for name, values in shares.items()}
-    datasheets = {card: values_of(load_device(card)) for card in measured}
+    """What a card without measurements sustains: the median of measured ones; of CUDA cores, of boards with power
+    enough for their peaks. With it the energy of an operation that makes the shares at full clocks most alike."""
+    medians = {}
+    for name in CARD:
+        shares = [of_card[name] for of_card in measured.values() if name in of_card]
+        medians[name] = float(np.median(shares)) if shares else prior(name)[0]
+    cards = [card_of(load_device(name), held=True) for name in measured]
+    logs = np.log([of_card["cuda_sustained_share"] for of_card in measured.values()])
 
-    def with_power(energy: float) -> np.ndarray:
-        within = [share_within_power(figures, energy) for figures in datasheets.values()]
-        return np.log(np.array(shares["cuda_sustained_share"]) / within)
+    def clocks(energy: float) -> np.ndarray:
+        draws = [card.cuda_flops_per_s["float32"] * energy * card.node_energy for card in cards]
+        return clocks_within(np.array([card.power_w for card in cards]) / draws, VOLTAGE_FLOOR)
 
     def unlikeness(energy: float) -> float:
-        logs = with_power(energy)
-        spread = float(np.sum(((logs - np.median(logs)) / _SHARE_WIDTH) ** 2))
+        at_full = logs - np.log(clocks(energy))
+        spread = float(np.sum(((at_full - np.median(at_full)) / _SHARE_WIDTH) ** 2))
         return spread + (math.log(energy / _FLOP_ENERGY_J) / _FLOP_ENERGY_WIDTH) ** 2
 
-    energy = min(np.geomspace(12e-12, 36e-12, 221).tolist(), key=unlikeness)
-    return medians | {"cuda_sustained_share": float(np.exp(np.median(with_power(energy)))), "flop_energy_j": energy}
+    energy = min(np.geomspace(16e-12, 36e-12, 221).tolist(), key=unlikeness)
+    enough = clocks(energy) > _LEAST_CLOCKS
+    medians["cuda_sustained_share"] = float(np.exp(np.median(logs[enough] if enough.any() else logs)))
+    return medians | {"flop_energy_j": energy, "voltage_floor": VOLTAGE_FLOOR}
 
 
 def written(problem: Problem, x: np.ndarray, errors: dict[str, dict[str, float]]) -> dict[str, object]:
@@ -304,7 +319,8 @@ def written(problem: Problem, x: np.ndarray, errors: dict[str, dict[str, float]]
         for card in sorted({b.card for b in problem.blocks})
     }
     measured = {card: {share: value[f"{share}@{card}"] for share in of_card} for card, of_card in cards.items()}
-    others = {name: float(f"{number:.4g}") for name, number in unmeasured_shares(measured).items()}
+    shares = unmeasured_shares(measured)
+    others = {name: float(f"{share:.4g}") for name, share in shares.items()}
     host = {name: entry(name, name) for name in HOST if name in problem.index}
     host["host_factor.inference"] = {
         "value": float(f"{np.median([v for n, v in value.items() if n.startswith('host_inference.')]):.3g}"),

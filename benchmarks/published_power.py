@@ -10,6 +10,9 @@ multiprocessors draw nothing beyond idle power. Two numbers are fitted for all c
 the published averages at every power limit, and judged on each network by a fit to the three others, and on each card
 by a fit to the three others. An epoch's time, which holds data loading too, is the published one at the card's highest
 limit. The networks are traced as their authors publish them (published_power_networks.py).
+
+Of runs that keep their board busy, how far each limit slows an epoch down tells the voltage floor of
+`kernel_time.clocks_within`: speed over that at the highest limit, by power above idle over that at the highest limit.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from published_power_networks import NETWORKS, power_step, recurrent_kernels
 from published_tables import rows_of
 from scipy.optimize import least_squares
 
-from pararev_hw.costmodels.gpu.kernel_time import KernelTimes
+from pararev_hw.costmodels.gpu.kernel_time import KernelTimes, clocks_within
 from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import load_device
 from pararev_hw.devices.board_power import held_below
 from pararev_hw.validation.published_networks import building_networks, cached
 
 FITTED = Path(__file__).parents[1] / "pararev_hw" / "devices" / "fitted" / "gpu_power.yaml"
+_BUSY_NETWORK, _BUSY_SHARE = "bert_base_uncased", 0.6  # of the highest limit, at that limit
 LEFT_OUT = ("sentiment140",)  # how long its sentences are is not known
 _START = (0.9, 8.0)
 
@@ -118,6 +122,28 @@ def unseen_errors(runs: Sequence[Run], group: Callable[[Run], str]) -> Mapping[s
     return found
 
 
+def slowed_runs(data: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Power above idle, and speed, of busy runs at lower limits over those at the highest."""
+    groups: dict[tuple[str, ...], dict[float, list[tuple[float, float]]]] = {}
+    for r in rows_of(data / "zeus-power.csv"):
+        if r["network"] == _BUSY_NETWORK:
+            of_limit = groups.setdefault((r["gpu"], r["dataset"], r["batch_size"]), {})
+            figures = float(r["average_power"]), float(r["time_per_epoch"])
+            of_limit.setdefault(float(r["power_limit"]), []).append(figures)
+    power, speed = [], []
+    for (card, *_), of_limit in groups.items():
+        idle = load_device(card).value("static_power_w")
+        means = {limit: np.mean(figures, axis=0) for limit, figures in of_limit.items()}
+        top = max(means)
+        if means[top][0] < _BUSY_SHARE * top:
+            continue
+        for limit, (watts, seconds) in means.items():
+            if limit < top:
+                power.append((watts - idle) / (means[top][0] - idle))
+                speed.append(means[top][1] / seconds)
+    return np.array(power), np.array(speed)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the published tables")
@@ -138,6 +164,10 @@ def main() -> None:
                 f"  {name:26s} n {len(e):4d}  MAPE {100 * size.mean():5.1f} %  median {100 * np.median(size):5.1f} %  "
                 f"90 % within {100 * np.quantile(size, 0.9):3.0f} %  bias {100 * e.mean():+.0f} %"
             )
+    power, speed = slowed_runs(options.data)
+    for floor in (0.65, 0.7, 0.75, 0.8, 0.85, 1.0):
+        size = np.abs(clocks_within(power, floor) / speed - 1)
+        print(f"speed under lower limits, voltage floor {floor:.2f}: n {len(size)}  MAPE {100 * size.mean():.1f} %")
     if options.write:
         whole = np.abs(np.concatenate(list(unseen_errors(runs, lambda r: r.network).values())))
         document = {

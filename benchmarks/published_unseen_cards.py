@@ -1,8 +1,8 @@
 """Cards that a fit has not seen: `python benchmarks/published_unseen_cards.py --data ../shared/gpu --traces TRACES`.
 
-Fits to all other cards, gives the card left out its datasheet and the median of the others' sustained shares, less
-where its board has no power for them, and judges it by kind of kernel (those longer than a host's dispatch) and by
-network. What a host takes is fitted on two networks of each host, which are not judged.
+Fits to all other cards, gives the card left out its datasheet and the median of the others' sustained shares, and
+judges it by kind of kernel (those longer than a host's dispatch) and by network. What a host takes is fitted on two
+networks of each host, which are not judged.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from fit_published_gpus import Problem, fit, prior, read_blocks, scores, unmeasu
 from published_tables import Block
 from scipy.optimize import least_squares
 
-from pararev_hw.costmodels.gpu.model import values_of
-from pararev_hw.devices import load_device
-from pararev_hw.devices.gpu_law import CARD, share_within_power
+from pararev_hw.devices.gpu_law import CARD, CLOCKS
 
 LEAST_S = 1.5e-4  # shorter calls show the host's dispatch
 HOST_NETWORKS = ("resnet18", "shufflenet_v2_x0_5")
@@ -47,7 +45,7 @@ def transferred(fitted: Problem, x: np.ndarray, target: Problem, card: str) -> n
         for other in sorted({b.card for b in fitted.blocks})
     }
     others = unmeasured_shares(measured)
-    others["cuda_sustained_share"] *= share_within_power(values_of(load_device(card)), others["flop_energy_j"])
+    target.hold({name: others[name] for name in CLOCKS})
     value |= {f"{share}@{card}": others[share] for share in CARD}
     still = {name: 1e-9 for name in target.names if name.startswith("throttling")}
     return np.log([(value | still).get(name, prior(name)[0]) for name in target.names])

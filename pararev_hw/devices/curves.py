@@ -1,8 +1,7 @@
 """The GPU cost model's parameters as published measurements fixed them, for cards that were measured and others.
 
 `benchmarks/fit_published_gpus.py` writes `fitted/gpu.yaml`. The law of kernel times is one for all cards; what a card
-sustains of its datasheet is its own where it was measured, and the median of the measured cards elsewhere: on CUDA
-cores less, where the board has no power for that.
+sustains of its datasheet is its own where it was measured, and the median of the measured cards elsewhere.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from pararev_hw.devices.gpu_law import CARD, POWER, share_within_power
+from pararev_hw.devices.gpu_law import CARD, CLOCKS, POWER
 from pararev_hw.strict_yaml import SafeLoader
 from pararev_hw.types import DeviceParameter, Provenance
 
@@ -23,8 +22,8 @@ _MEASURED = (
     "DeepBench (Apache-2.0), NeuSight (MIT) and pytorch-gpu-benchmark (MIT)"
 )
 _PRIOR = "no published time depends on it: where the fit of benchmarks/fit_published_gpus.py started"
+_CLOCKED = "published epochs under power limits (ml-energy/zeus, Apache-2.0), datasheets, and cards bound by power"
 _TRANSFERRED = "median of the cards that benchmarks/fit_published_gpus.py was fitted to: this one was not measured"
-_WITHIN_POWER = "; less, as the board's power limit allows: energy of an operation by process node"
 
 
 _POWERS = (
@@ -46,7 +45,9 @@ def fitted_parameters(card: str, given: Mapping[str, float]) -> dict[str, Device
     parameters = {name: _parameter(entry) for table in ("law", "host") for name, entry in fitted[table].items()}
     measured = fitted["cards"].get(card, {})
     for share in CARD:
-        parameters[share] = _parameter(measured[share]) if share in measured else _transferred(share, given)
+        parameters[share] = _parameter(measured[share]) if share in measured else _transferred(share)
+    if not measured:
+        parameters |= {name: DeviceParameter(fitted["other_cards"][name], _CLOCKED, "assumed") for name in CLOCKS}
     power = _fitted("gpu_power.yaml")
     parameters |= {name: DeviceParameter(power[name], _POWERS, "published") for name in POWER}
     parameters["expected_error.power"] = DeviceParameter(
@@ -79,13 +80,9 @@ def is_measured(card: str) -> bool:
     return card in _fitted()["cards"]
 
 
-def _transferred(share: str, given: Mapping[str, float]) -> DeviceParameter:
-    """What a card with those figures sustains by the cards that were measured."""
-    others = _fitted()["other_cards"]
-    within_power = share_within_power(given, others["flop_energy_j"]) if share == "cuda_sustained_share" else 1.0
-    if within_power == 1:
-        return DeviceParameter(others[share], _TRANSFERRED, "assumed")
-    return DeviceParameter(float(f"{within_power * others[share]:.4g}"), _TRANSFERRED + _WITHIN_POWER, "assumed")
+def _transferred(share: str) -> DeviceParameter:
+    """What a card sustains by the cards that were measured."""
+    return DeviceParameter(_fitted()["other_cards"][share], _TRANSFERRED, "assumed")
 
 
 def _parameter(entry: Mapping[str, Any]) -> DeviceParameter:

@@ -107,20 +107,15 @@ CARD: Mapping[str, tuple[str, str]] = {
     "bandwidth_sustained_share": ("factor", "share of the peak bandwidth that a long copy reaches"),
 }
 
+# What holds the clocks of a card that was not measured; the shares of measured ones are of the clocks that they had.
+CLOCKS: Mapping[str, tuple[str, str]] = {
+    "flop_energy_j": ("J", "energy of a float32 operation on CUDA cores at 16 nm and full clocks, above idle power"),
+    "voltage_floor": ("factor", "clocks, over full ones, below which a chip's voltage falls no further"),
+}
+
 # Energy of an operation over that at 16 nm, as foundries state each process node beside an earlier one: TSMC's 12 nm
 # 25 % less than 16 nm, 7 nm 60 % less than 16 nm, 5 nm 30 % less than 7 nm; Samsung's 8 nm half of its 14 nm.
-_NODE_ENERGY: Mapping[int, float] = {16: 1.0, 12: 0.75, 8: 0.5, 7: 0.4, 5: 0.28}
-
-
-def share_within_power(figures: Mapping[str, float], flop_energy_j: float) -> float:
-    """Share of the peak of CUDA cores that a card's board has power for, by the figures of its file; 1 where they say
-    too little. `flop_energy_j`: of a float32 operation at 16 nm, the board's whole draw counted."""
-    power, peak = figures.get("board_power_w"), figures.get("matrix_flops_per_s.float32")
-    energy = _NODE_ENERGY.get(round(figures.get("process_nm", 0)))
-    if power is None or peak is None or energy is None:
-        return 1.0
-    return min(1.0, power / (peak * flop_energy_j * energy))
-
+NODE_ENERGY: Mapping[int, float] = {16: 1.0, 12: 0.75, 8: 0.5, 7: 0.4, 5: 0.28}
 
 HOST_ROLES = ("forward", "inference", "backward", "accumulation", "update", "view")
 HOST: Mapping[str, tuple[str, str]] = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from pararev_hw.devices.gpu_law import CARD, HOST, LAW, POWER
+from pararev_hw.devices.gpu_law import CARD, CLOCKS, HOST, LAW, POWER
 from pararev_hw.devices.instruction_sets import InstructionSet
 
 _CHIPS = ("gpu", "cpu", "accelerator")  # devices that compute densely and have a main memory
@@ -298,7 +298,11 @@ _FIRST: Mapping[str, Quantity] = {
 
 PARAMETERS: Mapping[str, Quantity] = {
     **_FIRST,
-    **{name: Quantity(unit, meaning) for table in (LAW, CARD, HOST, POWER) for name, (unit, meaning) in table.items()},
+    **{
+        name: Quantity(unit, meaning)
+        for table in (LAW, CARD, CLOCKS, HOST, POWER)
+        for name, (unit, meaning) in table.items()
+    },
     **{
         f"expected_error.{quantity}": Quantity("1", f"half of the 90 % interval of a predicted {text}, relative")
         for quantity, text in (

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pararev_hw import pipeline
 from pararev_hw.costmodels import cost
+from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes, clocks_within
+from pararev_hw.costmodels.gpu.kernels import Kernel
+from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import device_names, load_device
 from pararev_hw.devices.board_power import held_below, kernel_watts, share_of_draw
-from pararev_hw.devices.gpu_law import share_within_power
 from pararev_hw.tracing import DispatchRules, trace_step
-from pararev_hw.types import BlockGraph
+from pararev_hw.types import BlockGraph, Device
 
 
 def copies(elements: int) -> BlockGraph:
@@ -72,20 +78,38 @@ def test_what_the_board_does_not_give_is_taken_from_the_kernels_alone() -> None:
     assert share_of_draw(device, {"kernels": 0.0}, 1.0) == 1.0
 
 
-def test_a_board_without_power_for_its_peak_runs_at_the_share_that_it_has_power_for() -> None:
-    small = {"board_power_w": 72.0, "matrix_flops_per_s.float32": 30e12, "process_nm": 5.0}
-    assert share_within_power(small, 20e-12) == pytest.approx(72 / (30 * 20 * 0.28))
-    assert share_within_power(small | {"board_power_w": 450.0}, 20e-12) == 1.0
-    assert share_within_power(small | {"process_nm": 16.0}, 20e-12) == pytest.approx(72 / (30 * 20))
-    for unknown in small:
-        assert share_within_power({name: v for name, v in small.items() if name != unknown}, 20e-12) == 1.0
+def test_clocks_fall_as_the_cube_root_of_the_power_and_below_the_floor_with_it() -> None:
+    power = np.array([4.0, 1.0, 0.729, 0.512, 0.32, 0.064])
+    assert clocks_within(power, 0.8) == pytest.approx([1.0, 1.0, 0.9, 0.8, 0.5, 0.1])
 
 
-def test_cards_that_were_not_measured_sustain_what_their_boards_have_power_for() -> None:
-    shares = {name: load_device(name).parameters["cuda_sustained_share"] for name in ("l4", "a40", "h200", "t4")}
-    assert shares["l4"].value / shares["a40"].value == pytest.approx(
-        72 / (30.3 * 0.28) / (300 / (37.4 * 0.5)), rel=1e-3
-    )
-    assert shares["l4"].value < 0.5 * shares["h200"].value
-    assert "power" in shares["l4"].source and "power" not in shares["h200"].source
-    assert shares["t4"].provenance == "published"  # measured: as it was
+def _seconds(kernel: Kernel, card: Card, device: Device) -> float:
+    return float(KernelTimes([kernel], card).seconds(values_of(device))[0])
+
+
+def test_a_product_is_slowed_down_as_far_as_its_board_has_no_power_for_it() -> None:
+    device = load_device("l4")
+    card, value = card_of(device), values_of(device)
+    assert card.power_w == 72 - 27 and card.node_energy == 0.28
+    n = 8192
+    large = Kernel("product", 12 * n * n, dtype="float32", flops=2 * n**3, m=n, n=n, k=n)
+    free_s = _seconds(large, replace(card, power_w=math.inf), device)
+    joules = 2 * n**3 * value["flop_energy_j"] * 0.28
+    power = 45 * free_s / joules  # what the board has of what the product would draw
+    assert power < 1
+    floor = value["voltage_floor"]
+    clocks = power ** (1 / 3) if power > floor**3 else power / floor**2
+    assert _seconds(large, card, device) == pytest.approx(free_s / clocks, rel=0.02)  # arithmetic is nearly all of it
+
+
+def test_a_product_that_waits_for_memory_keeps_its_clocks() -> None:
+    device = load_device("l4")
+    card = card_of(device)
+    thin = Kernel("product", 4 * 8192 * 8192, dtype="float32", flops=2 * 8192 * 8192, m=1, n=8192, k=8192)
+    assert _seconds(thin, card, device) == _seconds(thin, replace(card, power_w=math.inf), device)
+
+
+def test_a_board_that_says_too_little_of_its_power_is_not_held() -> None:
+    device = load_device("l4")
+    parameters = {name: p for name, p in device.parameters.items() if name != "process_nm"}
+    assert card_of(replace(device, parameters=parameters)).power_w == math.inf

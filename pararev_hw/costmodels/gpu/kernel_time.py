@@ -15,6 +15,9 @@
     traffic = bytes / (bandwidth x sustained share of the device x share of the kernel's class)
     a kernel with one block of threads for each channel takes (1 + half rate blocks x multiprocessors / blocks) times as
       long
+    a matrix product on CUDA cores that would draw more (flops x energy of an operation / seconds) than a board's limit
+      leaves above idle power runs at lower clocks: by the cube root of the power left, since the voltage falls with
+      them, and in proportion to it below the voltage floor
     layout conversion: tensor cores want images channels last; where they are not, they are read and written once more
 
 `p` says how well compute and traffic overlap (infinite: wholly). Small tiles load more operand bytes per flop (operand
@@ -24,6 +27,7 @@ because blocks of neighbouring waves overlap. "tensor" are the tensor cores, "cu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +65,8 @@ class Card:
     cuda_flops_per_s: Mapping[str, float]  # "float32" at least
     bandwidth_bytes_per_s: float
     multiprocessors: int
+    power_w: float = math.inf  # of the board's limit, what is left above idle power
+    node_energy: float = 1.0  # energy of an operation of its process node, over that at 16 nm
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +156,12 @@ class KernelTimes:
         rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
         compute = self._padded_flops(p, value) / rate * _looked_up(value, p.slowdown)
         traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
-        out = _overlapped(compute, traffic, value[f"overlap_exponent.{p.unit}"]) + value[f"matrix_latency_s.{p.unit}"]
+        exponent, latency = value[f"overlap_exponent.{p.unit}"], value[f"matrix_latency_s.{p.unit}"]
+        out = _overlapped(compute, traffic, exponent) + latency
+        if p.unit == "cuda" and math.isfinite(self.card.power_w):
+            joules = p.flops * value["flop_energy_j"] * self.card.node_energy
+            clocks = clocks_within(self.card.power_w * out / joules, value["voltage_floor"])
+            out = _overlapped(compute / clocks, traffic, exponent) + latency
         return out + p.laid_out_bytes * value[p.passes] / bandwidth
 
     def _plain_seconds(self, value: Values) -> tuple[Floats, Floats]:
@@ -200,6 +211,14 @@ class KernelTimes:
                 self._padded.clear()
             self._padded[key] = p.padded_flops(self.card.multiprocessors, *key[2:])
         return self._padded[key]
+
+
+def clocks_within(power: Floats, voltage_floor: float) -> Floats:
+    """Clocks, over full ones, at which a chip draws that share of its power at full clocks: the voltage falls with the
+    clocks, and the power with their cube, down to the floor; below it with the clocks alone."""
+    share = np.minimum(power, 1.0)
+    clocks: Floats = np.where(share > voltage_floor**3, np.cbrt(share), share / voltage_floor**2)
+    return clocks
 
 
 def _overlapped(compute: Floats, traffic: Floats, exponent: float) -> Floats:

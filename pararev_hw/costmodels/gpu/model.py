@@ -9,6 +9,7 @@ A CUDA graph replays without a host, and with a shorter gap between kernels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -20,7 +21,7 @@ from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.devices.board_power import has_board_power, kernel_watts
-from pararev_hw.devices.gpu_law import HOST_ROLES
+from pararev_hw.devices.gpu_law import HOST_ROLES, NODE_ENERGY
 from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device
 
@@ -33,14 +34,20 @@ def has_law(device: Device) -> bool:
     return device.kind == "gpu" and "bandwidth_share.elementwise" in device.parameters
 
 
-def card_of(device: Device) -> Card:
-    """The card of a GPU. Datatypes of 16 bits for which it gives a rate have tensor cores, as TF32 does."""
+def card_of(device: Device, *, held: bool | None = None) -> Card:
+    """The card of a GPU. Datatypes of 16 bits for which it gives a rate have tensor cores, as TF32 does. `held`: the
+    clocks follow the power that its board has, which the shares of a measured card hold already; default: as its file
+    says."""
     rates = {n.removeprefix(_RATE): p.value for n, p in device.parameters.items() if n.startswith(_RATE)}
+    node = NODE_ENERGY.get(round(device.get("process_nm", 0.0)))
+    held = node is not None and ("flop_energy_j" in device.parameters if held is None else held)
     return Card(
         tensor_flops_per_s={dtype: rate for dtype, rate in rates.items() if dtype not in _WITHOUT_TENSOR_CORES},
         cuda_flops_per_s={dtype: rate for dtype, rate in rates.items() if dtype in _WITHOUT_TENSOR_CORES},
         bandwidth_bytes_per_s=device.value("memory_bandwidth_bytes_per_s"),
         multiprocessors=int(device.value("parallel_units")),
+        power_w=device.get("board_power_w", math.inf) - device.get("static_power_w", 0.0) if held else math.inf,
+        node_energy=node or 1.0,
     )
 
 
