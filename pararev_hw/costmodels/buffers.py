@@ -31,18 +31,17 @@ def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
     shared: dict[tuple[tuple[int, ...], bool], int] = defaultdict(int)
     inside: list[list[tuple[int, int, int]]] = [[] for _ in graph.tasks]  # (first op, last op, bytes), alive in a task
     whole = [0] * len(graph.tasks)  # bytes of the buffers that a task touches
-    after = descendants(len(graph.tasks), [(e.src, e.dst) for e in graph.edges])
+    after = [_bits(later) for later in descendants(len(graph.tasks), [(e.src, e.dst) for e in graph.edges])]
     for storage, uses in zip(graph.storages, touched, strict=True):
         if not uses or not storage.bytes or lives_throughout(storage):
             continue
         users, stays = tuple(sorted(uses)), storage.freed >= len(graph.ops)
         if len(users) > 1 or stays:
             shared[users, stays] += storage.bytes
-        everyone = sum(1 << u for u in users)
         for task, ops in uses.items():
-            others = everyone & ~(1 << task)
-            born = ops[0] if not others & ~after[task] else graph.tasks[task].ops[0]
-            last = all(after[u] >> task & 1 for u in users if u != task) and not stays
+            first = all(_holds(after[task], u) for u in users if u != task)
+            born = ops[0] if first else graph.tasks[task].ops[0]
+            last = not stays and all(_holds(after[u], task) for u in users if u != task)
             inside[task].append((born, ops[-1] if last else graph.tasks[task].ops[-1], storage.bytes))
             whole[task] += storage.bytes if len(users) > 1 or stays else 0
     for task, alive in enumerate(inside):
@@ -50,6 +49,15 @@ def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
         if peak > whole[task]:
             shared[(task,), False] += peak - whole[task]
     return tuple(Buffer(size, users, stays) for (users, stays), size in sorted(shared.items()))
+
+
+def _bits(members: int) -> bytes:
+    """A set of bits as bytes, in which one is looked up without touching the others."""
+    return members.to_bytes((members.bit_length() + 7) // 8, "little")
+
+
+def _holds(bits: bytes, member: int) -> bool:
+    return member >> 3 < len(bits) and bool(bits[member >> 3] >> (member & 7) & 1)
 
 
 def planned_buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
