@@ -274,9 +274,9 @@ def test_a_problem_that_is_asked_again_under_other_limits_gives_what_new_ones_gi
     assert limit is not None
     bare = replace(costs, buffers=(), memory_limit_bytes=None)
     lower_bound(bare)
-    shared = bare.holding(costs.buffers).limited_to(None)
+    one = bare.holding(costs.buffers)
     for room in (None, limit, 2 * limit):
-        one = shared.limited_to(room)
+        one = one.limited_to(room)
         for name in ("memory-min", "heft", "pareto", "memory-list"):
             assert schedule(one, name) == schedule(replace(costs, memory_limit_bytes=room), name)
 
