@@ -54,6 +54,7 @@ _NARROW_GROUPS = frozenset(kind for kind in DIRECT if kind.startswith("grouped")
 _WIDE_GROUPS = frozenset(kind for kind in DIRECT if kind.startswith("grouped_wide"))
 _WIDE_TILE = 128  # channels
 _OF_16_BITS = ("float16", "bfloat16")
+_LEAST_CLOCKS = 0.05  # over full ones: no board goes below
 _K_STEP = 16  # depth of a tensor core's instruction
 
 
@@ -160,7 +161,8 @@ class KernelTimes:
         out = _overlapped(compute, traffic, exponent) + latency
         if p.unit == "cuda" and math.isfinite(self.card.power_w):
             joules = p.flops * value["flop_energy_j"] * self.card.node_energy
-            clocks = clocks_within(self.card.power_w * out / joules, value["voltage_floor"])
+            power = np.divide(self.card.power_w * out, joules, out=np.ones_like(out), where=joules > 0)
+            clocks = clocks_within(power, value["voltage_floor"])
             out = _overlapped(compute / clocks, traffic, exponent) + latency
         return out + p.laid_out_bytes * value[p.passes] / bandwidth
 
@@ -216,9 +218,10 @@ class KernelTimes:
 def clocks_within(power: Floats, voltage_floor: float) -> Floats:
     """Clocks, over full ones, at which a chip draws that share of its power at full clocks: the voltage falls with the
     clocks, and the power with their cube, down to the floor; below it with the clocks alone."""
-    share = np.minimum(power, 1.0)
-    clocks: Floats = np.where(share > voltage_floor**3, np.cbrt(share), share / voltage_floor**2)
-    return clocks
+    share = np.clip(power, 0.0, 1.0)
+    proportional = share / max(voltage_floor, _LEAST_CLOCKS) ** 2
+    clocks: Floats = np.where(share > voltage_floor**3, np.cbrt(share), proportional)
+    return np.maximum(clocks, _LEAST_CLOCKS)
 
 
 def _overlapped(compute: Floats, traffic: Floats, exponent: float) -> Floats:
