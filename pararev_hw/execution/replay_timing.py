@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ def replay_times(
         other_stamps = _Stamps(len(graph.ops))
         other = bind(graph, program, state, (tasks,), stamp=other_stamps)
         deadline = time.perf_counter() + seconds
-        _run(plain)  # the first step fills the allocator and the libraries' plans
+        _replay(plain)  # the first step fills the allocator and the libraries' plans
         wholes: list[float] = []
         paces: list[float] = []
         rows: list[Floats] = []
@@ -85,10 +86,10 @@ def replay_times(
         while len(wholes) < LEAST_REPLAYS or (time.perf_counter() < deadline and len(wholes) < MOST_REPLAYS):
             in_turns()
             paces.append(pace_s())
-            wholes.append(_run(plain))
-            rows.append(stamps.of(lambda: _run(stamped)))
+            wholes.append(_whole_s(plain))
+            rows.append(stamps.of(stamped))
             if len(other_rows) < _OTHER_ORDER_REPLAYS:
-                other_rows.append(other_stamps.of(lambda: _run(other)))
+                other_rows.append(other_stamps.of(other))
     samples = np.array(rows)
     other_s = np.quantile(np.array(other_rows), QUANTILE, axis=0)
     spread = float(_spread(np.array(wholes)))
@@ -111,14 +112,14 @@ def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats, float]:
         state = drawn_state(program)
         step = bind(_one_task(graph), program, state, ((0,),), stamp=stamps)
         plain = bind(_one_task(graph), program, state, ((0,),))
-        _run(step)
+        _replay(step)
         paces = [pace_s()]
         beside_plain: list[float] = []
         for k in range(replays):
-            rows.append(stamps.of(lambda: _run(step)))
+            rows.append(stamps.of(step))
             paces.append(pace_s())
             if k % 2:
-                beside_plain.append(float(rows[-1].sum()) - _run(plain))
+                beside_plain.append(float(rows[-1].sum()) - _ops_s(plain))
     around = np.array(paces)
     longer_s = float(np.median(beside_plain)) / len(graph.ops) if beside_plain else 0.0
     return np.array(rows), (around[1:] + around[:-1]) / 2, longer_s
@@ -153,15 +154,34 @@ def _check_room(graph: BlockGraph) -> None:
         )
 
 
-def _run(step: BoundStep) -> float:
-    """Seconds of this thread for one replay."""
+class _Replay(NamedTuple):
+    """When a replay began, when its last op ended, and when what it left was let go: seconds of this thread."""
+
+    begun: float
+    ended: float
+    let_go: float
+
+
+def _replay(step: BoundStep) -> _Replay:
     step.begin(step_seed=1)
     begun = time.thread_time()
     for run in step.run_task.values():
         run()
-    elapsed_s = time.thread_time() - begun
-    step.begin()  # lets go of what the step left, as the next one would
-    return elapsed_s
+    ended = time.thread_time()
+    step.begin()
+    return _Replay(begun, ended, time.thread_time())
+
+
+def _ops_s(step: BoundStep) -> float:
+    """Seconds of this thread for the ops of one replay."""
+    replay = _replay(step)
+    return replay.ended - replay.begun
+
+
+def _whole_s(step: BoundStep) -> float:
+    """Seconds of this thread for one replay, and for letting go of what it left, as the next step of a loop does."""
+    replay = _replay(step)
+    return replay.let_go - replay.begun
 
 
 class _Stamps:
@@ -179,13 +199,11 @@ class _Stamps:
     def __call__(self, op: int) -> None:
         self._at.append((op, time.thread_time()))
 
-    def of(self, run: Callable[[], float]) -> Floats:
+    def of(self, step: BoundStep) -> Floats:
         """Seconds of each op of one replay; an op that the step ran ahead (a view) takes none."""
         self._at.clear()
-        begun = time.thread_time()
-        run()
+        last = _replay(step).begun
         seconds = np.zeros(self._ops)
-        last = begun
         for op, at in self._at:
             seconds[op] = max(at - last - self._own_s, 0.0)
             last = at
@@ -230,11 +248,11 @@ def in_program_order(graph: BlockGraph) -> Callable[[], dict[str, float]]:
     plain = bind(_one_task(graph), program, state, ((0,),))
     stamped = bind(_one_task(graph), program, state, ((0,),), stamp=stamps)
     phases = np.array([op.phase for op in graph.ops])
-    _run(plain)
+    _replay(plain)
 
     def replay() -> dict[str, float]:
-        whole = _run(plain)
-        seconds = stamps.of(lambda: _run(stamped))
+        whole = _whole_s(plain)
+        seconds = stamps.of(stamped)
         seconds = seconds + (whole - seconds.sum()) / len(seconds)
         return {str(p): float(seconds[phases == p].sum()) for p in np.unique(phases)} | {"whole": whole}
 

@@ -6,10 +6,12 @@ import errno
 import json
 import pickle
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,7 @@ from pararev_hw.costmodels.measured_ops import host_seconds, op_keys, python_cal
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution import measured_device as measuring
 from pararev_hw.execution import replay_timing
+from pararev_hw.execution.bound_step import BoundStep
 from pararev_hw.execution.measured_device import measured_device
 from pararev_hw.execution.replay_timing import ReplayTimes, drawn_state, replay_times
 from pararev_hw.measurement.environment import environment
@@ -84,6 +87,24 @@ def test_a_replay_times_every_op_and_the_step_as_a_whole(graph: BlockGraph, monk
     convolution = next(k for k, op in enumerate(graph.ops) if graph.op_types[op.type].kind == "conv")
     assert times.op_s[convolution] > 0
     assert times.whole.seconds > 0.2 * times.op_s.sum()
+
+
+def test_a_step_lets_go_of_what_it_left(graph: BlockGraph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock by which only that takes time, a second: a loop waits for it, and no op does."""
+    clock_s = 0.0
+    begin = BoundStep.begin
+
+    def begun(step: BoundStep, *seed: Any, **named: Any) -> None:
+        nonlocal clock_s
+        clock_s += 1.0
+        begin(step, *seed, **named)
+
+    monkeypatch.setattr(BoundStep, "begin", begun)
+    fake = SimpleNamespace(thread_time=lambda: clock_s, perf_counter=time.perf_counter)
+    monkeypatch.setattr(replay_timing, "time", fake)
+    times = replay_times(graph, seconds=0.0)
+    assert times.whole.seconds == 1.0
+    assert not times.op_s.any()
 
 
 def test_the_drawn_state_has_the_layouts_of_the_trace(graph: BlockGraph) -> None:
