@@ -11,8 +11,8 @@ from pathlib import Path
 from pararev_hw.errors import BadFile
 
 
-def write_files(folder: Path, contents: Mapping[str, str]) -> tuple[Path, ...]:
-    """Write each name's text into `folder` (made where it is missing) and give the paths, in order.
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> tuple[Path, ...]:
+    """Write each name's text or bytes into `folder` (made where it is missing) and give the paths, in order.
 
     No file of the folder changes before all the new ones are written, and nothing half-written stays behind: a folder
     that was made for files which could not be written goes again.
@@ -28,7 +28,7 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> tuple[Path, ...]:
             if at.is_dir():
                 raise IsADirectoryError(f"{at} is a folder")
             drafts[at] = folder / f".{name}.{os.getpid()}.part"
-            drafts[at].write_text(content, encoding="utf-8", errors="replace", newline="\n")
+            drafts[at].write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
         for at, draft in drafts.items():
             draft.replace(at)
     except OSError as error:

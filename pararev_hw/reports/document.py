@@ -27,7 +27,8 @@ def report_document(study: Study) -> dict[str, Any]:
     """The study as JSON-ready data: model, device, answer, totals, predictions, critical path, tasks, assumptions."""
     graph = study.graph
     sops = total_sops(graph)
-    number = {t.id: k for k, t in enumerate(graph.tasks)} if len(graph.tasks) > limits.MANY_TASKS else None
+    many = len(graph.tasks) > limits.MANY_TASKS
+    number = {t.id: k for k, t in enumerate(graph.tasks)} if many else None
     return {
         "schema_version": SCHEMA_VERSION,
         "answer": answer(study),
@@ -79,25 +80,26 @@ def report_document(study: Study) -> dict[str, Any]:
             "weight": study.critical_path.weight,
             "by_phase": {phase: list(ids) for phase, ids in study.critical_path.by_phase.items()},
         },
-        "tasks": [
-            {
-                "id": t.id,
-                "block": t.block,
-                "branch": t.branch,
-                "phase": t.phase,
-                "flops": t.flops,
-                "vector_flops": t.vector_flops,
-                "read_bytes": t.read_bytes,
-                "write_bytes": t.write_bytes,
-                "ops": len(t.ops),
-                "sops": t.sops,
-            }
-            for t in graph.tasks
-        ],
-        "edges": [{"src": graph.tasks[e.src].id, "dst": graph.tasks[e.dst].id, "bytes": e.bytes} for e in graph.edges],
+        **_tasks_and_edges(graph, by_column=many),
         "mapping": None if study.chip is None else study.chip.document(),
         "assumptions": assumptions(study),
         "not_modelled": not_modelled(study),
+    }
+
+
+_TASK_KEYS = ("id", "block", "branch", "phase", "flops", "vector_flops", "read_bytes", "write_bytes")
+
+
+def _tasks_and_edges(graph: BlockGraph, by_column: bool) -> dict[str, Any]:
+    tasks, edges = graph.tasks, graph.edges
+    if not by_column:
+        rows = [{**{key: getattr(t, key) for key in _TASK_KEYS}, "ops": len(t.ops), "sops": t.sops} for t in tasks]
+        flows = [{"src": tasks[e.src].id, "dst": tasks[e.dst].id, "bytes": e.bytes} for e in edges]
+        return {"tasks": rows, "edges": flows}
+    counts = {"ops": [len(t.ops) for t in tasks], "sops": [t.sops for t in tasks]}
+    return {
+        "task_columns": {**{key: [getattr(t, key) for t in tasks] for key in _TASK_KEYS}, **counts},
+        "edge_columns": {key: [getattr(e, key) for e in edges] for key in ("src", "dst", "bytes")},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import io
 import json
 import math
@@ -11,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -174,19 +176,44 @@ def test_report_json_is_the_document_with_the_keys_that_scripts_rely_on(tmp_path
     assert document["not_modelled"] and document["assumptions"]
 
 
-def test_placements_of_many_tasks_are_given_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
+def _rows(columns: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+
+
+def test_a_report_of_many_tasks_gives_them_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
     study = hand_built_study.study()
     monkeypatch.setattr(limits, "MANY_TASKS", len(study.graph.tasks))
-    as_rows = reports.report_document(study)["predictions"]
+    by_row = json.loads(dump(reports.report_document(study)))
     monkeypatch.setattr(limits, "MANY_TASKS", len(study.graph.tasks) - 1)
     document = json.loads(dump(reports.report_document(study)))
     assert list(wrong(document, schema("report"))) == []
-    for rows, prediction in zip(as_rows, document["predictions"], strict=True):
-        assert "placements" not in prediction
-        columns = prediction["placement_columns"]
-        columns["task"] = [t if isinstance(t, str) else document["tasks"][t]["id"] for t in columns["task"]]
-        cells = zip(*columns.values(), strict=True)
-        assert [dict(zip(columns, row, strict=True)) for row in cells] == rows["placements"]
+    assert document.keys().isdisjoint({"tasks", "edges"})
+    tasks = _rows(document.pop("task_columns"))
+    assert tasks == by_row.pop("tasks")
+    edges = _rows(document.pop("edge_columns"))
+    assert [{**e, "src": tasks[e["src"]]["id"], "dst": tasks[e["dst"]]["id"]} for e in edges] == by_row.pop("edges")
+    for rows, prediction in zip(by_row["predictions"], document["predictions"], strict=True):
+        placements = _rows(prediction.pop("placement_columns"))
+        numbered = [p if isinstance(p["task"], str) else {**p, "task": tasks[p["task"]]["id"]} for p in placements]
+        assert numbered == rows.pop("placements")
+    assert document == by_row
+
+
+def test_the_trace_of_many_tasks_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = hand_built_study.study()
+    plain, zipped = tmp_path / "trace.perfetto.json", tmp_path / "trace.perfetto.json.gz"
+    assert plain in reports.write_report(study, tmp_path)
+    text = plain.read_text()
+    monkeypatch.setattr(limits, "MANY_TASKS", len(study.graph.tasks) - 1)
+    assert zipped in reports.write_report(study, tmp_path)
+    assert gzip.decompress(zipped.read_bytes()).decode() == text
+    assert not plain.exists()  # it would show an older report
+    content = zipped.read_bytes()
+    reports.write_report(study, tmp_path)
+    assert zipped.read_bytes() == content  # it holds no time of day
+    monkeypatch.undo()
+    reports.write_report(study, tmp_path)
+    assert (plain.read_text(), zipped.exists()) == (text, False)
 
 
 def test_json_has_null_for_what_is_not_finite_or_not_known() -> None:
