@@ -41,7 +41,7 @@ def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
         for task, ops in uses.items():
             first = all(_holds(after[task], u) for u in users if u != task)
             born = ops[0] if first else graph.tasks[task].ops[0]
-            last = not stays and all(_holds(after[u], task) for u in users if u != task)
+            last = not stays and all(_holds(after[u], task) for u in reversed(users) if u != task)
             inside[task].append((born, ops[-1] if last else graph.tasks[task].ops[-1], storage.bytes))
             whole[task] += storage.bytes if len(users) > 1 or stays else 0
     for task, alive in enumerate(inside):
@@ -79,6 +79,8 @@ def planned_buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
 
 def _peak(ops: tuple[int, ...], alive: list[tuple[int, int, int]]) -> int:
     """The most bytes alive at any of the ops."""
+    if len(ops) == 1:
+        return sum(size for _, _, size in alive)
     at = {op: k for k, op in enumerate(ops)}
     change = np.zeros(len(ops) + 1, np.int64)
     for first, last, size in alive:

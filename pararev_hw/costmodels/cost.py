@@ -6,8 +6,11 @@ curves (`op_seconds`), reports and rewrites.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pararev_hw.costmodels import accelerator, neuromorphic, roofline
 from pararev_hw.costmodels.buffers import buffers, planned_buffers
@@ -18,6 +21,33 @@ from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Traffic, traffic
 from pararev_hw.devices import bare_device
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, SchedulingProblem
+
+Result = TypeVar("Result")
+Asked = tuple[object, ...]
+# what was asked of which objects -> the result, and the objects, so that no others take their place in memory
+_shared: ContextVar[dict[Asked, tuple[Any, Asked]] | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def shared_costs() -> Iterator[None]:
+    """While it lasts, what a graph costs on a device is worked out once for all who ask."""
+    token = _shared.set({} if (results := _shared.get()) is None else results)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def _once(work: Callable[..., Result], objects: tuple[object, ...], *others: str | int | None) -> Result:
+    """What `work` gives for these arguments, which are the same where the `objects` are the same ones."""
+    results = _shared.get()
+    if results is None:
+        return work(*objects, *others)
+    asked = (work, *map(id, objects), *others)
+    if asked not in results:
+        results[asked] = (work(*objects, *others), objects)
+    result: Result = results[asked][0]
+    return result
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +100,7 @@ class CostedGraph:
             same_buffers = next((p for (other, _), p in self.holding.items() if other == lanes), None)
             if same_buffers is None:
                 held = planned_buffers if self.device.plans_memory else buffers
-                same_buffers = self.problem(lanes, limited=False).holding(held(self.graph))
+                same_buffers = self.problem(lanes, limited=False).holding(_once(held, (self.graph,)))
             self.holding[lanes, room] = same_buffers.limited_to(room)
         return self.holding[lanes, room]
 
@@ -92,13 +122,17 @@ def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager", lanes: in
     matters on a neuromorphic chip alone, whose layers are mapped to so many cores. Raises BadInput for a launch that
     the device does not have, or a parameter that its file lacks; Infeasible where a chip has no room.
     """
+    return _once(_cost, (graph, hardware), launch, lanes)
+
+
+def _cost(graph: BlockGraph, hardware: Hardware, launch: str, lanes: int | None) -> CostedGraph:
     if hardware.kind == "neuromorphic" and isinstance(hardware, Device):
         roofline.check_launch(hardware, launch)
         ran = neuromorphic.run(graph, hardware, lanes)
         on_chip, ops = timeline.timeline(graph, ran), timeline.op_costs(ran)
         one_kind = ((hardware, hardware.lanes, ops),)
         return CostedGraph(on_chip, hardware, launch, traffic(on_chip), one_kind, tuple(ops.seconds.tolist()), ran)
-    flow = traffic(graph)
+    flow = _once(traffic, (graph,))
     if isinstance(hardware, Profile):
         ops = op_times.op_costs(graph, hardware, flow, launch)
         kinds: tuple[tuple[Device, int, OpCosts], ...] = ((hardware.device, hardware.lanes, ops),)

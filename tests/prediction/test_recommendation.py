@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 
 from pararev_hw import pipeline, recommendation, reports
 from pararev_hw.check import check_schedule
-from pararev_hw.costmodels import cost
+from pararev_hw.costmodels import cost, roofline
 from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
@@ -23,6 +24,8 @@ from pararev_hw.tracing import Traced, trace_step
 from pararev_hw.types import Comparison, Device, Study
 
 OPTIONS: dict[str, Any] = {"width": 0.0625, "batch": 2, "timesteps": 1, "input_shape": (3, 16, 16), "spikes": "0.2"}
+
+cost_module = import_module("pararev_hw.costmodels.cost")  # the name in the package is the function
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,33 @@ def test_nothing_that_was_tried_beats_what_is_recommended(study: Study) -> None:
     assert named["within_memory"].peak_bytes <= limit
     assert named["within_memory"].latency_s <= min(p.latency_s for p in tried if p.peak_bytes <= limit) * (1 + 1e-9)
     assert study.chosen is named["within_memory"]
+
+
+@pytest.mark.parametrize("name", ["edge8", "h200"])
+def test_a_study_costs_a_graph_once_for_each_launch(step: Traced, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, list[tuple[Any, ...]]] = {"op_costs": [], "traffic": [], "buffers": [], "planned_buffers": []}
+
+    def watch(module: Any, work: str) -> None:
+        original = getattr(module, work)
+
+        def watched(*arguments: Any) -> Any:
+            asked[work].append(arguments)
+            return original(*arguments)
+
+        monkeypatch.setattr(module, work, watched)
+
+    watch(roofline, "op_costs")
+    for work in ("traffic", "buffers", "planned_buffers"):
+        watch(cost_module, work)
+    studied = recommendation.study(step, load_device(name))
+    launches = 2 if name == "h200" else 1
+    graphs = {id(graph) for graph, *_ in asked["traffic"]}
+    assert len(graphs) >= 1 + len(studied.variants)
+    for work, arguments in asked.items():
+        evaluated = [(id(graph), others[-1] if work == "op_costs" else "") for graph, *others in arguments]
+        assert len(evaluated) == len(set(evaluated)), work
+    assert len(asked["op_costs"]) == len(graphs) + launches - 1
+    assert cost(step.graph, load_device(name)) is not cost(step.graph, load_device(name))  # nothing is kept afterwards
 
 
 def test_of_two_that_are_as_fast_the_smaller_one_is_recommended(study: Study) -> None:
