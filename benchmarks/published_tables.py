@@ -22,7 +22,7 @@ from torch import nn
 
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels, softmax_class
 from pararev_hw.types import BlockGraph, OpType
-from pararev_hw.validation.published import family, rows_of
+from pararev_hw.validation.published import TORCHVISION_CARDS, family, rows_of
 from pararev_hw.validation.published_networks import Workload, cached, timm_step, torchvision_step, traced_on_gpu
 
 Values = Mapping[str, float]
@@ -320,22 +320,18 @@ def timm_steps(data: Path, traces: Path, layout: str, names: Sequence[str] | Non
 
 HOST_EXTRA = tuple(f"host_factor.{role}" for role in ("backward", "accumulation", "update", "view"))
 
-_TORCHVISION = {
-    "results/GeForce_RTX_2080_Ti": ("rtx2080ti", "a"),
-    "2080TI/GeForce_RTX_2080_Ti": ("rtx2080ti", "b"),
-    "TITANXP/TITAN_Xp": ("titan-xp", "c"),
-}
-
 
 def torchvision_steps(data: Path, traces: Path) -> list[Block]:
     """Steps at batch 12, training (without an optimizer) and inference, float and half."""
     groups: dict[tuple[str, str, str], list[dict[str, str]]] = {}
     for row in rows_of(data / "torchvision-batch12.csv"):
-        if row["gpu"] in _TORCHVISION:
-            groups.setdefault((row["gpu"], row["dtype"], row["mode"]), []).append(row)
+        if row["gpu"] in TORCHVISION_CARDS:
+            dtype = "half" if row["dtype"] == "half" else "float"
+            groups.setdefault((row["gpu"], dtype, row["mode"]), []).append(row)
     blocks = []
     for (gpu, dtype, mode), rows in groups.items():
-        card, host = _TORCHVISION[gpu]
+        card, host = TORCHVISION_CARDS[gpu]
+        host = host.removeprefix("published-")
         steps = [
             cached(
                 traces / "torchvision",

@@ -14,15 +14,12 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from fit_published_gpus import Problem, fit, prior, read_blocks, scores, unmeasured_shares
+from fit_published_gpus import SAME_CHIP, Problem, fit, read_blocks, scores, transferred
 from published_tables import Block
 from scipy.optimize import least_squares
 
-from pararev_hw.devices.gpu_law import CARD, CLOCKS
-
 LEAST_S = 1.5e-4  # shorter calls show the host's dispatch
 HOST_NETWORKS = ("resnet18", "shufflenet_v2_x0_5")
-SAME_CHIP = {"v100": "v100-sxm2", "v100-sxm2": "v100"}
 
 
 def kind_of(group: str) -> str:
@@ -34,21 +31,6 @@ def kind_of(group: str) -> str:
     if group == "conv" or re.search(r"_(forward|input|weight)$", group):
         return "convolutions"
     return "elementwise"
-
-
-def transferred(fitted: Problem, x: np.ndarray, target: Problem, card: str) -> np.ndarray:
-    """Logarithms of the parameters of a problem on a card that the fit has not seen."""
-    value = dict(zip(fitted.names, np.exp(x).tolist(), strict=True))
-    with_tensor_cores = {b.card for b, times in zip(fitted.blocks, fitted.times, strict=True) if times.uses("tensor")}
-    measured = {
-        other: {s: value[f"{s}@{other}"] for s in CARD if other in with_tensor_cores or not s.startswith("tensor")}
-        for other in sorted({b.card for b in fitted.blocks})
-    }
-    others = unmeasured_shares(measured)
-    target.hold({name: others[name] for name in CLOCKS})
-    value |= {f"{share}@{card}": others[share] for share in CARD}
-    still = {name: 1e-9 for name in target.names if name.startswith("throttling")}
-    return np.log([(value | still).get(name, prior(name)[0]) for name in target.names])
 
 
 def with_hosts(target: Problem, x: np.ndarray) -> np.ndarray:

@@ -92,13 +92,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the published tables")
     parser.add_argument("--traces", type=Path, default=Path("published-traces"), help="where traces are kept")
-    parser.add_argument("--evaluations", type=int, default=20)
+    parser.add_argument("--evaluations", type=int, default=16)
     parser.add_argument("--networks", action="store_true", help="print every network")
     parser.add_argument("--output", "-o", type=Path, default=None, help="folder for published.json and published.svg")
     options = parser.parse_args()
     if not options.data.is_dir():
         sys.exit(f"error: {options.data}: not a folder: give the folder of the published tables")
-    problem = Problem(read_blocks(options.data, options.traces, per_op=30))
+    problem = Problem(read_blocks(options.data, options.traces, per_op=60))
     x = fit(problem, problem.start, options.evaluations, print)
     steps = [(b, p) for b, p in zip(problem.blocks, problem.predicted(x), strict=True) if b.workloads]
     document = []

@@ -65,14 +65,19 @@ _HOST_TITLES = {
     "a": "the host of the first RTX 2080 Ti of pytorch-gpu-benchmark",
     "b": "the host of the second RTX 2080 Ti of pytorch-gpu-benchmark",
     "c": "the host of the TITAN Xp of pytorch-gpu-benchmark",
+    "d": "the host of the GTX 1080 Ti of pytorch-gpu-benchmark",
 }
 
 
 @cache
-def fitted_hosts() -> Mapping[str, tuple[str, DeviceParameter]]:
-    """Title and time per op of the hosts behind published steps."""
+def fitted_hosts() -> Mapping[str, tuple[str, Mapping[str, DeviceParameter]]]:
+    """Title and figures of the hosts behind published steps."""
     entries = _fitted()["hosts"]
-    return {f"published-{key}": (_HOST_TITLES[key], _parameter(entries[key])) for key in _HOST_TITLES if key in entries}
+    return {
+        f"published-{key}": (title, {name: _parameter(entry) for name, entry in entries[key].items()})
+        for key, title in _HOST_TITLES.items()
+        if key in entries
+    }
 
 
 def is_measured(card: str) -> bool:

@@ -28,16 +28,18 @@ from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import Device, DeviceParameter, Provenance
 
 _SPAN_S = (1e-7, 1e-2)  # of an op: beyond it a unit slipped
+_COPY_BYTES_PER_S = 5e9  # an assumption
 _NAMES = ("host_overhead_s", *HOST)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A host by what it takes per op."""
+    """A host by what it takes per op. `copy_bytes_per_s`: of a batch to the card, from memory that is not pinned."""
 
     name: str
     title: str
     parameters: Mapping[str, DeviceParameter]
+    copy_bytes_per_s: float = _COPY_BYTES_PER_S
 
 
 _ASSUMED: Mapping[str, Host] = {
@@ -63,8 +65,9 @@ def load_host(name_or_path: str) -> Host:
     if name_or_path in _ASSUMED:
         return _ASSUMED[name_or_path]
     if name_or_path in fitted_hosts():
-        title, parameter = fitted_hosts()[name_or_path]
-        return Host(name_or_path, title, {"host_overhead_s": parameter})
+        title, figures = fitted_hosts()[name_or_path]
+        copy = figures["copy_bytes_per_s"].value if "copy_bytes_per_s" in figures else _COPY_BYTES_PER_S
+        return Host(name_or_path, title, {n: p for n, p in figures.items() if n in _NAMES}, copy)
     raise unknown_name("host", name_or_path, host_names())
 
 

@@ -37,8 +37,12 @@ TORCHVISION_CARDS: Mapping[str, tuple[str, str]] = {
     "results/GeForce_RTX_2080_Ti": ("rtx2080ti", "published-a"),
     "2080TI/GeForce_RTX_2080_Ti": ("rtx2080ti", "published-b"),
     "TITANXP/TITAN_Xp": ("titan-xp", "published-c"),
+    **{
+        f"1080TI/{dtype}_model_{mode}_benchmark.csv": ("gtx1080ti", "published-d")
+        for dtype in ("single", "half")
+        for mode in ("training", "inference")
+    },
 }
-_COPY_BYTES_PER_S = 5e9  # of a batch to the card, from memory that is not pinned: an assumption
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class PublishedStep:
     network: str
     group: str
     device: str
-    host: str | None
+    host: str
     published_s: float
     copied_bytes: int
     trace: Callable[[], BlockGraph]
@@ -180,13 +184,13 @@ def _counted(reason: str, names: Sequence[str]) -> str:
 
 def _seconds(step: PublishedStep, traces: Path | None) -> float:
     work = workload_of(step.trace()) if traces is None else cached(traces / step.folder, step.key, step.trace)
-    return eager_seconds(work, _on_host(step.device, step.host)) + step.copied_bytes / _COPY_BYTES_PER_S
+    host = load_host(step.host)
+    return eager_seconds(work, _on_host(step.device, step.host)) + step.copied_bytes / host.copy_bytes_per_s
 
 
 @functools.cache
-def _on_host(device: str, host: str | None) -> Device:
-    card = load_device(device)
-    return card if host is None else with_host(card, load_host(host))
+def _on_host(device: str, host: str) -> Device:
+    return with_host(load_device(device), load_host(host))
 
 
 def _steps(data: Path) -> tuple[list[PublishedStep], list[str]]:
@@ -228,7 +232,7 @@ def _torchvision_steps(path: Path) -> Iterator[PublishedStep]:
         if row["gpu"] not in TORCHVISION_CARDS:
             continue
         card, host = TORCHVISION_CARDS[row["gpu"]]
-        name, dtype, mode = row["net"], row["dtype"], row["mode"]
+        name, dtype, mode = row["net"], "half" if row["dtype"] == "half" else "float", row["mode"]
 
         def trace(name: str = name, dtype: str = dtype, mode: str = mode) -> BlockGraph:
             return torchvision_step(name, dtype, mode)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import pararev_hw as ph
@@ -54,6 +55,28 @@ def test_the_step_is_the_eager_one_of_a_prediction() -> None:
     device = with_host(load_device("rtx3090"), load_host("published-rtx3090"))
     plan = ph.schedule(g, device, "sequential", launch="eager")
     assert eager_seconds(workload_of(g), device) == pytest.approx(plan.predict().latency_s, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("table", "dtype", "card", "host"),
+    [
+        ("TITANXP/TITAN_Xp", "float", "titan-xp", "c"),
+        ("2080TI/GeForce_RTX_2080_Ti", "half", "rtx2080ti", "b"),
+        ("1080TI/single_model_inference_benchmark.csv", "single", "gtx1080ti", "d"),
+    ],
+)
+def test_a_host_has_a_pace_of_its_own_without_gradients_and_in_copies(
+    tmp_path: Path, table: str, dtype: str, card: str, host: str
+) -> None:
+    (tmp_path / "torchvision-batch12.csv").write_text(f"gpu,dtype,mode,net,median_ms\n{table},{dtype},infer,tiny,2\n")
+    item = {"half": 2}.get(dtype, 4)
+    cached(tmp_path / "torchvision", f"tiny-{'half' if item == 2 else 'float'}-infer", tiny)
+    (case,) = validate_published(tmp_path, traces=tmp_path).cases
+    fitted = yaml.safe_load((Path(ph.__file__).parent / "devices/fitted/gpu.yaml").read_text())["hosts"][host]
+    device = with_host(load_device(card), load_host(f"published-{host}"))
+    assert device.value("host_factor.inference") == fitted["host_factor.inference"]["value"]
+    copied = item * 12 * 3 * 224 * 224 / fitted["copy_bytes_per_s"]["value"]
+    assert case.predicted_s == pytest.approx(eager_seconds(workload_of(tiny()), device) + copied)
 
 
 def test_what_is_wrong_is_named(folder: Path) -> None:
