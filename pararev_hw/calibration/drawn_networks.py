@@ -141,6 +141,12 @@ def _convolutions(draw: Draw) -> Network:
     return nn.Sequential(*layers, _Head(width, draw.integer(_CLASSES))), torch.empty(batch, 3, side, side)
 
 
+def _channels_last(draw: Draw) -> Network:
+    """Convolutions whose weights and images have channels last in memory."""
+    net, x = _convolutions(draw)
+    return net.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class _Gate(nn.Module):
     """Squeeze and excitation: channels scaled by what their means say."""
 
@@ -448,6 +454,6 @@ FAMILIES: tuple[Family, ...] = (
     *(_convolutions, assorted_convolutions, assorted_layers, _transformer, _depthwise, _spiking),
     *(assorted_products, _reversible, assorted_convolutions, _layers, _recurrent, assorted_layers),
     *(_convolutions, assorted_convolutions, _sequences, _lstm, _up_and_down, _patches, assorted_layers),
-    *(_spiking, _volumes),
+    *(_spiking, _volumes, _channels_last),
 )
 """In turn; what is met most comes twice, and what tells most in a short time three times."""

@@ -85,10 +85,17 @@ class _Swap:
 
     def stride(self, tensor: torch.Tensor, contiguous: bool = False) -> tuple[int, ...]:
         """How the twin lies in memory: images and their weights channels last where that is asked for, all else as the
-        tensor itself, or contiguous."""
+        tensor itself; or contiguous, unless its own channels are last."""
         if self.channels_last and tensor.dim() == 4:
             return _strides(tensor.shape, (1, 3, 2, 0))
-        return _strides(tensor.shape, range(tensor.dim() - 1, -1, -1)) if contiguous else tensor.stride()
+        if contiguous and not _channels_are_last(tensor):
+            return _strides(tensor.shape, range(tensor.dim() - 1, -1, -1))
+        return tensor.stride()
+
+
+def _channels_are_last(tensor: torch.Tensor) -> bool:
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    return layout is not None and tensor.is_contiguous(memory_format=layout) and not tensor.is_contiguous()
 
 
 def _strides(shape: Sequence[int], innermost_first: Iterable[int]) -> tuple[int, ...]:

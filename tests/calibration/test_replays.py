@@ -73,6 +73,13 @@ def test_a_network_is_the_same_whenever_it_is_drawn(graphs: Mapping[DrawnNetwork
     assert len({n.name for n, _ in zip(drawn_networks(), range(200), strict=False)}) == 200
 
 
+def test_networks_with_channels_last_run_their_convolutions_so() -> None:
+    network = next(n for n in FIRST if n.family_name == "channels last")
+    types = [t for t in network.traced().op_types if t.kind == "conv"]
+    assert types
+    assert all(dict(t.attributes)["layout"][0] == 1 for t in types)
+
+
 def test_every_family_is_held_out_in_its_turn() -> None:
     some = [n for n, _ in zip(drawn_networks(), range(HELD_OUT_EVERY * len(FAMILIES)), strict=False)]
     held_out = {n.family for n in some if n.held_out}

@@ -548,3 +548,30 @@ def test_an_ops_outputs_are_looked_up_among_its_inputs_once(monkeypatch: pytest.
         trace_step(net, torch.zeros(2, 3), loop=Loop(optimizer=lambda weights: torch.optim.Adam(weights, foreach=True)))
         lookups[layers] = looked_up
     assert lookups[40] < 2.2 * lookups[20]
+
+
+@pytest.mark.parametrize(
+    ("layout", "layer", "shape"),
+    [
+        (torch.channels_last, nn.Conv2d(3, 4, 3), (2, 3, 8, 8)),
+        (torch.channels_last_3d, nn.Conv3d(3, 4, 3), (2, 3, 8, 8, 8)),
+        (torch.contiguous_format, nn.Conv2d(3, 4, 3), (2, 3, 8, 8)),
+    ],
+)
+def test_images_lie_in_memory_as_they_are_given(
+    layout: torch.memory_format, layer: nn.Module, shape: tuple[int, ...]
+) -> None:
+    """As in a real call: the strides of the convolution's output tell which layout its kernel took."""
+    x = torch.rand(shape).to(memory_format=layout)
+    program = trace_step(nn.Sequential(layer, nn.Flatten()), x, loop=None).graph.program
+    assert program is not None
+    given = next(strides for slot, (_, strides, _) in program.layouts.items() if program.externals[slot] == "input:0")
+    assert given == x.stride()
+
+
+def test_images_that_are_repeated_are_traced_whole() -> None:
+    x = torch.rand(1, 3, 8, 8).expand(2, 3, 8, 8)
+    program = trace_step(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), x, loop=None).graph.program
+    assert program is not None
+    given = next(strides for slot, (_, strides, _) in program.layouts.items() if program.externals[slot] == "input:0")
+    assert given == x.contiguous().stride()
