@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from typing import Any
 
@@ -51,6 +52,11 @@ class StrictLoader(SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"key {key!r:.60} is given twice", problem_mark=key_node.start_mark)
             keys.add(key)
         return super().construct_mapping(node, deep)
+
+
+# 5e9 and 5.0e9 are numbers, as in YAML 1.2: YAML 1.1, which PyYAML reads, asks for a point and for a sign
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z")
+StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def _check_size(root: yaml.Node, most_nodes: int) -> None:

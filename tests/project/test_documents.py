@@ -42,6 +42,13 @@ def test_a_merged_key_may_be_overridden() -> None:
     assert parse_yaml("base: &b {x: 1, y: 2}\nmine: {<<: *b, x: 3}\n", "x")["mine"] == {"x": 3, "y": 2}
 
 
+@pytest.mark.parametrize("text", ["5e9", "5.0e9", "5E+9", "-2.5e-3", ".5e2", "+1e0"])
+def test_numbers_with_exponents_are_numbers(text: str) -> None:
+    assert parse_yaml(f"a: {text}\nb: '{text}'\nc: {text}x\n", "x") == {
+        "a": float(text), "b": text, "c": f"{text}x"
+    }  # fmt: skip
+
+
 def test_aliases_that_do_not_explode_are_values() -> None:
     assert parse_yaml("a: &a {x: 1}\nb: *a\nc: *a\n", "x") == {k: {"x": 1} for k in "abc"}
 
