@@ -34,6 +34,7 @@ from pararev_hw.types import (
     Device,
     ExpectedError,
     Hardware,
+    InMemory,
     Layer,
     ModelEnergy,
     Prediction,
@@ -63,7 +64,7 @@ class Plan:
     expected_error: ExpectedError | None = None
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
     energy_model: ModelEnergy | None = None  # of the literature, where one was asked for
-    costed: CostedGraph | None = field(default=None, compare=False)  # what it was made from, where that was here
+    costed: InMemory = field(default_factory=InMemory, compare=False)  # the `CostedGraph` it was made of, if here
 
     def __repr__(self) -> str:
         return f"<Plan for {self.graph.model}, {self.launch}: {self.schedule!r}>"
@@ -166,7 +167,15 @@ def _plan(costed: CostedGraph, problem: SchedulingProblem, schedule: Schedule) -
     error = expected_error(costed.graph, costed.hardware, costed.op_seconds)
     chip = None if costed.run is None else costed.run.summary
     return Plan(
-        costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error, chip, costed=costed
+        costed.graph,
+        costed.device,
+        problem,
+        schedule,
+        costed.op_seconds,
+        costed.launch,
+        error,
+        chip,
+        costed=InMemory(costed),
     )
 
 
@@ -193,7 +202,7 @@ def predict(plan: Plan) -> Prediction:
 
 def _storages(plan: Plan) -> StepStorages | None:
     """The storages of the plan's graph, one for all plans that were made from the same costs."""
-    costed = plan.costed
+    costed: CostedGraph | None = plan.costed.value
     if costed is None or costed.graph is not plan.graph or costed.op_seconds is not plan.op_seconds:
         return None
     if "storages" not in costed.worked_out:

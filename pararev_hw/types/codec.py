@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pararev_hw.documents import fault_in_words, first_fault, parse_json, shown, unknown_key
 from pararev_hw.errors import BadFile
 from pararev_hw.types.base import SCHEMA_VERSION
+from pararev_hw.types.graph import InMemory
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 Noun = TypeVar("Noun")
 
-_IN_MEMORY = ("replayable", "origin")  # fields of a graph that belong to the process that traced it
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {}  # made once: each takes milliseconds
 
 
@@ -72,5 +72,10 @@ def _with_infinity_as_text(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {k: _with_infinity_as_text(v) for k, v in value.items() if k not in _IN_MEMORY}
+        return {k: _with_infinity_as_text(v) for k, v in value.items() if not _is_in_memory(k, value)}
     return [_with_infinity_as_text(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _is_in_memory(name: str, fields: dict[str, Any]) -> bool:
+    """Whether a field belongs to the process that made the noun: a graph's origin stands beside its program."""
+    return isinstance(fields[name], InMemory) or (name == "origin" and isinstance(fields.get("replayable"), InMemory))

@@ -33,7 +33,10 @@ def factory(folder: Path, lines: str) -> str:
     ("lines", "need"),
     [
         ("    return torch.nn.Linear(1 << 15, 1 << 15), torch.empty(1, 1 << 15)", "4.00 GiB"),
-        ("    kept = []\n    while True: kept.append(torch.zeros(90 << 18))\n", "36. MiB"),  # the fourth does not fit
+        (
+            "    kept = []\n    while True: kept.append(torch.zeros(90 << 18))\n",
+            "3[67]. MiB",
+        ),  # the fourth does not fit
         ("    kept = []\n    while True: kept.append(np.zeros(90 << 18, 'f4'))\n", "300 MiB"),
     ],
 )
