@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from pararev_hw import limits
 from pararev_hw.costmodels import CostedGraph, cost
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
-from pararev_hw.costmodels.cost import without_limit
+from pararev_hw.costmodels.cost import once
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware, read_profile
@@ -34,7 +34,6 @@ from pararev_hw.types import (
     Device,
     ExpectedError,
     Hardware,
-    InMemory,
     Layer,
     ModelEnergy,
     Prediction,
@@ -64,7 +63,6 @@ class Plan:
     expected_error: ExpectedError | None = None
     chip: ChipRun | None = None  # of a neuromorphic chip: which layers are on which cores
     energy_model: ModelEnergy | None = None  # of the literature, where one was asked for
-    costed: InMemory = field(default_factory=InMemory, compare=False)  # the `CostedGraph` it was made of, if here
 
     def __repr__(self) -> str:
         return f"<Plan for {self.graph.model}, {self.launch}: {self.schedule!r}>"
@@ -150,13 +148,13 @@ def plan_costed(
     if orders is not None:
         # who decided these orders decided on their memory: whether it is there is for `predict` to say
         if problem.memory_limit_bytes is not None:
-            problem = without_limit(problem)
+            problem = problem.limited_to(None)
         return _plan(costed, problem, evaluate_orders(problem, orders, scheduler, waits=waits))
     try:
         return _plan(costed, problem, run_scheduler(problem, scheduler, **(options or {})))
     except Infeasible:
         # buffers live for whole tasks, storages for parts of them: one task at a time may fit all the same
-        problem = without_limit(problem)
+        problem = problem.limited_to(None)
         sequential = _plan(costed, problem, evaluate_orders(problem, None, scheduler))
         if room is None or predict(sequential).peak_bytes > room:
             raise
@@ -166,17 +164,7 @@ def plan_costed(
 def _plan(costed: CostedGraph, problem: SchedulingProblem, schedule: Schedule) -> Plan:
     error = expected_error(costed.graph, costed.hardware, costed.op_seconds)
     chip = None if costed.run is None else costed.run.summary
-    return Plan(
-        costed.graph,
-        costed.device,
-        problem,
-        schedule,
-        costed.op_seconds,
-        costed.launch,
-        error,
-        chip,
-        costed=InMemory(costed),
-    )
+    return Plan(costed.graph, costed.device, problem, schedule, costed.op_seconds, costed.launch, error, chip)
 
 
 def predict(plan: Plan) -> Prediction:
@@ -188,7 +176,7 @@ def predict(plan: Plan) -> Prediction:
         plan.schedule,
         plan.op_seconds,
         launch=plan.launch,
-        storages=_storages(plan),
+        storages_of=_storages_of,
     )
     limit = plan.costs.memory_limit_bytes
     have = min(plan.device.get("memory_bytes", float("inf")), float("inf") if limit is None else limit)
@@ -200,16 +188,8 @@ def predict(plan: Plan) -> Prediction:
     )
 
 
-def _storages(plan: Plan) -> StepStorages | None:
-    """The storages of the plan's graph, one for all plans that were made from the same costs."""
-    costed: CostedGraph | None = plan.costed.value
-    if costed is None or costed.graph is not plan.graph or costed.op_seconds is not plan.op_seconds:
-        return None
-    if "storages" not in costed.worked_out:
-        op_seconds = None if plan.device.plans_memory else plan.op_seconds
-        costed.worked_out["storages"] = step_storages(plan.graph, op_seconds)
-    storages: StepStorages = costed.worked_out["storages"]
-    return storages
+def _storages_of(graph: BlockGraph, op_seconds: Sequence[float] | None) -> StepStorages:
+    return once(step_storages, (graph, op_seconds))
 
 
 def _eager_peak_bytes(plan: Plan) -> int | None:

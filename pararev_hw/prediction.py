@@ -13,7 +13,7 @@ the task runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -51,18 +51,17 @@ def predict(
     op_seconds: Sequence[float],
     *,
     launch: str = "eager",
-    storages: StepStorages | None = None,
+    storages_of: Callable[[BlockGraph, Sequence[float] | None], StepStorages] | None = None,
 ) -> Prediction:
     """What a schedule of a graph's tasks costs on a device.
 
     `costs` and `op_seconds` come from one cost model for this graph and device; `launch` is "eager" or "graph", and ""
     in the result where the device has no launching host. Energy by phase adds up to the whole: static energy is
-    allotted by busy lane time. `storages` is what `step_storages` gave for graph and times, if it was asked. Raises
+    allotted by busy lane time. `storages_of` is asked in place of `step_storages`, by who keeps what it gave. Raises
     BadInput where graph, costs and schedule are not of the same tasks.
     """
     placed = _placements(graph, problem, schedule, op_seconds)
-    if storages is None:
-        storages = step_storages(graph, None if device.plans_memory else op_seconds)
+    storages = (storages_of or step_storages)(graph, None if device.plans_memory else op_seconds)
     curve = storages.curve(placed, schedule.makespan_s)
     peak_bytes = curve.peak_bytes
     time_by_phase: dict[str, float] = {p: 0.0 for p in PHASES if any(t.phase == p for t in graph.tasks)}

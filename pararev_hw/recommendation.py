@@ -15,7 +15,7 @@ from itertools import islice
 
 from pararev_hw import graph as graphs
 from pararev_hw import pipeline
-from pararev_hw.costmodels import CostedGraph, cost, shared_costs
+from pararev_hw.costmodels import CostedGraph, cost, working_out_once
 from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
@@ -79,7 +79,7 @@ class Search:
         return self.budget if self.budget is not None and self.budget.left_s <= 0 else None
 
 
-@shared_costs()
+@working_out_once()
 def study(
     step: Traced | BlockGraph, device: Hardware, search: Search | None = None, progress: Progress = silent
 ) -> Study:

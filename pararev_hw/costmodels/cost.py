@@ -29,8 +29,8 @@ _shared: ContextVar[dict[Asked, tuple[Any, Asked]] | None] = ContextVar("shared"
 
 
 @contextmanager
-def shared_costs() -> Iterator[None]:
-    """While it lasts, what a graph costs on a device is worked out once for all who ask."""
+def working_out_once() -> Iterator[None]:
+    """While it lasts, `once` remembers: what a graph costs on a device is worked out once for all who ask."""
     token = _shared.set({} if (results := _shared.get()) is None else results)
     try:
         yield
@@ -38,8 +38,9 @@ def shared_costs() -> Iterator[None]:
         _shared.reset(token)
 
 
-def _once(work: Callable[..., Result], objects: tuple[object, ...], *others: str | int | None) -> Result:
-    """What `work` gives for these arguments, which are the same where the `objects` are the same ones."""
+def once(work: Callable[..., Result], objects: Asked, *others: str | int | None) -> Result:
+    """What `work` gives for these arguments, remembered while `working_out_once` lasts: they are the same where the
+    `objects` are the same ones."""
     results = _shared.get()
     if results is None:
         return work(*objects, *others)
@@ -70,7 +71,6 @@ class CostedGraph:
     holding: dict[tuple[int | None, int | None], SchedulingProblem] = field(
         default_factory=dict, compare=False, repr=False
     )
-    worked_out: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # by others, for all who ask
 
     @property
     def device(self) -> Device:
@@ -89,7 +89,7 @@ class CostedGraph:
         `limited`: with the device's memory as a limit. Raises BadInput for more lanes than the device has.
         """
         if (lanes, limited) not in self.problems:
-            problem = self._problem(lanes) if limited else without_limit(self.problem(lanes))
+            problem = self._problem(lanes) if limited else self.problem(lanes).limited_to(None)
             self.problems[lanes, limited] = problem
         return self.problems[lanes, limited]
 
@@ -100,7 +100,7 @@ class CostedGraph:
             same_buffers = next((p for (other, _), p in self.holding.items() if other == lanes), None)
             if same_buffers is None:
                 held = planned_buffers if self.device.plans_memory else buffers
-                same_buffers = self.problem(lanes, limited=False).holding(_once(held, (self.graph,)))
+                same_buffers = self.problem(lanes, limited=False).holding(once(held, (self.graph,)))
             self.holding[lanes, room] = same_buffers.limited_to(room)
         return self.holding[lanes, room]
 
@@ -122,7 +122,7 @@ def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager", lanes: in
     matters on a neuromorphic chip alone, whose layers are mapped to so many cores. Raises BadInput for a launch that
     the device does not have, or a parameter that its file lacks; Infeasible where a chip has no room.
     """
-    return _once(_cost, (graph, hardware), launch, lanes)
+    return once(_cost, (graph, hardware), launch, lanes)
 
 
 def _cost(graph: BlockGraph, hardware: Hardware, launch: str, lanes: int | None) -> CostedGraph:
@@ -132,7 +132,7 @@ def _cost(graph: BlockGraph, hardware: Hardware, launch: str, lanes: int | None)
         on_chip, ops = timeline.timeline(graph, ran), timeline.op_costs(ran)
         one_kind = ((hardware, hardware.lanes, ops),)
         return CostedGraph(on_chip, hardware, launch, traffic(on_chip), one_kind, tuple(ops.seconds.tolist()), ran)
-    flow = _once(traffic, (graph,))
+    flow = once(traffic, (graph,))
     if isinstance(hardware, Profile):
         ops = op_times.op_costs(graph, hardware, flow, launch)
         kinds: tuple[tuple[Device, int, OpCosts], ...] = ((hardware.device, hardware.lanes, ops),)
@@ -147,8 +147,3 @@ def _cost(graph: BlockGraph, hardware: Hardware, launch: str, lanes: int | None)
     else:
         kinds = ((hardware, hardware.lanes, roofline.op_costs(graph, hardware, flow, launch)),)
     return CostedGraph(graph, hardware, launch, flow, kinds, tuple(kinds[0][2].seconds.tolist()))
-
-
-def without_limit(problem: SchedulingProblem) -> SchedulingProblem:
-    """The problem, whatever memory its schedules take."""
-    return problem.limited_to(None)

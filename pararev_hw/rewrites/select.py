@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from pararev_hw import pipeline, schedulers
 from pararev_hw.costmodels import cost
-from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.errors import BadInput, Infeasible, unknown_name
 from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
@@ -98,7 +97,7 @@ def take(
     progress(f"looking for choices in {traced.graph.model}")
 
     def price(graph: BlockGraph) -> SchedulingProblem:
-        return without_limit(cost(graph, device, how).problem(lanes))
+        return cost(graph, device, how).problem(lanes, limited=False)
 
     direct = name in (*QUICK, "heft", "memory-list")
     stand_in = name if direct else "heft" if memory_limit is None else "memory-list"

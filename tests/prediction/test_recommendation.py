@@ -14,7 +14,6 @@ from torch import nn
 from pararev_hw import pipeline, recommendation, reports
 from pararev_hw.check import check_schedule
 from pararev_hw.costmodels import cost, roofline
-from pararev_hw.costmodels.cost import without_limit
 from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.recommendation import Search
@@ -126,7 +125,7 @@ def test_rewrites_are_searched_and_their_schedules_are_legal(study: Study, devic
     rewritten = [r.prediction for r in study.recommendations if r.prediction.choices]
     assert rewritten, "splitting gradients shortens this step"
     for p in rewritten:
-        check_schedule(without_limit(cost(study.graph_of(p), device, p.launch or "eager").problem()), p.schedule)
+        check_schedule(cost(study.graph_of(p), device, p.launch or "eager").problem().limited_to(None), p.schedule)
     plain = recommendation.study(study.graph, device)
     assert plain.recommendations[0].prediction.latency_s > study.recommendations[0].prediction.latency_s
     assert "program" in plain.not_searched[0]
@@ -185,7 +184,7 @@ def test_finer_tasks_are_taken_where_blocks_hide_what_runs_in_parallel(device: D
     assert chosen.latency_s < coarse.chosen.latency_s and chosen.peak_bytes <= coarse.sequential.peak_bytes
     assert sum(t.flops for t in graph.tasks) == sum(t.flops for t in study.graph.tasks)
     assert [t.id for t in graph.tasks] == [t.id for t in _two_in_one("module").graph.tasks]
-    check_schedule(without_limit(cost(graph, device, "eager").problem(None)), chosen.schedule)
+    check_schedule(cost(graph, device, "eager").problem(None).limited_to(None), chosen.schedule)
 
 
 def test_many_finer_tasks_are_tried_with_the_first_rewrites(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
