@@ -273,7 +273,7 @@ def _job(plan: Plan, progress: Progress) -> Job:
         )
     device = "cuda" if plan.device.kind == "gpu" else "cpu"
     execution.check_device(device)
-    origin = plan.graph.origin
+    origin = plan.graph.origin.value
     if not isinstance(origin, Origin):
         raise BadInput(f"{plan.graph.model}: this graph was read from a file: trace its network again to run it")
     o = origin.options

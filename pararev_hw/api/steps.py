@@ -19,7 +19,7 @@ from pararev_hw.progress import Progress, silent
 from pararev_hw.trace_options import Layout, Loss, Mode, TraceOptions, TrainingStep, ZeroGrad
 from pararev_hw.tracing import Traced
 from pararev_hw.training.io_forms import InputForm, input_form, taking_tensors
-from pararev_hw.types import BlockGraph, Hardware
+from pararev_hw.types import BlockGraph, Hardware, InMemory
 
 if TYPE_CHECKING:  # what the functions tell of in their own words, and `exact` does not
     from torch import nn
@@ -126,7 +126,7 @@ def traced_step(
         graph = _trace_module(model, inputs, options, capture, progress)
     else:
         raise BadInput(f"cannot trace {_a(model)}: give an nn.Module, or the name of a network: see ph.models()")
-    return replace(steps[0], graph=replace(graph, origin=Origin(model, inputs, options)))
+    return replace(steps[0], graph=replace(graph, origin=InMemory(Origin(model, inputs, options))))
 
 
 def _trace_named(

@@ -121,9 +121,10 @@ def _step_of(
             progress,
         )
     graph = _graph_of(target, options, device, progress)
-    if not isinstance(graph.origin, Origin):
+    origin = graph.origin.value
+    if not isinstance(origin, Origin):
         return graph
-    again = traced_step(graph.origin.model, graph.origin.inputs, graph.origin.options, progress)
+    again = traced_step(origin.model, origin.inputs, origin.options, progress)
     return again if again.graph == graph else graph
 
 

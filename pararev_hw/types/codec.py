@@ -72,10 +72,5 @@ def _with_infinity_as_text(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
-        return {k: _with_infinity_as_text(v) for k, v in value.items() if not _is_in_memory(k, value)}
+        return {k: _with_infinity_as_text(v) for k, v in value.items() if not isinstance(v, InMemory)}
     return [_with_infinity_as_text(v) for v in value] if isinstance(value, list | tuple) else value
-
-
-def _is_in_memory(name: str, fields: dict[str, Any]) -> bool:
-    """Whether a field belongs to the process that made the noun: a graph's origin stands beside its program."""
-    return isinstance(fields[name], InMemory) or (name == "origin" and isinstance(fields.get("replayable"), InMemory))

@@ -269,7 +269,7 @@ class BlockGraph:
     )  # the step's program, if traced here
     modules: tuple[ModuleInfo, ...] = ()
     schema_version: int = SCHEMA_VERSION
-    origin: object = field(default=None, compare=False)  # what was traced, to run it again; in memory only
+    origin: InMemory = field(default_factory=InMemory, compare=False, repr=False)  # what was traced, to run it again
 
     def __repr__(self) -> str:
         step = f"{self.mode}, batch {self.batch}" + ("" if self.timesteps is None else f", T {self.timesteps}")
