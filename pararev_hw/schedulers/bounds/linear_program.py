@@ -18,6 +18,7 @@ import numpy as np
 from pararev_hw.types.problem_arrays import Floats, Ints
 
 _SOLVER = "scipy.optimize._highspy._core"
+_PRIMAL = 4  # the primal simplex, from y = 0 and without presolve, takes half of the default's time on these programs
 
 
 def most_of_pairs(worth: Floats, most: Floats, first: Ints, second: Ints, together: Floats) -> Floats | None:
@@ -65,6 +66,7 @@ def _by_highs(solver: Any, worth: Floats, most: Floats, first: Ints, second: Int
     program.a_matrix_.value_ = np.ones(2 * pairs)
     options = solver.HighsOptions()
     options.output_flag = options.log_to_console = False
+    options.presolve, options.solver, options.simplex_strategy = "off", "simplex", _PRIMAL
     highs = solver._Highs()
     highs.passOptions(options)
     if highs.passModel(program) == solver.HighsStatus.kError or highs.run() == solver.HighsStatus.kError:
