@@ -1,7 +1,9 @@
 """How long scheduling takes and how near the optimum it comes: `python benchmarks/bench_schedulers.py [PART ...]`.
 
-Parts, all by default except the last: `lists` (list schedulers on 10,000 tasks), `stg` and `jsp` (public instances with
-known optima), `memory` (schedules within a memory limit), `step` (the training step of pararevsnn37; traces it first).
+Parts, all by default except the last two: `lists` (list schedulers on 10,000 tasks), `stg` and `jsp` (public instances
+with known optima), `memory` (schedules within a memory limit), `step` (the training step of pararevsnn37; traces it
+first), `seconds` (by how much searches miss `--seconds`, beside a process that keeps the same core busy; with
+`--before CHECKOUT` that of an older version, in turns).
 Problems are random and seeded. A line of `lists` is the median of the repeats with the fastest and the slowest, in
 processor time, which other work on the machine disturbs least; the problem is built outside the clock. The other parts
 give wall time, since their searches end by the clock.
@@ -11,11 +13,15 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import platform
 import random
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,6 +226,55 @@ def step() -> None:
             )
 
 
+def timed_problem(name: str) -> SchedulingProblem:
+    """A problem that no scheduler here proves within a minute: `ft10`, or a kind and a number of tasks."""
+    if name == "ft10":
+        return read_problem(_find(INSTANCES, "ft10", "ft10.jsp"), format="jsp")
+    kind, n = name.split(":")
+    if kind == "memory":
+        return limited(ladders(int(n), 4))
+    return layered(int(n), 4, **VARIANTS[kind])  # type: ignore[arg-type]
+
+
+@contextmanager
+def neighbour() -> Iterator[None]:
+    """One core for this process and what it starts, and beside it a process that never rests."""
+    core = min(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def one_search(words: str) -> None:
+    """Print the wall seconds that a search took: problem, scheduler, seconds."""
+    name, scheduler, seconds = words.split()
+    costs = timed_problem(name)
+    begin = time.monotonic()
+    run(costs, scheduler, seconds=float(seconds))
+    print(time.monotonic() - begin)
+
+
+def seconds(problems: list[str], schedulers: list[str], asked_s: list[float], before: Path | None) -> None:
+    """Wall seconds of searches beside the seconds that they were given, each in a process of its own."""
+    checkouts = [Path(__file__).parents[1]] if before is None else [before.resolve(), Path(__file__).parents[1]]
+    with neighbour():
+        for name in problems:
+            for scheduler in schedulers:
+                for limit_s in asked_s:
+                    took = []
+                    for checkout in checkouts:
+                        command = [sys.executable, __file__, "--search", f"{name} {scheduler} {limit_s}"]
+                        environment = {**os.environ, "PYTHONPATH": str(checkout)}
+                        ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+                        took.append(float(ran.stdout))
+                    shown = " -> ".join(f"{t:.2f} s ({t / limit_s - 1:+.1%})" for t in took)
+                    print(f"seconds {name:14} {scheduler:12} {limit_s:g} s asked: {shown}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("parts", nargs="*", default=["lists", "stg", "jsp", "memory"], metavar="PART")
@@ -227,13 +282,22 @@ def main() -> None:
     parser.add_argument("--lanes", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--instances", type=Path, default=INSTANCES, help="folder of .stg and .jsp files with optima")
+    parser.add_argument("--before", type=Path, help="checkout of an older version, for `seconds`")
+    parser.add_argument("--problems", nargs="+", default=["ft10", "sharing:300", "delays:1000", "memory:1000"])
+    parser.add_argument("--schedulers", nargs="+", default=["exact", "local-search", "pareto"])
+    parser.add_argument("--seconds", type=float, nargs="+", default=[5.0, 30.0])
+    parser.add_argument("--search", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.search:
+        one_search(asked.search)
+        return
     parts: dict[str, Callable[[], None]] = {
         "lists": lambda: lists(asked.tasks, asked.lanes, asked.repeats),
         "stg": lambda: stg(asked.instances),
         "jsp": lambda: jsp(asked.instances),
         "memory": memory,
         "step": step,
+        "seconds": lambda: seconds(asked.problems, asked.schedulers, asked.seconds, asked.before),
     }
     for part in asked.parts:
         parts[part]()

@@ -12,7 +12,9 @@ has no place to keep what it compiled, plain Python does it all.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -24,6 +26,21 @@ LOADING = 700_000  # steps of a loop that is called often, by then as long as lo
 COMPILING = 2_000_000  # steps after which a loop that is called often is compiled where that was never done
 ONE_LOADED = 30_000  # the same where numba is loaded for another loop already
 ONE_COMPILED = 1_000_000
+
+LOADING_S = 1.0  # processor seconds that numba and a first compiled loop take to load
+COMPILING_S = 12.0  # the same for compiling the largest loop
+
+_affords: ContextVar[Callable[[float], bool]] = ContextVar("affords", default=lambda _: True)
+
+
+@contextmanager
+def compile_while(affords: Callable[[float], bool]) -> Iterator[None]:
+    """Inside, loops run as plain Python where `affords` says that there is no time for so many processor seconds."""
+    before = _affords.set(affords)
+    try:
+        yield
+    finally:
+        _affords.reset(before)
 
 
 class Loop:
@@ -77,10 +94,17 @@ class Loop:
         return self._is_loaded
 
     def _loaded(self) -> Callable[..., Any] | None:
+        if not self._is_loaded and not self._is_affordable():
+            return None
         compiled = self.compile()
         if compiled is not None:
             Loop._numba_runs = self._is_loaded = True
         return compiled
+
+    def _is_affordable(self) -> bool:
+        """Whether there is time to load it, or to compile it where that was never done."""
+        affords = _affords.get()
+        return (Loop._numba_runs or affords(LOADING_S)) and (affords(COMPILING_S) or self.at_hand)
 
     def compile(self) -> Callable[..., Any] | None:
         """The compiled function; None where there is no numba."""

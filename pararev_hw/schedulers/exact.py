@@ -7,7 +7,7 @@ there is always an answer: where the solver finds nothing better in its time, it
 from __future__ import annotations
 
 import math
-import time
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from pararev_hw.schedulers import local_search
 from pararev_hw.schedulers.alternatives import Expanded, expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.buffer_table import buffer_table_of, waits_that_keep
+from pararev_hw.schedulers.deadline import NEVER, Deadline, deadline_in, meeting
 from pararev_hw.schedulers.dispatch import orders_of_times
 from pararev_hw.schedulers.evaluate import evaluate_orders, with_better_bound, with_bound
 from pararev_hw.schedulers.forward_backward import is_plain
@@ -31,8 +32,12 @@ SECONDS = 60.0
 WORKERS = 8  # also on 2 cores: its workers are different searches, and together they close what one cannot
 WARM_AFTER = 10.0  # from so many seconds on, the warm start has had all of its own local search
 LAST_SOLUTIONS = 20  # last solutions that are played: of a relaxation the best need not be the last
-IN_TIME = 0.97  # of the time that is left: the solver looks at the clock now and then only
-LEAST_SHARE = 0.02  # of the seconds that the solver has in any case
+WARM_SHARE = 0.25  # of the seconds, by when the warm start ends
+SEARCH_SHARE = 2 / 3  # of what is left then, for local search where the simulator knows what the model does not
+BUILD_SHARE = 2 / 3  # of what is left then, at most, for building the model: hints and presolving take a third of that
+LEAST_SHARE = 0.02  # of the seconds that the solver has in any case, once it has its model
+END_SHARE, TASK_S = 0.01, 1e-4  # the share of the seconds, and the seconds per task, that are left for what comes after
+LOADING_S = 0.7  # processor seconds that OR-Tools takes to load
 FIRST_LOOK = 1.0  # CP-SAT's deterministic seconds for one worker alone, which is all that most small problems need
 
 
@@ -55,70 +60,121 @@ def schedule(
     """
     if not (seconds > 0 and math.isfinite(seconds)) or workers < 1:
         raise BadInput(f"exact with {seconds} seconds and {workers} workers: both must be positive")
-    ends = time.monotonic() + seconds
-    warm = warm_start(problem, min(1.0, seconds / WARM_AFTER), seed, seconds / 4 if workers > 1 else None)
-    if workers > 1 and not warm.optimal and not is_plain(problem):
-        # the simulator knows what the model does not: half of the time for the search that asks it
-        warm = min(warm, local_search.schedule(problem, seconds / 2, seed), key=lambda s: s.makespan_s)
-    if not problem.tasks or (warm.optimal and not alternatives):
-        return replace(warm, scheduler="exact")
-    expanded = expand(problem, alternatives)
-    answer = _solve(problem, expanded, warm, seconds, ends, seed, workers)
-    bound = (answer.bound_s, "constraint programming")
-    if alternatives:  # what bounds the problem as it is says nothing of its alternatives
-        warm = replace(warm, lower_bound_s=0.0, bound_by="nothing to do", optimal=False)
-    best = warm
-    for lanes, waits, chosen in answer.schedules:
-        candidate = evaluate_orders(
-            select_alternatives(problem, expanded, chosen), lanes, "exact", waits=waits, bound=bound
-        )
-        if candidate.makespan_s < best.makespan_s:
-            best = replace(candidate, chosen=tuple(alternatives[a].name for a in chosen))
+    deadline = deadline_in(seconds) if workers > 1 else NEVER
+    with meeting(deadline):
+        warm = warm_start(problem, min(1.0, seconds / WARM_AFTER), seed, deadline.part(WARM_SHARE))
+        if workers > 1 and not warm.optimal and not is_plain(problem):
+            # the simulator knows what the model does not: the solver waits for the search that asks it
+            warm = _searched(problem, warm, deadline.part(SEARCH_SHARE), seed)
+        if not problem.tasks or (warm.optimal and not alternatives):
+            return replace(warm, scheduler="exact")
+        expanded = expand(problem, alternatives)
+        answer = _solve(problem, expanded, warm, _Effort(seconds, deadline, seed, workers))
+        bound = (answer.bound_s, "constraint programming")
+        if alternatives:  # what bounds the problem as it is says nothing of its alternatives
+            warm = replace(warm, lower_bound_s=0.0, bound_by="nothing to do", optimal=False)
+        played = _play(problem, expanded, alternatives, answer, deadline)
+        if not answer.asked:
+            warm = _searched(problem, warm, deadline, seed)
+    best = min((warm, *played), key=lambda s: s.makespan_s)
     best = with_bound(best, bound) if alternatives else with_better_bound(best, bound)
     notes = (f"no better schedule than that of {warm.scheduler} was found: {answer.status}",)
     return replace(best, scheduler="exact", notes=notes if best.scheduler != "exact" and not best.optimal else ())
 
 
+def _searched(problem: SchedulingProblem, warm: Schedule, deadline: Deadline, seed: int) -> Schedule:
+    """The better of a schedule and what local search finds before the deadline."""
+    if deadline.passed():
+        return warm
+    return min(warm, local_search.schedule_by(problem, deadline, seed, None), key=lambda s: s.makespan_s)
+
+
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    """How long the solver may search, and how: `deadline` is never where its own deterministic time is counted."""
+
+    seconds: float
+    deadline: Deadline
+    seed: int
+    workers: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the solver says: a bound in seconds, its last solutions (lanes, waits, alternatives), and how it ended."""
+    """What the solver says: a bound in seconds, its last solutions (lanes, waits, alternatives), and how it ended; or
+    why it was not asked."""
 
     bound_s: float
     schedules: tuple[tuple[list[list[int]], list[tuple[int, int]], tuple[int, ...]], ...]
     status: str
+    asked: bool = True
 
 
-def _solve(
+def _play(
     problem: SchedulingProblem,
     expanded: Expanded,
-    warm: Schedule,
-    seconds: float,
-    ends: float,
-    seed: int,
-    workers: int,
-) -> _Answer:
-    # imported late: OR-Tools takes half a second to load, and the other schedulers do without it
-    from ortools.sat.python import cp_model
+    alternatives: Sequence[Alternative],
+    answer: _Answer,
+    deadline: Deadline,
+) -> list[Schedule]:
+    """What the simulator makes of the solutions, the last of them first, as long as there is time; in their order."""
+    played: list[Schedule] = []
+    for lanes, waits, chosen in reversed(answer.schedules):
+        if played and deadline.passed():
+            break
+        chosen_problem = select_alternatives(problem, expanded, chosen)
+        bound = (answer.bound_s, "constraint programming")
+        schedule = evaluate_orders(chosen_problem, lanes, "exact", waits=waits, bound=bound)
+        played.append(replace(schedule, chosen=tuple(alternatives[a].name for a in chosen)))
+    return played[::-1]
 
-    from pararev_hw.schedulers.exact_model import Solutions, build
+
+def _solve(problem: SchedulingProblem, expanded: Expanded, warm: Schedule, effort: _Effort) -> _Answer:
+    if "ortools" not in sys.modules and not effort.deadline.affords(LOADING_S):
+        return _Answer(0.0, (), "there was no time left to load the solver", asked=False)
+    # imported late: OR-Tools takes half a second to load, and the other schedulers do without it
+    from pararev_hw.schedulers.exact_model import NoTimeLeft, build
 
     times = [t for c in expanded.tasks for t in c.times_s] + [e.delay_s for e in expanded.arcs]
     ticks = ticks_for(times, warm.makespan_s)
     bound_s = 0.0 if len(expanded.tasks) > len(problem.tasks) else lower_bound(problem)[0]
     room = buffer_table_of(problem).room
-    model = build(expanded, ticks, ticks.floor(warm.makespan_s) + 1, ticks.floor(bound_s), room)
+    try:
+        model = build(
+            expanded,
+            ticks,
+            ticks.floor(warm.makespan_s) + 1,
+            ticks.floor(bound_s),
+            room,
+            effort.deadline.part(BUILD_SHARE),
+        )
+    except NoTimeLeft:
+        return _Answer(0.0, (), "the time left was too short for the solver's model", asked=False)
     _hint(model, problem, ticks, warm)
+    return _search(model, problem, expanded, ticks, effort)
+
+
+def _search(model: Model, problem: SchedulingProblem, expanded: Expanded, ticks: Ticks, effort: _Effort) -> _Answer:
+    """A first look by one worker, then all of them; one alone has all of its deterministic time."""
+    from ortools.sat.python import cp_model  # late: as above
+
+    from pararev_hw.schedulers.exact_model import Solutions
+
     bound = 0
     solutions = []
     status = "unknown"
-    for count in (1,) if workers == 1 else (1, workers):
+    least_s = LEAST_SHARE * effort.seconds
+    for count in (1,) if effort.workers == 1 else (1, effort.workers):
+        left_s = effort.deadline.left_s() - END_SHARE * effort.seconds - TASK_S * len(expanded.tasks)
+        if count > 1 and left_s < least_s:
+            break
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = count
-        solver.parameters.random_seed = seed
-        if workers > 1:
-            solver.parameters.max_time_in_seconds = max(LEAST_SHARE * seconds, IN_TIME * (ends - time.monotonic()))
+        solver.parameters.random_seed = effort.seed
+        if effort.workers > 1:
+            solver.parameters.max_time_in_seconds = max(least_s, left_s)
         if count == 1:
-            solver.parameters.max_deterministic_time = seconds if workers == 1 else FIRST_LOOK
+            solver.parameters.max_deterministic_time = effort.seconds if effort.workers == 1 else FIRST_LOOK
         collector = Solutions(lambda values: _read(model, problem, expanded, values))
         ended = solver.solve(model.cp, collector)
         solutions += collector.solutions[-LAST_SOLUTIONS:]

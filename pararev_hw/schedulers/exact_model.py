@@ -22,6 +22,7 @@ from ortools.sat.python import cp_model
 from ortools.sat.python.cp_model import BoolVarT, CpModel, IntervalVar, IntVar
 
 from pararev_hw.schedulers.alternatives import Expanded
+from pararev_hw.schedulers.deadline import NEVER, Deadline
 from pararev_hw.schedulers.ticks import Ticks
 
 Truth = BoolVarT | Literal[True]  # a literal of the model, or what holds in every schedule
@@ -56,8 +57,17 @@ class Solutions(cp_model.CpSolverSolutionCallback):
         self.solutions.append(self.read(self))
 
 
-def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int | None) -> Model:
-    """The model of schedules that end within `horizon` ticks, not before `least`, and hold at most `room` bytes."""
+class NoTimeLeft(Exception):
+    """The deadline came before the model was built."""
+
+
+def build(
+    expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int | None, deadline: Deadline = NEVER
+) -> Model:
+    """The model of schedules that end within `horizon` ticks, not before `least`, and hold at most `room` bytes.
+
+    Raises NoTimeLeft where the deadline passes meanwhile.
+    """
     model = CpModel()
     alike = all(len(set(c.times_s)) == 1 for c in expanded.tasks) and not any(e.delay_s for e in expanded.arcs)
     makespan = model.new_int_var(min(least, horizon), horizon, "makespan")
@@ -69,6 +79,7 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
     lanes: list[list[IntervalVar]] = [[] for _ in range(expanded.lanes)]
     everywhere: list[IntervalVar] = []
     for i, c in enumerate(expanded.tasks):
+        _check_time(deadline)
         times = {k: ticks.floor(t) for k, t in enumerate(c.times_s) if t < math.inf}
         length, interval = _interval(model, i, starts[i], sorted(set(times.values())), runs[i], horizon)
         lengths.append(length)
@@ -82,6 +93,7 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
             model.add_no_overlap(line)
     alike_by = _break_symmetry(model, expanded, on_lane)
     for e in expanded.arcs:
+        _check_time(deadline)
         src, dst = e.src, e.dst
         both = _literals(runs[src], runs[dst])
         model.add(starts[dst] >= starts[src] + lengths[src]).only_enforce_if(both)
@@ -93,9 +105,14 @@ def build(expanded: Expanded, ticks: Ticks, horizon: int, least: int, room: int 
                 apart = model.add(starts[dst] >= starts[src] + lengths[src] + delay)
                 apart.only_enforce_if([*both, *_literals(here), *away])
     _add_shared(model, expanded, ticks, runs, makespan)
-    sizes_exact = room is None or _add_memory(model, expanded, starts, lengths, runs, makespan, horizon, room)
+    sizes_exact = room is None or _add_memory(model, expanded, starts, lengths, runs, makespan, horizon, room, deadline)
     model.minimize(makespan)
     return Model(model, starts, lengths, runs, on_lane, selected, makespan, sizes_exact, alike_by)
+
+
+def _check_time(deadline: Deadline) -> None:
+    if deadline.passed():
+        raise NoTimeLeft
 
 
 def _runs(model: CpModel, expanded: Expanded, selected: Sequence[BoolVarT], task: int) -> Truth:
@@ -188,6 +205,7 @@ def _add_memory(
     makespan: IntVar,
     horizon: int,
     room: int,
+    deadline: Deadline,
 ) -> bool:
     """Buffers as intervals in the memory. False where their sizes had to be rounded up."""
     total = sum(b.bytes for b in expanded.buffers)
@@ -199,6 +217,7 @@ def _add_memory(
         unit = max(unit, -(-total * (horizon + 1) // LARGEST))
     intervals, sizes = [], []
     for b, buffer in enumerate(expanded.buffers):
+        _check_time(deadline)
         first = model.new_int_var(0, horizon, f"from {b}")
         last = makespan if buffer.stays else model.new_int_var(0, horizon, f"until {b}")
         life = model.new_int_var(0, horizon, f"life {b}")

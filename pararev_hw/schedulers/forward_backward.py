@@ -16,6 +16,7 @@ import numpy as np
 
 from pararev_hw.compiled import loop
 from pararev_hw.schedulers.bounds.makespan import lower_bound
+from pararev_hw.schedulers.deadline import NEVER, Deadline
 from pararev_hw.schedulers.dispatch import dispatch, lanes_are_alike, orders_of_times
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan_of
 from pararev_hw.schedulers.heft import upward_ranks
@@ -37,8 +38,13 @@ def schedule(problem: SchedulingProblem) -> Schedule:
     The passes plan without sharing, host clock and memory; the best of them is chosen by what the simulator gives with
     sharing and host. Raises Infeasible where nothing fits the memory limit.
     """
+    return schedule_by(problem, NEVER)
+
+
+def schedule_by(problem: SchedulingProblem, deadline: Deadline) -> Schedule:
+    """The same in the passes before the deadline, at least one."""
     bound = lower_bound(problem)
-    lanes = search(problem, min(PLACEMENTS, PASSES * len(problem.tasks)), bound=bound)
+    lanes = search(problem, min(PLACEMENTS, PASSES * len(problem.tasks)), bound=bound, deadline=deadline)
     return evaluate_orders(problem, lanes, "forward-backward", problem_bound=bound)
 
 
@@ -54,9 +60,13 @@ class _Pass:
 
 
 def search(
-    problem: SchedulingProblem, placements: int, seed: int = 0, bound: tuple[float, str] | None = None
+    problem: SchedulingProblem,
+    placements: int,
+    seed: int = 0,
+    bound: tuple[float, str] | None = None,
+    deadline: Deadline = NEVER,
 ) -> list[list[int]]:
-    """The best lane orders that were found with `placements` tasks placed."""
+    """The best lane orders that were found with `placements` tasks placed, or in the passes before the deadline."""
     n, draw = len(problem.tasks), random.Random(seed)
     passes = _uniform(problem) if lanes_are_alike(problem) else _uneven(problem)
     forward, backward, spent_each = passes
@@ -81,6 +91,8 @@ def search(
                         best, best_s = lanes, took_s
                     if best_s <= enough_s:
                         return best
+                if deadline.passed() and best is not None:
+                    return best
                 pair_s = min(pair_s, took_s)
                 rank = [
                     -end_s for end_s in listed.ends_s

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from pararev_hw.compiled import LOADING_S
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import forward_backward, heft, job_shop, memory_list
 from pararev_hw.schedulers.buffer_table import buffer_table_of
+from pararev_hw.schedulers.deadline import Deadline, deadline_in, meeting
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan
 from pararev_hw.schedulers.memory_list import SafeSearch
 from pararev_hw.schedulers.safe_dispatch import Planned
@@ -51,25 +52,30 @@ def schedule(
     if iterations is not None and iterations < 1:
         raise BadInput(f"local-search with {iterations} iterations: give at least 1")
     steps = default_iterations(problem) if iterations is None and seconds is None else iterations
-    ends = math.inf if seconds is None else time.monotonic() + seconds
+    with meeting(deadline_in(seconds)) as deadline:
+        return schedule_by(problem, deadline, seed, steps)
+
+
+def schedule_by(problem: SchedulingProblem, deadline: Deadline, seed: int, steps: int | None) -> Schedule:
+    """The best schedule of so many steps (None: of any number), or of those before the deadline."""
     best: _PlayedOrders | None = None
-    for count, candidate in enumerate(_search(problem, seed, _compiles(problem, seconds, steps))):
+    for count, candidate in enumerate(_search(problem, seed, _compiles(problem, deadline, steps), deadline)):
         best = candidate
-        if (steps is not None and count >= steps) or time.monotonic() >= ends:
+        if (steps is not None and count >= steps) or deadline.passed():
             break
     if best is None:
         return evaluate_orders(problem, None, "local-search")
     return evaluate_orders(problem, best.lanes, "local-search", waits=best.waits)
 
 
-def _compiles(problem: SchedulingProblem, seconds: float | None, steps: int | None) -> bool:
+def _compiles(problem: SchedulingProblem, deadline: Deadline, steps: int | None) -> bool:
     """Whether compiling the search for job shops, where that was never done here, fits the budget and saves time."""
     if not job_shop.is_job_shop(problem) or buffer_table_of(problem).matters:
         return False
     plain_s = math.inf if steps is None else steps * SHOP_MOVES * len(problem.tasks) * job_shop.PLAIN_S
-    if plain_s > COMPILING_S and (seconds is None or seconds > 4 * COMPILING_S):
+    if plain_s > COMPILING_S and deadline.affords(4 * COMPILING_S):
         return True
-    return job_shop.search_is_compiled()
+    return deadline.affords(LOADING_S) and job_shop.search_is_compiled()
 
 
 def default_iterations(problem: SchedulingProblem) -> int:
@@ -90,14 +96,14 @@ class _PlayedOrders:
     makespan_s: float
 
 
-def _search(problem: SchedulingProblem, seed: int, compiled: bool) -> Iterator[_PlayedOrders]:
+def _search(problem: SchedulingProblem, seed: int, compiled: bool, deadline: Deadline) -> Iterator[_PlayedOrders]:
     """The best so far, first of the list schedulers, then after every step; ends where the bound is met."""
     work = SafeSearch(problem)
     orders = work.safe_orders()
     if not problem.tasks or not orders:
         return
     draw = random.Random(seed)
-    best = _beginning(problem, work)
+    best = _beginning(problem, work, deadline)
     yield best
     if job_shop.is_job_shop(problem) and not work.held.matters:
         for candidate in _shop_moves(problem, best, work.enough_s, seed, compiled):
@@ -134,17 +140,20 @@ def _shop_moves(
         yield best
 
 
-def _beginning(problem: SchedulingProblem, work: SafeSearch) -> _PlayedOrders:
-    """The best of the list schedulers, each with a small budget."""
+def _beginning(problem: SchedulingProblem, work: SafeSearch, deadline: Deadline) -> _PlayedOrders:
+    """The best of the list schedulers, each with a small budget; of the first of them where the deadline has passed."""
     budget = 20 * len(problem.tasks)
-    starts = []
-    safe = memory_list.search(problem, budget)
+    safe = memory_list.search(problem, budget, deadline=deadline)
     assert safe is not None
-    starts.append(_played(problem, safe.lanes, safe.waits))
-    if not work.held.matters:
-        starts.append(_played(problem, forward_backward.search(problem, budget), []))
-        starts.append(_played(problem, heft.heft_orders(problem), []))
-    return min(starts, key=lambda k: k.makespan_s)
+    best = _played(problem, safe.lanes, safe.waits)
+    if work.held.matters:
+        return best
+    if not deadline.passed():
+        forward_backward_orders = forward_backward.search(problem, budget, deadline=deadline)
+        best = min(best, _played(problem, forward_backward_orders, []), key=lambda k: k.makespan_s)
+    if not deadline.passed():
+        best = min(best, _played(problem, heft.heft_orders(problem), []), key=lambda k: k.makespan_s)
+    return best
 
 
 def _played(problem: SchedulingProblem, lanes: list[list[int]], waits: list[tuple[int, int]]) -> _PlayedOrders:

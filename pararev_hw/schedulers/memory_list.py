@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.schedulers.buffer_table import AddedWaits, buffer_table_of, peak_along
+from pararev_hw.schedulers.deadline import NEVER, Deadline
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders
 from pararev_hw.schedulers.heft import upward_ranks
 from pararev_hw.schedulers.memory_order import least_peak_order
@@ -29,8 +30,13 @@ def schedule(problem: SchedulingProblem) -> Schedule:
     It plans without sharing and host clock; the best pass is chosen by what the simulator gives with them. The schedule
     names the waits that keep the limit. Raises Infeasible where not even one task at a time fits.
     """
+    return schedule_by(problem, NEVER)
+
+
+def schedule_by(problem: SchedulingProblem, deadline: Deadline) -> Schedule:
+    """The same in the passes before the deadline, at least one."""
     bound = lower_bound(problem)
-    listed = search(problem, PLACEMENTS, bound)
+    listed = search(problem, PLACEMENTS, bound, deadline)
     if listed is None:
         return evaluate_orders(problem, None, "memory-list", problem_bound=bound)
     return evaluate_orders(problem, listed.lanes, "memory-list", waits=listed.waits, problem_bound=bound)
@@ -103,9 +109,11 @@ class SafeSearch:
         return ListedOrders(lanes, waits, listed.starts_s, took_s)
 
 
-def search(problem: SchedulingProblem, placements: int, bound: tuple[float, str] | None = None) -> ListedOrders | None:
-    """The best of the ways that `placements` placed tasks allow, None where no order fits the memory; `bound` is what
-    `lower_bound` gave for the problem, if it was asked."""
+def search(
+    problem: SchedulingProblem, placements: int, bound: tuple[float, str] | None = None, deadline: Deadline = NEVER
+) -> ListedOrders | None:
+    """The best of the ways that `placements` placed tasks allow, or of the passes before the deadline; None where no
+    order fits the memory. `bound` is what `lower_bound` gave for the problem, if it was asked."""
     if not problem.tasks:
         return None
     work = SafeSearch(problem, bound)
@@ -120,6 +128,8 @@ def search(problem: SchedulingProblem, placements: int, bound: tuple[float, str]
                         best = candidate
                     if best.makespan_s <= work.enough_s:
                         return best
+                if deadline.passed():
+                    return best
                 stale = 0 if listed.makespan_s < local_s else stale + 1
                 local_s = min(local_s, listed.makespan_s)
                 if stale > 3 or work.spent >= placements:

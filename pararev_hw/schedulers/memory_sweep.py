@@ -10,6 +10,7 @@ from pararev_hw.schedulers import forward_backward, heft, memory_list
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along
 from pararev_hw.schedulers.compiled_dispatch import dispatch
+from pararev_hw.schedulers.deadline import NEVER, Deadline
 from pararev_hw.schedulers.evaluate import evaluate_orders
 from pararev_hw.schedulers.memory_order import least_peak_order
 from pararev_hw.schedulers.safe_dispatch import STEPS
@@ -26,28 +27,36 @@ class ManyLimits:
     problem: SchedulingProblem
     name: str
     bound: tuple[float, str]
+    deadline: Deadline = NEVER
 
 
-def many_limits(problem: SchedulingProblem, name: str, count: int) -> ManyLimits:
+def many_limits(problem: SchedulingProblem, name: str, count: int, deadline: Deadline = NEVER) -> ManyLimits:
     """What is worked out once for all of `count` limits."""
     dispatch.expect(STEPS * count * min(PLACEMENTS, PASSES * len(problem.tasks)))
-    return ManyLimits(problem, name, lower_bound(problem))
+    return ManyLimits(problem, name, lower_bound(problem), deadline)
 
 
 def unhurried(limits: ManyLimits) -> list[Schedule]:
     """Schedules that the problem's own limit alone holds back. Raises Infeasible where nothing fits it."""
     worked_out = limits.problem.worked_out
-    if "unhurried" not in worked_out:
-        worked_out["unhurried"] = list(_unhurried(limits))
-    return [replace(schedule, scheduler=limits.name) for schedule in worked_out["unhurried"]]
+    schedules = worked_out.get("unhurried")
+    if schedules is None:
+        schedules = list(_unhurried(limits))
+        if not limits.deadline.passed():  # what the clock cut short is not for those who have time
+            worked_out["unhurried"] = schedules
+    return [replace(schedule, scheduler=limits.name) for schedule in schedules]
 
 
 def _unhurried(limits: ManyLimits) -> Iterator[Schedule]:
-    problem, name, bound = limits.problem, limits.name, limits.bound
-    lanes = forward_backward.search(problem, PLACEMENTS, bound=bound)
+    problem, name, bound, deadline = limits.problem, limits.name, limits.bound, limits.deadline
+    lanes = forward_backward.search(problem, PLACEMENTS, bound=bound, deadline=deadline)
     yield evaluate_orders(problem, lanes, name, problem_bound=bound)
+    if deadline.passed():
+        return
     yield evaluate_orders(problem, heft.heft_orders(problem), name, problem_bound=bound)
-    listed = memory_list.search(problem, PLACEMENTS, bound)
+    if deadline.passed():
+        return
+    listed = memory_list.search(problem, PLACEMENTS, bound, deadline)
     yield (
         evaluate_orders(problem, None, name, problem_bound=bound)
         if listed is None
@@ -58,16 +67,19 @@ def _unhurried(limits: ManyLimits) -> Iterator[Schedule]:
 def within(limits: ManyLimits, limit: int) -> Schedule | None:
     """A schedule that stays within `limit` bytes, judged by the problem as it is; None where none was found."""
     schedule_within: dict[int, Schedule | None] = limits.problem.worked_out.setdefault("within", {})
-    if limit not in schedule_within:
-        schedule_within[limit] = _within(limits, limit)
-    schedule = schedule_within[limit]
+    if limit in schedule_within:
+        schedule = schedule_within[limit]
+    else:
+        schedule = _within(limits, limit)
+        if not limits.deadline.passed():
+            schedule_within[limit] = schedule
     return None if schedule is None else replace(schedule, scheduler=limits.name)
 
 
 def _within(limits: ManyLimits, limit: int) -> Schedule | None:
     problem = limits.problem
     tight = problem.limited_to(limit)
-    listed = memory_list.search(tight, PLACEMENTS, bound_within(tight, limits.bound))
+    listed = memory_list.search(tight, PLACEMENTS, bound_within(tight, limits.bound), limits.deadline)
     if listed is None:
         return None
     try:

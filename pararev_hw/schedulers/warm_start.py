@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from pararev_hw.schedulers import forward_backward, heft, local_search, memory_list, pareto
+from pararev_hw.schedulers.deadline import Deadline
 from pararev_hw.types import Schedule, SchedulingProblem
 
 LEAST_STEPS = 30
 
 
-def warm_start(problem: SchedulingProblem, share: float = 1.0, seed: int = 0, seconds: float | None = None) -> Schedule:
+def warm_start(problem: SchedulingProblem, share: float, seed: int, deadline: Deadline) -> Schedule:
     """The shortest schedule of those tried, ties to the first. Raises Infeasible where none fits the memory limit.
 
-    `share` of the steps that local search takes by itself, but at least LEAST_STEPS, and no more than fit `seconds`.
+    `share` of the steps that local search takes by itself, but at least LEAST_STEPS, and all of it before the deadline:
+    at least one pass of list scheduling is made.
     """
-    starts = [forward_backward.schedule(problem)]
-    for algorithm in (heft, memory_list, pareto):
-        if not any(s.optimal for s in starts):
-            starts.append(replace(algorithm.schedule(problem), front=()))
-    if not any(s.optimal for s in starts):
+    best = forward_backward.schedule_by(problem, deadline)
+    for algorithm in (_heft, memory_list.schedule_by, _least_of_front):
+        if not best.optimal and not deadline.passed():
+            best = min(best, algorithm(problem, deadline), key=lambda s: s.makespan_s)
+    if not best.optimal and not deadline.passed():
         steps = max(LEAST_STEPS, round(share * local_search.default_iterations(problem)))
-        starts.append(local_search.schedule(problem, seconds, seed, steps))
-    return min(starts, key=lambda s: s.makespan_s)
+        best = min(best, local_search.schedule_by(problem, deadline, seed, steps), key=lambda s: s.makespan_s)
+    return best
+
+
+def _heft(problem: SchedulingProblem, _: Deadline) -> Schedule:
+    return heft.schedule(problem)
+
+
+def _least_of_front(problem: SchedulingProblem, deadline: Deadline) -> Schedule:
+    schedules, _ = pareto.schedules_by(problem, pareto.POINTS, deadline)
+    return min(schedules, key=lambda s: (s.makespan_s, s.peak_bytes or 0))
