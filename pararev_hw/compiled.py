@@ -22,9 +22,9 @@ from typing import Any
 SMALL = 2_000  # steps below which one call gains nothing from numba
 FEW = 100  # steps below which even a loop that is compiled and loaded gains nothing over the time its arguments take
 PATIENCE = 60_000  # steps of plain Python, a few tenths of a second, after which numba is loaded
-LOADING = 700_000  # steps of a loop that is called often, by then as long as loading it takes
+LOADING = 350_000  # steps of a loop that is called often, by then as long as loading it takes
 COMPILING = 2_000_000  # steps after which a loop that is called often is compiled where that was never done
-ONE_LOADED = 30_000  # the same where numba is loaded for another loop already
+ONE_LOADED = 10_000  # the same where numba is loaded for another loop already
 ONE_COMPILED = 1_000_000
 
 LOADING_S = 1.0  # processor seconds that numba and a first compiled loop take to load

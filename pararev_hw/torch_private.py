@@ -242,6 +242,37 @@ def without_distribution_checks() -> Iterator[None]:
         torch.distributions.Distribution.set_default_validate_args(validates)
 
 
+_FLOP_COUNTER = "torch.utils.flop_counter"
+
+
+def flop_formulas() -> Mapping[Any, Callable[..., int]]:
+    """Torch's formulas for the operations of ops, by overload packet, with those that others have registered."""
+    formulas: Mapping[Any, Callable[..., int]] = (
+        sys.modules.get(_FLOP_COUNTER) or _flop_counter_without_triton()
+    ).flop_registry
+    return formulas
+
+
+@functools.cache
+def _flop_counter_without_triton() -> Any:
+    """A copy of torch's flop counter. The module itself loads Triton to tell its kernels from other functions, which
+    takes longer than to trace a small network."""
+    name = f"{_FLOP_COUNTER}_without_triton"
+    spec = importlib.util.spec_from_file_location(name, Path(torch.__file__).parent / "utils" / "flop_counter.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    logging.getLogger(name).setLevel(logging.ERROR)  # it warns that it cannot count Triton's kernels
+    is_loaded = "triton" in sys.modules
+    if not is_loaded:
+        sys.modules["triton"] = None  # type: ignore[assignment]  # which refuses its import
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if not is_loaded:
+            del sys.modules["triton"]
+    return module
+
+
 _COMPILER = "torch._dynamo"
 
 

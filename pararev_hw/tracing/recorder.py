@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import flop_registry
 
 from pararev_hw.errors import TraceError
 from pararev_hw.torch_private import (
@@ -33,6 +32,7 @@ from pararev_hw.torch_private import (
     UnsupportedOperatorException,
     as_fake,
     autograd_node,
+    flop_formulas,
     graph_task_id,
     meta_outputs,
     next_sequence_nr,
@@ -792,7 +792,7 @@ def _work(
     name = str(op.func)
     if op.view or torch.Tag.inplace_view in op.func.tags:
         return "view", 0, 0
-    count = flop_registry.get(op.func.overloadpacket)
+    count = flop_formulas().get(op.func.overloadpacket)
     if count is not None:
         return formulas.matrix_kind(name) or "gemm", int(count(*op.args, **op.kwargs, out_val=op.out)), 0
     kind, vector_flops = formulas.describe(name, torch.Tag.pointwise in op.func.tags, inputs, shapes, arguments)

@@ -26,7 +26,6 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils.flop_counter import flop_registry
 
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.fired_spikes import fired_comparisons
@@ -34,7 +33,7 @@ from pararev_hw.graph.sites import layer_names, layer_of_op
 from pararev_hw.graph.spike_flow import makes_spikes, rounds, spike_flow
 from pararev_hw.graph.spikes import spiking_layers
 from pararev_hw.graph.spiking_network import spiking_network
-from pararev_hw.torch_private import TorchDispatchMode, storage_key
+from pararev_hw.torch_private import TorchDispatchMode, compiler_loaded_when_used, flop_formulas, storage_key
 from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, random_states, state_preserved
@@ -84,6 +83,7 @@ def measure_spikes(
             quiet.enter_context(in_mode(model, mode == "train"))
             quiet.enter_context(torch.no_grad())
             quiet.enter_context(spelt_out(model))
+            quiet.enter_context(compiler_loaded_when_used())
             quiet.enter_context(counter)
             before = random_states()
             model(*args, **keywords)
@@ -382,7 +382,7 @@ class _Counter(TorchDispatchMode):
     def _convolution(self, func: Any, args: tuple[Any, ...], out: torch.Tensor) -> None:
         x, weight = args[0], args[1]
         layer = self._layer(self._weight(weight) or (str(func), tuple(weight.shape)))
-        layer.dense_macs += flop_registry[func.overloadpacket](*args, out_val=out) / 2
+        layer.dense_macs += flop_formulas()[func.overloadpacket](*args, out_val=out) / 2
         places, level = active_places(x)
         layer.channels = _added(layer.channels, places.sum(dim=list(range(1, places.dim()))))
         layer.per_channel += x.numel() // max(1, x.shape[1])

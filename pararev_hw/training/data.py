@@ -7,6 +7,7 @@ Images are `[N, C, H, W]`, event recordings `[N, T, C, H, W]`, labels `[N]`.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,10 @@ def digits(size: int = 32, channels: int = 3, test_share: float = 0.2, seed: int
         raise BadInput(f"channels is {channels}: at least 1 is needed")
     if not 0.0 < test_share < 1.0:
         raise BadInput(f"test_share is {test_share}: it must lie between 0 and 1")
-    loaded = _optional("sklearn.datasets", "scikit-learn", "digits").load_digits()
-    small = torch.from_numpy(loaded.images).float().unsqueeze(1)
+    images, labels = _scikit_learn_digits()
+    small = torch.from_numpy(images).float().unsqueeze(1)
     x = torch.nn.functional.interpolate(small, size=(size, size), mode="bilinear").repeat(1, channels, 1, 1)
-    y = torch.from_numpy(loaded.target).long()
+    y = torch.from_numpy(labels).long()
     train, test = _stratified(y.numpy(), test_share, seed)
     return standardised((x[train], y[train]), (x[test], y[test]), classes=10, source="scikit-learn digits")
 
@@ -181,6 +182,19 @@ def _optional(module: str, package: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as problem:
         raise MissingDependency(f"{package} is not installed: pip install 'pararev-hw[{extra}]'") from problem
+
+
+def _scikit_learn_digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Images `[1797, 8, 8]` and their labels, from the file inside scikit-learn, which takes a second to import; by
+    `load_digits` where a release keeps the file elsewhere."""
+    package = importlib.util.find_spec("sklearn")
+    for place in (package.submodule_search_locations or ()) if package is not None else ():
+        file = Path(place, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    loaded = _optional("sklearn.datasets", "scikit-learn", "digits").load_digits()
+    return loaded.images, loaded.target
 
 
 def _stratified(labels: np.ndarray[Any, Any], test_share: float, seed: int) -> tuple[list[int], list[int]]:

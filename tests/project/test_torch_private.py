@@ -233,3 +233,25 @@ def test_a_kernel_alone_gives_what_a_mode_of_fake_tensors_gives() -> None:
     assert (
         private.meta_outputs(mode, aten.view.default, (x, [5]), {}, [x]) is NotImplemented
     )  # the mode says what is wrong
+
+
+_COUNTS = """
+import sys, torch
+from pararev_hw import torch_private
+copied = dict(torch_private.flop_formulas())
+assert "triton" not in sys.modules
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+assert copied.keys() == flop_registry.keys()
+x, w = torch.zeros(2, 3, 8, 8), torch.zeros(4, 3, 3, 3)
+with FlopCounterMode(display=False) as counter:
+    out = torch.ops.aten.convolution.default(x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+convolution = torch.ops.aten.convolution
+arguments = (x, w, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1)
+assert copied[convolution](*arguments, out_val=out) == counter.get_total_flops() == 2 * 2 * 4 * 36 * 27
+register_flop_formula(torch.ops.aten.cumsum)(lambda *shapes, **_: 1)
+assert torch.ops.aten.cumsum in torch_private.flop_formulas()
+"""
+
+
+def test_flop_formulas_are_torchs_and_those_that_users_register_without_triton() -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", _COUNTS], check=True, timeout=120)

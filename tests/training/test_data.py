@@ -1,4 +1,5 @@
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -54,6 +55,28 @@ def test_digits_at_their_own_size_are_the_images_of_scikit_learn() -> None:
     assert sorted(pairs) == sorted(theirs)
 
 
+def test_digits_are_the_same_where_a_release_keeps_their_file_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    from_file = data.digits(8, 1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    from_function = data.digits(8, 1)
+    for part in ("train_x", "train_y", "test_x", "test_y"):
+        assert torch.equal(getattr(from_file, part), getattr(from_function, part))
+
+
+_LOADS = """
+import sys
+import pararev_hw as ph
+spikes = ph.trace("pararevsnn21").spikes
+assert spikes is not None and "digits" in spikes.source, spikes
+loaded = {"sklearn", "torch._dynamo", "torch._inductor", "triton"}.intersection(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_counting_spikes_on_the_digits_loads_neither_scikit_learn_nor_a_compiler() -> None:
+    subprocess.run([sys.executable, "-c", _LOADS], check=True, timeout=120)
+
+
 @settings(deadline=None, max_examples=15)
 @given(share=st.floats(0.05, 0.9), seed=st.integers(0, 2**31))
 def test_digits_split_is_stratified_and_the_same_for_the_same_seed(share: float, seed: int) -> None:
@@ -75,6 +98,7 @@ def test_digits_refuse_settings_that_make_no_sense(wrong: dict[str, float]) -> N
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     monkeypatch.setitem(sys.modules, "tonic.datasets", None)
     with pytest.raises(MissingDependency, match=r"scikit-learn .*pararev-hw\[digits\]"):
