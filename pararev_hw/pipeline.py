@@ -12,8 +12,8 @@ from pararev_hw import limits
 from pararev_hw.costmodels import CostedGraph, cost
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
-from pararev_hw.costmodels.cost import once
 from pararev_hw.costmodels.expected_error import expected_error
+from pararev_hw.costmodels.once import once
 from pararev_hw.devices import bare_device as bare_device
 from pararev_hw.devices import load_hardware, read_profile
 from pararev_hw.errors import BadFile, BadInput, Infeasible

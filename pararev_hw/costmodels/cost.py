@@ -6,49 +6,18 @@ curves (`op_seconds`), reports and rewrites.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from pararev_hw.costmodels import accelerator, neuromorphic, roofline
 from pararev_hw.costmodels.buffers import buffers, planned_buffers
 from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.measured_ops import measured_op_costs
 from pararev_hw.costmodels.neuromorphic import timeline
+from pararev_hw.costmodels.once import once
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Traffic, traffic
 from pararev_hw.devices import bare_device
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, SchedulingProblem
-
-Result = TypeVar("Result")
-Asked = tuple[object, ...]
-# what was asked of which objects -> the result, and the objects, so that no others take their place in memory
-_shared: ContextVar[dict[Asked, tuple[Any, Asked]] | None] = ContextVar("shared", default=None)
-
-
-@contextmanager
-def working_out_once() -> Iterator[None]:
-    """While it lasts, `once` remembers: what a graph costs on a device is worked out once for all who ask."""
-    token = _shared.set({} if (results := _shared.get()) is None else results)
-    try:
-        yield
-    finally:
-        _shared.reset(token)
-
-
-def once(work: Callable[..., Result], objects: Asked, *others: str | int | None) -> Result:
-    """What `work` gives for these arguments, remembered while `working_out_once` lasts: they are the same where the
-    `objects` are the same ones."""
-    results = _shared.get()
-    if results is None:
-        return work(*objects, *others)
-    asked = (work, *map(id, objects), *others)
-    if asked not in results:
-        results[asked] = (work(*objects, *others), objects)
-    result: Result = results[asked][0]
-    return result
 
 
 @dataclass(frozen=True, slots=True)

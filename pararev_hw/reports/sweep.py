@@ -225,7 +225,17 @@ def sweep_remarks(result: SweepResult) -> tuple[str, ...]:
     return (*((left_out,) if left_out else ()), *result.warnings)
 
 
-def sweep_html(result: SweepResult) -> str:
+def _drawn(result: SweepResult) -> dict[str, tuple[str, str]]:
+    """The pictures of a sweep by name: as wide as a desktop column, and as narrow as a telephone's."""
+    draws = {
+        "pareto": sweep_svg.pareto_svg,
+        "parallel": sweep_svg.parallel_svg,
+        "sensitivity": sweep_svg.sensitivity_svg,
+    }
+    return {name: both_widths(draw, result) for name, draw in draws.items()}
+
+
+def sweep_html(result: SweepResult, pictures: Mapping[str, tuple[str, str]]) -> str:
     """The sweep as one HTML document that needs nothing but itself."""
     return render(
         "sweep.html.j2",
@@ -235,9 +245,9 @@ def sweep_html(result: SweepResult) -> str:
         device=result.device,
         answer=(*sweep_phrasing.workload_lines(result), sweep_phrasing.answer(result)),
         tiles=_tiles(result),
-        pareto_svg=both_widths(sweep_svg.pareto_svg, result),
-        parallel_svg=both_widths(sweep_svg.parallel_svg, result),
-        sensitivity_svg=both_widths(sweep_svg.sensitivity_svg, result),
+        pareto_svg=pictures["pareto"],
+        parallel_svg=pictures["parallel"],
+        sensitivity_svg=pictures["sensitivity"],
         workloads=[Row(tuple(_workload_cells(result, c)), task=f"row-{c.recommended.row}") for c in result.workloads],
         workload_heads=_workload_heads(result),
         compared=_compared(result),
@@ -382,12 +392,11 @@ def write_sweep(result: SweepResult, folder: Path) -> tuple[Path, ...]:
 
     Raises BadFile where they cannot be written, as `write_report` does.
     """
+    pictures = _drawn(result)
     contents = {
-        "sweep.html": sweep_html(result),
+        "sweep.html": sweep_html(result, pictures),
         "pareto.csv": pareto_csv(result),
-        "pareto.svg": sweep_svg.pareto_svg(result),
-        "parallel.svg": sweep_svg.parallel_svg(result),
-        "sensitivity.svg": sweep_svg.sensitivity_svg(result),
+        **{f"{name}.svg": str(wide) for name, (wide, _) in pictures.items()},
         SWEEP_FILE: json.dumps(sweep_document(result), allow_nan=False, indent=1) + "\n",
     }
     return write_files(Path(folder), contents)

@@ -35,9 +35,10 @@ def pareto_svg(result: SweepResult, width: float = svg.WIDTH) -> str:
     side_by_side = len(pairs) == 2 and width >= svg.WIDTH
     across = PANEL if side_by_side else width - LEFT - 40
     parts, bottom = [legend], top
+    title_of: dict[int, str] = {}
     for k, (x, y) in enumerate(pairs):
         left, top = (LEFT + k * (PANEL + GAP), top) if side_by_side else (LEFT, top + k * (PANEL + BELOW))
-        parts.append(_panel(result, x, y, left, top, across))
+        parts.append(_panel(result, x, y, left, top, across, title_of))
         bottom = top + PANEL
     names = " and ".join(f"{sweep_phrasing.objective(y)} over {sweep_phrasing.objective(x)}" for x, y in pairs)
     label = f"{names} of {result.evaluated} configurations, {len(result.pareto)} on the Pareto front"
@@ -52,7 +53,10 @@ def _base(result: SweepResult) -> tuple[SweepPoint, ...]:
     return () if result.base is None else (result.base,)
 
 
-def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, top: float, width: float) -> str:
+def _panel(
+    result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, top: float, width: float, title_of: dict[int, str]
+) -> str:
+    """One objective over another; `title_of` keeps the tooltip of each row for the other panel."""
     front, others = _thinned(result.pareto, MOST_FRONT), _thinned(result.sample, MOST_POINTS)
     points = (*front, *others, sweep_phrasing.recommended(result), *_base(result))
     across = Axis.of([_of(p, x) for p in points], x.unit, 0.04)
@@ -73,9 +77,9 @@ def _panel(result: SweepResult, x: SweepAxis, y: SweepAxis, left: float, top: fl
     def dot(p: SweepPoint, radius: float, colour: str, opacity: float) -> str:
         place = {"cx": left + across.share(_of(p, x)) * width, "cy": bottom - up.share(_of(p, y)) * PANEL}
         style = f"fill:{colour};fill-opacity:{opacity:g}"
-        return svg.element(
-            "circle", svg.title(tooltip(result, p)), r=radius, style=style, data_task=f"row-{p.row}", **place
-        )
+        if p.row not in title_of:
+            title_of[p.row] = svg.title(tooltip(result, p))
+        return svg.element("circle", title_of[p.row], r=radius, style=style, data_task=f"row-{p.row}", **place)
 
     parts += [dot(p, 2.2, _OTHER, 0.45) for p in others]
     parts += [dot(p, 3.6, _ACCENT, 0.9) for p in front]

@@ -10,7 +10,9 @@ import numpy as np
 
 from pararev_hw.compiled import loop
 from pararev_hw.costmodels import accelerator
-from pararev_hw.costmodels.accelerator import LayerTable
+from pararev_hw.costmodels.accelerator import LayerCosts, LayerTable
+from pararev_hw.costmodels.accelerator.precision import Preparations
+from pararev_hw.costmodels.once import once
 from pararev_hw.costmodels.traffic import traffic
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput
@@ -66,15 +68,15 @@ class CoreColumns:
     device: Device
     batch: TorchBatch | None = None
     table: LayerTable = field(init=False, repr=False)
-    _preparations: accelerator.Preparations = field(init=False, repr=False)
+    _preparations: Preparations = field(init=False, repr=False)
     times: Floats = field(init=False, repr=False)  # how often a layer occurs in the step
     _tables: dict[tuple[int | str, ...], _CoreTables] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(accelerator.core_kinds(self.device)) > 1:
             raise BadInput(f"device {self.device.name!r} has two kinds of core: a sweep takes chips of one kind")
-        self.table = accelerator.layer_table(self.graph, traffic(self.graph))
-        self._preparations = accelerator.Preparations(self.table)
+        self._preparations = accelerator.preparations_of(self.graph, once(traffic, (self.graph,)))
+        self.table = self._preparations.table
         tasks = np.bincount(self.table.class_of_task, minlength=len(self.table.classes))
         self.times = np.repeat(tasks, np.diff(self.table.starts)).astype(np.float64)
 
@@ -104,6 +106,10 @@ class CoreColumns:
         layers = cores.seconds, cores.overhead_s, cores.dram_bytes
         class_bytes = accelerator.per_class(self.table, cores.dram_bytes)
         return self.batch.core_tasks(np.asarray(self.table.starts), layers, class_bytes, which, reach, bandwidth)
+
+    def layer_costs(self, device: Device) -> LayerCosts:
+        """What each layer costs on one device."""
+        return accelerator.layer_costs(self.table, accelerator.config_table(device), self._preparations)
 
     def _of_cores(self, columns: Columns, lanes: int, count: int) -> tuple[_Cores, Ints]:
         """The distinct cores among the configurations, and which of them each has."""

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pararev_hw.atomic import write_files
-from pararev_hw.costmodels import accelerator
+from pararev_hw.costmodels import working_out_once
+from pararev_hw.costmodels.accelerator import LayerTable
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.parameters import Parameter
@@ -33,6 +34,7 @@ MOST_LAYERS = 12
 LIMITS = ("PE array", "vector unit", "SRAM", "main memory")
 
 
+@working_out_once()
 def explained(problem: Problem, result: SweepResult) -> tuple[PointExplanation, ...]:
     """Explanations of the points that a reader asks about first: the recommended one, the best in each objective, some
     of the front, and the base device."""
@@ -124,14 +126,14 @@ def operations(columns: CoreColumns, device: Device) -> np.ndarray[Any, Any]:
     joule = DeviceParameter(1.0, "", "assumed")
     counted = {n: joule for n in device.parameters if n.startswith(("energy_per_mac_j", "energy_per_ac_j"))}
     counting = {n: p for n, p in device.parameters.items() if n != "event_overhead_energy_j"} | counted
-    costs = accelerator.layer_costs(columns.table, accelerator.config_table(replace(device, parameters=counting)))
+    costs = columns.layer_costs(replace(device, parameters=counting))
     return costs.energy_j["mac"][:, 0] + costs.energy_j["ac"][:, 0]
 
 
 def _limits(columns: CoreColumns, device: Device) -> tuple[dict[str, float], tuple[LayerLimit, ...], float | None]:
     """Shares of the busy time by what sets the pace, the layers that take most of it, and the most operations per
     second of a core."""
-    costs = accelerator.layer_costs(columns.table, accelerator.config_table(device))
+    costs = columns.layer_costs(device)
     parts = np.stack([costs.array_s[:, 0], costs.vector_s[:, 0], costs.sram_s[:, 0], costs.dram_s[:, 0]])
     pace = parts.argmax(0)
     seconds, overhead = costs.seconds[:, 0] * columns.times, costs.overhead_s[:, 0] * columns.times
@@ -155,7 +157,7 @@ def _limits(columns: CoreColumns, device: Device) -> tuple[dict[str, float], tup
     return {name: share for name, share in shares.items() if share > 0}, layers, _peak(device, columns.table.dtype)
 
 
-def _row_names(graph: BlockGraph, table: accelerator.LayerTable) -> dict[int, str]:
+def _row_names(graph: BlockGraph, table: LayerTable) -> dict[int, str]:
     """What each row of the table is called, by the modules of its products."""
     modules: dict[int, list[str]] = {}
     phases: dict[int, str] = {}

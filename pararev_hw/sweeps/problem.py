@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pararev_hw import limits
+from pararev_hw.costmodels import working_out_once
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.progress import Progress, Steps
@@ -182,9 +183,10 @@ def prepare(sweep: Sweep, progress: Progress, compute: str | None = None) -> Pro
             networks[variant] = _Network(None, str(error))
             continue
         steps.begin(f"preparing {variant.title}")
-        engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes, compute)
-        for n in lanes:
-            engine.prepare(int(n))
+        with working_out_once():
+            engine = Engine(graph, sweep.device, sweep.scheduler, sweep.memory_limit_bytes, compute)
+            for n in lanes:
+                engine.prepare(int(n))
         forward = sum(t.macs for t in graph.tasks if t.phase == "forward")
         networks[variant] = _Network(engine, "", NetworkSize(graph.batch, graph.parameters, forward))
     if all(n.engine is None for n in networks.values()):

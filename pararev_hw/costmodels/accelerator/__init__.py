@@ -32,7 +32,7 @@ from pararev_hw.costmodels.accelerator.network import message_j_per_byte as mess
 from pararev_hw.costmodels.accelerator.network import static_power_w as static_power_w
 from pararev_hw.costmodels.accelerator.ops import accelerator_op_costs as accelerator_op_costs
 from pararev_hw.costmodels.accelerator.ops import has_cores as has_cores
-from pararev_hw.costmodels.accelerator.precision import Preparations as Preparations
+from pararev_hw.costmodels.accelerator.ops import preparations_of as preparations_of
 from pararev_hw.costmodels.accelerator.tasks import TaskCosts as TaskCosts
 from pararev_hw.costmodels.accelerator.tasks import per_class as per_class
 from pararev_hw.costmodels.accelerator.tasks import task_costs as task_costs

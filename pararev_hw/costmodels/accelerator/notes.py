@@ -7,21 +7,20 @@ from collections import Counter
 import numpy as np
 
 from pararev_hw.costmodels.accelerator.configs import ConfigTable, word_bytes
-from pararev_hw.costmodels.accelerator.layers import LayerTable
-from pararev_hw.costmodels.accelerator.precision import Distinct, Prepared, prepare
+from pararev_hw.costmodels.accelerator.precision import Distinct, Preparations, Prepared
 from pararev_hw.costmodels.accelerator.residency import thresholds
 from pararev_hw.costmodels.accelerator.tilings import Widths, staircase
 
 _WAYS = ("samples and time steps", "rows of an image", "output channels", "input channels")
 
 
-def notes(table: LayerTable, configs: ConfigTable) -> tuple[str, ...]:
+def notes(preparations: Preparations, configs: ConfigTable) -> tuple[str, ...]:
     """Sentences about the first of the configurations."""
-    widths = tuple(word_bytes(configs, table.word_bytes)[:, 0].tolist())
+    widths = tuple(word_bytes(configs, preparations.table.word_bytes)[:, 0].tolist())
     sram = float(configs.value("sram_bytes_per_lane")[0])
     tiles = sram * float(configs.get("sram_tile_share", 0.5)[0])
     weights = sram * float(configs.get("sram_weight_share", 0.25)[0])
-    t = prepare(table, widths)
+    t = preparations.at(widths)
     sentences = [_splits(t, tiles, sram - tiles - weights), *_spills(t, widths, sram - tiles - weights)]
     sentences.append(_resident(t, configs, weights))
     if any(configs.gives(n) for n in ("activation_bits", "weight_bits", "spike_bits")):

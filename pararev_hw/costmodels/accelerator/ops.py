@@ -8,6 +8,8 @@ from pararev_hw.costmodels.accelerator.configs import ConfigTable, config_table
 from pararev_hw.costmodels.accelerator.costs import LayerCosts, layer_costs
 from pararev_hw.costmodels.accelerator.layers import LayerTable, layer_table
 from pararev_hw.costmodels.accelerator.notes import notes
+from pararev_hw.costmodels.accelerator.precision import Preparations
+from pararev_hw.costmodels.once import once
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
 from pararev_hw.errors import Infeasible
@@ -24,9 +26,9 @@ def accelerator_op_costs(graph: BlockGraph, device: Device, flow: Traffic) -> Op
     core, BadInput where a figure is missing."""
     if graph.dtype == "float64" and "activation_bits" not in device.parameters:
         device.value("matrix_flops_per_s.float64")  # float32's rate would flatter it
-    table = layer_table(graph, flow)
-    configs = config_table(device)
-    costs = layer_costs(table, configs)
+    preparations = preparations_of(graph, flow)
+    table, configs = preparations.table, config_table(device)
+    costs = layer_costs(table, configs, preparations)
     _check_fits(table, costs, configs)
     share, row = _shares(graph, table, configs), np.maximum(table.row_of_op, 0)
 
@@ -41,8 +43,17 @@ def accelerator_op_costs(graph: BlockGraph, device: Device, flow: Traffic) -> Op
         occupancy=nothing,
         dram_bytes=per_op(costs.dram_bytes),
         energy_j={part: per_op(joules) for part, joules in costs.energy_j.items()},
-        notes=notes(table, configs),
+        notes=notes(preparations, configs),
     )
+
+
+def preparations_of(graph: BlockGraph, flow: Traffic) -> Preparations:
+    """What a graph's layers need at each precision, the same for all devices that it is costed on at one time."""
+    return once(_preparations, (graph, flow))
+
+
+def _preparations(graph: BlockGraph, flow: Traffic) -> Preparations:
+    return Preparations(layer_table(graph, flow))
 
 
 def _check_fits(table: LayerTable, costs: LayerCosts, configs: ConfigTable) -> None:
