@@ -3,12 +3,13 @@
     python benchmarks/bench_commands.py [--before FOLDER] [--repeats 3] [--tasks 1000000]
 
 `--before` is a checkout of an older version. The least of the repeats counts: whatever else the machine does only adds.
-`--tasks` also schedules a layered `.stg` file of so many tasks on 8 lanes.
+`--tasks` also schedules layered `.stg` and `.json` files of so many tasks on 8 lanes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -73,6 +74,22 @@ def write_stg(path: Path, tasks: int) -> None:
         file.write(f"{tasks + 1} 0 {len(last)} {' '.join(map(str, last))}\n")
 
 
+def write_json(path: Path, tasks: int) -> None:
+    """Layers of WIDTH tasks with memory, each after one to five of the layer before."""
+    draw = random.Random(0)
+    with path.open("w", encoding="utf-8") as file:
+        file.write('{"tasks": [')
+        for i in range(tasks):
+            row = {"id": f"t{i}", "time_s": draw.randrange(1, 100), "memory_bytes": draw.randrange(1, 1000)}
+            file.write(f"{', ' * (i > 0)}{json.dumps(row)}")
+        file.write(f'], "edges": [{{"src": "t0", "dst": "t{tasks - 1}"}}')
+        for i in range(WIDTH, tasks):
+            above = (i // WIDTH - 1) * WIDTH
+            for before in sorted(draw.sample(range(above, above + WIDTH), draw.randint(1, 5))):
+                file.write(f', {{"src": "t{before}", "dst": "t{i}"}}')
+        file.write("]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="checkout of an older version")
@@ -86,9 +103,11 @@ def main() -> None:
         commands = [*COMMANDS]
         if asked.tasks:
             write_stg(folder / "large.stg", asked.tasks)
-            commands.append(("schedule", "large.stg", "--lanes", "8", "--scheduler", "heft"))
+            write_json(folder / "large.json", asked.tasks)
+            for file, scheduler in (("large.stg", "heft"), ("large.json", "heft"), ("large.json", "memory-list")):
+                commands.append(("schedule", file, "--lanes", "8", "--scheduler", scheduler))
         for command in commands:
-            once = any(word in ("report", "large.stg") for word in command)
+            once = any(word in ("report", "large.stg", "large.json") for word in command)
             results = [least(c, command, folder, 1 if once else asked.repeats) for c in checkouts]
             shown = " -> ".join(f"{r.seconds:.2f} s, {r.mib:.0f} MiB" for r in results)
             print(f"pararev-hw {' '.join(command)}: {shown}", flush=True)

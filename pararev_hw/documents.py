@@ -34,8 +34,7 @@ def read_bytes(path: Path, most_bytes: int, holds: str) -> bytes:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise BadFile(f"{path}: cannot be read: is no regular file: {holds}")
-        if status.st_size > most_bytes:
-            raise BadFile(f"{path}: larger than {most_bytes} bytes: {holds}")
+        _check_size(path, status.st_size, most_bytes, holds)
         # a pipe may have taken its place meanwhile: opening one would wait for a writer
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(handle, "rb") as file:
@@ -46,9 +45,18 @@ def read_bytes(path: Path, most_bytes: int, holds: str) -> bytes:
         raise BadFile(f"{path}: cannot be read: {error.strerror or error}") from None
     except ValueError:  # a path with a NUL in it
         raise BadFile(f"{str(path)!r}: cannot be read: a path holds no NUL") from None
-    if len(data) > most_bytes:
-        raise BadFile(f"{path}: larger than {most_bytes} bytes: {holds}")
+    _check_size(path, len(data), most_bytes, holds)
     return data
+
+
+def _check_size(path: Path, size: int, most_bytes: int, holds: str) -> None:
+    if size > most_bytes:
+        raise BadFile(f"{path}: larger than {most_bytes} bytes: {holds}")
+
+
+def check_size(path: Path, most_bytes: int, holds: str) -> None:
+    """Raises BadFile for a file that has been read and is larger than what it turned out to hold may be."""
+    _check_size(path, path.stat().st_size, most_bytes, holds)
 
 
 def read_text(path: Path, most_bytes: int, holds: str) -> str:

@@ -20,29 +20,37 @@ from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.types import CONTROL, CommEdge, SchedulingProblem, TaskCost
 
 FORMATS = ("json", "stg", "jsp")
+HOLDS = "a task graph is a JSON, STG or JSP text"
 
 ASSUMED_DELAY = "data moves between lanes in no time"
 ASSUMED_UNIT = "the file's unit of time is the second"
 
 
 def read_problem(
-    path: str | Path, *, format: str | None = None, lanes: int | None = None, memory_limit_bytes: int | None = None
+    path: str | Path,
+    *,
+    format: str | None = None,
+    lanes: int | None = None,
+    memory_limit_bytes: int | None = None,
+    document: object = None,
 ) -> SchedulingProblem:
     """The problem in a `.json`, `.stg` or `.jsp` file; `format` says which where the name does not.
 
     `lanes` must be given, except for `.jsp`, where it is the number of machines. Edges have no delay, tasks no energy.
+    `document` is what a `.json` file holds, where it has been read already: its rows are let go of as they are read.
     Raises BadFile for what is wrong in the file, BadInput or UnknownName for what is wrong in the call.
     """
     path = Path(path)
     kind = _format(path, format)
-    text = read_text(path, limits.TASK_GRAPH_BYTES, "a task graph is a JSON, STG or JSP text")
+    text = "" if document is not None else read_text(path, limits.TASK_GRAPH_BYTES, HOLDS)
     if lanes is None and kind != "jsp":
         raise BadInput(f"{path} does not say how many lanes there are: give the number (lanes=4)")
     if lanes is not None and not 1 <= lanes <= limits.LANES:
         raise BadInput(f"{lanes} lanes: a problem has 1 to {limits.LANES}")
     if memory_limit_bytes is not None and memory_limit_bytes < 0:
         raise BadInput(f"a memory limit of {memory_limit_bytes} bytes: it must not be negative")
-    document = parse_json(text, str(path)) if kind == "json" else None
+    if kind == "json" and document is None:
+        document, text = parse_json(text, str(path)), ""
     try:
         if kind == "jsp":
             lanes, tasks, edges = _read_jsp(text, lanes)
@@ -93,16 +101,35 @@ def _read_json(document: object, lanes: int) -> tuple[list[TaskCost], list[CommE
         times_s = tuple(time_s if k in allowed else math.inf for k in range(lanes))
         memory_bytes = _bytes(fields.get("memory_bytes", 0), f"memory_bytes of task {name!r}")
         tasks.append(TaskCost(name, times_s, memory_bytes=memory_bytes))
+        rows[at] = None
     edges: list[CommEdge] = []
-    for at, row in enumerate(_list(graph.get("edges", []), "edges")):
-        fields = _fields(row, f"edges[{at}]", required=("src", "dst"), optional=("bytes",))
-        ends = {end: _id(fields[end], f"edges[{at}].{end}") for end in ("src", "dst")}
-        for end, name in ends.items():
-            if name not in index:
-                raise BadFile(f"edges[{at}].{end} is {name!r}, which is no task{_nearest(name, index)}")
-        moved = _bytes(fields.get("bytes", 0), f"edges[{at}].bytes")
-        edges.append(CommEdge(index[ends["src"]], index[ends["dst"]], bytes=moved))
+    rows = _list(graph.get("edges", []), "edges")
+    for at, row in enumerate(rows):
+        edges.append(_plain_edge(row, index) or _edge(row, at, index))
+        rows[at] = None
     return tasks, edges
+
+
+def _plain_edge(row: object, index: Mapping[str, int]) -> CommEdge | None:
+    """An edge that names two tasks and perhaps a small whole number of bytes; None: it is to be looked at closely."""
+    if type(row) is not dict:
+        return None
+    src, dst, moved = row.get("src"), row.get("dst"), row.get("bytes", 0)
+    if len(row) != 2 + ("bytes" in row) or type(src) is not str or type(dst) is not str or type(moved) is not int:
+        return None
+    if src not in index or dst not in index or not 0 <= moved < limits.COUNT:
+        return None
+    return CommEdge(index[src], index[dst], bytes=moved)
+
+
+def _edge(row: object, at: int, index: Mapping[str, int]) -> CommEdge:
+    fields = _fields(row, f"edges[{at}]", required=("src", "dst"), optional=("bytes",))
+    ends = {end: _id(fields[end], f"edges[{at}].{end}") for end in ("src", "dst")}
+    for end, name in ends.items():
+        if name not in index:
+            raise BadFile(f"edges[{at}].{end} is {name!r}, which is no task{_nearest(name, index)}")
+    moved = _bytes(fields.get("bytes", 0), f"edges[{at}].bytes")
+    return CommEdge(index[ends["src"]], index[ends["dst"]], bytes=moved)
 
 
 def _fields(value: object, where: str, required: Sequence[str], optional: Sequence[str]) -> Mapping[str, object]:

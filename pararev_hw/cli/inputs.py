@@ -83,9 +83,21 @@ def format_of(source: str, format_: str | None) -> str | None:
 
 def graph_in(source: str, kind: str) -> BlockGraph | None:
     """The traced graph in a file, None where the file is a bare task graph."""
+    return graph_or_tasks_in(source, kind)[0]
+
+
+def graph_or_tasks_in(source: str, kind: str) -> tuple[BlockGraph | None, object]:
+    """The traced graph in a file; or, where the file is a bare task graph, its JSON document (None: it is no JSON)."""
     from pararev_hw import graph as graphs
+    from pararev_hw import limits
+    from pararev_hw.documents import check_size
+    from pararev_hw.task_graph_files import HOLDS
 
     if kind != "json":
-        return None
-    document = graphs.read_json(Path(source))
-    return graphs.from_document(document, source) if graphs.is_block_graph(document) else None
+        return None, None
+    path = Path(source)
+    document = graphs.read_json(path)
+    if graphs.is_block_graph(document):
+        return graphs.from_document(document, source), None
+    check_size(path, limits.TASK_GRAPH_BYTES, HOLDS)
+    return None, document

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +14,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from pararev_hw import limits
 from pararev_hw.atomic import write_file
 from pararev_hw.cli.console import out, progress, say
 from pararev_hw.cli.fitting import largest_batch_named
-from pararev_hw.cli.inputs import format_of, graph_in, machine_named, measured_for
+from pararev_hw.cli.inputs import format_of, graph_or_tasks_in, machine_named, measured_for
 from pararev_hw.cli.options import (
     STEP_OPTIONS,
     ChoicesOpt,
@@ -28,10 +31,17 @@ from pararev_hw.cli.options import (
 )
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput
-from pararev_hw.progress import Progress
+from pararev_hw.progress import Progress, time_left
 
 if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware, ModelEnergy, SchedulingProblem
+
+
+LARGE_BYTES = 256 << 20  # of memory that a task graph takes, from which on it is told
+# bytes of memory that reading and scheduling take for each byte of a file, with two or three edges for each task
+MEMORY_PER_BYTE = {"json": 14, "stg": 75}
+# what scheduling and writing take beside reading JSON, with as many
+TO_READING = {"sequential": 0.5, "asap": 0.7, "heft": 0.7, "memory-list": 1.6}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +119,15 @@ def schedule(
     limit, options = basis.limit, search.accepted(step.seed)
     with progress() as tell:
         kind = format_of(source, format_)
-        tell(f"reading {source}")
-        graph = None if kind is None else graph_in(source, kind)
+        tell(f"reading {source}{_memory_needed(source, kind)}")
+        began = time.monotonic()
+        graph, document = (None, None) if kind is None else graph_or_tasks_in(source, kind)
         _check_heard(source, kind, graph)
         if kind is not None and graph is None:
-            problem = _bare_problem(source, kind, machine.lanes, limit)
-            tell(_scheduling(f"{len(problem.tasks):,} tasks", search.scheduler, options))
+            problem = _bare_problem(source, kind, machine.lanes, limit, document)
+            del document
+            left = _left(len(problem.tasks), kind, search.scheduler, time.monotonic() - began)
+            tell(_scheduling(f"{len(problem.tasks):,} tasks", search.scheduler, options) + left)
             result = _scheduled_tasks(problem, search.scheduler, options)
         else:
             request = _Request(search.scheduler, options, machine, basis, choices, step)
@@ -150,6 +163,21 @@ def _scheduling(what: str, scheduler: str, options: Mapping[str, float | None]) 
     return f"scheduling {what}: {scheduler}" + ("" if seconds is None else f", {seconds:g} s at most")
 
 
+def _memory_needed(source: str, kind: str | None) -> str:
+    """What memory a large bare task graph takes, in words."""
+    from pararev_hw.reports import units
+
+    size = os.path.getsize(source) if kind in MEMORY_PER_BYTE and os.path.isfile(source) else 0
+    need = size * MEMORY_PER_BYTE.get(kind or "", 0)
+    return f" (some {units.size(need)} of memory)" if need >= LARGE_BYTES else ""
+
+
+def _left(tasks: int, kind: str, scheduler: str, reading_s: float) -> str:
+    """About how long scheduling and writing many tasks takes, in words, from how long it took to read them."""
+    share = TO_READING.get(scheduler) if kind == "json" and tasks >= limits.MANY_TASKS else None
+    return "" if share is None else f", {time_left(share * reading_s)}"
+
+
 def _check_heard(source: str, kind: str | None, graph: BlockGraph | None) -> None:
     """Raises BadInput where a file settles what the user says too."""
     about_step = [o for o in STEP_OPTIONS if o != "seed"]  # which is a scheduler's too
@@ -161,12 +189,12 @@ def _check_heard(source: str, kind: str | None, graph: BlockGraph | None) -> Non
         raise BadInput(f"{source} holds {content}: leave {unheard} out")
 
 
-def _bare_problem(source: str, kind: str, lanes: int | None, limit: int | None) -> SchedulingProblem:
+def _bare_problem(source: str, kind: str, lanes: int | None, limit: int | None, document: object) -> SchedulingProblem:
     from pararev_hw.task_graph_files import read_problem
 
     if lanes is None and kind != "jsp":
         raise BadInput(f"{source} is a bare task graph and does not say on how many lanes: give --lanes N")
-    return read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=limit)
+    return read_problem(source, format=kind, lanes=lanes, memory_limit_bytes=limit, document=document)
 
 
 def _scheduled_tasks(problem: SchedulingProblem, scheduler: str, options: Mapping[str, float | None]) -> _Scheduled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,33 @@ def test_json_tasks_edges_lanes_and_memory_arrive_as_written(tmp_path: Path) -> 
     assert [(e.src, e.dst, e.delay_s, e.bytes) for e in costs.edges] == [(0, 1, 0.0, 64), (1, 2, 0.0, 0)]
     assert (costs.lanes, costs.memory_limit_bytes, costs.device) == (3, 1000, "3 lanes")
     assert costs.not_modelled == ("energy",)
+
+
+def test_a_document_that_was_read_is_the_problem_of_its_file(tmp_path: Path) -> None:
+    file = written(tmp_path, json.dumps(GRAPH))
+    assert read_problem(file, lanes=3, document=json.loads(file.read_text())) == read_problem(file, lanes=3)
+
+
+@pytest.mark.parametrize(
+    ("edge", "words"),
+    [
+        ({"src": "conv", "dst": "nrm"}, "edges[0].dst is 'nrm', which is no task: did you mean 'norm'?"),
+        ({"src": "conv", "dst": "norm", "bytes": -1}, "bytes is -1: it must be a finite number >= 0"),
+        ({"src": "conv", "dst": "norm", "bytes": True}, "bytes is true: it must be a finite number >= 0"),
+        ({"src": "conv", "dst": "norm", "byte": 1}, "unknown key 'byte'"),
+        ({"src": "conv", "dst": ["norm"]}, "edges[0].dst is a list: an id is a text"),
+        ({"src": "conv"}, "edges[0] has no 'dst'"),
+    ],
+)
+def test_an_edge_that_is_none_is_refused(tmp_path: Path, edge: object, words: str) -> None:
+    with pytest.raises(BadFile, match=re.escape(words)):
+        read_problem(written(tmp_path, json.dumps({**GRAPH, "edges": [edge]})), lanes=3)
+
+
+def test_an_edge_may_name_a_number_and_move_a_whole_float(tmp_path: Path) -> None:
+    edges = [{"src": "norm", "dst": 7}, {"src": "conv", "dst": "norm", "bytes": 64.0}]
+    costs = read_problem(written(tmp_path, json.dumps({**GRAPH, "edges": edges})), lanes=3)
+    assert [(e.src, e.dst, e.bytes) for e in costs.edges] == [(1, 2, 0), (0, 1, 64)]
 
 
 def test_json_without_edges_or_tasks_is_a_problem_too(tmp_path: Path) -> None:
@@ -218,7 +246,7 @@ def test_a_file_over_the_size_bound_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.json"
     with path.open("wb") as file:
         file.truncate(limits.TASK_GRAPH_BYTES + 1)  # sparse: takes no room
-    with pytest.raises(BadFile, match=r"larger than 67108864 bytes"):
+    with pytest.raises(BadFile, match=rf"larger than {limits.TASK_GRAPH_BYTES} bytes"):
         read_problem(path, lanes=1)
 
 
