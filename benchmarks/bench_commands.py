@@ -25,7 +25,11 @@ COMMANDS = (
     ("devices",),
     ("schedule", "graph.json", "--lanes", "2"),
     ("trace", "pararevsnn37", "--spikes", "0.2", "-o", "traced.json"),
+    ("trace", "pararevsnn37", "-o", "traced.json"),
     ("report", "pararevsnn37", "--spikes", "0.2", "-o", "report"),
+    ("report", "pararevsnn37", "-o", "report"),
+    ("report", "pararevsnn37", "--device", "edge8", "--spikes", "0.2", "-o", "report"),
+    ("sweep", str(ROOT / "examples" / "sweeps" / "edge.yaml"), "--fresh", "-o", "sweep"),
 )
 GRAPH = '{"tasks": [{"id": "a", "time_s": 1}, {"id": "b", "time_s": 2}], "edges": [{"src": "a", "dst": "b"}]}'
 
@@ -42,7 +46,7 @@ def ran(checkout: Path, command: tuple[str, ...], folder: Path) -> Ran:
     """One run of the command line of a checkout, one thread. Raises where it fails."""
     # an installed package is there as bytecode
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    environment = {**inherited, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    environment = {**inherited, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-m", "pararev_hw.cli", *command],
         cwd=folder,
@@ -107,8 +111,8 @@ def main() -> None:
             for file, scheduler in (("large.stg", "heft"), ("large.json", "heft"), ("large.json", "memory-list")):
                 commands.append(("schedule", file, "--lanes", "8", "--scheduler", scheduler))
         for command in commands:
-            once = any(word in ("report", "large.stg", "large.json") for word in command)
-            results = [least(c, command, folder, 1 if once else asked.repeats) for c in checkouts]
+            repeats = 1 if any(word.startswith("large.") for word in command) else asked.repeats
+            results = [least(c, command, folder, repeats) for c in checkouts]
             shown = " -> ".join(f"{r.seconds:.2f} s, {r.mib:.0f} MiB" for r in results)
             print(f"pararev-hw {' '.join(command)}: {shown}", flush=True)
 
