@@ -32,7 +32,7 @@ from torch._subclasses.fake_tensor import in_kernel_invocation_manager, torch_de
 from torch.library import _scoped_library as scoped_library
 from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 from torch.nn.modules.dropout import _DropoutNd as AnyDropout
-from torch.utils._python_dispatch import TorchDispatchMode as TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten as tree_flatten
 
 __all__ = ["AnyBatchNorm", "AnyDropout", "scoped_library"]
@@ -73,6 +73,15 @@ def mark_as_parameter(tensor: Any, requires_grad: bool) -> None:
     """Make a new fake tensor a parameter, as `nn.Parameter` does beside an operation that imports DTensor."""
     tensor.requires_grad_(requires_grad)
     tensor._is_param = True
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that sees every op. Torch would put a wrapper around each that keeps its compiler out, and would load the
+    compiler for it; nothing is compiled while one of these looks on."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
 
 
 _ATEN = torch.ops.aten

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from pararev_hw.errors import StepFailed
-from pararev_hw.torch_private import TorchDispatchMode, schema, tree_flatten
+from pararev_hw.torch_private import DispatchMode, schema, tree_flatten
 
 # Operations whose result the host waits for, or whose output's size only the device knows.
 _HOST_READS = (
@@ -137,7 +137,7 @@ class _Recorded:
     outputs: tuple[torch.Tensor, ...]
 
 
-class _Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Recording(DispatchMode):
     """Writes operations down with their very tensors, and refuses what a graph cannot capture."""
 
     def __init__(self) -> None:

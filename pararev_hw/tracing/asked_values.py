@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from pararev_hw.errors import INTERRUPTS, TraceError, first_line
-from pararev_hw.torch_private import OpOverload, TorchDispatchMode
+from pararev_hw.torch_private import DispatchMode, OpOverload
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved, uncopied_state
 
@@ -25,7 +25,7 @@ class ValueAsked(TraceError):
     """A traced network asked a tensor for a value that its inputs decide."""
 
 
-class _Answers(TorchDispatchMode):
+class _Answers(DispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.numbers: list[bool | int | float | complex] = []

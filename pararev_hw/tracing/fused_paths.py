@@ -7,6 +7,7 @@ none of them has a formula, and spikes cannot be counted inside. The same module
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -15,12 +16,16 @@ from torch import nn
 from pararev_hw.torch_private import ever_compiled, without_distribution_checks, without_onednn
 
 
-def _uncompiled() -> contextlib.AbstractContextManager[object]:
+@contextlib.contextmanager
+def _uncompiled() -> Iterator[None]:
     """What `torch.compile` wrapped runs as it was written; nothing to do where nothing was ever compiled."""
     if not ever_compiled():
-        return contextlib.nullcontext()
-    eager: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return eager
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"), warnings.catch_warnings():
+        # the hooks of tracing and counting know a wrapped module from the one inside
+        warnings.filterwarnings("ignore", message=r"Using `torch.compile\(module\)` when there are global hooks")
+        yield
 
 
 @contextlib.contextmanager

@@ -24,11 +24,11 @@ from pararev_hw.errors import TraceError
 from pararev_hw.torch_private import (
     NO_SEQUENCE,
     DataDependentOutputException,
+    DispatchMode,
     DynamicOutputShapeException,
     FakeTensor,
     FakeTensorMode,
     OpOverload,
-    TorchDispatchMode,
     UnsupportedOperatorException,
     as_fake,
     autograd_node,
@@ -178,7 +178,7 @@ class Record:
     rng: int
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """Writes down the ops of everything that runs inside it.
 
     `layouts`: the step is one of a GPU, whose convolutions need no second word on how images lie. `frames` are the
@@ -221,10 +221,6 @@ class Recorder(TorchDispatchMode):
         self._sparse = False  # whether a sparse tensor was ever made
         self.merged_rows = False  # whether rows of one were added up where they are the same
         self._emptied: set[int] = set()  # storages that `resize_(0)` let go while tensors still look at them
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # spares each op a wrapper that keeps torch.compile out: nothing is compiled while tracing
 
     # ---- what the tracer tells us
 

@@ -33,7 +33,7 @@ from pararev_hw.graph.sites import layer_names, layer_of_op
 from pararev_hw.graph.spike_flow import makes_spikes, rounds, spike_flow
 from pararev_hw.graph.spikes import spiking_layers
 from pararev_hw.graph.spiking_network import spiking_network
-from pararev_hw.torch_private import TorchDispatchMode, compiler_loaded_when_used, flop_formulas, storage_key
+from pararev_hw.torch_private import DispatchMode, compiler_loaded_when_used, flop_formulas, storage_key
 from pararev_hw.tracing import formulas
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, random_states, state_preserved
@@ -255,7 +255,7 @@ def _add(summed: dict[_Key, float], key: _Key, number: float) -> None:
     summed[key] = summed.get(key, 0.0) + number
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(DispatchMode):
     """Sees every convolution and matrix product of a real forward pass, and which module it runs in."""
 
     def __init__(self, model: nn.Module, graph: BlockGraph | None, silent: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -161,3 +163,30 @@ def test_a_network_without_spikes_has_none_and_a_rate_outside_0_to_1_is_refused(
     assert assumed(graph, 0.2) is None
     with pytest.raises(BadInput, match="between 0 and 1"):
         assumed(graph, 1.5)
+
+
+_COMPILED = """
+import torch
+from torch import nn
+import pararev_hw as ph
+
+class Network(nn.Module):
+    def __init__(self, wrap):
+        super().__init__()
+        self.first, self.neuron = nn.Conv2d(2, 4, 3), ph.models.LIF()
+        self.second = wrap(nn.Conv2d(4, 4, 3))
+
+    def forward(self, x):
+        return self.second(self.neuron(self.first(x).unsqueeze(0)).squeeze(0)).sum((2, 3))
+
+layers = []
+for wrap in (torch.compile, lambda m: m):
+    torch.manual_seed(0)
+    graph = ph.trace(Network(wrap), 9 * torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(1)))
+    layers.append([(s.density, s.sops, s.dense_macs) for s in graph.spikes.layers])
+assert layers[0] == layers[1] and layers[0][1][1] > 0, layers
+"""
+
+
+def test_a_compiled_layer_is_counted_as_it_was_written_without_a_warning() -> None:
+    subprocess.run([sys.executable, "-W", "error::UserWarning", "-c", _COMPILED], check=True, timeout=120)
