@@ -187,6 +187,11 @@ _FIRST: Mapping[str, Quantity] = {
         "allocate beside their tensors; avx512_core where it is not given",
         choices=tuple(i.name.lower() for i in InstructionSet),
     ),
+    "second_level_cache_bytes": Quantity(
+        "byte",
+        "a core's second-level cache: oneDNN unfolds as much of an image at a time as suits it; 1 MiB where it is "
+        "not given",
+    ),
     **{
         f"allocation_rule.{dtype}": Quantity(
             "word",

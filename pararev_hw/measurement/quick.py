@@ -48,6 +48,10 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
     isa, allowed = instruction_set_here(), os.environ.get(LIMIT_VARIABLE, "")
     processor_source = f"what the processor has{f', as far as {LIMIT_VARIABLE}={allowed} allows' if allowed else ''}"
     parameters["instruction_set"] = DeviceParameter(float(isa), f"{processor_source}; {source}", "measured")
+    if cache_bytes := second_level_cache_bytes():
+        parameters["second_level_cache_bytes"] = DeviceParameter(
+            float(cache_bytes), "as the operating system reports it", "measured"
+        )
     parameters |= _assumed(parameters)
     return Device(
         name="cpu",
@@ -156,6 +160,12 @@ def cpu_name() -> str:
     except OSError:
         return platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def second_level_cache_bytes() -> int:
+    """Of one core; 0 where the system does not tell."""
+    name = "SC_LEVEL2_CACHE_SIZE"
+    return max(0, os.sysconf(name)) if name in os.sysconf_names else 0
 
 
 def cache_name(threads: int = 1) -> str:

@@ -7,10 +7,7 @@ and converts on the way in and out. A primed tensor is in the layout of the kern
     gradient    g' w' dx' likewise; then, for the weight, g' x' dw'
     transposed  the gradient of the convolution that it undoes, and its gradient that convolution
 
-Where the images or the weights lie channels last, all are brought into that order first, and images stay as they are:
-
-    forward     w channels last, w' in blocks of output channels
-    gradient    w channels last, w' in blocks of input channels; then dw in a layout of its own, plain and channels last
+Where the images or the weights lie channels last, `convolution_last` says what is made.
 
 A kernel that works channels-last makes two more copies of what it gives. Convolutions that oneDNN does not take
 (float64; halves on a processor without instructions for them; one small image; 1x1 on few images) unfold the input into
@@ -25,6 +22,7 @@ import math
 
 from pararev_hw.costmodels.allocator.convolution_kernels import (
     SCRATCH_ALIGNED,
+    USUAL_CACHE_BYTES,
     Blocked,
     ChannelsLast,
     Kernel,
@@ -33,36 +31,36 @@ from pararev_hw.costmodels.allocator.convolution_kernels import (
     forward_kernel,
     weight_kernel,
 )
+from pararev_hw.costmodels.allocator.convolution_last import copied_last, last_forward, last_gradients
 from pararev_hw.costmodels.allocator.convolution_sizes import Convolution, convolution_of, is_whole
 from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.types import OpType
 
-_PRODUCTS_SCRATCH = 8344  # of the kernels that multiply small matrices, at stride 1
 
-
-def convolution_bytes(op: OpType, isa: InstructionSet) -> int:
+def convolution_bytes(op: OpType, isa: InstructionSet, cache_bytes: int = USUAL_CACHE_BYTES) -> int:
     """The most that a convolution or its gradient holds at once beside its inputs and outputs; 0 for one that does not
-    say its sizes, of a graph that somebody wrote by hand."""
+    say its sizes, of a graph that somebody wrote by hand. `cache_bytes`: of a core's second-level cache."""
     if not is_whole(op):
         return 0
     conv = convolution_of(op)
     attributes = dict(op.attributes)
     copied = sum(conv.item * math.prod(op.input_shapes[k]) for k in attributes.get("scattered", ()))
     input_shape = op.input_shapes[1 if op.kind == "conv_backward" else 0]
-    last = attributes.get("channels_last", ()) if by_library(conv, input_shape, isa) else ()
-    is_last = bool(last) and not conv.transposed and not conv.half
+    last = attributes.get("channels_last", ())
+    library = by_library(conv, input_shape, isa)
+    if last:
+        copied += copied_last(conv, op.kind == "conv_backward", last)
+    in_last = bool(last) and library
     if op.kind == "conv_backward":
-        dx, dw = (bool(needed) for needed in attributes["output_mask"][:2])
-        if is_last and not set(last).isdisjoint((1, 2)):
-            return copied + _last_gradients(conv, isa, last, dx, dw)
-        if by_library(conv, input_shape, isa):
-            return copied + _library_gradients(conv, isa, dx, dw)
-        return copied + _own_gradients(conv, dx, dw)
-    if is_last:
-        return copied + _last_forward(conv, isa, last)
-    if by_library(conv, input_shape, isa):
-        return copied + _library_forward(conv, isa)
-    return copied + _own_forward(conv)
+        needed = (bool(attributes["output_mask"][0]), bool(attributes["output_mask"][1]))
+        if in_last:
+            return max(0, copied + last_gradients(conv, isa, cache_bytes, needed))
+        return copied + (
+            _library_gradients(conv, isa, cache_bytes, needed) if library else _own_gradients(conv, *needed)
+        )
+    if in_last:
+        return copied + last_forward(conv, isa, cache_bytes)
+    return copied + (_library_forward(conv, isa, cache_bytes) if library else _own_forward(conv))
 
 
 def by_library(conv: Convolution, input_shape: tuple[int, ...], isa: InstructionSet) -> bool:
@@ -79,9 +77,9 @@ def by_library(conv: Convolution, input_shape: tuple[int, ...], isa: Instruction
 # oneDNN
 
 
-def _library_forward(conv: Convolution, isa: InstructionSet) -> int:
+def _library_forward(conv: Convolution, isa: InstructionSet, cache_bytes: int) -> int:
     if not conv.transposed:
-        return _forward(conv, forward_kernel(conv, isa)) - conv.y_bytes()
+        return _forward(conv, forward_kernel(conv, isa, cache_bytes)) - conv.y_bytes()
     kernel = data_kernel(conv, isa)
     # the bias is added apart, in float32, but where a kernel undoes whole strides
     apart = conv.bias and not (isinstance(kernel, ChannelsLast) and conv.image[-1] % conv.stride[-1] == 0)
@@ -90,43 +88,18 @@ def _library_forward(conv: Convolution, isa: InstructionSet) -> int:
     return _data(conv, kernel, more + SCRATCH_ALIGNED) - conv.x_bytes()
 
 
-def _library_gradients(conv: Convolution, isa: InstructionSet, dx: bool, dw: bool) -> int:
+def _library_gradients(conv: Convolution, isa: InstructionSet, cache_bytes: int, needed: tuple[bool, bool]) -> int:
+    dx, dw = needed
     dx_bytes = (conv.y_bytes() if conv.transposed else conv.x_bytes()) if dx else 0
     weight = conv.w_bytes() if dw else 0
     data = 0
-    if dx:
-        data = _forward(conv, forward_kernel(conv, isa)) if conv.transposed else _data(conv, data_kernel(conv, isa))
+    if dx and conv.transposed:
+        data = _forward(conv, forward_kernel(conv, isa, cache_bytes))
+    elif dx:
+        data = _data(conv, data_kernel(conv, isa))
     # the input's gradient comes first, the weight's is made while it is alive
     weights = _weights(conv, weight_kernel(conv, isa)) if dw else 0
     return max(data - dx_bytes - weight, weights - weight, 0)
-
-
-def _last_forward(conv: Convolution, isa: InstructionSet, last: tuple[int, ...]) -> int:
-    """Beside y, where x (0) or w (1) lie channels last."""
-    copies = (0 if 0 in last else conv.x_bytes()) + (0 if 1 in last or conv.taps == 1 else conv.w_bytes())
-    return copies + _packed_weights(conv, isa, conv.y_channels)
-
-
-def _last_gradients(conv: Convolution, isa: InstructionSet, last: tuple[int, ...], dx: bool, dw: bool) -> int:
-    """Beside dx and dw, where x (1) or w (2) lie channels last."""
-    w = conv.w_bytes()
-    copies = 0 if 2 in last or conv.taps == 1 else w
-    copies += (0 if 0 in last else conv.y_bytes()) + (0 if 1 in last else conv.x_bytes())
-    data = copies + _packed_weights(conv, isa, conv.x_channels) if dx else 0
-    return max(data - w, copies + 2 * w) if dw else data
-
-
-def _packed_weights(conv: Convolution, isa: InstructionSet, channels: int) -> int:
-    """The weights in blocks of those channels and scratch, as the kernels take them that multiply small matrices:
-    four registers of channels at a time, three where those waste less and a few blocks do."""
-    if conv.groups > 1 or isa < InstructionSet.AVX2:
-        return conv.w_bytes()
-    four, three = 4 * isa.channels, 3 * isa.channels
-    block = isa.channels if channels <= four else four
-    padded = -(-channels // block) * block
-    if channels > four and channels <= 3 * three:
-        padded = min(padded, -(-channels // three) * three)
-    return conv.w_bytes() // channels * padded + _PRODUCTS_SCRATCH
 
 
 def _forward(conv: Convolution, kernel: Kernel) -> int:

@@ -14,8 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pararev_hw.costmodels.allocator.convolution_sizes import Convolution
+from pararev_hw.costmodels.allocator.unfolded_blocks import unfolded_at_once
 from pararev_hw.devices.instruction_sets import InstructionSet
 
+USUAL_CACHE_BYTES = 1 << 20  # of a core's second-level cache, where nothing is said of it (Zen 4, Skylake-SP)
 SCRATCH_ALIGNED = 128  # bytes that oneDNN adds to every scratch buffer to align it
 _PAGE = 4096
 _BATCH_ITEM = 40  # bytes of one entry in the list of small products
@@ -53,18 +55,18 @@ class Plain:
 Kernel = Blocked | ChannelsLast | Plain
 
 
-def forward_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
-    """What computes y from x."""
+def forward_kernel(conv: Convolution, isa: InstructionSet, cache_bytes: int = USUAL_CACHE_BYTES) -> Kernel:
+    """What computes y from x, on a core whose second-level cache holds so many bytes."""
     block = isa.channels
     if not _has_forward_kernel(conv, isa):
-        return Plain(_columns_scratch(conv))
+        return Plain(_columns_scratch(conv, isa, cache_bytes))
     if conv.depthwise and len(conv.kernel) > 2 and not conv.half:
         return ChannelsLast(block, 0)
     if isa < InstructionSet.AVX512_CORE:
         flat = conv.groups == 1 and (conv.x_channels == 3 if isa < InstructionSet.AVX else conv.x_channels < block)
     else:
         flat = conv.groups == 1 and conv.x_channels < block and conv.taps > 1
-    scratch = _image_of_floats(conv, conv.y_channels, conv.y_pixels) + _gathered(conv, isa)
+    scratch = _image_of_floats(conv, conv.y_channels, conv.y_pixels) + gathered_bytes(conv, isa)
     if conv.bias and conv.y_channels % block and isa < InstructionSet.AVX512_CORE:
         scratch += 4 * -(-conv.y_channels // block) * block + SCRATCH_ALIGNED  # the bias of whole blocks
     x = 1 if flat else block
@@ -79,7 +81,7 @@ def data_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
     if isa == InstructionSet.AVX and conv.strided and not conv.depthwise:
         return Blocked(block, block, block, block, 4 * conv.y_pixels * block * _LOADED_AT_ONCE + SCRATCH_ALIGNED)
     if conv.strided and conv.groups == 1 and not conv.dilated:
-        return ChannelsLast(block, _strided_scratch(conv))
+        return ChannelsLast(block, strided_scratch(conv))
     return Blocked(block, block, block, block, _image_of_floats(conv, conv.x_channels, conv.x_pixels))
 
 
@@ -97,7 +99,7 @@ def weight_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
         return Plain(_gradient_scratch(conv, isa, _weight_sums(conv), 0.05))
     if flat:
         return Blocked(1, isa.channels, 1, isa.channels, _sums_of_weights(conv, 1, isa.channels))
-    scratch = _sums_of_weights(conv, block, isa.channels) + _gathered(conv, isa, _LEAST_GATHERED)
+    scratch = _sums_of_weights(conv, block, isa.channels) + gathered_bytes(conv, isa, _LEAST_GATHERED)
     return Blocked(block, block, block, block, scratch)
 
 
@@ -178,7 +180,7 @@ def _is_even(conv: Convolution) -> bool:
 _LEAST_GATHERED = 5  # blocks of channels that the gradient of 1x1 weights gathers at once, where no fewer are left over
 
 
-def _gathered(conv: Convolution, isa: InstructionSet, least: int | None = None) -> int:
+def gathered_bytes(conv: Convolution, isa: InstructionSet, least: int | None = None) -> int:
     """The image without the pixels that a strided 1x1 convolution leaves out: of all channels, or of `least` blocks of
     them at a time, or as few more as leave the smallest rest (oneDNN's `best_divider`)."""
     leaves_out = _is_point(conv) and conv.strided and not conv.padded and _is_even(conv)
@@ -190,13 +192,15 @@ def _gathered(conv: Convolution, isa: InstructionSet, least: int | None = None) 
     return conv.item * conv.y_pixels * blocks * isa.channels + SCRATCH_ALIGNED
 
 
-def _columns_scratch(conv: Convolution) -> int:
-    """The columns of one image."""
-    columns = _columns_bytes(conv)
-    return columns + SCRATCH_ALIGNED if columns else 0
+def _columns_scratch(conv: Convolution, isa: InstructionSet, cache_bytes: int) -> int:
+    """The columns of one image, or of as many channels and pixels of it as are unfolded at a time."""
+    if not unfolded_bytes(conv):
+        return 0
+    channels, pixels = unfolded_at_once(conv, isa.lanes, cache_bytes)
+    return conv.item * conv.taps * channels * pixels + SCRATCH_ALIGNED
 
 
-def _columns_bytes(conv: Convolution) -> int:
+def unfolded_bytes(conv: Convolution) -> int:
     """Of one plane of one image, where the kernel is more than one point of it."""
     unfolds = conv.taps > 1 or conv.strided or conv.padded
     return conv.columns_bytes() // (conv.result[0] if len(conv.result) > 2 else 1) if unfolds else 0
@@ -205,12 +209,17 @@ def _columns_bytes(conv: Convolution) -> int:
 def _gradient_scratch(conv: Convolution, isa: InstructionSet, sums: int, share: float) -> int:
     """The columns of a gradient beside `sums`. Where they would be more than a multiple of the tensors, they are those
     of a few pixels at a time: a `share` of those that there is room for."""
-    limit = min(_MOST, _TENSORS * (conv.x_bytes() + conv.w_bytes() + conv.y_bytes()))
-    columns = _columns_bytes(conv)
+    limit = most_scratch(conv)
+    columns = unfolded_bytes(conv)
     if columns > limit - sums:
         column = conv.item * conv.taps * conv.x_group
         columns = column * max(isa.lanes, int((limit - sums) // column * share))
     return sums + (columns + SCRATCH_ALIGNED if columns else 0)
+
+
+def most_scratch(conv: Convolution) -> int:
+    """How much scratch a matrix product over unfolded images may have."""
+    return min(_MOST, _TENSORS * (conv.x_bytes() + conv.w_bytes() + conv.y_bytes()))
 
 
 def _weight_sums(conv: Convolution) -> int:
@@ -231,7 +240,7 @@ def _sums_of_weights(conv: Convolution, x_block: int, y_block: int) -> int:
     return 4 * conv.w_bytes(x_block, y_block) // conv.item + images
 
 
-def _strided_scratch(conv: Convolution) -> int:
+def strided_scratch(conv: Convolution) -> int:
     """The list of products, one image of the gradient with room for what the kernel overlaps, and, where the width is
     no multiple of the stride, rows of the result. Every part begins on a page."""
     reached = 1

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pararev_hw.costmodels.allocator.convolution import convolution_bytes
+from pararev_hw.costmodels.allocator.convolution_kernels import USUAL_CACHE_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
+from pararev_hw.measurement.quick import second_level_cache_bytes
 from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import BlockGraph, Device, Hardware, OpType
 from pararev_hw.types.op_names import base_name
@@ -25,9 +27,12 @@ CUDA_BLOCK_BYTES = 512  # c10/cuda/CUDACachingAllocator.cpp, kMinBlockSize
 @dataclass(frozen=True, slots=True)
 class LibraryRule:
     """How much a CPU's libraries allocate: by the kernels of its instruction set. Where convolutions were seen to do
-    something else, by the nearest rule for their datatype, and a ratio to it by kind of op and datatype."""
+    something else, by the nearest rule for their datatype, and a ratio to it by kind of op and datatype.
+
+    `cache_bytes`: of a core's second-level cache, by which products over unfolded images are cut into blocks."""
 
     isa: InstructionSet = USUAL
+    cache_bytes: int = USUAL_CACHE_BYTES
     nearest: Mapping[str, InstructionSet] = field(default_factory=dict)
     ratios: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
@@ -49,12 +54,15 @@ def rule_of(hardware: Hardware) -> LibraryRule:
         for dtype in FLOAT_BYTES
         if (name := f"allocation_rule.{dtype}") in device.parameters
     }
-    return LibraryRule(instruction_set_of(hardware), nearest, ratios)
+    cache_bytes = USUAL_CACHE_BYTES
+    if "second_level_cache_bytes" in device.parameters:
+        cache_bytes = int(device.value("second_level_cache_bytes"))
+    return LibraryRule(instruction_set_of(hardware), cache_bytes, nearest, ratios)
 
 
 def rule_here() -> LibraryRule:
     """That of this machine's instruction set."""
-    return LibraryRule(instruction_set_here())
+    return LibraryRule(instruction_set_here(), second_level_cache_bytes() or USUAL_CACHE_BYTES)
 
 
 def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
@@ -85,7 +93,7 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     base = base_name(op.name)
     if op.kind in ("conv", "conv_backward"):
         isa = rule.nearest.get(op.dtype, rule.isa)
-        return round(convolution_bytes(op, isa) * rule.ratios.get((op.kind, op.dtype), 1.0))
+        return round(convolution_bytes(op, isa, rule.cache_bytes) * rule.ratios.get((op.kind, op.dtype), 1.0))
     elements = math.prod(op.input_shapes[0]) if op.input_shapes else 0
     if base == "native_batch_norm_backward":  # the normalised input, made again
         return elements * FLOAT_BYTES[op.dtype]
