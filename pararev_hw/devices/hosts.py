@@ -30,6 +30,9 @@ from pararev_hw.types import Device, DeviceParameter, Provenance
 _SPAN_S = (1e-7, 1e-2)  # of an op: beyond it a unit slipped
 _COPY_BYTES_PER_S = 5e9  # an assumption
 _NAMES = ("host_overhead_s", *HOST)
+_STANDING: Mapping[Provenance, str] = {
+    "assumed": "assumed", "published": "measured by others", "measured": "measured"
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,22 @@ def load_host(name_or_path: str) -> Host:
 
 
 def with_host(device: Device, host: Host) -> Device:
-    """The GPU launched by that host."""
+    """The GPU launched by that host, which its title names."""
     if device.kind != "gpu":
         raise BadInput(
             f"device {device.name!r} is of kind {device.kind}: only a GPU has a host apart, leave --host out"
         )
-    return replace(device, parameters={**device.parameters, **host.parameters})
+    title = f", {host.title}" if host.title else ""
+    pace = host.parameters["host_overhead_s"]
+    note = (
+        f"Launched by host {host.name}{title}: {pace.value * 1e6:.3g} us per operation, {_STANDING[pace.provenance]}."
+    )
+    return replace(
+        device,
+        title=f"{device.title} with host {host.name}",
+        parameters={**device.parameters, **host.parameters},
+        notes=(*device.notes, note),
+    )
 
 
 def _number(value: object) -> object:

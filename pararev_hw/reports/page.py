@@ -204,7 +204,7 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
             f"{units.times(after.schedule.speedup)} by parallel {phrasing.lane_noun(study.device)}s",
         ),
     ]
-    host = [("Host busy", units.seconds(before.host_s), "launching the sequential step")] if before.host_s > 0 else []
+    host = [("Host busy", units.seconds(before.host_s), _pace_of_host(study))] if before.host_s > 0 else []
     return [
         *(times if study.chip is None else _chip_times(study.chip, recommended)),
         (
@@ -241,6 +241,12 @@ def _tiles(study: Study) -> list[tuple[str, str, str]]:
         ),
         *host,
     ]
+
+
+def _pace_of_host(study: Study) -> str:
+    pace = study.device.parameters.get("host_overhead_s")
+    per_op = "" if pace is None else f", {units.seconds(pace.value)} per operation: {pace.provenance}"
+    return f"launching the sequential step{per_op}"
 
 
 def _chip_times(chip: ChipRun, cores: str) -> list[tuple[str, str, str]]:

@@ -9,6 +9,7 @@ from pararev_hw.errors import BadFile, BadInput, UnknownName
 
 GOOD = """
 name: desk
+title: a Ryzen
 figures:
   host_overhead_s: {value: 7.0e-6, source: "timed", standing: measured}
   host_factor.backward: {value: 0.5, source: "timed", standing: measured}
@@ -22,6 +23,8 @@ def test_a_host_takes_the_place_of_the_devices_own(tmp_path: Path) -> None:
     assert device.value("host_overhead_s") == 7e-6
     assert device.value("host_factor.backward") == 0.5
     assert device.value("memory_bytes") == load_device("a100").value("memory_bytes")
+    assert device.title == load_device("a100").title + " with host desk"
+    assert device.notes[-1] == "Launched by host desk, a Ryzen: 7 us per operation, measured."
 
 
 @pytest.mark.parametrize("name", ["server", "embedded", "published-a", "published-b", "published-c"])

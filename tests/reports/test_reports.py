@@ -28,7 +28,7 @@ from rich.console import Console
 import pararev_hw.reports as reports
 from pararev_hw import limits
 from pararev_hw.atomic import write_files
-from pararev_hw.devices import load_device
+from pararev_hw.devices import load_device, load_host, with_host
 from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
@@ -584,6 +584,17 @@ _SHARED = "how streams share the card is assumed"
 def test_the_answer_says_which_speeds_of_a_gpu_were_fitted(name: str, wanted: str) -> None:
     study = hand_built_study.study((1, 1), standing="assumed")
     assert wanted in reports.answer(replace(study, device=load_device(name)))
+
+
+def test_a_report_names_the_host_that_was_given_and_says_whether_its_pace_was_measured(tmp_path: Path) -> None:
+    device = with_host(load_device("rtx3090"), load_host("server"))
+    study = replace(hand_built_study.study((1, 1), standing="assumed"), device=device)
+    assert "NVIDIA GeForce RTX 3090 with host server (speeds" in " ".join(reports.answer(study).split())
+    reports.write_report(study, tmp_path)
+    text = (tmp_path / "report.html").read_text().replace("\xa0", " ")
+    assert "with host server" in text and f"{units.seconds(6e-6)} per operation: assumed" in text
+    note = "Launched by host server, a server CPU of today: 6 us per operation, assumed."
+    assert note in json.loads((tmp_path / "report.json").read_text())["assumptions"]
 
 
 def test_a_gpu_with_measured_figures_is_calibrated_in_part() -> None:
