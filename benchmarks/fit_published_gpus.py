@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,9 @@ _LAW_PRIOR = {
     "unaligned_slowdown": (1.6, 0.3), "layout_conversion_passes": (1.2, 0.5), "winograd_transform_passes": (0.5, 0.7),
     "group_width_exponent": (0.5, 0.3), "half_rate_blocks": (1.0, 1.2),
 }  # fmt: skip
-_HALF_PRIOR = {"product": (1.0, 0.1), "direct": (2.0, 0.5)}
+# Of direct convolutions without tensor cores: a multiprocessor's loads allow 8 multiply-adds a cycle (16 operands), and
+# its 2 half operations a cycle one (CUDA programming guide, arithmetic throughput at compute capability 6.1).
+_HALF_PRIOR = {"product": (1.0, 0.1), "direct": (8.0, 0.5)}
 _SHARED = (*_LAW_PRIOR, "winograd_share", "half_slowdown")  # what no single class of kernels has of its own
 _BANDWIDTH_PRIOR = {
     "elementwise": (1.0, 0.05), "cast": (0.95, 0.15), "copy": (0.95, 0.15), "fill": (0.95, 0.15),
@@ -105,6 +108,8 @@ def prior(name: str) -> tuple[float, float]:
             return 0.04, 1.0
         case "board":
             return 1.0, 0.2
+        case "cublas_8":
+            return 1.0, 0.5
         case "searched":
             return 0.85, 0.2
         case "host_factor":
@@ -115,9 +120,16 @@ def prior(name: str) -> tuple[float, float]:
             return 0.55, 0.3
         case "copy":
             return 5e9, 0.5
+        case "dispatch":
+            return 0.4, 0.5
         case "call_s":
             return 40e-6, 0.4
     raise KeyError(name)
+
+
+def _times(b: Block, *, held: bool) -> KernelTimes:
+    card = card_of(load_device(b.card), held=held)
+    return KernelTimes(b.kernels, replace(card, tiles={"product": b.tiles}) if b.tiles else card)
 
 
 class Problem:
@@ -126,7 +138,7 @@ class Problem:
     def __init__(self, blocks: list[Block]) -> None:
         self.blocks, self.everything = blocks, False
         self.clocks: Mapping[str, float] = {}  # of cards that are judged as if they were not measured
-        self.times = [KernelTimes(b.kernels, card_of(load_device(b.card), held=False)) for b in blocks]
+        self.times = [_times(b, held=False) for b in blocks]
         names: dict[str, None] = {"launch_overhead_s": None}
         used = set()
         for b, times in zip(blocks, self.times, strict=True):
@@ -143,7 +155,7 @@ class Problem:
     def hold(self, clocks: Mapping[str, float]) -> None:
         """Judge the cards as if they were not measured: their clocks follow the power of their boards."""
         self.clocks = clocks
-        self.times = [KernelTimes(b.kernels, card_of(load_device(b.card), held=True)) for b in self.blocks]
+        self.times = [_times(b, held=True) for b in self.blocks]
 
     def _selectors(self, times: KernelTimes) -> tuple[csr_array, csr_array]:
         """Which share of compute, and which of bandwidth, each kernel's time depends on: [kernels, parameters]."""

@@ -11,7 +11,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
+from pararev_hw.costmodels.gpu.kernel_time import Tiles
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels, softmax_class
 from pararev_hw.types import BlockGraph, OpType
 from pararev_hw.validation.published import TORCHVISION_CARDS, family, rows_of
@@ -92,6 +93,7 @@ class Block:
     extra: tuple[str, ...] = ()
     launch: str = "launch_overhead_s"
     workloads: tuple[Workload, ...] = field(default=())
+    tiles: Tiles = ()  # that products could take, of a library that is not today's
 
 
 def chosen_by_hash(text: str, share: float = 0.3) -> bool:
@@ -110,11 +112,13 @@ def _one_each(seconds: np.ndarray, _: Values) -> Combined:
 
 
 _LONGEST_CALL_S = 0.05  # longer ones are of matrices of gigabytes, and heat boards without fans
+_BEFORE = "dispatch.before"
 _COOL_S, _WARM_S = 1e-3, 0.1  # a call so short keeps its clocks; a card's rates are those of runs so long
 
 
 def _above(floor: str, throttling: str = "", *speeds: str) -> Callable[[np.ndarray, Values], Combined]:
-    """A call on an idle stream takes as long as the host needs to dispatch it, if that is longer.
+    """A call on an idle stream takes as long as the host needs to dispatch it, if that is longer than the share of it
+    that goes by before the launch, and the kernel.
 
     `throttling`: the power of its seconds with which a call of much arithmetic slows down, as power and heat lower the
     clocks; `speeds`: how fast the board measured is, over others of the same card, and an algorithm taken without a
@@ -127,14 +131,18 @@ def _above(floor: str, throttling: str = "", *speeds: str) -> Callable[[np.ndarr
         speed = math.prod(value[name] for name in speeds)
         slower = ((1 + seconds / _COOL_S) / (1 + _WARM_S / _COOL_S)) ** power / speed
         slope = slower * (1 + power * seconds / (_COOL_S + seconds))
-        whole = ((seconds * slower) ** 4 + low**4) ** 0.25
-        return whole, csr_array(((seconds * slower / whole) ** 3 * slope, (np.arange(n), np.arange(n))), shape=(n, n))
+        ended = seconds * slower + low * value[_BEFORE]
+        whole = (ended**4 + low**4) ** 0.25
+        return whole, csr_array(((ended / whole) ** 3 * slope, (np.arange(n), np.arange(n))), shape=(n, n))
 
     return combine
 
 
 _POWER_LIMITED = ("p4", "t4")  # boards without power for their peak
 _DEEPBENCH = {"V100": "v100-sxm2", "T4": "t4", "P100": "p100", "1080Ti": "gtx1080ti"}
+_OF_CUDA_8 = ("p100", "gtx1080ti")  # DeepBench's sheets of 2017
+_MAXWELL_TILES = ((128, 128), (64, 128), (128, 64), (32, 128), (128, 32), (64, 64))  # of kernels named maxwell_sgemm
+_LEAST_TILE = 32
 _NEUSIGHT = {
     "Tesla P100-PCIE-16GB": "p100", "Tesla V100-PCIE-32GB": "v100", "Tesla T4": "t4",
     "NVIDIA A100-PCIE-40GB": "a100", "Tesla P4": "p4",
@@ -179,7 +187,21 @@ def deepbench_products(data: Path) -> list[Block]:
             kernel = product(1, m, n, k, dtype)
             held = chosen_by_hash(f"{m} {n} {k} {row['ta']}{row['tb']}")
             samples.setdefault((card, dtype), []).append((kernel, seconds, "product", held))
-    return [_block(f"DeepBench products {dtype}", card, s, 0.8) for (card, dtype), s in samples.items()]
+    blocks = [_block(f"DeepBench products {dtype}", card, s, 0.8) for (card, dtype), s in samples.items()]
+    return [_of_cublas_8(b) if b.card in _OF_CUDA_8 else b for b in blocks]
+
+
+def _of_cublas_8(b: Block) -> Block:
+    """Products that cuBLAS of 2017 did: with all of its tiles, and at a speed of its own where the result is narrower
+    than any of them."""
+    narrow = np.array([min(k.m, k.n) < _LEAST_TILE for k in b.kernels])
+
+    def combine(seconds: np.ndarray, value: Values) -> Combined:
+        speed = np.where(narrow, value["cublas_8.narrow"], 1.0)
+        whole, slope = _one_each(seconds / speed, value)
+        return whole, slope.multiply(1 / speed[:, None])
+
+    return replace(b, combine=combine, extra=("cublas_8.narrow",), tiles=_MAXWELL_TILES)
 
 
 def product(batch: int, m: int, n: int, k: int, dtype: str) -> Kernel:
@@ -277,7 +299,7 @@ def _block(
         weight=weight * 12 / math.sqrt(len(seconds)),
         tags=tuple(groups),
         groups=tuple(groups),
-        extra=tuple(name for name in call if name),
+        extra=tuple(name for name in (*call, _BEFORE if call else "") if name),
         launch="launch_overhead_s",
     )
 

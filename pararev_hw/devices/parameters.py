@@ -298,6 +298,7 @@ _FIRST: Mapping[str, Quantity] = {
     "hops_per_message": Quantity("1", "links that a message crosses on average, where no mesh is given"),
     "static_power_w": Quantity("W", "idle power and leakage, drawn as long as the step lasts", _CHIPS),
     "board_power_w": Quantity("W", "the power limit of a GPU's board"),
+    "cache_bytes": Quantity("byte", "last cache of a GPU's chip, before its main memory"),
     "process_nm": Quantity("nm", "process node of a GPU's chip, by its foundry's name"),
 }
 

@@ -1,6 +1,7 @@
 """The GPU cost model against sums done by hand, and a published step that no table of the fit's networks holds."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch import nn
 from pararev_hw.costmodels.cost import cost
 from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
-from pararev_hw.costmodels.gpu.model import values_of
+from pararev_hw.costmodels.gpu.model import card_of, values_of
 from pararev_hw.devices import load_device
 from pararev_hw.devices.gpu_law import CARD, DIRECT, HOST, LAW, MATRIX_CLASSES, MEMORY_CLASSES
 from pararev_hw.errors import BadInput
@@ -64,6 +65,24 @@ def test_a_deep_product_splits_its_sum_over_idle_multiprocessors() -> None:
     # one tile of 16 x 128 and k = 4096: four splits of 1024 run side by side
     kernel = Kernel("product", 0, flops=1, m=16, n=128, k=4096, dtype="float16")
     assert seconds(kernel) == pytest.approx(2 * 16 * 128 * 4096 / 64e12)
+
+
+def test_cuda_cores_leave_out_columns_beside_the_result() -> None:
+    # one tile of 64 x 128 on each of 4 multiprocessors: 65 columns are filled up to 96, and 70 rows to 128
+    card = replace(CARD_OF_TEST, tiles={"batched_product": ((64, 128),)})
+    kernel = Kernel("batched_product", 0, flops=1, m=64, n=65, k=64, groups=4)
+    assert seconds(kernel, card) == pytest.approx(2 * 64 * 96 * 64 * 4 / 8e12)
+    taller = replace(kernel, m=70, groups=2)
+    assert seconds(taller, card) == pytest.approx(2 * 128 * 96 * 64 * 2 / 8e12)
+    # nor do they split a batched product's sum: one tile of k = 4096 leaves three multiprocessors idle
+    deep = Kernel("batched_product", 0, flops=1, m=64, n=128, k=4096, groups=1)
+    assert seconds(deep, card) == pytest.approx(4 * 2 * 64 * 128 * 4096 / 8e12)
+
+
+@pytest.mark.parametrize(("card", "rows"), [("p100", 64), ("v100", 32), ("a100", 128), ("l4", 128)])
+def test_batched_products_take_the_tiles_of_cublas(card: str, rows: int) -> None:
+    tiles = card_of(load_device(card)).tiles["batched_product"]
+    assert min(tile for tile, _ in tiles) == rows
 
 
 def test_traffic_is_bytes_over_the_reached_bandwidth() -> None:

@@ -83,23 +83,33 @@ def test_clocks_fall_as_the_cube_root_of_the_power_and_below_the_floor_with_it()
     assert clocks_within(power, 0.8) == pytest.approx([1.0, 1.0, 0.9, 0.8, 0.5, 0.1])
 
 
+def test_clocks_leave_memory_its_power() -> None:
+    # at 0.9 of the clocks arithmetic draws 0.9^3 and memory 0.9 x 0.5; at 0.4, below the floor, 0.4 x (0.8^2 + 0.5)
+    power = np.array([4.0, 1.5, 0.729 + 0.45, 0.4 * 1.14])
+    assert clocks_within(power, 0.8, np.full(4, 0.5)) == pytest.approx([1.0, 1.0, 0.9, 0.4])
+    # where arithmetic draws next to nothing, memory alone tells
+    assert clocks_within(np.array([9e20, 2e21]), 0.8, np.full(2, 1e21)) == pytest.approx([0.9, 1.0])
+
+
 def _seconds(kernel: Kernel, card: Card, device: Device) -> float:
     return float(KernelTimes([kernel], card).seconds(values_of(device))[0])
 
 
 def test_a_product_is_slowed_down_as_far_as_its_board_has_no_power_for_it() -> None:
     device = load_device("l4")
-    card, value = card_of(device), values_of(device)
-    assert card.power_w == 72 - 27 and card.node_energy == 0.28
+    card = replace(card_of(device), tiles={"product": ((128, 128),)})
+    assert card.power_w == 72 - 27 and card.node_energy == 0.28 and card.cache_bytes == 48 * 2**20
     n = 8192
     large = Kernel("product", 12 * n * n, dtype="float32", flops=2 * n**3, m=n, n=n, k=n)
     free_s = _seconds(large, replace(card, power_w=math.inf), device)
-    joules = 2 * n**3 * value["flop_energy_j"] * 0.28
-    power = 45 * free_s / joules  # what the board has of what the product would draw
-    assert power < 1
-    floor = value["voltage_floor"]
-    clocks = power ** (1 / 3) if power > floor**3 else power / floor**2
-    assert _seconds(large, card, device) == pytest.approx(free_s / clocks, rel=0.02)  # arithmetic is nearly all of it
+    held_s = _seconds(large, card, device)
+    clocks = free_s / held_s  # arithmetic is nearly all of it
+    missed = 1 / (1 + (48 * 2**20 / (4 * n * n)) ** 2)  # of the weights, read again for 63 more rows of tiles
+    memory_j = (12 * n * n + 63 * 4 * n * n * missed) * 14e-12 * 8
+    arithmetic_j = 2 * n**3 * values_of(device)["flop_energy_j"] * 0.28
+    assert clocks < values_of(device)["voltage_floor"]
+    energy_j = arithmetic_j * values_of(device)["voltage_floor"] ** 2 + memory_j
+    assert 45 * held_s == pytest.approx(energy_j, rel=0.02)
 
 
 def test_a_product_that_waits_for_memory_keeps_its_clocks() -> None:

@@ -6,6 +6,9 @@
         waves x tile m x tile n x 2 (k / splits + startup) (1 + operand cost (1 / tile m + 1 / tile n)) / rate
         waves = smoothed ceil(tiles x splits x groups / multiprocessors) x multiprocessors
         rate  = peak x sustained share of the device x share of the kernel's class
+      warps of CUDA cores whose columns lie beside the result do nothing, so that a product's last tile costs only the
+      columns it has, by 32; products take the tiles that cuBLAS has for the card's generation, and batched ones split
+      no sums
       operands that tensor cores cannot load whole multiply it by the unaligned slowdown, and 16-bit operands on a
       card without tensor cores, which converts each, by the half slowdown
     3 x 3 windows of stride 1 take Winograd's algorithm on CUDA cores where that is faster: for tiles of 2 x 2 results,
@@ -15,9 +18,10 @@
     traffic = bytes / (bandwidth x sustained share of the device x share of the kernel's class)
     a kernel with one block of threads for each channel takes (1 + half rate blocks x multiprocessors / blocks) times as
       long
-    a matrix product on CUDA cores that would draw more (flops x energy of an operation / seconds) than a board's limit
-      leaves above idle power runs at lower clocks: by the cube root of the power left, since the voltage falls with
-      them, and in proportion to it below the voltage floor
+    a matrix product on CUDA cores that would draw more (flops x energy of an operation, and bytes x energy of the main
+      memory, / seconds) than a board's limit leaves above idle power runs at lower clocks: an operation takes energy by
+      the square of the clocks, since the voltage falls with them, and below the voltage floor no less; memory does not
+      notice. Weights beyond the cache are read again for each row of tiles
     layout conversion: tensor cores want images channels last; where they are not, they are read and written once more
 
 `p` says how well compute and traffic overlap (infinite: wholly). Small tiles load more operand bytes per flop (operand
@@ -29,7 +33,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +44,7 @@ from pararev_hw.devices.gpu_law import ATTENTION, DIRECT, MATRIX_CLASSES, PRODUC
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Values = Mapping[str, float]
+Tiles = tuple[tuple[int, int], ...]
 
 TILES = (
     (256, 128), (128, 256), (128, 128), (128, 64), (64, 128), (128, 32), (32, 128), (64, 64), (64, 32), (32, 64),
@@ -47,6 +52,7 @@ TILES = (
 )  # fmt: skip
 _CONVOLUTION_TILES = TILES[:7]  # of cuDNN's kernels for CUDA cores
 _NARROW, _NARROW_TILES = 32, TILES[10:]  # of convolutions with fewer channels
+_WARP_COLUMNS = 32  # of a tile of CUDA cores that one warp works on
 _WINOGRAD_TILES = ((32, 64),)  # tiles of 2 x 2 pixels, and channels: a block of threads does all 16 products
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_K = 64  # of a split
@@ -55,6 +61,8 @@ _WIDE_GROUPS = frozenset(kind for kind in DIRECT if kind.startswith("grouped_wid
 _WIDE_TILE = 128  # channels
 _OF_16_BITS = ("float16", "bfloat16")
 _LEAST_CLOCKS = 0.05  # over full ones: no board goes below
+_NO_MEMORY = 1e-12  # power over that of arithmetic, which changes no clocks
+_LEAST_J = 1e-24  # of a kernel's arithmetic
 _K_STEP = 16  # depth of a tensor core's instruction
 
 
@@ -68,6 +76,9 @@ class Card:
     multiprocessors: int
     power_w: float = math.inf  # of the board's limit, what is left above idle power
     node_energy: float = 1.0  # energy of an operation of its process node, over that at 16 nm
+    dram_energy_j_per_byte: float = 0.0
+    cache_bytes: float = math.inf
+    tiles: Mapping[str, Tiles] = field(default_factory=dict)  # of products on CUDA cores, by kind; all where not given
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,23 +100,39 @@ class _Products:
     laid_out_bytes: Floats
     splits: Floats  # at most, of the sum over k
     takes: NDArray[np.bool_]  # [TILES, products]: which tiles each may take
+    column_step: Floats  # what columns of a tile are filled up to, infinite: the whole tile
 
-    def padded_flops(self, multiprocessors: int, operand_cost: float, startup: float, smoothing: float) -> Floats:
-        """Flops of the best tile and split, tiles and waves filled up and the tile's own losses included."""
-        best = np.full(len(self.at), np.inf)
+    def padded_flops(
+        self, multiprocessors: int, operand_cost: float, startup: float, smoothing: float
+    ) -> tuple[Floats, Floats]:
+        """Flops of the best tile and split, tiles and waves filled up and the tile's own losses included, and how many
+        rows of such tiles there are."""
+        best, rows = np.full(len(self.at), np.inf), np.ones(len(self.at))
         for (tile_m, tile_n), takes in zip(TILES, self.takes, strict=True):
             if not takes.any():
                 continue
-            tiles = np.ceil(self.m / tile_m) * np.ceil(self.n / tile_n) * self.groups
-            per_k = 2 * tile_m * tile_n * (1 + operand_cost * (1 / tile_m + 1 / tile_n))
+            rows_of_tiles, columns_of_tiles = np.ceil(self.m / tile_m), np.ceil(self.n / tile_n)
+            tiles = rows_of_tiles * columns_of_tiles * self.groups
+            step = np.minimum(self.column_step, tile_n)
+            columns = np.ceil(self.n / step) * step / columns_of_tiles
+            per_k = 2 * tile_m * columns * (1 + operand_cost * (1 / tile_m + 1 / tile_n))
             for splits in SPLITS:
                 waves = tiles * splits / multiprocessors
                 filled = (np.ceil(waves) + smoothing * waves) / (1 + smoothing) * multiprocessors
                 flops = filled * per_k * (np.ceil(self.k / splits / _K_STEP) * _K_STEP + startup)
                 if splits > 1:
                     flops = np.where((self.k >= _LEAST_K * splits) & (splits <= self.splits), flops, np.inf)
+                rows = np.where(takes & (flops < best), rows_of_tiles, rows)
                 np.minimum(best, np.where(takes, flops, np.inf), out=best)
-        return best
+        return best, rows
+
+    def dram_bytes(self, rows_of_tiles: Floats, cache_bytes: float) -> Floats:
+        """What goes through the main memory: weights that the cache does not hold once for each row of tiles."""
+        again = np.array([name.endswith(".product") for name in self.share], bool)
+        elements = self.groups * (self.m * self.k + self.k * self.n + self.m * self.n)
+        weights = self.bytes / elements * self.k * self.n
+        missed = weights**2 / (weights**2 + cache_bytes**2)
+        return self.bytes + np.where(again, weights * (rows_of_tiles - 1) * missed, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +163,7 @@ class KernelTimes:
         self._products = tuple(p for unit in UNITS if len((p := _products(kernels, card, unit)).at))
         self._winograd = _winograd(kernels, card)
         self._plain = _plain(kernels, card)
-        self._padded: dict[tuple[str, str, float, float, float], Floats] = {}
+        self._padded: dict[tuple[str, str, float, float, float], tuple[Floats, Floats]] = {}
 
     def seconds(self, value: Values) -> Floats:
         """Seconds of each kernel, without the launch."""
@@ -155,14 +182,15 @@ class KernelTimes:
     def _product_seconds(self, p: _Products, value: Values) -> Floats:
         bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
         rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
-        compute = self._padded_flops(p, value) / rate * _looked_up(value, p.slowdown)
+        padded, rows_of_tiles = self._padded_flops(p, value)
+        compute = padded / rate * _looked_up(value, p.slowdown)
         traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
         exponent, latency = value[f"overlap_exponent.{p.unit}"], value[f"matrix_latency_s.{p.unit}"]
         out = _overlapped(compute, traffic, exponent) + latency
         if p.unit == "cuda" and math.isfinite(self.card.power_w):
-            joules = p.flops * value["flop_energy_j"] * self.card.node_energy
-            power = np.divide(self.card.power_w * out, joules, out=np.ones_like(out), where=joules > 0)
-            clocks = clocks_within(power, value["voltage_floor"])
+            joules = np.maximum(p.flops * value["flop_energy_j"] * self.card.node_energy, _LEAST_J)
+            memory = p.dram_bytes(rows_of_tiles, self.card.cache_bytes) * self.card.dram_energy_j_per_byte
+            clocks = clocks_within(self.card.power_w * out / joules, value["voltage_floor"], memory / joules)
             out = _overlapped(compute / clocks, traffic, exponent) + latency
         return out + p.laid_out_bytes * value[p.passes] / bandwidth
 
@@ -204,7 +232,7 @@ class KernelTimes:
             compute[i], bandwidth[i] = rate, traffic
         return tuple(compute), tuple(bandwidth)
 
-    def _padded_flops(self, p: _Products, value: Values) -> Floats:
+    def _padded_flops(self, p: _Products, value: Values) -> tuple[Floats, Floats]:
         names = ("tile_operand_cost", "tile_startup", "wave_smoothing")
         operand_cost, startup, smoothing = (value[f"{name}.{p.unit}"] for name in names)
         key = (p.unit, p.passes, operand_cost, startup, smoothing)
@@ -215,13 +243,19 @@ class KernelTimes:
         return self._padded[key]
 
 
-def clocks_within(power: Floats, voltage_floor: float) -> Floats:
-    """Clocks, over full ones, at which a chip draws that share of its power at full clocks: the voltage falls with the
-    clocks, and the power with their cube, down to the floor; below it with the clocks alone."""
-    share = np.clip(power, 0.0, 1.0)
-    proportional = share / max(voltage_floor, _LEAST_CLOCKS) ** 2
-    clocks: Floats = np.where(share > voltage_floor**3, np.cbrt(share), proportional)
-    return np.maximum(clocks, _LEAST_CLOCKS)
+def clocks_within(power: Floats, voltage_floor: float, memory: Floats | float = 0.0) -> Floats:
+    """Clocks, over full ones, at which a chip draws that power, where its arithmetic at full clocks draws 1: with the
+    clocks the voltage falls, and the power with their cube, down to the floor; below it with the clocks alone. What its
+    `memory` draws at full clocks falls with the clocks.
+
+        clocks^3 + memory x clocks = power      by hyperbolic sines, which lose no digits
+    """
+    memory = np.maximum(memory, _NO_MEMORY)
+    share = np.clip(power, 0.0, 1.0 + memory)
+    cubic = 2 * np.sqrt(memory / 3) * np.sinh(np.arcsinh(1.5 * share / memory * np.sqrt(3 / memory)) / 3)
+    floor = max(voltage_floor, _LEAST_CLOCKS)
+    clocks: Floats = np.where(cubic > floor, cubic, share / (floor**2 + memory))
+    return np.clip(clocks, _LEAST_CLOCKS, 1.0)
 
 
 def _overlapped(compute: Floats, traffic: Floats, exponent: float) -> Floats:
@@ -277,7 +311,8 @@ def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
             [float(k.layout_bytes) if unit == "tensor" and not k.channels_last else 0.0 for k in members]
         ),
         splits=np.array([_most_splits(kernel, unit) for kernel in members], np.float64),
-        takes=_takes([_tiles(kernel, unit) for kernel in members]),
+        takes=_takes([_tiles(kernel, unit, card) for kernel in members]),
+        column_step=np.array([_column_step(kernel, unit) for kernel in members], np.float64),
     )
 
 
@@ -305,23 +340,29 @@ def _winograd(kernels: Sequence[Kernel], card: Card) -> _Products:
         laid_out_bytes=np.where(weight, 16 / 4 * images, 0) + 16 / 9 * (_column(members, "bytes") - images),
         splits=np.where(weight, SPLITS[-1], 1),
         takes=_takes([TILES if of_weight else _WINOGRAD_TILES for of_weight in weight]),
+        column_step=np.full(len(at), np.inf),
     )
 
 
-def _tiles(kernel: Kernel, unit: str) -> tuple[tuple[int, int], ...]:
+def _tiles(kernel: Kernel, unit: str, card: Card) -> Tiles:
     if unit == "tensor" or kernel.kind in PRODUCTS:
-        return TILES
+        return TILES if unit == "tensor" else card.tiles.get(kernel.kind, TILES)
     narrow = min(kernel.m, kernel.n) < _NARROW
     return (*_CONVOLUTION_TILES, *_NARROW_TILES) if narrow else _CONVOLUTION_TILES
 
 
-def _takes(tiles: Sequence[tuple[tuple[int, int], ...]]) -> NDArray[np.bool_]:
+def _takes(tiles: Sequence[Tiles]) -> NDArray[np.bool_]:
     return np.array([[tile in of_product for of_product in tiles] for tile in TILES], bool)
 
 
+def _column_step(kernel: Kernel, unit: str) -> float:
+    return _WARP_COLUMNS if unit == "cuda" and kernel.kind in PRODUCTS else math.inf
+
+
 def _most_splits(kernel: Kernel, unit: str) -> int:
-    """cuDNN splits the sum of a weight's gradient over multiprocessors, and no other convolution's on CUDA cores."""
-    splits = unit == "tensor" or kernel.kind in PRODUCTS or "_weight" in kernel.kind
+    """cuDNN splits the sum of a weight's gradient over multiprocessors, and no other convolution's on CUDA cores;
+    cuBLAS those of products, but not of batched ones there."""
+    splits = unit == "tensor" or kernel.kind == "product" or "_weight" in kernel.kind
     return SPLITS[-1] if splits else 1
 
 

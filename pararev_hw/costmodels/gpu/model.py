@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from pararev_hw.costmodels.gpu.host import host_roles, host_seconds
-from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes
+from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes, Tiles
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
@@ -27,6 +27,13 @@ from pararev_hw.types import BlockGraph, Device
 
 _RATE = "matrix_flops_per_s."
 _WITHOUT_TENSOR_CORES = ("float32", "float64")
+# Tiles of products in float32, rows by columns of the result, as cuBLAS of CUDA 11 and 12 launches them by NeuSight's
+# table: maxwell_sgemm on Pascal (16 nm), volta_sgemm on Volta and Turing (12 nm), ampere_sgemm since.
+_CUBLAS_TILES: Mapping[int, Mapping[str, Tiles]] = {
+    16: {"product": ((128, 32), (64, 64), (32, 128)), "batched_product": ((64, 128),)},
+    12: {"batched_product": ((128, 32), (64, 64), (32, 128), (64, 128))},
+}
+_AMPERE_TILES: Mapping[str, Tiles] = {"batched_product": ((128, 128),)}
 
 
 def has_law(device: Device) -> bool:
@@ -48,6 +55,9 @@ def card_of(device: Device, *, held: bool | None = None) -> Card:
         multiprocessors=int(device.value("parallel_units")),
         power_w=device.get("board_power_w", math.inf) - device.get("static_power_w", 0.0) if held else math.inf,
         node_energy=node or 1.0,
+        dram_energy_j_per_byte=device.value("dram_energy_j_per_byte"),
+        cache_bytes=device.get("cache_bytes", math.inf),
+        tiles=_CUBLAS_TILES.get(round(device.get("process_nm", 0.0)), _AMPERE_TILES),
     )
 
 
