@@ -16,6 +16,7 @@ import argparse
 import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -96,11 +97,16 @@ def write(asked: argparse.Namespace) -> dict[str, float]:
     gc.set_threshold(500_000, 20, 20)
     options = TraceOptions(timesteps=asked.timesteps, spikes="0.2", granularity="op")
     graph = target_graph.build_graph(asked.network or "pararevsnn165", options)
+    began = time.process_time()
     study = recommendation.study(graph, pipeline.find_device("h200"), recommendation.Search(choices="none"))
+    study_s = time.process_time() - began
+    study_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     with tempfile.TemporaryDirectory() as folder:
         took_s = seconds(lambda: reports.write_report(study, Path(folder)))
         sizes = {f"{p.name}, MB": p.stat().st_size / 1e6 for p in sorted(Path(folder).iterdir())}
-    return {"tasks": float(len(graph.tasks)), "schedules": float(len(study.predictions)), "files, s": took_s, **sizes}
+    counts = {"tasks": float(len(graph.tasks)), "schedules": float(len(study.predictions))}
+    took = {"study, s": study_s, "process up to then, MiB": study_mib, "files, s": took_s}
+    return {**counts, **took, "all files, MB": sum(sizes.values()), **sizes}
 
 
 def front(asked: argparse.Namespace) -> dict[str, float]:

@@ -8,12 +8,13 @@ are one buffer.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
 from pararev_hw.graph.liveness import lives_throughout, own_at_peak, owned_by, touched_by
 from pararev_hw.graph.order import task_of_op
-from pararev_hw.graph.reach import descendants
+from pararev_hw.graph.reach import which_follow
 from pararev_hw.types import BlockGraph, Buffer
 
 
@@ -31,18 +32,20 @@ def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
     shared: dict[tuple[tuple[int, ...], bool], int] = defaultdict(int)
     inside: list[list[tuple[int, int, int]]] = [[] for _ in graph.tasks]  # (first op, last op, bytes), alive in a task
     whole = [0] * len(graph.tasks)  # bytes of the buffers that a task touches
-    after = [_bits(later) for later in descendants(len(graph.tasks), [(e.src, e.dst) for e in graph.edges])]
-    for storage, uses in zip(graph.storages, touched, strict=True):
-        if not uses or not storage.bytes or lives_throughout(storage):
-            continue
+    lasting = [
+        (storage, uses)
+        for storage, uses in zip(graph.storages, touched, strict=True)
+        if uses and storage.bytes and not lives_throughout(storage)
+    ]
+    ordered = _ordered_ends(graph, [tuple(sorted(uses)) for _, uses in lasting])
+    for (storage, uses), (leads, follows) in zip(lasting, ordered, strict=True):
         users, stays = tuple(sorted(uses)), storage.freed >= len(graph.ops)
         if len(users) > 1 or stays:
             shared[users, stays] += storage.bytes
         for task, ops in uses.items():
-            first = all(_holds(after[task], u) for u in users if u != task)
-            born = ops[0] if first else graph.tasks[task].ops[0]
-            last = not stays and all(_holds(after[u], task) for u in reversed(users) if u != task)
-            inside[task].append((born, ops[-1] if last else graph.tasks[task].ops[-1], storage.bytes))
+            born = ops[0] if leads and task == users[0] else graph.tasks[task].ops[0]
+            last = ops[-1] if follows and task == users[-1] and not stays else graph.tasks[task].ops[-1]
+            inside[task].append((born, last, storage.bytes))
             whole[task] += storage.bytes if len(users) > 1 or stays else 0
     for task, alive in enumerate(inside):
         peak = _peak(graph.tasks[task].ops, alive)
@@ -51,13 +54,17 @@ def buffers(graph: BlockGraph) -> tuple[Buffer, ...]:
     return tuple(Buffer(size, users, stays) for (users, stays), size in sorted(shared.items()))
 
 
-def _bits(members: int) -> bytes:
-    """A set of bits as bytes, in which one is looked up without touching the others."""
-    return members.to_bytes((members.bit_length() + 7) // 8, "little")
-
-
-def _holds(bits: bytes, member: int) -> bool:
-    return member >> 3 < len(bits) and bool(bits[member >> 3] >> (member & 7) & 1)
+def _ordered_ends(graph: BlockGraph, users: Sequence[tuple[int, ...]]) -> list[tuple[bool, bool]]:
+    """For each set of tasks whether all others must come after its first one, and before its last one: no other task
+    can be so, since tasks stand in a topological order."""
+    edges = [(e.src, e.dst) for e in graph.edges]
+    pairs = [pair for u in users for k in range(1, len(u)) for pair in ((u[0], u[k]), (u[k - 1], u[-1]))]
+    ordered = iter(which_follow(len(graph.tasks), edges, pairs))
+    ends = []
+    for u in users:
+        answers = [(next(ordered), next(ordered)) for _ in u[1:]]
+        ends.append((all(leads for leads, _ in answers), all(follows for _, follows in answers)))
+    return ends
 
 
 def planned_buffers(graph: BlockGraph) -> tuple[Buffer, ...]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pararev_hw.reports.against import side_by_side_document as side_by_side_document
     from pararev_hw.reports.against import side_by_side_table as side_by_side_table
     from pararev_hw.reports.blockgraph import graph_svg as graph_svg
+    from pararev_hw.reports.columns import by_row as by_row
     from pararev_hw.reports.comparison import compare_svg as compare_svg
     from pararev_hw.reports.comparison import comparison_document as comparison_document
     from pararev_hw.reports.comparison import comparison_lines as comparison_lines

@@ -11,9 +11,20 @@ from typing import Any
 
 from pararev_hw import limits
 from pararev_hw.graph.process_memory import process_memory
+from pararev_hw.reports.columns import edge_columns, path_columns, placement_columns, task_columns
 from pararev_hw.reports.insight_lines import insights
 from pararev_hw.reports.phrasing import answer, parallel_limit, ratio
-from pararev_hw.types import SCHEMA_VERSION, BlockGraph, Device, Layer, Placement, Prediction, Recommendation, Study
+from pararev_hw.types import (
+    SCHEMA_VERSION,
+    BlockGraph,
+    CriticalPath,
+    Device,
+    Layer,
+    Placement,
+    Prediction,
+    Recommendation,
+    Study,
+)
 from pararev_hw.types.energy import ACCUMULATE_J
 
 
@@ -74,12 +85,7 @@ def report_document(study: Study) -> dict[str, Any]:
         "best": study.best,
         "predictions": [prediction_document(p, number) for p in study.predictions],
         "layers": [layer_document(layer) for layer in study.layers],
-        "critical_path": {
-            "tasks": list(study.critical_path.tasks),
-            "length": study.critical_path.length,
-            "weight": study.critical_path.weight,
-            "by_phase": {phase: list(ids) for phase, ids in study.critical_path.by_phase.items()},
-        },
+        "critical_path": _critical_path(study.critical_path, number),
         **_tasks_and_edges(graph, by_column=many),
         "mapping": None if study.chip is None else study.chip.document(),
         "assumptions": assumptions(study),
@@ -96,11 +102,13 @@ def _tasks_and_edges(graph: BlockGraph, by_column: bool) -> dict[str, Any]:
         rows = [{**{key: getattr(t, key) for key in _TASK_KEYS}, "ops": len(t.ops), "sops": t.sops} for t in tasks]
         flows = [{"src": tasks[e.src].id, "dst": tasks[e.dst].id, "bytes": e.bytes} for e in edges]
         return {"tasks": rows, "edges": flows}
-    counts = {"ops": [len(t.ops) for t in tasks], "sops": [t.sops for t in tasks]}
-    return {
-        "task_columns": {**{key: [getattr(t, key) for t in tasks] for key in _TASK_KEYS}, **counts},
-        "edge_columns": {key: [getattr(e, key) for e in edges] for key in ("src", "dst", "bytes")},
-    }
+    return {"task_columns": task_columns(tasks), "edge_columns": edge_columns(edges)}
+
+
+def _critical_path(path: CriticalPath, number: Mapping[str, int] | None) -> dict[str, Any]:
+    by_phase = {phase: list(ids) for phase, ids in path.by_phase.items()}
+    tasks = {"tasks": list(path.tasks), "by_phase": by_phase} if number is None else path_columns(path, number)
+    return {**tasks, "length": path.length, "weight": path.weight}
 
 
 def layer_document(layer: Layer) -> dict[str, Any]:
@@ -188,13 +196,7 @@ def _placements(placements: Sequence[Placement], number: Mapping[str, int] | Non
     if number is None:
         rows = [{"task": p.task, "lane": p.lane, "start_s": p.start_s, "end_s": p.end_s} for p in placements]
         return {"placements": rows}
-    columns = {
-        "task": [number.get(p.task, p.task) for p in placements],
-        "lane": [p.lane for p in placements],
-        "start_s": [p.start_s for p in placements],
-        "end_s": [p.end_s for p in placements],
-    }
-    return {"placement_columns": columns}
+    return {"placement_columns": placement_columns(placements, number)}
 
 
 def assumptions(study: Study) -> list[str]:
@@ -235,6 +237,8 @@ def dump(document: Mapping[str, Any]) -> str:
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False)
+_COLUMNS = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_COLUMN = 1000  # items from which on a list has no spaces
 _BREAK = "\x01"  # between items: JSON text holds no control character inside a string
 _ROWS = json.JSONEncoder(allow_nan=False, separators=(_BREAK, ": "))
 _PLAIN = frozenset((str, int, float, bool, type(None)))
@@ -271,8 +275,9 @@ def _text(value: Any, line: str) -> Iterator[str]:
 
 def _encoded(value: Any) -> str:
     """A value on one line."""
+    encoder = _COLUMNS if isinstance(value, list) and len(value) >= _COLUMN else _ENCODER
     try:
-        return _ENCODER.encode(value)
+        return encoder.encode(value)
     except (TypeError, ValueError):  # a mapping that is no dict, or what is not finite
         return _ENCODER.encode(_finite(value))
 

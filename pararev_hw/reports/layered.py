@@ -10,6 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from pararev_hw.graph.reach import which_follow
+
 LONGEST = 6  # columns: an edge that spans more is drawn as its two ends only,
 MOST_PASSES = 6  # and so is one that would pass a column where as many pass already
 SLACK = 2  # columns: a node that could stand further right than that does, close to what waits for it
@@ -56,17 +58,20 @@ def reduced(
 ) -> list[tuple[int, int]]:
     """The edges that no longer path implies (and those to `keep`). Node numbers are a topological order."""
     out = successors(count, edges)
-    reach = [0] * count  # bit j of reach[i]: j can be reached from i
-    for i in reversed(range(count)):
-        for j in out[i]:
-            reach[i] |= reach[j] | 1 << j
-    direct = []
-    for i in range(count):
-        beyond = 0
-        for j in out[i]:
-            beyond |= reach[j]
-        direct += [(i, j) for j in out[i] if not beyond >> j & 1 or (i, j) in keep]
-    return direct
+    into: list[list[int]] = [[] for _ in range(count)]
+    for i, line in enumerate(out):
+        for j in line:
+            into[j].append(i)
+    direct = [(i, j) for i in range(count) for j in out[i]]
+    # a longer path leaves its first node by another edge, and comes to its last by another: the fewer are asked
+    others = [
+        [(k, j) for k in out[i] if k < j] if len(out[i]) <= len(into[j]) else [(i, k) for k in into[j] if k > i]
+        for i, j in direct
+    ]
+    pairs = [pair for ways in others for pair in ways]
+    follows = iter(which_follow(count, direct, pairs))
+    implied = [sum(next(follows) for _ in ways) > 0 for ways in others]
+    return [edge for edge, by_others in zip(direct, implied, strict=True) if not by_others or edge in keep]
 
 
 def layout(count: int, edges: Sequence[tuple[int, int]], critical: Sequence[int], most_rows: int) -> Layout:

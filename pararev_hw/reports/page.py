@@ -12,6 +12,7 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from pararev_hw import limits
 from pararev_hw.graph.process_memory import LIBRARY_BYTES, PROCESS_SOURCE, RESERVED_SHARE, process_memory
 from pararev_hw.reports import chip as chip_tables
 from pararev_hw.reports import phrasing, svg, units
@@ -28,6 +29,9 @@ from pararev_hw.reports.text import gap
 from pararev_hw.types import PHASES, ChipRun, EnergyParts, Study
 
 MOST_ROWS = 5000  # of the task table
+ROWS_OF_MANY = (
+    1000  # of it, and of the critical path, where there are many tasks: what a page shows stays some megabytes
+)
 
 Cell = tuple[str, float | None]  # what is shown, and what it is sorted by
 
@@ -391,8 +395,10 @@ def _critical(study: Study) -> Mapping[str, Any]:
             rows.append(Row((words_cell(phase), *map(words_cell, cells))))
     heads = [("phase", False), ("tasks", True), ("on the path", True), ("their time as scheduled", True),
              ("longest chain within the phase alone", True)]  # fmt: skip
-    ordered = [(name, phase_of[name], units.seconds(took[name]) if name in took else "") for name in path.tasks]
-    return {"summary": summary, "heads": heads, "rows": rows, "tasks": ordered}
+    shown = path.tasks[: _most_rows(study)]
+    ordered = [(name, phase_of[name], units.seconds(took[name]) if name in took else "") for name in shown]
+    left_out = len(path.tasks) - len(shown)
+    return {"summary": summary, "heads": heads, "rows": rows, "tasks": ordered, "left_out": left_out}
 
 
 def _models_of_the_literature(study: Study) -> str:
@@ -446,6 +452,11 @@ def _parts(*energies: EnergyParts) -> list[str]:
     return sorted(most, key=lambda part: (part == "total", -most[part], part))
 
 
+def _most_rows(study: Study) -> int:
+    """How many tasks a table names."""
+    return MOST_ROWS if len(study.graph.tasks) <= limits.MANY_TASKS else ROWS_OF_MANY
+
+
 def _tasks(study: Study) -> Mapping[str, Any]:
     """The tasks, the longest first."""
     placed = {p.task: p for p in study.chosen.schedule.placements}
@@ -453,7 +464,7 @@ def _tasks(study: Study) -> Mapping[str, Any]:
     took_s = {name: p.end_s - p.start_s for name, p in placed.items()}
     tasks = sorted(study.chosen_graph.tasks, key=lambda t: (-took_s.get(t.id, 0.0), t.id))
     rows = []
-    for t in tasks[:MOST_ROWS]:
+    for t in tasks[: _most_rows(study)]:
         p, took = placed.get(t.id), took_s.get(t.id)
         work, moved = t.flops + t.vector_flops, t.read_bytes + t.write_bytes
         cells: tuple[Cell, ...] = (

@@ -17,7 +17,7 @@ from pararev_hw.reports.replay_script import NAME as RUN_SCRIPT
 from pararev_hw.types import Study
 
 TRACE, ZIPPED_TRACE = "trace.perfetto.json", "trace.perfetto.json.gz"
-TRACE_COMPRESSION = 4  # of 9
+TRACE_COMPRESSION = 6  # of 9
 
 
 def write_report(

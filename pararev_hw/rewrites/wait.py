@@ -6,12 +6,14 @@ transient graph after the other. This holds it back. Nothing is computed differe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from pararev_hw.graph.reach import which_follow
 from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.editing import Edit
 from pararev_hw.rewrites.opportunity import Opportunity
 from pararev_hw.tracing.tape import Tape
+from pararev_hw.types import BlockGraph
 
 
 def find(draft: Draft) -> tuple[Opportunity, ...]:
@@ -19,29 +21,46 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
     lines of which the second is to follow the first."""
     graph = draft.graph
     before: list[set[int]] = [set() for _ in graph.tasks]
-    ancestors = [0] * len(graph.tasks)  # bit sets of tasks
     for e in graph.edges:
         before[e.dst].add(e.src)
-    for i, sources in enumerate(before):
-        for s in sources:
-            ancestors[i] |= ancestors[s] | 1 << s
     owner = {k: i for i, t in enumerate(graph.tasks) for k in t.ops}
+    readers = _backward_readers(draft, owner)
+    beside = {r: {b for g in tasks for b in before[g] if b != r and b not in tasks} for r, tasks in readers.items()}
     opportunities = []
-    for r, task in enumerate(graph.tasks):
-        if task.phase != "recompute" or not any(graph.op_types[graph.ops[k].type].flops for k in task.ops):
-            continue
-        recomputed = {s for k in task.ops for s in graph.ops[k].writes if graph.storages[s].born == k}
-        readers = {owner[k] for k in _readers(draft, recomputed) if k in owner and graph.ops[k].phase == "backward"}
-        other = {b for g in readers for b in before[g] if not ancestors[b] >> r & 1 and b != r and b not in readers}
-        late = {b for b in other if not ancestors[r] >> b & 1}
+    for r, late in _unordered(graph, beside).items():
+        task = graph.tasks[r]
         first = next((k for k in task.ops if graph.op_types[graph.ops[k].type].kind != "view"), task.ops[0])
-        needed = {a for g in readers for k in graph.tasks[g].ops for a in _made_by(draft, k) if owner.get(a) in late}
+        needed = {a for g in readers[r] for k in graph.tasks[g].ops for a in _made_by(draft, k) if owner.get(a) in late}
         # where the step itself does not recompute just in time, neither is there a time to wait for
         if needed and max(needed) < first:
             opportunities.append(
                 Opportunity(f"wait {task.id}", "wait", task.ops, tuple((a, first) for a in sorted(needed)))
             )
     return tuple(opportunities)
+
+
+def _backward_readers(draft: Draft, owner: Mapping[int, int]) -> dict[int, set[int]]:
+    """For each task that recomputes a convolution or a product the backward tasks that read what it makes."""
+    graph = draft.graph
+    tasks_that_read: dict[int, set[int]] = {}
+    for k, op in enumerate(graph.ops):
+        if op.phase == "backward" and k in owner:
+            for s in op.reads:
+                tasks_that_read.setdefault(s, set()).add(owner[k])
+    readers = {}
+    for r, task in enumerate(graph.tasks):
+        if task.phase == "recompute" and any(graph.op_types[graph.ops[k].type].flops for k in task.ops):
+            recomputed = {s for k in task.ops for s in graph.ops[k].writes if graph.storages[s].born == k}
+            readers[r] = {g for s in recomputed for g in tasks_that_read.get(s, ())}
+    return readers
+
+
+def _unordered(graph: BlockGraph, beside: Mapping[int, set[int]]) -> dict[int, set[int]]:
+    """For each task those of the tasks beside it that need not come before it, nor after it."""
+    edges = [(e.src, e.dst) for e in graph.edges]
+    pairs = [pair for r, tasks in beside.items() for b in tasks for pair in ((r, b), (b, r))]
+    follows = iter(which_follow(len(graph.tasks), edges, pairs))
+    return {r: {b for b in tasks if not any((next(follows), next(follows)))} for r, tasks in beside.items()}
 
 
 def _made_by(draft: Draft, op: int) -> list[int]:
@@ -54,10 +73,6 @@ def _made_by(draft: Draft, op: int) -> list[int]:
         else:
             makers.append(a)
     return makers
-
-
-def _readers(draft: Draft, storages: set[int]) -> list[int]:
-    return [k for k, op in enumerate(draft.graph.ops) if not storages.isdisjoint(op.reads)]
 
 
 def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
