@@ -20,7 +20,7 @@ import numpy as np
 from pararev_hw.compiled import loop, part
 from pararev_hw.graph.order import first_come_order, followers
 
-FEW = 2000  # tasks of which sets of bits are made: half a megabyte
+FEW = 10_000  # tasks of which sets of bits are made: some megabytes, and quicker
 CHAINS = 4
 
 
