@@ -66,9 +66,11 @@ def placement_columns(placements: Sequence[Placement], number: Mapping[str, int]
     for at, p in enumerate(placements):
         if p.start_s != free_s.get(p.lane, 0.0):
             starts[at] = p.start_s
-        duration_s = _between(p.start_s, p.end_s)
+        duration_s = p.end_s - p.start_s
         if p.start_s + duration_s != p.end_s:
-            ends[at] = p.end_s
+            duration_s = _between(p.start_s, p.end_s)
+            if p.start_s + duration_s != p.end_s:
+                ends[at] = p.end_s
         duration.append(durations.setdefault(duration_s, len(durations)))
         free_s[p.lane] = p.end_s
     return {
@@ -91,9 +93,9 @@ def _task_steps(tasks: Sequence[int | str]) -> dict[str, Any]:
 
 
 def _between(start_s: float, end_s: float) -> float:
-    """The duration that gives the end when it is added to the start; where rounding leaves none, their difference."""
+    """What gives the end when it is added to the start, though their difference misses it; that where nothing does."""
     duration_s = end_s - start_s
-    near = (duration_s, math.nextafter(duration_s, math.inf), math.nextafter(duration_s, 0.0))
+    near = (math.nextafter(duration_s, math.inf), math.nextafter(duration_s, 0.0))
     return next((d for d in near if start_s + d == end_s), duration_s)
 
 

@@ -253,7 +253,7 @@ def rows_text(rows: Sequence[Mapping[str, Any]], line: str) -> str:
 def _text(value: Any, line: str) -> Iterator[str]:
     """Pieces of the text of a value; `line` begins a line where it stands."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
-    if not any(isinstance(v, Mapping | list | tuple) for v in inner):
+    if not any(issubclass(t, Mapping | list | tuple) for t in {*map(type, inner)}):
         yield _encoded(value)
         return
     begins = line + " "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pararev_hw import limits
 from pararev_hw.atomic import write_files
+from pararev_hw.progress import Progress, Steps, silent
 from pararev_hw.reports.against import SideBySide
 from pararev_hw.reports.document import dump, report_document
 from pararev_hw.reports.layers import layers_csv
@@ -21,7 +22,11 @@ TRACE_COMPRESSION = 6  # of 9
 
 
 def write_report(
-    study: Study, folder: Path, script: str | None = None, against: SideBySide | None = None
+    study: Study,
+    folder: Path,
+    script: str | None = None,
+    against: SideBySide | None = None,
+    progress: Progress = silent,
 ) -> tuple[Path, ...]:
     """Writes report.html, report.json, gantt.svg, front.svg, memory.svg, graph.svg,
     layers.csv and trace.perfetto.json into `folder`; the trace of many tasks is compressed, trace.perfetto.json.gz.
@@ -31,12 +36,18 @@ def write_report(
     Gives their paths in that order. Raises BadFile where they cannot be written; then no file of the folder changed
     and no temporary file is left.
     """
+    steps = Steps(progress, 4)
+    steps.begin("drawing the report's pictures")
     pictures = drawn(study)
     compressed = len(study.graph.tasks) > limits.MANY_TASKS
+    steps.begin("writing the report's trace")
     trace = trace_json(study)
+    steps.begin("writing report.json")
+    document = dump(report_document(study))
+    steps.begin("writing report.html")
     contents: dict[str, str | bytes] = {
         "report.html": report_html(study, script, against, pictures),
-        "report.json": dump(report_document(study)),
+        "report.json": document,
         "gantt.svg": pictures["gantt"][0],
         "front.svg": pictures["front"][0],
         "memory.svg": pictures["memory"][0],

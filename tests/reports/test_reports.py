@@ -186,6 +186,18 @@ def test_a_report_of_many_tasks_gives_them_by_column(monkeypatch: pytest.MonkeyP
     assert reports.by_row(many) == few == reports.by_row(few)
 
 
+def test_writing_says_what_it_does_and_about_how_long_the_rest_takes(tmp_path: Path) -> None:
+    lines: list[str] = []
+    reports.write_report(hand_built_study.study(), tmp_path, progress=lines.append)
+    assert [line.partition(" (")[0] for line in lines] == [
+        "drawing the report's pictures",
+        "writing the report's trace",
+        "writing report.json",
+        "writing report.html",
+    ]
+    assert lines[0].endswith("(1 of 4)") and all(line.endswith(" left)") for line in lines[1:])
+
+
 def test_the_trace_of_many_tasks_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = hand_built_study.study()
     plain, zipped = tmp_path / "trace.perfetto.json", tmp_path / "trace.perfetto.json.gz"
