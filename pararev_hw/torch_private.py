@@ -84,6 +84,37 @@ class DispatchMode(TorchDispatchMode):
         return False
 
 
+class _OfSums(DispatchMode):
+    """Keeps how often the first gradient that is added to another is referred to, and its storage."""
+
+    counts: tuple[int, int, int] | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.add.Tensor and not torch.is_grad_enabled() and self.counts is None:
+            self.counts = references(args)
+        return func(*args, **(kwargs or {}))
+
+
+def references(args: Any) -> tuple[int, int, int]:
+    """To the first of a call's tensors, to its storage, both from torch's own code, and to the tensor from Python."""
+    of_tensor = int(args[0]._use_count())
+    of_storage = int(torch._C._storage_Use_Count(args[0].untyped_storage()._cdata))
+    return of_tensor, of_storage, sys.getrefcount(args[0])
+
+
+@functools.cache
+def references_to_summed() -> tuple[int, int, int] | None:
+    """What `references` says, in a dispatch mode, of a gradient that nothing but the engine's sum holds. To be asked
+    outside backward, where it takes a small one of its own."""
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.zeros(2, requires_grad=True) * 1
+        y = (x.sin() + x.cos()).sum()
+        with _OfSums() as mode:
+            y.backward()
+    counts: tuple[int, int, int] | None = mode.counts
+    return counts
+
+
 _ATEN = torch.ops.aten
 # what a mode does for these beside their kernels concerns sizes that are symbols
 _VIEWS = (_ATEN.view.default, _ATEN.select.int, _ATEN.slice.Tensor)

@@ -36,6 +36,8 @@ from pararev_hw.torch_private import (
     graph_task_id,
     meta_outputs,
     next_sequence_nr,
+    references,
+    references_to_summed,
     schema,
     sequence_nr,
     storage_key,
@@ -220,6 +222,7 @@ class Recorder(DispatchMode):
         self._asked = 0  # questions since its forward began
         self._sparse = False  # whether a sparse tensor was ever made
         self.merged_rows = False  # whether rows of one were added up where they are the same
+        self._references_to_summed = references_to_summed()
         self._emptied: set[int] = set()  # storages that `resize_(0)` let go while tensors still look at them
 
     # ---- what the tracer tells us
@@ -361,6 +364,8 @@ class Recorder(DispatchMode):
             self._sparse |= sparse_gradients.makes_sparse(func, args)
         if self._sparse and (sparse_gradients.makes_sparse(func, args) or sparse_gradients.has_sparse(args)):
             return sparse_gradients.run(self, func, args, kwargs or {})
+        if func is _ADD and self._adds_in_place(args):
+            func = _ADD_IN_PLACE
         tensors: list[Any] = []
         key: Hashable = _flatten(args, tensors)
         if kwargs:
@@ -396,6 +401,24 @@ class Recorder(DispatchMode):
                 result_infos.append(new[1])
         self._record(position, infos, tuple(result_infos), entry.random)
         return results[0] if entry.sequence is None else entry.sequence(results)
+
+    def _adds_in_place(self, args: tuple[Any, ...]) -> bool:
+        """Whether torch, which avoids it under a dispatch mode, would write an addition over its first tensor: a dense
+        one that nothing else holds, where the autograd engine sums two gradients (torch/csrc/autograd/input_buffer.cpp)
+        or `linear` adds a bias to what it multiplied (aten/src/ATen/native/Linear.cpp)."""
+        if len(args) != 2 or not isinstance(args[1], torch.Tensor) or not self._held_once(args):
+            return False
+        first, second = args
+        if first.dtype != second.dtype:
+            return False
+        if second.dim() == 1 < first.dim() and first.shape[-1] == second.shape[0]:
+            return bool(first.is_contiguous())
+        if first.shape != second.shape or torch.is_grad_enabled() or graph_task_id() == -1:
+            return False
+        return _dense(sorted(((n, s) for n, s in zip(first.shape, first.stride(), strict=True) if n > 1), key=_inward))
+
+    def _held_once(self, args: tuple[Any, ...]) -> bool:
+        return references(args) == self._references_to_summed
 
     def record_view(
         self,
@@ -760,6 +783,7 @@ _PRIM_DEVICE = torch.ops.prim.device.default
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 _SET = torch.ops.aten.set_.source_Tensor
 _DETACH = torch.ops.aten.detach.default
+_ADD, _ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
 _OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
@@ -925,6 +949,10 @@ def _in_one_piece(tensor: torch.Tensor) -> bool:
         return True
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     return tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()])
+
+
+def _inward(dimension: tuple[int, int]) -> int:
+    return -dimension[1]
 
 
 def _written_positions(func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -49,6 +50,50 @@ def test_the_peak_is_within_two_percent_of_what_the_profiler_records(make, shape
     predicted = eager_peak_bytes(graph, "cpu", rule_here())
     recorded = recorded_peak_bytes(model, x, Setting(OPTIMIZERS[optimizer]))
     assert predicted == pytest.approx(recorded, rel=0.02)
+
+
+class TimeSteps(nn.Module):
+    """Walks through time by hand, on steps read out of one tensor: the gradients of the steps,
+    each as large as all, are summed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x.repeat(6, 1, 1, 1)).view(6, *x.shape[:1], 8, *x.shape[2:])
+        state = torch.zeros_like(y[0])
+        for t in range(6):
+            state = torch.tanh(state * 0.5 + y[t])
+        return self.outer(state.mean((2, 3)))
+
+
+class RecomputedAttention(nn.Module):
+    """Its peak lies in the gradient of attention, whose blocks of scores are beside the queries then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 32, 2, 2), nn.Linear(32, 10)
+        self.attention = nn.MultiheadAttention(32, 2, batch_first=True)
+
+    def _attended(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.attention(x, x, x, need_weights=False)[0]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        for _ in range(2):
+            x = torch.utils.checkpoint.checkpoint(self._attended, x, use_reentrant=False, preserve_rng_state=False)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize("make", [TimeSteps, RecomputedAttention])
+@pytest.mark.parametrize("side", [16, 32])
+def test_the_peak_of_summed_gradients_and_of_attention_is_that_recorded(make, side: int) -> None:
+    x = torch.randn(4, 3, side, side)
+    graph = trace_step(make(), x, loop=Loop(optimizer=OPTIMIZERS["sgd"])).graph
+    predicted = eager_peak_bytes(graph, "cpu", rule_here())
+    assert predicted == pytest.approx(recorded_peak_bytes(make(), x, Setting(OPTIMIZERS["sgd"])), rel=0.002)
 
 
 def test_a_device_that_nothing_is_known_of_has_no_workspace() -> None:

@@ -255,3 +255,28 @@ assert torch.ops.aten.cumsum in torch_private.flop_formulas()
 
 def test_flop_formulas_are_torchs_and_those_that_users_register_without_triton() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", _COUNTS], check=True, timeout=120)
+
+
+def test_a_sum_that_nothing_else_holds_is_told_from_one_that_is_kept() -> None:
+    """The gradients of two uses of one tensor, the first kept by a hook or by nobody."""
+
+    class Look(private.DispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[bool] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.add.Tensor and not torch.is_grad_enabled():
+                self.seen.append(private.references(args) == private.references_to_summed())
+            return func(*args, **(kwargs or {}))
+
+    private.references_to_summed()
+    kept: list[torch.Tensor] = []
+    for keep, expected in ((False, True), (True, False)):
+        x = torch.ones(3, requires_grad=True) * 1
+        first, second = x.sin(), x.view(3) if keep else x * 1
+        if keep:
+            second.register_hook(kept.append)
+        with Look() as look:
+            (first.cos() + second.cos()).sum().backward()
+        assert look.seen == [expected]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 
 import networkx as nx
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from pararev_hw import models
@@ -575,3 +577,37 @@ def test_images_that_are_repeated_are_traced_whole() -> None:
     assert program is not None
     given = next(strides for slot, (_, strides, _) in program.layouts.items() if program.externals[slot] == "input:0")
     assert given == x.contiguous().stride()
+
+
+class SummedGradients(nn.Module):
+    """Sums that torch writes over a gradient, and sums that it may not: one is kept by a hook, one is expanded,
+    one is shared; a bias that `linear` adds in place, and one that is added by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 8), nn.Linear(8, 10)
+        self.weight, self.bias = nn.Parameter(torch.rand(8, 8)), nn.Parameter(torch.rand(8))
+        self.kept: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x.transpose(0, 1))
+        z = y * 2
+        if z.requires_grad:
+            z.register_hook(self.kept.append)
+        total = z.sin() + y.cos() + (z @ self.weight + self.bias) + y[:1] + y[1:2] + y
+        shared = y * 3
+        return self.outer((total + shared + shared).mean(0)) + y.sum() + y.mean()
+
+
+def test_gradients_are_summed_in_place_where_torch_does() -> None:
+    """Beside what torch's profiler counts in a step without a tracer."""
+    model, x = SummedGradients(), torch.randn(5, 4, 6)
+    graph = trace_step(model, x).graph
+    traced = Counter(graph.op_types[op.type].name.split(".")[1] for op in graph.ops if op.phase != "update")
+    loss = nn.functional.cross_entropy(model(x), torch.zeros(5, dtype=torch.long))
+    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+        loss = nn.functional.cross_entropy(model(x), torch.zeros(5, dtype=torch.long))
+        loss.backward()
+    seen = Counter(e.name().removeprefix("aten::") for e in recorded.profiler.kineto_results.events())
+    assert (traced["add"], traced["add_"]) == (seen["add"], seen["add_"])
+    assert traced["add_"] > 4

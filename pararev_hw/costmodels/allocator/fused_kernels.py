@@ -4,6 +4,9 @@ What oneDNN's LSTM keeps for its gradient stands in the trace (`graph.lstm_works
 steps and the cell states are scratch, and so are the gates: of one step where kernels of AVX2 and later compute small
 matrix products (brgemm) on weights in blocks of each gate's features; of all steps on processors without AVX2.
 
+Attention by blocks (`scaled_dot_product_attention`) keeps the scores of one block of queries and keys, for its gradient
+those and their gradients, beside a product as large as the queries.
+
 The transformer layer's attention holds queries, keys and values twice while it rescales them, then the scores.
 Found with torch 2.13 by watching the profiler's memory events, and in oneDNN's `rnn_utils::set_offsets`.
 """
@@ -22,6 +25,7 @@ _LISTS, _MORE_LISTS, _GRADIENT_LISTS = 568, 192, 1264  # bytes of pointers; more
 _HALVES_BLOCK = 128  # columns of weights in halves
 _BRGEMM_SCRATCH = 8968  # in inference, pointers and lists of products
 _REFERENCE_SCRATCH = 8760
+_KEYS_AT_ONCE = 512  # of attention by blocks
 
 
 def fused_bytes(op: OpType, base: str, isa: InstructionSet) -> int:
@@ -30,6 +34,8 @@ def fused_bytes(op: OpType, base: str, isa: InstructionSet) -> int:
         return 0
     if base in ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward"):
         return _lstm(op, base.endswith("backward"), isa) if is_lstm(op) else 0
+    if base.startswith("_scaled_dot_product_flash_attention_for_cpu"):
+        return _attention(op, base.endswith("backward"))
     return _transformer_layer(op) if base == "_transformer_encoder_layer_fwd" else 0
 
 
@@ -87,6 +93,20 @@ def _lstm_inference(steps: int, batch: int, inputs: int, units: int, isa: Instru
     gates = (1 if small_products else steps) * batch * padded_row(4 * units, 4) * 4
     paged = sum(map(whole_pages, (states, cells, gates)))
     return (inputs + units) * row * 4 + paged + (_BRGEMM_SCRATCH if small_products else _REFERENCE_SCRATCH)
+
+
+def _attention(op: OpType, back: bool) -> int:
+    """Blocks as aten/src/ATen/native/cpu/FlashAttentionKernel.cpp takes them, for one thread."""
+    shapes = op.input_shapes[1:3] if back else op.input_shapes[:2]
+    if len(shapes) < 2 or any(len(s) != 4 for s in shapes):
+        return 0
+    (_, _, queries, width), keys, item = shapes[0], shapes[1][2], FLOAT_BYTES[op.dtype]
+    most = 256 if queries >= 768 else 64 if queries >= 192 else 32
+    rows, scores = min(most, queries), min(most, queries) * min(_KEYS_AT_ONCE, keys)
+    halves = item if op.dtype in HALVES else 0  # the scores once more, in the datatype of the inputs
+    if back:
+        return math.prod(shapes[0]) * item + 2 * scores * (4 + halves) + rows * 4
+    return (scores + rows * (2 + width)) * 4 + scores * halves
 
 
 def _transformer_layer(op: OpType) -> int:

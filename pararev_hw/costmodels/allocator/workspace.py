@@ -97,7 +97,7 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     elements = math.prod(op.input_shapes[0]) if op.input_shapes else 0
     if base == "native_batch_norm_backward":  # the normalised input, made again
         return elements * FLOAT_BYTES[op.dtype]
-    if base.startswith(("mkldnn_rnn_layer", "_transformer_encoder_layer")):
+    if base.startswith(("mkldnn_rnn_layer", "_transformer_encoder_layer", "_scaled_dot_product_flash")):
         return fused_bytes(op, base, rule.isa)
     if base in ("sum", "mean") and op.dtype in HALVES:  # summed in float32
         return elements * 4
