@@ -39,4 +39,5 @@ def largest_batch_named(
             largest = capacity.capacity(make, device, limit_bytes=limit, needs_of=capacity.tensors_of).size
         except PararevError:
             raise Infeasible(f"{error}; not even a batch of 1 would fit") from None
-        raise Infeasible(f"{error}; the largest batch that fits is {largest}") from None
+        allocator = " (`capacity` counts what the allocator holds as well)" if device.kind == "gpu" else ""
+        raise Infeasible(f"{error}; the largest batch whose tensors fit is {largest}{allocator}") from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pararev_hw.costmodels.datatypes import figure_for
+from pararev_hw.costmodels.datatypes import figure_for, need_rate
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.types import Device, OpType
 
@@ -50,6 +50,7 @@ def _matrix_rate(device: Device, t: OpType) -> str:
         if name in device.parameters:
             return name
     if t.dtype == "float64" and t.flops > 0:  # float32's rate would flatter it
+        need_rate(device, t.dtype)
         return "matrix_flops_per_s.float64"
     return figure_for(device, "matrix_flops_per_s", computes_in(device, t))
 

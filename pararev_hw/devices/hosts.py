@@ -129,7 +129,9 @@ def _host(data: Any, where: str) -> Host:
             raise BadFile(f"{where}: {unknown_key(name, _NAMES, 'figures')}")
         low, high = _SPAN_S if name == "host_overhead_s" else PARAMETERS[name].span
         if not low <= figure.value <= high:
-            raise BadFile(f"{where}: figures.{name}.value is {figure.value:g}: it must be between {low:g} and {high:g}")
+            unit = PARAMETERS[name].unit
+            span = f"between {low:g} and {high:g} {unit}"
+            raise BadFile(f"{where}: figures.{name}.value is {figure.value:g}: it must be {span}")
     if "host_overhead_s" not in model.figures:
         raise BadFile(f"{where}: figures lacks host_overhead_s: the host's time for an op of an eager step")
     parameters = {n: DeviceParameter(f.value, f.source, f.standing) for n, f in model.figures.items()}

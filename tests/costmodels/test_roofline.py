@@ -397,8 +397,10 @@ def test_impossible_requests_are_refused_with_the_reason() -> None:
         costs(graph, load_device("h200"), launch="grpah")
     with pytest.raises(BadInput, match="needs a GPU"):
         costs(graph, made_up_cpu(), launch="graph")
-    with pytest.raises(BadInput, match=r"gives no matrix_flops_per_s\.float64"):
+    with pytest.raises(BadInput, match="'edge8' has no float64: its matrix rates are for bfloat16, float16, float32"):
         costs(chain(1, dtype="float64"), load_device("edge8"))
+    with pytest.raises(BadInput, match="'t4' has no float64: its matrix rates are for float16, float32"):
+        costs(chain(1, dtype="float64"), load_device("t4"))
 
 
 def test_ops_without_a_formula_are_named() -> None:

@@ -37,7 +37,7 @@ def test_named_hosts(name: str) -> None:
     ("text", "says"),
     [
         (GOOD.replace("host_overhead_s", "host_overhead"), "did you mean 'host_overhead_s'"),
-        (GOOD.replace("value: 7.0e-6", "value: 7.0"), "must be between"),
+        (GOOD.replace("value: 7.0e-6", "value: 7.0"), "must be between 1e-07 and 0.01 s"),
         (GOOD.replace("value: 7.0e-6", "value: fast"), "figures.host_overhead_s.value"),
         (GOOD.replace("standing: measured}", "standing: guessed}", 1), "standing"),
         (GOOD.replace("name: desk", "nmae: desk"), "did you mean 'name'"),

@@ -9,6 +9,7 @@ from pararev_hw.costmodels.accelerator.costs import LayerCosts, layer_costs
 from pararev_hw.costmodels.accelerator.layers import LayerTable, layer_table
 from pararev_hw.costmodels.accelerator.notes import notes
 from pararev_hw.costmodels.accelerator.precision import Preparations
+from pararev_hw.costmodels.datatypes import need_rate
 from pararev_hw.costmodels.once import once
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
@@ -25,7 +26,7 @@ def accelerator_op_costs(graph: BlockGraph, device: Device, flow: Traffic) -> Op
     """What each op costs: its layer's costs, shared out by the ops' own work. Raises Infeasible where a layer fits no
     core, BadInput where a figure is missing."""
     if graph.dtype == "float64" and "activation_bits" not in device.parameters:
-        device.value("matrix_flops_per_s.float64")  # float32's rate would flatter it
+        need_rate(device, "float64")  # float32's rate would flatter it
     preparations = preparations_of(graph, flow)
     table, configs = preparations.table, config_table(device)
     costs = layer_costs(table, configs, preparations)

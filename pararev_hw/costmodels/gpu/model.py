@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pararev_hw.costmodels.datatypes import need_rate
 from pararev_hw.costmodels.gpu.host import host_roles, host_seconds
 from pararev_hw.costmodels.gpu.kernel_time import Card, KernelTimes, Tiles
 from pararev_hw.costmodels.gpu.kernels import Kernel, kernels
@@ -22,7 +23,6 @@ from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.devices.board_power import has_board_power, kernel_watts
 from pararev_hw.devices.gpu_law import HOST_ROLES, NODE_ENERGY
-from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device
 
 _RATE = "matrix_flops_per_s."
@@ -69,9 +69,8 @@ def values_of(device: Device) -> Mapping[str, float]:
 def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts) -> OpCosts:
     """What each op costs; `plain` is what the roofline says, from which occupancy is taken, and energy where the
     device's file gives no board power."""
-    if "bfloat16" in {t.dtype for t in graph.op_types if t.true_flops} and not _gives(device, "bfloat16"):
-        others = ", ".join(sorted(d for d in ("float16", "float32", "float64") if _gives(device, d)))
-        raise BadInput(f"device {device.name!r} has no bfloat16: its matrix rates are for {others}")
+    if "bfloat16" in {t.dtype for t in graph.op_types if t.true_flops}:
+        need_rate(device, "bfloat16")
     value = values_of(device)
     type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
     busy, arithmetic, traffic, launches = _type_seconds(graph, device, value)
@@ -88,10 +87,6 @@ def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts)
         watts = kernel_watts(device)
         energy = {"mac": arithmetic[type_of] * watts, "dram": traffic[type_of] * watts}
     return replace(plain, seconds=busy[type_of] + overhead, overhead_s=overhead, host_s=host, energy_j=energy)
-
-
-def _gives(device: Device, dtype: str) -> bool:
-    return f"{_RATE}{dtype}" in device.parameters
 
 
 def _type_seconds(graph: BlockGraph, device: Device, value: Mapping[str, float]) -> tuple[Floats, ...]:
