@@ -12,6 +12,7 @@ import numpy as np
 
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.progress import Progress, silent, time_left
+from pararev_hw.reports import units
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
 from pararev_hw.sweeps.chips import write_chips
@@ -26,6 +27,7 @@ from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
 COMPUTE = ("cpu", "cuda")
+MUCH_BYTES = 100 << 20  # of rows on the disk, from which on they are told beforehand
 
 
 def run(
@@ -71,12 +73,13 @@ def run(
             files = users_files(set(problem.read), networks, folder)
             store.begin(digests(files, folder), package_versions(files, networks))
             store.write_base(problem.base())
-            began = time.perf_counter()
+            began, written_bytes = time.perf_counter(), 0
             workers_here = processes or (1 if batch_on else None)  # one process feeds a GPU
             for chunk, part in _parts(problem, store, missing_parts, workers_here, cluster):
                 store.write(chunk, part.data)
                 summary.add(part.summary)
-                progress(_how_far(store, resumed, time.perf_counter() - began))
+                written_bytes += len(part.data)
+                progress(_how_far(store, resumed, time.perf_counter() - began, written_bytes))
             seconds = time.perf_counter() - began
         progress("gathering the results")
         store.merge()
@@ -138,12 +141,15 @@ def _table(store: Store, chunk: int) -> Table:
     }
 
 
-def _how_far(store: Store, resumed: int, seconds: float) -> str:
+def _how_far(store: Store, resumed: int, seconds: float, written_bytes: int) -> str:
+    """Rows so far, and what those written in these seconds say of the rest: time, and much room on the disk."""
     rows = store.sweep.rows
     finished_rows = sum(b - a for a, b in map(store.sweep.span, store.finished))
     rate = (finished_rows - resumed) / seconds if seconds > 0 else 0.0
     left = f", {time_left((rows - finished_rows) / rate)}" if rate > 0 else ""
-    return f"{finished_rows:,} of {rows:,} configurations ({rate:,.0f}/s{left})"
+    disk_bytes = written_bytes * rows // max(1, finished_rows - resumed)
+    disk = f"; {units.size(disk_bytes)} on disk in all" if disk_bytes >= MUCH_BYTES else ""
+    return f"{finished_rows:,} of {rows:,} configurations ({rate:,.0f}/s{left}{disk})"
 
 
 def _reasons(result: SweepResult) -> str:
