@@ -27,7 +27,7 @@ COMPILING = 2_000_000  # steps after which a loop that is called often is compil
 ONE_LOADED = 10_000  # the same where numba is loaded for another loop already
 ONE_COMPILED = 1_000_000
 
-LOADING_S = 1.0  # processor seconds that numba and a first compiled loop take to load
+LOADING_S = 1.5  # processor seconds that numba and a first compiled loop take to load
 COMPILING_S = 12.0  # the same for compiling the largest loop
 
 _affords: ContextVar[Callable[[float], bool]] = ContextVar("affords", default=lambda _: True)

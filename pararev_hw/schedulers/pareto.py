@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -45,11 +46,14 @@ def schedules_by(problem: SchedulingProblem, points: int, deadline: Deadline) ->
         return candidates, 0
     low = least_peak_bytes(problem)
     high = min(candidates, key=lambda s: s.makespan_s).peak_bytes or 0
+    longest_s = 0.0  # of the limits so far: another one is begun where it fits
     if 0 < low < high:
         for k in range(points - 1):
-            if deadline.passed():
+            if not deadline.affords(longest_s):
                 return candidates, k
+            began_s = time.process_time()
             candidate = within(limits, round(low * (high / low) ** (k / (points - 1))))
+            longest_s = max(longest_s, time.process_time() - began_s)
             if candidate is not None:
                 candidates.append(candidate)
     return candidates, points - 1
