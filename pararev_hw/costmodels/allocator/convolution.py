@@ -47,6 +47,8 @@ def convolution_bytes(op: OpType, isa: InstructionSet, cache_bytes: int = USUAL_
     copied = sum(conv.item * math.prod(op.input_shapes[k]) for k in attributes.get("scattered", ()))
     input_shape = op.input_shapes[1 if op.kind == "conv_backward" else 0]
     last = attributes.get("channels_last", ())
+    if op.kind == "conv_backward" and set(last).isdisjoint((1, 2)):
+        last = ()  # image and weights decide, not the gradient of y, which then is brought into their order
     library = by_library(conv, input_shape, isa)
     if last:
         copied += copied_last(conv, op.kind == "conv_backward", last)
