@@ -476,7 +476,8 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
     def leave(module: nn.Module, _: Any, outputs: Any) -> None:
         if id(module) in paths:
             recorder.exit_module()
-            recorder.output_shapes.setdefault(paths[id(module)], _shape_of_first(outputs))
+            if outputs is not None:
+                recorder.output_shapes.setdefault(paths[id(module)], _shape_of_first(outputs))
 
     def start(optimizer: torch.optim.Optimizer, *_: Any) -> None:
         if not any(optimizer is o for o in optimizers):
@@ -495,7 +496,7 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
 
     handles = [
         register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave),
+        register_module_forward_hook(leave, always_call=True),  # a recomputation is broken off by an exception
         register_optimizer_step_pre_hook(start),
         register_optimizer_step_post_hook(stop),
     ]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from pararev_hw import models
@@ -611,3 +612,33 @@ def test_gradients_are_summed_in_place_where_torch_does() -> None:
     seen = Counter(e.name().removeprefix("aten::") for e in recorded.profiler.kineto_results.events())
     assert (traced["add"], traced["add_"]) == (seen["add"], seen["add_"])
     assert traced["add_"] > 4
+
+
+def test_the_backward_before_a_recomputation_that_is_broken_off_keeps_its_modules() -> None:
+    """`checkpoint` leaves its recomputation by an exception as soon as it has what was saved."""
+
+    class Network(nn.Module):
+        def __init__(self, reentrant: bool) -> None:
+            super().__init__()
+            self.reentrant = reentrant
+            self.stem, self.middle = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+            self.block, self.head = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU()), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.middle(self.stem(x))
+            return self.head(checkpoint(self.block, x, use_reentrant=self.reentrant).sum((2, 3)))
+
+    macs: list[dict[str, int]] = []
+    for reentrant in (True, False):
+        graph = trace_step(Network(reentrant), torch.empty(2, 3, 12, 12)).graph
+        work: dict[str, int] = {}
+        for op in graph.ops:
+            if op.phase == "backward" and graph.op_types[op.type].kind == "conv_backward":
+                work[op.module] = work.get(op.module, 0) + graph.op_types[op.type].macs
+        macs.append(work)
+    # weights alone of the stem, whose input asks for no gradient, and weights and input of the others
+    assert (
+        macs[0]
+        == macs[1]
+        == {"stem": 2 * 100 * 3 * 4 * 9, "middle": 2 * 2 * 64 * 16 * 9, "block.0": 2 * 2 * 36 * 16 * 9}
+    )
