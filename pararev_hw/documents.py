@@ -186,6 +186,20 @@ def first_fault(error: ValidationError) -> dict[str, Any]:
     return dict(sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")[0])
 
 
+_EXPECTED = {  # by pydantic's type of fault: what there should be
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    "finite_number": "a finite number",
+    "string_type": "text",
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than": "below {lt}",
+    "less_than_equal": "at most {le}",
+}
+
+
 def fault_in_words(fault: dict[str, Any], at: str) -> str:
     """What pydantic found wrong at the place `at`, in one line; unknown keys are the caller's, who knows the others."""
     match fault["type"]:
@@ -198,6 +212,8 @@ def fault_in_words(fault: dict[str, Any], at: str) -> str:
         case "value_error":
             message = str(fault["ctx"]["error"])
             return f"{at} {message}" if message.startswith("is ") else f"{at}: {message}"
+        case kind if kind in _EXPECTED:
+            return f"{at} is {shown(fault['input'])}: it must be {_EXPECTED[kind].format(**fault.get('ctx', {}))}"
         case _:
             message = fault["msg"]
             return f"{at} is {shown(fault['input'])}: {message[0].lower()}{message[1:]}"

@@ -166,6 +166,8 @@ def _checked(model: _DeviceModel, where: str) -> Device:
     for name in model.figures:
         if name not in PARAMETERS:
             raise BadFile(f"{where}: {unknown_key(name, tuple(PARAMETERS), 'figures')}")
+    if model.kind != "neuromorphic" and model.lanes > limits.LANES:
+        raise BadFile(f"{where}: lanes is {shown(model.lanes)}: it must be at most {limits.LANES}")
     figures = {name: figure.value for name, figure in model.figures.items()}
     fitted = fitted_parameters(model.name, figures) if model.curves is not None else {}
     missing = [name for name in needed_parameters(model.kind) if name not in model.figures and name not in fitted]

@@ -82,6 +82,15 @@ class Expression:
             column = np.broadcast_to(np.asarray(node(values)), (count,))
         return column.astype(np.bool_ if self.truth else np.float64)
 
+    def zero_divisor(self, values: Values, count: int) -> str | None:
+        """What it divides by, where that is zero in every row; None where there is no such."""
+        for node in ast.walk(ast.parse(self.text, mode="eval")):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div | ast.FloorDiv | ast.Mod):
+                divisor = Expression(ast.unparse(node.right), self.names, truth=False)
+                if not divisor(values, count).any():
+                    return divisor.text
+        return None
+
 
 def parse(text: str, kinds: Mapping[str, Kind], where: str) -> Expression:
     """The expression in `text`, over names of these kinds. Raises BadInput or UnknownName, beginning with `where`."""
@@ -152,13 +161,11 @@ def number(value: object, where: str) -> float:
     """A number, or an expression of numbers alone such as `64 * KiB`. Raises BadInput."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise BadInput(f"{where} is {shown(value)}: it must be a number, or one such as 64 * KiB")
-    if isinstance(value, str):
-        try:
-            return float(value)  # 1e9, which YAML 1.1 takes for text
-        except ValueError:
-            value = float(parse(value, {}, where)({}, 1)[0])
+    finite: float
     try:
-        finite = float(value)
+        finite = float(value)  # also of text: YAML 1.1 takes 1e9 for such
+    except ValueError:
+        finite = float(parse(str(value), {}, where)({}, 1)[0])
     except OverflowError:
         finite = np.inf
     if not np.isfinite(finite):

@@ -195,8 +195,9 @@ def prepare(sweep: Sweep, progress: Progress, compute: str | None = None) -> Pro
 
 
 def check_satisfiable(sweep: Sweep) -> None:
-    """Refuse constraints that nothing satisfies, as far as the first rows of the sweep and some draws tell."""
-    if not sweep.constraints:
+    """Refuse constraints that nothing satisfies and expressions that always divide by zero, as far as the first rows of
+    the sweep and some draws tell."""
+    if not sweep.constraints and not sweep.derived:
         return
     problem = Problem(sweep, {})
     whole = sweep.space.combinations
@@ -205,8 +206,12 @@ def check_satisfiable(sweep: Sweep) -> None:
     values = problem.values_by_name(rows, count)
     for name, expression in sweep.derived:
         values[name] = expression(values, count)
+    constraints = ((f"constraints[{k}]", c) for k, c in enumerate(sweep.constraints))
+    for at, expression in (*((f"derived.{name}", e) for name, e in sweep.derived), *constraints):
+        if (divisor := expression.zero_divisor(values, count)) is not None:
+            raise BadInput(f"{at}: {expression.text!r} divides by zero: {divisor} is 0 in every configuration")
     satisfied = [c(values, count) for c in sweep.constraints]
-    if np.logical_and.reduce(satisfied).any():
+    if not satisfied or np.logical_and.reduce(satisfied).any():
         return
     shares = [h.mean() for h in satisfied]
     hardest = int(np.argmin(shares))

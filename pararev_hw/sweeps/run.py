@@ -20,7 +20,7 @@ from pararev_hw.sweeps.explain import FILE as POINTS
 from pararev_hw.sweeps.explain import explained, read_explanations, write_explanations
 from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
 from pararev_hw.sweeps.sources import digests, package_versions, users_files
-from pararev_hw.sweeps.spec import Sweep
+from pararev_hw.sweeps.spec import Sweep, complaints_begin
 from pararev_hw.sweeps.store import CSV, Store, missing, opened
 from pararev_hw.sweeps.summary import Part, empty_summary, summary_of
 from pararev_hw.sweeps.variants import networks_of
@@ -56,7 +56,8 @@ def run(
         search.available()
         if cluster is not None:
             raise BadInput(f"--cluster: method {sweep.method.name} asks for one generation after another: leave it out")
-    check_satisfiable(sweep)
+    with complaints_begin(sweep.where):
+        check_satisfiable(sweep)
     with opened(sweep, folder, fresh=fresh) as store:
         for line in store.warnings:
             warn(line)
@@ -68,7 +69,8 @@ def run(
         seconds = 0.0
         problem: Problem | None = None
         if missing_parts:
-            problem = prepare(sweep, progress, batch_on)
+            with complaints_begin(sweep.where):
+                problem = prepare(sweep, progress, batch_on)
             networks = networks_of(sweep)
             files = users_files(set(problem.read), networks, folder)
             store.begin(digests(files, folder), package_versions(files, networks))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from keyword import iskeyword
 from pathlib import Path
@@ -67,6 +68,7 @@ class Sweep:
     fingerprint: str
     folder: Path = Path()  # of the sweep file: network files are looked up beside it
     text: str = ""  # of the sweep file
+    where: str = ""  # the file, or what stands for it: begins every complaint
     memory_limit_bytes: int | None = None  # what a step may need at most, where the devices have more
 
     @property
@@ -94,8 +96,8 @@ class _Strict(BaseModel):
 
 
 class _Range(_Strict):
-    from_: int | float | str = Field(alias="from")
-    to: int | float | str
+    from_: object = Field(alias="from")
+    to: object
     scale: Literal["linear", "log", "powers_of_two"] = "linear"
     steps: int | None = Field(default=None, ge=1, le=1_000_000)
 
@@ -147,11 +149,20 @@ def from_yaml(text: str, where: str, folder: Path = Path(), memory_limit: int | 
         model = _File.model_validate(data)
     except ValidationError as error:
         raise BadFile(f"{where}: {_one_line(error)}") from None
+    with complaints_begin(where):
+        return replace(_checked(model, where, folder), text=text, where=where)
+
+
+@contextmanager
+def complaints_begin(where: str) -> Iterator[None]:
+    """Puts `where` before the message of an error that does not begin with it."""
     try:
-        return replace(_checked(model, where, folder), text=text)
+        yield
     except PararevError as error:
         message = str(error)
-        raise type(error)(message if message.startswith(where) else f"{where}: {message}") from None
+        if message.startswith(where):
+            raise
+        raise type(error)(f"{where}: {message}") from error.__cause__
 
 
 def _checked(model: _File, where: str, folder: Path) -> Sweep:
@@ -434,6 +445,9 @@ def _at_most(count: int, key: str) -> int:
 def _one_line(error: ValidationError, keys: tuple[str, ...] | None = None) -> str:
     """The first thing pydantic found wrong, in our words."""
     fault = first_fault(error)
+    if fault["type"] != "extra_forbidden":  # of what may be text or have parts, a fault in a part says more
+        same_key = (e for e in error.errors(include_url=False) if e["loc"][0] == fault["loc"][0])
+        fault = dict(max(same_key, key=lambda e: len(e["loc"])))
     parts = [str(p) for p in fault["loc"] if p not in ("str", "list[str]", "_Method")]
     at = ".".join(parts)
     if fault["type"] == "extra_forbidden":

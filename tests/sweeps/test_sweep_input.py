@@ -52,6 +52,21 @@ WRONG = [
     ("{name: random, samples: 6000, seed: 1}", "randm", "method: no method is called 'randm': did you mean random"),
     ("{name: random, samples: 6000, seed: 1}", "grid", "a grid needs steps; or choose method random"),
     ("{name: random, samples: 6000, seed: 1}", "{name: nsga2}", "method.evaluations is missing"),
+    ("lanes: [1, 2, 4]", "lanes: [1, nan]", "parameters.lanes[1] is 'nan': it must be a finite number"),
+    ("lanes: [1, 2, 4]", "lanes: inf", "parameters.lanes[0] is 'inf': it must be a finite number"),
+    ("lanes: [1, 2, 4]", "lanes: [1 / 0]", "parameters.lanes[0] is '1 / 0': it must be a finite number"),
+    ("lanes: [1, 2, 4]", "lanes: {from: nan, to: 4, steps: 2}", "parameters.lanes.from is 'nan'"),
+    ("lanes: [1, 2, 4]", "lanes: {from: [1], to: 4, steps: 2}", "parameters.lanes.from is a list: it must be a number"),
+    ("network.width: 0.0625", "network.batch: [nan]", "parameters.network.batch[0] is 'nan'"),
+    ("network.width: 0.0625", "network.timesteps: [-inf]", "parameters.network.timesteps[0] is '-inf'"),
+    ("spikes: 0.15", "spikes: nan", "spikes is 'nan': it must be a finite number"),
+    ("samples: 6000", "samples: -1", "method.samples is -1: it must be at least 1"),
+    ("samples: 6000", "samples: 1.5", "method.samples is 1.5: it must be a whole number"),
+    ("samples: 6000, seed: 1", "samples: 6, seed: -3", "method.seed is -3: it must be at least 0"),
+    ("networks: pararevsnn21", "networks: [pararevsnn21, 7]", "networks.1 is 7: it must be text"),
+    ("batch: 2", "batch: two", "batch is 'two': it must be a whole number"),
+    ("pe_rows / 16)", "pe_rows / (lanes - lanes))", "divides by zero: lanes - lanes is 0 in every configuration"),
+    ("[area <= 9]", "[1 % (pe_rows * 0) < 1]", "constraints[0]: '1 % (pe_rows * 0) < 1' divides by zero: pe_rows * 0"),
     ("name: small", "name: small\nmemory_limit: 800MB/s", "memory_limit '800MB/s': give bytes or a size with its unit"),
 ]
 
@@ -64,6 +79,7 @@ def test_a_wrong_file_is_refused_in_a_line(right: str, wrong: str, said: str, tm
     ran = run("sweep", file, "-o", tmp_path / "out")
     assert ran.status == 2
     assert said in ran.line, ran.line
+    assert ran.line.startswith(f"error: {file}: "), ran.line
     assert not list(tmp_path.rglob("*.parquet"))
 
 
