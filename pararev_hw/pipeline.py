@@ -28,6 +28,7 @@ from pararev_hw.schedulers import run as run_scheduler
 from pararev_hw.schedulers import uses_memory
 from pararev_hw.schedulers.document import bare_schedule_document, energy_document
 from pararev_hw.schedulers.evaluate import evaluate_orders
+from pararev_hw.sizes import counted
 from pararev_hw.types import (
     BlockGraph,
     ChipRun,
@@ -333,7 +334,7 @@ def find_device(name: str, *, lanes: int = 1, cache: Path | None = None, progres
     from pararev_hw.measurement import cache_name, quick_cpu_device, read_cached, write_cached
     from pararev_hw.measurement.environment import check_cores, cores
 
-    check_cores(lanes, cores(), f"{lanes} lanes")
+    check_cores(lanes, cores(), counted(lanes, "lane"))
     cached = None if cache is None else read_cached(cache / cache_name(lanes))
     if cached is not None:
         return cached

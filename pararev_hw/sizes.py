@@ -1,4 +1,4 @@
-"""Bytes of each datatype, and sizes as people write them: `800MiB`, `1.5 GiB`, `2GB`, or plain bytes."""
+"""Bytes of each datatype, and sizes and numbers as people write them: `800MiB`, `1.5 GiB`, plain bytes, "1 lane"."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ _SIZE = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([A-Za-z]*)\s
 def item_bytes(dtype: str) -> int:
     """Bytes of one value of a datatype; those of float32 where it is another."""
     return _ITEM_BYTES.get(dtype, 4)
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of them: "1 lane", "4 lanes"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def parsed_bytes(text: str, quantity: str = "size") -> int:

@@ -17,6 +17,7 @@ from pathlib import Path
 from pararev_hw import limits
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, unknown_name
+from pararev_hw.sizes import counted
 from pararev_hw.types import CONTROL, CommEdge, SchedulingProblem, TaskCost
 
 FORMATS = ("json", "stg", "jsp")
@@ -58,7 +59,7 @@ def read_problem(
             assert lanes is not None
             tasks, edges = _read_json(document, lanes) if kind == "json" else _read_stg(text, lanes)
         return SchedulingProblem(
-            device=f"{lanes} lanes",
+            device=counted(lanes, "lane"),
             lanes=lanes,
             tasks=tuple(tasks),
             edges=tuple(edges),
@@ -264,7 +265,9 @@ def _read_jsp(text: str, lanes: int | None) -> tuple[int, list[TaskCost], list[C
     if not 1 <= machines <= limits.LANES:
         raise BadFile(f"line {first}: {machines} machines: a problem has 1 to {limits.LANES}")
     if lanes not in (None, machines):
-        raise BadInput(f"{lanes} lanes asked for, but every machine is a lane: leave lanes out or say {machines}")
+        raise BadInput(
+            f"{counted(lanes, 'lane')} asked for, but every machine is a lane: leave lanes out or say {machines}"
+        )
     if len(rows) != jobs:
         raise BadFile(f"says {jobs} jobs, one per row: found {len(rows)}")
     _check_size(jobs * machines, machines)

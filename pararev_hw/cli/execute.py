@@ -29,6 +29,7 @@ from pararev_hw.cli.options import (
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.progress import Progress
+from pararev_hw.sizes import counted
 
 if TYPE_CHECKING:
     from pararev_hw.execution import Job
@@ -74,7 +75,11 @@ class MachineHere:
     launch: LaunchOpt = None
     measure: MeasureOpt = False
     keep_memory: Annotated[
-        bool, typer.Option(help="Keep freed memory in the process: mapping it in again every step is slow on a CPU.")
+        bool,
+        typer.Option(
+            "--keep-memory/--no-keep-memory",
+            help="Keep freed memory in the process: mapping it in again every step is slow on a CPU.",
+        ),
     ] = True
 
     def resolved(self, tell: Progress) -> tuple[Hardware, str, int, str]:
@@ -140,7 +145,7 @@ def execute(
             progress=tell,
         )
     if machine.lanes is None:
-        say(f"{count} lane{'s' * (count > 1)}: {why}")
+        say(f"{counted(count, 'lane')}: {why}")
     document = execution.document(result)
     if json_:
         print_json(document)
@@ -156,8 +161,9 @@ def checked_launch(launch: str | None) -> Literal["eager", "graph"] | None:
 
 
 def _print(document: dict[str, Any]) -> None:
-    title = f"{document['model']} on {document['device']}: {document['scheduler']}, {document['lanes']} lanes, "
-    table = Table(title=Text(f"{title}{document['steps']} steps"), box=None)
+    lanes, steps = counted(document["lanes"], "lane"), counted(document["steps"], "step")
+    title = f"{document['model']} on {document['device']}: {document['scheduler']}, {lanes}, {steps}"
+    table = Table(title=Text(title), box=None)
     table.add_column("")
     for name in ("predicted", "measured", "quartiles"):
         table.add_column(name, justify="right")
@@ -189,9 +195,9 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         return name, "" if expected is None else show(expected), show(interval["median"]), quartiles
 
     yield row("one lane", predicted["sequential_s"], measured["sequential_s"], units.seconds)
-    yield row(f"{lanes} lanes", predicted["parallel_s"], measured["parallel_s"], units.seconds)
+    yield row(counted(lanes, "lane"), predicted["parallel_s"], measured["parallel_s"], units.seconds)
     if predicted["threads_s"] is not None:
-        threads = f"one lane, {lanes} threads in each op"
+        threads = f"one lane, {counted(lanes, 'thread')} in each op"
         yield row(threads, predicted["threads_s"], measured["threads_s"], units.seconds)
     yield row("eager PyTorch loop, 1 thread", None, measured["loop_s"], units.seconds)
     yield row("speed-up over sequential", predicted["speedup"], measured["speedup"], units.times)
@@ -211,7 +217,11 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 
 def _verdict(choice: dict[str, Any], lanes: int) -> str:
     """Which way is the fastest, predicted and measured."""
-    words = {"sequential": "one lane", "parallel": f"{lanes} lanes", "threads": f"{lanes} threads in each op"}
+    words = {
+        "sequential": "one lane",
+        "parallel": counted(lanes, "lane"),
+        "threads": f"{counted(lanes, 'thread')} in each op",
+    }
     predicted, fastest = choice["predicted"], choice["measured"]
     others = ", ".join(
         f"{words[name]} {a['measured_s'] / choice['alternatives'][fastest]['measured_s']:.2f}x its time"

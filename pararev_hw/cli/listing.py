@@ -15,6 +15,7 @@ from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import (
     JsonOpt,
 )
+from pararev_hw.sizes import counted
 from pararev_hw.versions import installed_version
 
 
@@ -59,7 +60,7 @@ def list_devices(
     if json_:
         print_json(devices.device_to_dict(device))
         return
-    out.print(Text(f"{device.name}: {device.title} ({device.kind}, {device.lanes} lanes)"))
+    out.print(Text(f"{device.name}: {device.title} ({device.kind}, {counted(device.lanes, 'lane')})"))
     for figure, value, unit, source, provenance, _ in devices.describe(device):
         value_text = devices.PARAMETERS[figure].shown(value)
         text = value_text if isinstance(value_text, str) else f"{value_text:.4g} {unit}"

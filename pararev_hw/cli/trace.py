@@ -16,6 +16,7 @@ from pararev_hw.cli.inputs import hardware_named
 from pararev_hw.cli.options import EnergyModelOpt, ForOpt, JsonOpt, StepOptions, TargetArg, grouped
 from pararev_hw.cli.outputs import check_output
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.sizes import counted
 
 if TYPE_CHECKING:
     from pararev_hw.types import BlockGraph, Hardware, Layer
@@ -107,7 +108,7 @@ def _print_graph(graph: BlockGraph) -> None:
         ("operations without a formula", str(totals["unknown_ops"])),
         ("peak memory", units.size(memory.peak_bytes)),
         ("saved for backward", units.size(memory.saved_bytes)),
-        *((f"critical path, {p}", f"{len(tasks)} tasks") for p, tasks in path.by_phase.items()),
+        *((f"critical path, {p}", counted(len(tasks), "task")) for p, tasks in path.by_phase.items()),
     ]
     for row in rows:
         table.add_row(*map(Text, row))

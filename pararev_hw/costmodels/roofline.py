@@ -38,6 +38,7 @@ from pararev_hw.costmodels.spikes import spiking_share
 from pararev_hw.costmodels.traffic import Floats, Traffic, kept_on_chip, share_of_bytes
 from pararev_hw.errors import BadInput
 from pararev_hw.graph.liveness import lives_throughout
+from pararev_hw.sizes import counted
 from pararev_hw.types import BlockGraph, CommEdge, Device, OpType, SchedulingProblem, TaskCost
 
 LAUNCHES = ("eager", "graph")
@@ -68,7 +69,7 @@ def problem(graph: BlockGraph, device: Device, flow: Traffic, ops: OpCosts, lane
     """The scheduling problem of a graph whose ops cost what `ops` says."""
     lanes = device.lanes if lanes is None else lanes
     if device.kind != "gpu" and lanes > device.lanes:
-        raise BadInput(f"device {device.name!r} has {device.lanes} lanes, not {lanes}")
+        raise BadInput(f"device {device.name!r} has {counted(device.lanes, 'lane')}, not {lanes}")
     time_s, host_s, dram = map(flow.per_task, (ops.seconds, ops.host_s, ops.dram_bytes))
     occupied_s = flow.per_task(ops.occupancy * (ops.seconds - ops.overhead_s))
     unloaded_s = dram / device.get("memory_bandwidth_bytes_per_s", math.inf)

@@ -12,6 +12,7 @@ from pararev_hw.errors import BadInput
 from pararev_hw.measurement.environment import check_cores, cores
 from pararev_hw.pipeline import find_device
 from pararev_hw.progress import Progress, silent
+from pararev_hw.sizes import counted
 from pararev_hw.types import Hardware
 
 MAX_STREAMS = 64
@@ -39,7 +40,7 @@ def lanes_here(device: str, lanes: int | None) -> tuple[int, str]:
     available = cores()
     if lanes is None:
         most = min(available, MAX_DEFAULT_LANES)
-        why = f"this machine has {available} core{'s' * (available > 1)}"
+        why = f"this machine has {counted(available, 'core')}"
         return most, why if most == available else f"{why}, and {most} lanes are the most unless --lanes says more"
     check_cores(lanes, available, f"--lanes {lanes}")
     return lanes, "as asked for"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pararev_hw.errors import BadInput
 from pararev_hw.measurement.quick import cpu_name
+from pararev_hw.sizes import counted
 from pararev_hw.types import Environment
 
 
@@ -79,7 +80,9 @@ def _gpu_clocks_hz() -> Mapping[str, float]:
 def check_cores(lanes: int, available: int, source: str) -> None:
     """Raises BadInput for more lanes than there are cores; `asked` says which were asked for."""
     if lanes > available:
-        raise BadInput(f"{source}: this machine has {available} cores, each runs one lane: at most {available}")
+        raise BadInput(
+            f"{source}: this machine has {counted(available, 'core')}, each runs one lane: at most {available}"
+        )
 
 
 def cores() -> int:

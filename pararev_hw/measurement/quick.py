@@ -19,6 +19,7 @@ from pararev_hw.devices import device_from_json, device_to_json
 from pararev_hw.devices.instruction_sets import LIMIT_VARIABLE, instruction_set_here
 from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.measurement.steps import computing_threads
+from pararev_hw.sizes import counted
 from pararev_hw.types import Device, DeviceParameter
 from pararev_hw.versions import installed_version
 
@@ -37,7 +38,7 @@ def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
         raise BadInput(f"seconds is {seconds}: it must be positive and finite")
     with computing_threads(1):
         probes = _probe(threads, seconds)
-    source = f"torch {installed_version('torch')}, one thread per lane, {threads} lanes, {cpu_name()}"
+    source = f"torch {installed_version('torch')}, one thread per lane, {counted(threads, 'lane')}, {cpu_name()}"
     parameters = {
         name: DeviceParameter(value, f"{meaning}; {source}", "measured") for name, (value, meaning) in probes.items()
     }

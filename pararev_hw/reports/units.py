@@ -31,7 +31,7 @@ def _with_unit(
     if value is None or not math.isfinite(value):
         return UNKNOWN
     # What rounds up to 1000 of a unit is shown as 1 of the next: 999.7 µs is 1.00 ms.
-    rounded = abs(float(f"{value:.2e}"))
+    rounded = max(abs(value), abs(float(f"{value:.2e}")))
     size, name = next((u for u in units if rounded >= u[0]), units[-1])
     if value == 0:
         size, name = next(u for u in units if u[0] == 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pararev_hw.errors import BadInput
+from pararev_hw.sizes import counted
 from pararev_hw.types.base import SCHEMA_VERSION, Provenance, html_table
 
 PARAMETERS_NAMED = 24  # a sentence that names more is not read
@@ -48,13 +49,13 @@ class Device:
 
     def __repr__(self) -> str:
         return (
-            f"<Device {self.name}: {self.title} ({self.kind}, {self.lanes} lane{'s' * (self.lanes > 1)}, "
+            f"<Device {self.name}: {self.title} ({self.kind}, {counted(self.lanes, 'lane')}, "
             f"{self.provenance} parameters)>"
         )
 
     def _repr_html_(self) -> str:
         return html_table(
-            f"{self.title} ({self.kind}, {self.lanes} lane{'s' * (self.lanes > 1)})",
+            f"{self.title} ({self.kind}, {counted(self.lanes, 'lane')})",
             *((name, f"{p.value:.6g} ({p.provenance}: {p.source})") for name, p in sorted(self.parameters.items())),
         )
 

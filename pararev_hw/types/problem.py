@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from pararev_hw.errors import BadInput
+from pararev_hw.sizes import counted
 from pararev_hw.types.base import html_table
 
 if TYPE_CHECKING:
@@ -98,7 +99,10 @@ class SchedulingProblem:
                 raise BadInput(f"task id {cost.task!r} occurs twice: ids must be unique")
             names.add(cost.task)
             if len(cost.times_s) != self.lanes:
-                raise BadInput(f"task {cost.task!r} has {len(cost.times_s)} times for {self.lanes} lanes: one per lane")
+                raise BadInput(
+                    f"task {cost.task!r} has {counted(len(cost.times_s), 'time')} for {counted(self.lanes, 'lane')}: "
+                    "one per lane"
+                )
             for time_s in cost.times_s:
                 if not time_s >= 0:
                     raise BadInput(f"task {cost.task!r} has a time of {time_s}: times are numbers >= 0")
@@ -158,7 +162,7 @@ class SchedulingProblem:
     def __repr__(self) -> str:
         return (
             f"<SchedulingProblem on {self.device}: {len(self.tasks):,} tasks, {len(self.edges):,} edges, "
-            f"{self.lanes} lane{'s' * (self.lanes > 1)}>"
+            f"{counted(self.lanes, 'lane')}>"
         )
 
     def _repr_html_(self) -> str:

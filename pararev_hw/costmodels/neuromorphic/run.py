@@ -27,6 +27,7 @@ from pararev_hw.costmodels.neuromorphic.placement import ENTRANCE, link_load, pl
 from pararev_hw.costmodels.neuromorphic.splitting import Split, Splitter
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.spiking_network import SpikingNetwork, spiking_network
+from pararev_hw.sizes import counted
 from pararev_hw.types import BlockGraph, ChipRun, Device, MappedCore, MappedLayer
 from pararev_hw.types.op_names import EMBEDDING_BAGS, base_name
 
@@ -80,7 +81,7 @@ def _check(graph: BlockGraph, device: Device, lanes: int | None) -> None:
             "spikes: write it as a linear layer on 0 and 1"
         )
     if lanes is not None and not 1 <= lanes <= device.lanes:
-        raise BadInput(f"device {device.name!r} has {device.lanes} lanes, not {lanes}: --chips N gives more")
+        raise BadInput(f"device {device.name!r} has {counted(device.lanes, 'lane')}, not {lanes}: --chips N gives more")
     if graph.mode == "train" and device.get("learning_rule", 0.0) == 0.0:
         rule = (
             ", or name what changes its weights there: --learning-rule stdp"
