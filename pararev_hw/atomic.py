@@ -26,7 +26,7 @@ def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> tuple[Path
         for name, content in contents.items():
             at = folder / name
             if at.is_dir():
-                raise IsADirectoryError(f"{at} is a folder")
+                raise BadFile(f"cannot write {str(at)!r}: it is a folder: name another folder to write into")
             drafts[at] = folder / f".{name}.{os.getpid()}.part"
             drafts[at].write_bytes(content.encode(errors="replace") if isinstance(content, str) else content)
         for at, draft in drafts.items():
@@ -51,6 +51,8 @@ def write_file(path: Path | str, content: str) -> None:
     if not isinstance(path, Path | str):
         raise BadFile(f"cannot write {path!r}: a file is named by a str or a Path")
     path = Path(path)
+    if path.is_dir():
+        raise BadFile(f"cannot write {str(path)!r}: it is a folder: name a file in it")
     if not is_stream(path):
         path = real_path(path)
         write_files(path.parent, {path.name: content})

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.graph.process_memory import ProcessMemory, process_memory
+from pararev_hw.graph.process_memory import CONTEXT_BYTES, ProcessMemory, process_memory
+from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Device
 
+_LESS = "a smaller network or a 16-bit datatype"
 MOST = 1 << 20  # a size beyond which nobody asks
 
 
@@ -47,10 +49,11 @@ def capacity(
     *,
     limit_bytes: int | None = None,
     needs_of: Callable[[BlockGraph, Device], ProcessMemory] = memory_of,
+    of: str = "batch",
 ) -> Capacity:
     """The largest size whose step, `make(size)`, fits into the device's memory, or into `limit_bytes` of it.
 
-    Raises Infeasible with what is needed and what there is where not even size 1 fits.
+    `of` names the sizes. Raises Infeasible with what is needed and what there is where not even size 1 fits.
     """
     limit = int(
         device.value("memory_bytes")
@@ -75,11 +78,21 @@ def capacity(
             high = guess
         guess = _next(memory_by_size, limit, low, high)
     if low == 0:
-        raise Infeasible(
-            f"size 1 needs {needs(1):,} bytes on {device.name}, and {limit:,} are there: choose a smaller network, a "
-            "16-bit datatype, or a device with more memory"
-        )
+        raise Infeasible(_refusal("batch 1" if of == "batch" else "1 time step", memory_by_size[1], device, limit))
     return Capacity(low, memory_by_size[low], memory_by_size.get(high), limit, len(memory_by_size))
+
+
+def _refusal(smallest: str, memory: ProcessMemory, device: Device, limit: int) -> str:
+    """What the smallest size needs, what there is and who says so, and what would help."""
+    digits = units.digits_apart(limit, [memory.least_bytes])
+    there, needed = units.size(limit, digits), units.size(memory.least_bytes, digits)
+    if memory.least_bytes > memory.peak_bytes:
+        needed += f" ({units.size(CONTEXT_BYTES)} of it CUDA's context and libraries)"
+    if limit < device.get("memory_bytes", limit + 1):
+        return (
+            f"{smallest} needs {needed} on {device.name}, and the limit given is {there}: raise it, or choose {_LESS}"
+        )
+    return f"{smallest} needs {needed}, and {device.name} has {there}: choose {_LESS}, or a device with more memory"
 
 
 def _next(memory_by_size: dict[int, ProcessMemory], limit: int, low: int, high: int) -> int:

@@ -129,7 +129,14 @@ def _of_type(name: str, value: object, hint: Any) -> object:
         return tuple(_of_type(f"one of {name}", v, item) for v in values)
     words = [_in_words(kind) for kind in kinds if kind is not types.NoneType]
     listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-    raise BadInput(f"{name} is {_quoted(value)}: it must be {listed}")
+    part = next((f for f in getattr(value, "__dataclass_fields__", ()) if _fits_noun(getattr(value, f), kinds)), None)
+    hint = "" if part is None else f": give its .{part}"
+    raise BadInput(f"{name} is {_quoted(value)}: it must be {listed}{hint}")
+
+
+def _fits_noun(value: object, kinds: Sequence[Any]) -> bool:
+    """Whether the value is one of the kinds that are the package's own."""
+    return any(hasattr(kind, "__dataclass_fields__") and isinstance(value, kind) for kind in kinds)
 
 
 def _quoted(value: object) -> str:

@@ -11,6 +11,7 @@ from pararev_hw import limits
 from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.keywords import exact_fields, whole_number
+from pararev_hw.sizes import FLOAT_BYTES
 from pararev_hw.types import Hardware
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ class TraceOptions:
         whole_number("seed", self.seed, least=0)
         if self.mode not in ("train", "infer"):
             raise unknown_name("mode", self.mode, ("train", "infer"))
+        if self.dtype not in FLOAT_BYTES:
+            raise unknown_name("dtype", self.dtype, tuple(FLOAT_BYTES))
         if self.zero_grad not in ("none", "zero"):
             raise unknown_name("way to zero gradients", self.zero_grad, ("none", "zero"))
         if self.layout is not None and self.layout not in LAYOUTS:

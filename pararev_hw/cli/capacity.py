@@ -47,7 +47,7 @@ def capacity(
             sized = replace(options, batch=size) if of == "batch" else replace(options, timesteps=size)
             return build_graph(target, sized, device=hardware)
 
-        largest = capacities.capacity(make, bare_device(hardware), limit_bytes=limit)
+        largest = capacities.capacity(make, bare_device(hardware), limit_bytes=limit, of=of)
     if json_:
         print_json({"device": hardware.name, "of": of, **asdict(largest)})
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pararev_hw.api.machines import cache_folder as cache_folder
-from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.errors import BadFile, BadInput, unknown_name
 from pararev_hw.progress import Progress
 
 if TYPE_CHECKING:
@@ -100,4 +100,9 @@ def graph_or_tasks_in(source: str, kind: str) -> tuple[BlockGraph | None, object
     if graphs.is_block_graph(document):
         return graphs.from_document(document, source), None
     check_size(path, limits.TASK_GRAPH_BYTES, HOLDS)
+    if not isinstance(document, dict) or not {"tasks", "edges"} & document.keys():
+        raise BadFile(
+            f"{source}: holds neither a traced step, as `trace` writes it, nor a task graph: "
+            '{"tasks": [...], "edges": [...]}'
+        )
     return None, document

@@ -250,7 +250,7 @@ def _run_on_twins(
     lowered = DTYPES[setting.dtype] if setting.dtype in HALVES else None
     cast = torch.autocast(_home(model).type, lowered) if lowered is not None else contextlib.nullcontext()
     with on_twins(swap.twins) if setting.has_own_step else _no_optimizers() as others:
-        chosen = None if loop is None else loop.optimizer(_some(parameters))
+        chosen = None if loop is None else loop.optimizer_of(_some(parameters))
         if chosen is not None:
             unused = (RuntimeError, TraceError) if setting.has_own_step else ()
             with contextlib.suppress(*unused):  # a step of the user's own may leave it alone

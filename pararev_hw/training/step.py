@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput, TraceError, unknown_name
 from pararev_hw.training.io_forms import tensors_in as tensors_in
 
@@ -66,6 +67,13 @@ class Loop:
             raise unknown_name("way to zero gradients", self.zero_grad, ZERO_GRADS)
         if self.step is not None and (self.accumulate, self.zero_grad) != (1, "none"):
             raise BadInput("a step of your own says itself how it accumulates and zeroes: leave both out")
+
+    def optimizer_of(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer of these parameters. Raises BadInput where the function that makes it gives something else."""
+        optimizer = self.optimizer(parameters)
+        if not isinstance(getattr(optimizer, "param_groups", None), list):
+            raise BadInput(f"the optimizer's function gives {shown(optimizer)}: it must give a torch.optim.Optimizer")
+        return optimizer
 
     @property
     def keeps_gradients(self) -> bool:
@@ -128,6 +136,9 @@ def _loss(loop: Loop, out: Any, tensors: Sequence[torch.Tensor], target: torch.T
     """Of one micro-batch, as a part of the step's."""
     if loop.loss is not None:
         value = loop.loss(out)
+        if not isinstance(value, torch.Tensor) or value.numel() != 1 or not value.requires_grad:
+            shape = f"a tensor of shape {list(value.shape)}" if isinstance(value, torch.Tensor) else shown(value)
+            raise TraceError(f"the loss is {shape}: it must be a tensor of one element that depends on the output")
     elif target is not None:
         value = nn.functional.cross_entropy(tensors[0], target)
     else:
@@ -182,4 +193,4 @@ def eager_step(model: nn.Module, loop: Loop | None, dtype: str, device: str) -> 
     if loop is None:
         return EagerStep(model, Loop(), None, dtype, device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    return EagerStep(model, loop, loop.optimizer(trained), dtype, device)
+    return EagerStep(model, loop, loop.optimizer_of(trained), dtype, device)

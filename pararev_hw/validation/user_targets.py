@@ -340,6 +340,7 @@ def breakdown(
     call of a name is the n-th op of that name in the trace; where their numbers differ, the ops share what was measured
     as they share what was predicted.
     """
+    predicted_s = [_resolved(seconds, step_s) for seconds in predicted_s]
     short = [".".join(graph.op_types[op.type].name.split(".")[:2]) for op in graph.ops]
     calls: dict[str, list[float]] = defaultdict(list)
     for name, seconds in calls_s.items():
@@ -361,11 +362,16 @@ def breakdown(
     modules = [".".join(op.module.split(".")[:_MODULE_DEPTH]) or "the network itself" for op in graph.ops]
     by_kind = _summed(kinds, predicted_s, measured_s)
     if beside_s > 0:
-        rest = OpError("Python and autograd", beside_s, max(0.0, step_s - sum(measured_s)))
+        rest = OpError("Python and autograd", beside_s, max(0.0, _resolved(step_s - sum(measured_s), step_s)))
         by_kind = tuple(sorted((*by_kind, rest), key=_size))
     by_op = _summed(short, predicted_s, measured_s)
     worst = sorted(by_op, key=lambda e: (-abs(e.predicted_s - e.measured_s), e.name))[:_WORST]
     return Breakdown(by_kind, _summed(modules, predicted_s, measured_s), tuple(worst))
+
+
+def _resolved(seconds: float, step_s: float) -> float:
+    """A difference of two times in a step, 0 where it is their rounding."""
+    return seconds if abs(seconds) > 1e-9 * step_s else 0.0
 
 
 def _summed(names: Sequence[str], predicted_s: Sequence[float], measured_s: Sequence[float]) -> tuple[OpError, ...]:

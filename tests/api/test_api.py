@@ -28,9 +28,10 @@ from torch import nn
 
 import pararev_hw as ph
 from pararev_hw import reports
+from pararev_hw.api.studies import SweepRun
 from pararev_hw.errors import BadInput, PararevError
 from pararev_hw.models import IF
-from pararev_hw.types import BlockGraph, CommEdge, Layer, SchedulingProblem, Table, TaskCost
+from pararev_hw.types import BlockGraph, CommEdge, Layer, SchedulingProblem, SweepResult, Table, TaskCost
 from tests.helpers.command_line import run
 
 matplotlib.use("Agg")
@@ -176,7 +177,7 @@ def test_a_saved_graph_is_read_back_equal(
 
 
 def test_a_graph_that_cannot_be_written_says_so(graph: BlockGraph, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="cannot write"):
+    with pytest.raises(BadInput, match=r"cannot write .*: it is a folder: name a file in it$"):
         graph.save(tmp_path)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(BadInput, match="named by a str or a Path"):
@@ -450,6 +451,8 @@ def test_a_long_table_shows_its_first_rows_and_counts_the_rest() -> None:
         (lambda: ph.schedule("graph.json", "h200"), "it must be what ph.trace gave"),
         (lambda: ph.schedule_problem("graph.json"), "it must be what ph.load_problem gave"),
         (lambda: ph.predict(3), "it must be what ph.schedule gave"),
+        (lambda: ph.trace("pararevsnn21", dtype="int8"), "no dtype is called 'int8'"),
+        (lambda: ph.TraceOptions(dtype="bfloat61"), "did you mean bfloat16 or"),
         (lambda: ph.execute(3), "it must be what ph.schedule gave"),
     ],
 )
@@ -459,6 +462,20 @@ def test_a_wrong_call_raises_bad_input_in_one_line(wrong: Any, words: str) -> No
     assert words.lower() in str(caught.value).lower()
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ValueError)
+
+
+def test_what_holds_the_thing_asked_for_says_under_which_name(graph: BlockGraph, tmp_path: Path) -> None:
+    plan = ph.schedule(graph, "edge8")
+    written = ph.report(graph, "edge8", tmp_path / "report")
+    for call, words in (
+        (lambda: ph.save(written, tmp_path / "r.json"), "give its .study"),  # type: ignore[arg-type]
+        (lambda: ph.schedule(plan, "edge8"), "give its .graph"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(BadInput, match=words):
+            call()
+    run = SweepRun(SweepResult.__new__(SweepResult), tmp_path)
+    with pytest.raises(BadInput, match=r"give its \.result"):
+        ph.save(run, tmp_path / "s.json")  # type: ignore[arg-type]
 
 
 WRONG = (object(), b"x", float("nan"), {3: 3}, [[]], 10**400)  # values that no option takes

@@ -17,6 +17,8 @@ import yaml
 
 from pararev_hw.devices import device_to_yaml, load_device
 from pararev_hw.graph import load
+from pararev_hw.reports import units
+from pararev_hw.sizes import counted
 from pararev_hw.types import CONTROL
 from tests.helpers.command_line import SMALL, finish, run, start
 
@@ -326,6 +328,21 @@ def test_stg_and_jsp_files_are_told_by_their_ending_or_by_format() -> None:
     Path("y.jsp").rename("jobs.txt")
     assert json.loads(run("schedule", "jobs.txt", "--format", "jsp", "--json").out) == jobs
     assert "--format" in run("schedule", "jobs.txt").line
+
+
+@pytest.mark.parametrize("document", ['{"a": 1}', "[]", "3", '{"task": []}'])
+@pytest.mark.parametrize("given", [["--device", "edge8"], ["--lanes", 2]])
+def test_a_json_file_of_something_else_says_what_it_is_not(document: str, given: list[object]) -> None:
+    Path("other.json").write_text(document)
+    assert "holds neither a traced step, as `trace` writes it, nor a task" in run("schedule", "other.json", *given).line
+
+
+def test_one_of_a_thing_is_singular() -> None:
+    Path("t.json").write_text(json.dumps({"tasks": [{"id": "a", "time_s": 1.0}], "edges": []}))
+    ran = run("schedule", "t.json", "--lanes", 1)
+    assert "task graph on 1 lane: " in ran.out
+    assert [counted(n, "core") for n in (0, 1, 2)] == ["0 cores", "1 core", "2 cores"]
+    assert [units.size(2**k) for k in (10, 20, 30)] == ["1.00 KiB", "1.00 MiB", "1.00 GiB"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pararev_hw as ph
-from pararev_hw.errors import TraceError
+from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.reports.first_lines import first_lines
 from pararev_hw.tracing import RESETS, trace_step
 from pararev_hw.training.step import Loop
@@ -55,6 +55,27 @@ def test_a_steps_own_optimizers_are_traced_and_put_back() -> None:
     assert [id(p) for p in generator.param_groups[0]["params"]] == [id(p) for p in net.g.parameters()]
     assert not generator.state
     assert all(torch.equal(a, b) for a, b in zip(weights, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("loss", "named"),
+    [
+        (lambda out: 1.0, "1.0"),
+        (lambda out: None, "None"),
+        (lambda out: out, "a tensor of shape [3, 1]"),
+        (lambda out: out.detach().sum(), "a tensor of shape []"),
+    ],
+)
+def test_a_loss_that_is_none_is_refused(loss: Callable[[Any], Any], named: str) -> None:
+    with pytest.raises(TraceError) as caught:
+        ph.trace(Gan(), torch.rand(3, 4), loss=loss)
+    assert f"the loss is {named}: it must be a tensor of one element that depends on the output" in str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", [lambda parameters: 3, lambda parameters: None])
+def test_an_optimizer_that_is_none_is_refused(optimizer: Callable[[Any], Any]) -> None:
+    with pytest.raises(BadInput, match=r"gives (3|None): it must give a torch\.optim\.Optimizer$"):
+        ph.trace(Gan(), torch.rand(3, 4), optimizer=optimizer)
 
 
 def test_an_optimizer_of_something_else_is_refused() -> None:

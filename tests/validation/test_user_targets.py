@@ -132,6 +132,16 @@ def test_errors_by_kind_and_module_add_up_and_the_worst_come_first() -> None:
     scaled = breakdown(graph, predicted, measured, step_s=6e-6)  # the profiler took twice the step's time
     assert {e.name: e.measured_s for e in scaled.worst_ops}["aten.addmm"] == pytest.approx(5.5e-6)
     uneven = breakdown(graph, predicted, {"aten.addmm.default": [6e-6]}, step_s=1.0)  # one call fewer than in the trace
+    # the ops' times are the whole step but for a rounding: nothing is left beside them
+    calls = {"aten.addmm.default": [0.1, 0.7], "aten.relu.default": [1e-7]}
+    whole = breakdown(graph, [*predicted[:-1], 1e-19], calls, step_s=(0.1 + 0.7 + 1e-7) * (1 + 1e-13), beside_s=2e-6)
+    assert {e.name: e.measured_s for e in whole.by_kind}["Python and autograd"] == 0.0
+    assert all(
+        s == 0.0 or s > 1e-9
+        for errors in (whole.by_kind, whole.worst_ops)
+        for e in errors
+        for s in (e.predicted_s, e.measured_s)
+    )
     share = predicted[first] / (predicted[first] + predicted[second])
     assert {e.name: e.measured_s for e in uneven.by_module}["0.0"] == pytest.approx(6e-6 * share)
 
