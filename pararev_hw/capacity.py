@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.process_memory import CONTEXT_BYTES, ProcessMemory, process_memory
+from pararev_hw.prediction import memory_curve
 from pararev_hw.reports import units
-from pararev_hw.types import BlockGraph, Device
+from pararev_hw.types import BlockGraph, Device, Placement
 
 _LESS = "a smaller network or a 16-bit datatype"
 MOST = 1 << 20  # a size beyond which nobody asks
@@ -37,9 +38,13 @@ def memory_of(graph: BlockGraph, device: Device) -> ProcessMemory:
     return tensors_of(graph, device)
 
 
-def tensors_of(graph: BlockGraph, _: Device) -> ProcessMemory:
-    """Memory of the tensors alone."""
+def tensors_of(graph: BlockGraph, device: Device) -> ProcessMemory:
+    """Memory of the tensors alone, one task at a time: as Python lets go of them, or, where the device plans its
+    memory, from the task that makes each to the last that needs it."""
     peak = graph.memory.peak_bytes
+    if device.plans_memory:
+        one_by_one = [Placement(task.id, 0, float(k), float(k + 1)) for k, task in enumerate(graph.tasks)]
+        peak = memory_curve(graph, one_by_one, float(len(graph.tasks)), None).peak_bytes
     return ProcessMemory(peak, peak, peak, peak)
 
 
@@ -72,11 +77,14 @@ def capacity(
     low, high = 0, MOST + 1  # fits, does not fit
     guess = 2  # batch normalisation refuses to train on one value
     while high - low > 1:
+        room = high - low
         if needs(guess) <= limit:
             low = guess
         else:
             high = guess
         guess = _next(memory_by_size, limit, low, high)
+        if high - low > room / 2 and high <= MOST:  # another part of the step sets the peak than where the line goes
+            guess = (low + high) // 2
     if low == 0:
         raise Infeasible(_refusal("batch 1" if of == "batch" else "1 time step", memory_by_size[1], device, limit))
     return Capacity(low, memory_by_size[low], memory_by_size.get(high), limit, len(memory_by_size))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pararev_hw import pipeline
 from pararev_hw.capacity import capacity, memory_of
 from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
@@ -69,3 +70,28 @@ def test_a_limit_of_the_user_is_called_theirs() -> None:
 def test_published_process_memory() -> None:
     # 1,900 MiB + 1.14 x the peak of live tensors, an A100 over 4,330 networks
     assert process_memory(10 * 2**30).process_bytes == pytest.approx((1900 + 1.14 * 10240) * 2**20)
+
+
+@pytest.mark.parametrize("name", ["eyeriss-like", "edge8"])
+def test_it_counts_what_the_sequential_schedule_counts(name: str) -> None:
+    """Of a step that Python keeps tensors in longer than any task needs, and small batches of which are parameters."""
+
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(30, 400), nn.Linear(400, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            first = self.a(x)
+            return self.b(torch.relu(first)) + first.mean()
+
+    def step(batch: int) -> BlockGraph:
+        return trace_step(Keeping(), torch.empty(batch, 30, device="meta"), granularity="op").graph
+
+    device = load_device(name)
+    found = capacity(step, of_memory(device, 3_000_000))
+    peaks = [pipeline.predict(pipeline.plan(step(found.size + k), device, "sequential")).peak_bytes for k in (0, 1)]
+    assert found.next_memory is not None
+    assert [found.memory.peak_bytes, found.next_memory.peak_bytes] == peaks
+    assert peaks[0] <= 3_000_000 < peaks[1]
+    assert found.traces <= 20
