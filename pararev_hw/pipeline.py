@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -157,7 +158,8 @@ def plan_costed(
         # buffers live for whole tasks, storages for parts of them: one task at a time may fit all the same
         problem = problem.limited_to(None)
         sequential = _plan(costed, problem, evaluate_orders(problem, None, scheduler))
-        if room is None or predict(sequential).peak_bytes > room:
+        too_late = sequential.schedule.makespan_s > ((options or {}).get("latency_bound") or math.inf)
+        if room is None or too_late or predict(sequential).peak_bytes > room:
             raise
         return sequential
 

@@ -95,6 +95,8 @@ def _print_graph(graph: BlockGraph) -> None:
     path = graphs.critical_path(graph)
     for line in first_lines(graph):
         out.print(Text(line))
+    flops = graph.totals.flops  # of grouped convolutions torch counts the weights' gradient as if they were dense
+    counted_by_torch = [("MACs as torch counts", units.count(flops // 2))] if flops != graph.totals.true_flops else []
     table = Table(
         title=Text(f"{graph.model}: {graph.mode} step, batch {graph.batch}, T {graph.timesteps or '-'}"), box=None
     )
@@ -103,7 +105,8 @@ def _print_graph(graph: BlockGraph) -> None:
     rows = [
         ("parameters", f"{graph.parameters:,}"),
         ("operations", f"{totals['ops']:,} in {len(graph.tasks)} tasks"),
-        ("MACs", units.count(totals["macs"])),
+        ("MACs", units.count(graph.totals.true_flops // 2)),
+        *counted_by_torch,
         ("synaptic operations", units.count(totals["sops"])),
         ("operations without a formula", str(totals["unknown_ops"])),
         ("peak memory", units.size(memory.peak_bytes)),

@@ -18,6 +18,7 @@ from pararev_hw import limits, pipeline, reports, target_graph
 from pararev_hw.check import check_schedule
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.defaults import ASSUMED_RATE
+from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.models.neurons import IF
 from pararev_hw.trace_options import TraceOptions
@@ -294,3 +295,14 @@ def test_the_machines_cpu_is_measured_once_and_kept(tmp_path: Path, monkeypatch:
     measured: Callable[[], Device] = lambda: pytest.fail("measured again")  # noqa: E731
     monkeypatch.setattr("pararev_hw.measurement.quick_cpu_device", measured)
     assert pipeline.find_device("cpu", cache=tmp_path, progress=told.append) == first
+
+
+def test_a_latency_bound_that_no_schedule_keeps_is_refused_although_the_sequential_step_fits(
+    graph: BlockGraph,
+) -> None:
+    device = load_device("edge8")
+    fastest = pipeline.plan(graph, device, "heft").schedule
+    with pytest.raises(Infeasible, match="none can take less than"):
+        pipeline.plan(graph, device, "memory-min", options={"latency_bound": fastest.lower_bound_s / 2})
+    kept = pipeline.plan(graph, device, "memory-min", options={"latency_bound": fastest.makespan_s}).schedule
+    assert kept.makespan_s <= fastest.makespan_s * (1 + 1e-9)
