@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -474,6 +475,8 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
             recorder.input_shapes.setdefault(path, _shape_of_first(inputs))
 
     def leave(module: nn.Module, _: Any, outputs: Any) -> None:
+        if outputs is None and sys.exc_info()[0] is not None and graph_task_id() == -1:
+            return  # the step ends here, in this module: a message will name it
         if id(module) in paths:
             recorder.exit_module()
             if outputs is not None:
