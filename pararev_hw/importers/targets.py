@@ -268,7 +268,7 @@ def target_of(
         network=network,
         inputs=tensors,
         real_inputs=real,
-        batch=_batch(tensors, options) if axes is None else axes.batch,
+        batch=_batch(tensors, options, where) if axes is None else axes.batch,
         timesteps=declaration.timesteps if axes is None else axes.timesteps,
         event=axes is not None and axes.layout == "TB",
         realise=lambda: network,
@@ -296,8 +296,17 @@ def _batched(options: TraceOptions, declaration: Declared, target: str) -> tuple
     return (*(sizes[axis] for axis in layout), *options.input_shape)
 
 
-def _batch(tensors: Sequence[torch.Tensor], options: TraceOptions) -> int:
-    return int(tensors[0].shape[0]) if options.batch is None else options.batch
+def _batch(tensors: Sequence[torch.Tensor], options: TraceOptions, where: str) -> int:
+    """The user's batch, which images must have as one of their first axes, alone or times the time steps."""
+    shape, batch = tuple(tensors[0].shape), options.batch
+    if batch is None:
+        return int(shape[0])
+    if len(shape) in (4, 5) and batch not in shape[:2] and shape[0] % batch:
+        raise BadInput(
+            f"{where}: batch is {batch}, but its first input has shape {shape}: give inputs of that batch, or leave "
+            "the batch out"
+        )
+    return batch
 
 
 def _shaped(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+import pararev_hw as ph
 from pararev_hw.errors import BadInput
 from pararev_hw.execution import prepare
 from pararev_hw.sizes import parsed_bytes
@@ -242,3 +245,13 @@ def test_sizes_with_their_units(text: str, size: int) -> None:
 def test_a_size_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(BadInput, match="size"):
         parsed_bytes(text)
+
+
+@pytest.mark.parametrize(("batch", "shape"), [(8, (4, 1, 6, 6)), (3, (4, 2, 1, 6, 6)), (16, (4, 1, 6, 6))])
+def test_images_of_another_batch_than_the_one_that_is_named_are_refused(batch: int, shape: tuple[int, ...]) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+    network(torch.zeros(shape))
+    with pytest.raises(BadInput, match=rf"batch is {batch}, but its first input has shape \({shape[0]}, "):
+        ph.trace(network, torch.zeros(shape), batch=batch)
+    merged = ph.trace(network, torch.zeros(shape), batch=2)  # two time steps of two samples in one axis, or of four
+    assert merged.batch == 2
