@@ -106,7 +106,7 @@ def validation_answer(validation: Validation) -> str:
     rest = f" {failed} of {len(validation.cases)} cases failed." if failed else ""
     if validation.latency is None:
         return f"On {validation.title}, nothing was measured.{rest}"
-    clauses = [f"On {validation.title}, the time of {_latency_clause(validation.latency)}"]
+    clauses = [f"On {validation.title}, the time of {_latency_clause(validation.latency, validation.suite)}"]
     whose = "its" if validation.latency.cases == 1 else "their"
     if validation.memory is not None:
         clauses.append(f"{whose} peak memory within {units.percent(validation.memory.mape)}")
@@ -118,11 +118,14 @@ def validation_answer(validation: Validation) -> str:
     return f"{sentence}.{compared}{_slower(validation)}{rest}"
 
 
-def _latency_clause(latency: Accuracy) -> str:
+def _latency_clause(latency: Accuracy, suite: str) -> str:
+    """`suite` "targets": the user's own networks, some of which the fit may have seen."""
     if latency.cases == 1:
-        return f"one step of a network that the fit never saw is predicted within {units.percent(latency.max)}"
+        network = "" if suite == "targets" else " of a network that the fit never saw"
+        return f"one step{network} is predicted within {units.percent(latency.max)}"
+    networks = "" if suite == "targets" else " of networks that the fit never saw"
     return (
-        f"{latency.cases} steps of networks that the fit never saw is predicted within {units.percent(latency.mape)} "
+        f"{latency.cases} steps{networks} is predicted within {units.percent(latency.mape)} "
         f"on average ({units.percent(latency.within_10pct)} of them within 10 %, at most "
         f"{units.percent(latency.max)} off{_ranking(latency)})"
     )

@@ -104,6 +104,8 @@ def test_the_answer_names_the_errors_and_the_failures() -> None:
     assert "1 of 3 cases failed" in said
     assert "the time of one step of a network" in validation_answer(validation(CASES[:1]))
     assert "nothing was measured" in validation_answer(validation(CASES[2:]))
+    of_the_user = validation_answer(replace(validation(CASES), suite="targets"))
+    assert "never saw" in said and "never saw" not in of_the_user and "steps is predicted within" in of_the_user
 
 
 def test_files_are_those_of_what_was_measured(tmp_path: Path) -> None:
