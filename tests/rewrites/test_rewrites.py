@@ -243,7 +243,7 @@ def test_stacked_convolutions_give_the_same_step_up_to_rounding(name: str, kinds
 def test_a_fused_pair_is_one_task_with_one_wider_convolution_and_its_weights_concatenated() -> None:
     before = plain("pararevsnn37")
     after, taken = rewrites.apply_all(before, ["fuse"])
-    assert len(taken) == 4 * 3
+    assert len(taken) == 4 * 2  # torch's engine sums the gradients of a pair in place, so those stay apart
     at = {t.id: t for t in after.graph.tasks}
     pair = at["stages.0.blocks.0.g+stages.0.blocks.1.f:forward"]
     types = [after.graph.op_types[after.graph.ops[k].type] for k in pair.ops]
@@ -252,9 +252,7 @@ def test_a_fused_pair_is_one_task_with_one_wider_convolution_and_its_weights_con
     apart = [t for t in before.graph.tasks if t.id in ("stages.0.blocks.0.g:forward", "stages.0.blocks.1.f:forward")]
     assert pair.flops == sum(t.flops for t in apart)
     assert pair.vector_flops < sum(t.vector_flops for t in apart)  # one first neuron instead of two
-    gradient = at["stages.0.blocks.1.f+stages.0.blocks.0.g:backward"]
-    kinds = [after.graph.op_types[after.graph.ops[k].type].kind for k in gradient.ops]
-    assert kinds.count("conv_backward") == 3  # of the two second convolutions, and one of both first ones
+    assert "stages.0.blocks.1.f+stages.0.blocks.0.g:recompute" in at
 
 
 def test_a_fused_pair_has_the_synaptic_operations_of_both() -> None:
