@@ -13,14 +13,9 @@ from itertools import accumulate
 from typing import Any
 
 from pararev_hw.types import CriticalPath, Edge, Placement, Task
+from pararev_hw.types.graph import task_id
 
 KIND_KEYS = ("block", "branch", "phase", "flops", "vector_flops", "read_bytes", "write_bytes", "ops", "sops")
-
-
-def task_id(block: str, branch: str, phase: str, number: int) -> str:
-    """The id of the `number`-th group of a block, branch and phase."""
-    name = ".".join(part for part in (block, branch) if part)
-    return f"{name}:{phase}" + (f"#{number}" if number > 1 else "")
 
 
 def task_columns(tasks: Sequence[Task]) -> dict[str, Any]:

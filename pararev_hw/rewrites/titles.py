@@ -1,4 +1,4 @@
-"""Names of homes, as tasks are named: "stages.0.blocks.1.f:backward", "#2" for a second call of the block."""
+"""Names of homes, as tasks are named."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from pararev_hw.tracing.tape import Scope, Tape
+from pararev_hw.types.graph import task_id
 
 
 @lru_cache(maxsize=1 << 16)
@@ -24,6 +25,5 @@ def titles(tape: Tape) -> Mapping[Scope, str]:
     titles = {}
     for p in places:
         number = sorted(calls[replace(p, call=0)]).index(p.call) + 1
-        name = ".".join(part for part in (p.block, p.branch) if part)
-        titles[p] = f"{name}:{p.phase}" + (f"#{number}" if number > 1 else "")
+        titles[p] = task_id(p.block, p.branch, p.phase, number)
     return titles

@@ -24,6 +24,7 @@ from pararev_hw.types import (
     Storage,
     Task,
 )
+from pararev_hw.types.graph import task_id
 
 GRANULARITIES = ("op", "module", "block")
 
@@ -190,12 +191,10 @@ def _op_types(tape: Tape, neurons: frozenset[str]) -> tuple[tuple[OpType, ...], 
 def _tasks(groups: Sequence[Group], ops: Sequence[Op], types: Sequence[OpType]) -> tuple[Task, ...]:
     tasks: list[Task] = []
     for g in groups:
-        name = ".".join(part for part in (g.key.block, g.key.branch) if part)
-        number = f"#{g.number}" if g.number > 1 else ""
         op_types = [types[ops[k].type] for k in g.ops]
         tasks.append(
             Task(
-                id=f"{name}:{g.key.phase}{number}",
+                id=task_id(g.key.block, g.key.branch, g.key.phase, g.number),
                 block=g.key.block,
                 branch=g.key.branch,
                 phase=g.key.phase,

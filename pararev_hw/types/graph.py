@@ -82,6 +82,13 @@ class Storage:
     freed: int
 
 
+def task_id(block: str, branch: str, phase: str, number: int) -> str:
+    """The id of the `number`-th group of a block, branch and phase: "stages.0.blocks.1.f:backward", "#2" for a second
+    call of the block."""
+    name = ".".join(part for part in (block, branch) if part)
+    return f"{name}:{phase}" + (f"#{number}" if number > 1 else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A schedulable group of ops: one branch of one block in one phase. `branch` is "" where the block has but one,
