@@ -211,6 +211,7 @@ class Recorder(DispatchMode):
         self.input_shapes: dict[str, tuple[int, ...] | None] = {}  # of each module's first call
         self.output_shapes: dict[str, tuple[int, ...] | None] = {}
         self._stack: list[int] = []
+        self._raised_in = -1  # the frame from which an exception is on its way out
         self._depth_outside = 0
         self._frame_of_node: dict[int, int] = {}
         self._rng_tokens: dict[bytes, int] = {}
@@ -235,10 +236,17 @@ class Recorder(DispatchMode):
         frame = Frame(path, number, caller)  # made first: a recursion without end may stop anywhere here
         self.frames.append(frame)
         self._stack.append(len(self.frames) - 1)
+        self._raised_in = -1
 
-    def exit_module(self) -> None:
-        if self._stack:
-            self._stack.pop()
+    def exit_module(self, by_exception: bool = False) -> None:
+        """Leave the module that was entered last; by an exception in backward a recomputation is broken off."""
+        if not self._stack:
+            return
+        frame = self._stack.pop()
+        if not by_exception:
+            self._raised_in = -1  # a module that caught what another raised goes on
+        elif self._raised_in < 0 and graph_task_id() == -1:
+            self._raised_in = frame
 
     def declare(self, tensor: torch.Tensor, name: str) -> Info:
         """Name a fake tensor that exists before the step; again for one already known: its first name stays."""
@@ -775,7 +783,8 @@ class Recorder(DispatchMode):
         return self._running_module() + user_line()
 
     def _running_module(self) -> str:
-        path = self.frames[self._stack[-1]].path if self._stack else ""
+        frame = self._stack[-1] if self._raised_in < 0 and self._stack else self._raised_in
+        path = self.frames[frame].path if frame >= 0 else ""
         return f" in module {path!r}" if path else ""
 
 

@@ -75,7 +75,7 @@ def measure_spikes(
     floats = [t for t in (*args, *keywords.values()) if isinstance(t, torch.Tensor) and t.is_floating_point()]
     counter = _Counter(model, graph, bool(floats) and not any(bool(t.any()) for t in floats))
     enter = register_module_forward_pre_hook(counter.enter)
-    leave = register_module_forward_hook(counter.leave)
+    leave = register_module_forward_hook(counter.leave, always_call=True)  # an exception leaves modules too
     try:
         with contextlib.ExitStack() as quiet:
             quiet.enter_context(torch.random.fork_rng(devices=[]))

@@ -475,10 +475,8 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
             recorder.input_shapes.setdefault(path, _shape_of_first(inputs))
 
     def leave(module: nn.Module, _: Any, outputs: Any) -> None:
-        if outputs is None and sys.exc_info()[0] is not None and graph_task_id() == -1:
-            return  # the step ends here, in this module: a message will name it
         if id(module) in paths:
-            recorder.exit_module()
+            recorder.exit_module(by_exception=outputs is None and sys.exc_info()[0] is not None)
             if outputs is not None:
                 recorder.output_shapes.setdefault(paths[id(module)], _shape_of_first(outputs))
 
@@ -499,7 +497,7 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
 
     handles = [
         register_module_forward_pre_hook(enter),
-        register_module_forward_hook(leave, always_call=True),  # a recomputation is broken off by an exception
+        register_module_forward_hook(leave, always_call=True),  # an exception leaves modules too
         register_optimizer_step_pre_hook(start),
         register_optimizer_step_post_hook(stop),
     ]

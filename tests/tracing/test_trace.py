@@ -642,3 +642,27 @@ def test_the_backward_before_a_recomputation_that_is_broken_off_keeps_its_module
         == macs[1]
         == {"stem": 2 * 100 * 3 * 4 * 9, "middle": 2 * 2 * 64 * 16 * 9, "block.0": 2 * 2 * 36 * 16 * 9}
     )
+
+
+def test_work_after_an_exception_that_the_network_caught_is_not_that_of_the_module_that_raised() -> None:
+    class Raising(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise ValueError("not for these")
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.tried, self.last = nn.Linear(4, 4), Raising(), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            try:
+                x = self.tried(x)
+            except ValueError:
+                x = torch.sigmoid(x)
+            return self.last(x)
+
+    graph = trace_step(Network(), torch.empty(2, 4)).graph
+    module_of = {graph.op_types[op.type].name: op.module for op in graph.ops if op.phase == "forward"}
+    assert module_of["aten.sigmoid.default"] == ""
+    assert "tried" not in {op.module for op in graph.ops}
