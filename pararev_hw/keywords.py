@@ -130,8 +130,8 @@ def _of_type(name: str, value: object, hint: Any) -> object:
     words = [_in_words(kind) for kind in kinds if kind is not types.NoneType]
     listed = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
     part = next((f for f in getattr(value, "__dataclass_fields__", ()) if _fits_noun(getattr(value, f), kinds)), None)
-    hint = "" if part is None else f": give its .{part}"
-    raise BadInput(f"{name} is {_quoted(value)}: it must be {listed}{hint}")
+    advice = "" if part is None else f": give its .{part}"
+    raise BadInput(f"{name} is {_quoted(value)}: it must be {listed}{advice}")
 
 
 def _fits_noun(value: object, kinds: Sequence[Any]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from pararev_hw.sizes import counted
 from pararev_hw.types.base import SCHEMA_VERSION, html_table, mebibytes, milliseconds
 from pararev_hw.types.problem import EnergyParts
 
@@ -54,8 +55,8 @@ class Schedule:
 
     def __repr__(self) -> str:
         return (
-            f"<Schedule by {self.scheduler} on {self.device}: {len(self.placements):,} tasks on {self.lanes} "
-            f"lane{'s' * (self.lanes > 1)}, {milliseconds(self.makespan_s)}, {self._bound()}>"
+            f"<Schedule by {self.scheduler} on {self.device}: {len(self.placements):,} tasks on "
+            f"{counted(self.lanes, 'lane')}, {milliseconds(self.makespan_s)}, {self._bound()}>"
         )
 
     def _bound(self) -> str:
