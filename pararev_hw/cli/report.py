@@ -130,7 +130,6 @@ def report(
             search.check()
             study, of_network = _target_study(_Request(target, device, search, machine, basis, step), tell)
             script = reports.run_script(study, target, _set_options(step.parsed()), output) if of_network else None
-        tell("drawing the report")
         both = None if other is None else reports.side_by_side(study, other)
         paths = reports.write_report(study, output, script, both, tell)
     _show(study, both, paths, output, json_)
