@@ -14,8 +14,11 @@ import os
 import pickle
 import tempfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
+from multiprocessing import get_context
 from typing import Any
 
 from pararev_hw.errors import BadInput, MissingDependency, PararevError, first_line
@@ -45,53 +48,70 @@ def alone(problem: Problem, chunks: Sequence[int]) -> Iterator[tuple[int, Part]]
 
 
 def local(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
-    """Every chunk, as it is finished by one of `workers` processes."""
-    from concurrent.futures.process import BrokenProcessPool
-
-    waiting, deaths = deque(chunks), 0
-    while waiting:
-        finished: set[int] = set()
-        try:
-            for chunk, data in _round(problem, list(waiting), workers):
-                finished.add(chunk)
-                deaths = 0
-                yield chunk, data
-        except BrokenProcessPool:
-            deaths += 1
+    """Every chunk, as it is finished by one of `workers` processes. Raises WorkersDied where they die in a row."""
+    queue, deaths = deque(chunks), 0
+    running: dict[Future[Part], tuple[int, ProcessPoolExecutor]] = {}
+    with _processes(problem, workers) as (pools, start):
+        while queue or running:
+            for pool in pools:
+                while queue and sum(of is pool for _, of in running.values()) < 2:
+                    chunk = queue.popleft()
+                    running[_submit(pool, chunk)] = chunk, pool
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(finished, key=lambda f: running[f][0]):
+                chunk, pool = running.pop(future)
+                try:
+                    part = future.result()
+                except BrokenProcessPool:
+                    queue.appendleft(chunk)
+                    if pool in pools:  # the first of its chunks to tell
+                        deaths += 1
+                        pools[pools.index(pool)] = start()
+                else:
+                    deaths = 0
+                    yield chunk, part
             if deaths > MAX_DEATHS:
                 raise WorkersDied(
                     f"a worker process died {deaths} times in a row: is there enough memory? Finished rows are kept: "
                     "run the same command again, with --workers 1"
-                ) from None
-        waiting = deque(c for c in waiting if c not in finished)
+                )
 
 
-def _round(problem: Problem, chunks: Sequence[int], workers: int) -> Iterator[tuple[int, Part]]:
-    from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
+@contextlib.contextmanager
+def _processes(
+    problem: Problem, number: int
+) -> Iterator[tuple[list[ProcessPoolExecutor], Callable[[], ProcessPoolExecutor]]]:
+    """Processes that know the problem, and how to start another one in the place of one that has died.
 
+    Each is a pool of its own: a pool of several may start one while it closes its pipes because another has died.
+    """
+    context = get_context("spawn")
     # In a file: what is sent along with a new process is waited for without end where that dies before it has read it
     handle, file = tempfile.mkstemp(prefix="pararev-hw-sweep-")
-    with os.fdopen(handle, "wb") as into:
-        pickle.dump(problem, into)
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (file, os.getpid()))
+
+    def start() -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(1, context, _start, (file, os.getpid()))
+
+    pools: list[ProcessPoolExecutor] = []
     try:
-        queue, running = deque(chunks), dict[Future[Part], int]()
-        while queue or running:
-            while queue and len(running) < 2 * workers:
-                chunk = queue.popleft()
-                try:
-                    running[pool.submit(_chunk, chunk)] = chunk
-                except OSError as error:  # one worker has died while another was being started
-                    raise BrokenProcessPool(str(error)) from error
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(finished, key=lambda f: running[f]):
-                chunk = running.pop(future)
-                yield chunk, future.result()
+        with os.fdopen(handle, "wb") as into:
+            pickle.dump(problem, into)
+        pools += [start() for _ in range(number)]
+        yield pools, start
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
         os.unlink(file)
+
+
+def _submit(pool: ProcessPoolExecutor, chunk: int) -> Future[Part]:
+    """A chunk given to a pool's process; where that has died since, a future that says so."""
+    try:
+        return pool.submit(_chunk, chunk)
+    except BrokenProcessPool as error:
+        future: Future[Part] = Future()
+        future.set_exception(error)
+        return future
 
 
 def _start(file: str, parent: int) -> None:
