@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pararev_hw.rewrites.rebuilt import rebuilt
+from pararev_hw.rewrites.sums import SumsApart, sums_apart
 from pararev_hw.tracing import Traced
 from pararev_hw.tracing.build import Followed, followed
 from pararev_hw.tracing.tape import Tape
@@ -29,6 +30,16 @@ class Draft:
         if self.tape is self.recorded.tape:
             return self.recorded
         return rebuilt(self.recorded, self.tape, self._followed)
+
+    @cached_property
+    def sums_apart(self) -> SumsApart:
+        """The tape with sums in place as values of their own, as rewrites look at it: line for line the same."""
+        return sums_apart(self.tape)
+
+    @property
+    def values(self) -> Tape:
+        """That tape alone."""
+        return self.sums_apart.tape
 
     @property
     def graph(self) -> BlockGraph:

@@ -43,7 +43,7 @@ class _Plan:
 
 def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Pairs of places of one phase with convolutions of one shape on one input, neither of which needs the other."""
-    tape = draft.tape
+    tape = draft.values
     values = number_values(tape)
     title_of = titles(tape)
     families: dict[object, list[int]] = {}
@@ -78,7 +78,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
 
 def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape with the chosen pairs stacked."""
-    edit = Edit(draft.tape)
+    edit = Edit(draft)
     for opportunity in chosen:
         plan: _Plan = opportunity.plan
         for k, leader in plan.alike:
@@ -123,7 +123,7 @@ def _path(draft: Draft, first: int, second: int) -> bool:
 
 
 def _stack(edit: Edit, draft: Draft, plan: _Plan) -> None:
-    tape = draft.tape
+    tape = draft.values
     function, args, _ = edit.call(plan.first)
     _, others, _ = edit.call(plan.second)
     home = tape.lines[plan.first].home
@@ -147,7 +147,7 @@ def _stack(edit: Edit, draft: Draft, plan: _Plan) -> None:
 
 
 def _stack_backward(edit: Edit, draft: Draft, plan: _Plan, meets: Summed) -> None:
-    tape = draft.tape
+    tape = draft.values
     function, args, _ = edit.call(plan.first)
     _, others, _ = edit.call(plan.second)
     at, home = plan.second, tape.lines[plan.first].home
@@ -186,7 +186,7 @@ def _cat(edit: Edit, at: int, home: Scope, parts: Sequence[Info], dim: int) -> I
 
 def _needed(draft: Draft, before: int, until: int, slots: set[int]) -> list[int]:
     """Lines between the two that make these slots, and what those need of lines after the first."""
-    lines = draft.tape.lines
+    lines = draft.values.lines
     needed_lines = [k for k in range(before, until) for o in lines[k].outputs if o is not None and o.slot in slots]
     needed: set[int] = set()
     while needed_lines:

@@ -20,7 +20,7 @@ from pararev_hw.tracing.tape import Tape
 def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Ops that some place does again although another place of the same phase has done them. One opportunity for each
     pair of places; its `plan` is, for each line, the line that does the same."""
-    tape = draft.tape
+    tape = draft.values
     values = number_values(tape)
     title_of = titles(tape)
     result_slots = set(tape.results.values())
@@ -44,8 +44,8 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
 
 def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape in which the chosen work is done once."""
-    tape = draft.tape
-    edit = Edit(tape)
+    tape = draft.values
+    edit = Edit(draft)
     dropped: set[int] = set()
     common: set[int] = set()
     for opportunity in chosen:

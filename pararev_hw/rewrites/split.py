@@ -24,7 +24,7 @@ _MASK = -1  # output_mask is the last argument
 
 def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Gradient tasks with work of both sorts."""
-    tape = draft.tape
+    tape = draft.values
     title_of = titles(tape)
     needed = _needed_elsewhere(draft)
     lines_of: dict[Scope, list[int]] = {}
@@ -46,8 +46,8 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
 
 def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape with the chosen tasks split."""
-    tape = draft.tape
-    edit = Edit(tape)
+    tape = draft.values
+    edit = Edit(draft)
     for opportunity in chosen:
         both, weights = opportunity.plan
         for k in both:
@@ -85,7 +85,7 @@ def _work(tape: Tape, k: int) -> int:
 def _needed_elsewhere(draft: Draft) -> set[int]:
     """Backward lines on which the backward of another place depends; of a line that makes the gradients of input and
     weights at once, the input's alone counts."""
-    tape = draft.tape
+    tape = draft.values
     users: dict[int, set[int]] = {}
     for k, line in enumerate(tape.lines):
         for i in line.inputs:

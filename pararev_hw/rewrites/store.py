@@ -21,7 +21,7 @@ from pararev_hw.tracing.tape import Scope, Tape
 def find(draft: Draft) -> tuple[Opportunity, ...]:
     """Recomputing tasks all of whose work forward has done. The `plan` gives for each line what stands for what it
     makes."""
-    tape = draft.tape
+    tape = draft.values
     if not any(line.home.phase == "recompute" for line in tape.lines):
         return ()
     same = _forward_twins(tape)
@@ -42,8 +42,8 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
 
 def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape on which the chosen tasks read what forward made."""
-    tape = draft.tape
-    edit = Edit(tape)
+    tape = draft.values
+    edit = Edit(draft)
     for opportunity in chosen:
         for k, twins in opportunity.plan:
             line = tape.lines[k]

@@ -1,8 +1,8 @@
 """Which ops of a step compute the same: value numbering, as compilers do it.
 
 Two ops are equal if they make the same call on equal tensors. A tensor whose memory is written in place is equal to
-itself alone, at one moment; ops that write in place are equal to nothing. A random op equals one that draws the same
-numbers (in a recomputation that restores the generator's state).
+itself and like views of that memory alone, at one moment; ops that write in place are equal to nothing. A random op
+equals one that draws the same numbers (in a recomputation that restores the generator's state).
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def number_values(tape: Tape, alike: Mapping[int, int] | None = None) -> Values:
 
     def read(info: Info, view: bool) -> Hashable:
         number = value.get(info.slot, info.slot)
-        return (
-            number if view or info.storage not in written_slots else (number, info.slot, version.get(info.storage, 0))
-        )
+        if view or info.storage not in written_slots:
+            return number
+        return number, info.storage, version.get(info.storage, 0)
 
     for k, line in enumerate(tape.lines):
         entry = tape.entries[line.entry]

@@ -77,7 +77,7 @@ def _made_by(draft: Draft, op: int) -> list[int]:
 
 def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
     """The tape on which the chosen tasks wait."""
-    edit = Edit(draft.tape)
+    edit = Edit(draft)
     for opportunity in chosen:
         for src, dst in opportunity.plan:
             edit.wait(src, dst)
