@@ -298,7 +298,7 @@ def _attributes(model: nn.Module) -> list[tuple[str, int, int]]:
 
 def _profiled(step: RealStep, names: set[str]) -> Mapping[str, Sequence[float]]:
     """Seconds of each outermost call of an op that the trace has, in one step, by op name in the order of the calls."""
-    with collector_at_rest(), profile(activities=[ProfilerActivity.CPU]) as profiled:
+    with collector_at_rest(), profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiled:
         step.run()
     of_event = {"::".join(name.split(".")[:2]): name for name in sorted(names)}
     events = [

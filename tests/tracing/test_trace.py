@@ -606,7 +606,7 @@ def test_gradients_are_summed_in_place_where_torch_does() -> None:
     graph = trace_step(model, x).graph
     traced = Counter(graph.op_types[op.type].name.split(".")[1] for op in graph.ops if op.phase != "update")
     loss = nn.functional.cross_entropy(model(x), torch.zeros(5, dtype=torch.long))
-    with profile(activities=[ProfilerActivity.CPU]) as recorded:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as recorded:
         loss = nn.functional.cross_entropy(model(x), torch.zeros(5, dtype=torch.long))
         loss.backward()
     seen = Counter(e.name().removeprefix("aten::") for e in recorded.profiler.kineto_results.events())
