@@ -57,6 +57,26 @@ def schema(function: Any) -> Any:
     return getattr(function, "_schema", None)
 
 
+def uncompiled(network: Any, *, inside: bool) -> tuple[Any, bool]:
+    """A network as it was before `torch.compile`, and whether it was compiled. `inside`: its parts too, which changes
+    the network, and whatever else this process compiles runs as it was written from then on."""
+    dynamo = sys.modules.get("torch._dynamo.eval_frame")  # loaded by whoever compiles
+    if dynamo is None:
+        return network, False
+    whole = network._orig_mod if isinstance(network, dynamo.OptimizedModule) else network
+    compiled = whole is not network
+    for module in list(whole.modules()) if inside else ():
+        for name, child in module._modules.items():
+            if isinstance(child, dynamo.OptimizedModule):
+                module._modules[name] = child._orig_mod
+                compiled = True
+        compiled |= module._compiled_call_impl is not None
+        module._compiled_call_impl = None
+    if inside:
+        torch.compiler.set_stance("force_eager")
+    return whole, compiled
+
+
 def as_fake(elem: torch.Tensor, device: torch.device) -> Any:
     """A fake tensor around `elem`, without the checks of its constructor."""
     return torch.Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)

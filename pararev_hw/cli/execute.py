@@ -170,6 +170,9 @@ def _print(document: dict[str, Any]) -> None:
     for row in _rows(document):
         table.add_row(*map(Text, row))
     out.print(table)
+    error = document["predicted"]["expected_error"]
+    if error is not None:
+        out.print(Text(f"expected error of predicted times: +/- {100 * error:.0f} %"))
     same = document["difference"] == 0
     out.print(
         Text(

@@ -199,7 +199,7 @@ def document(execution: Execution) -> dict[str, Any]:
         "mode": graph.mode,
         "batch": graph.batch,
         "timesteps": graph.timesteps,
-        "dtype": graph.dtype,
+        "dtype": graph.arithmetic,
         "optimizer": execution.job.optimizer if graph.mode == "train" else None,
         "device": execution.hardware.name,
         "standing": execution.parallel.provenance,
@@ -219,6 +219,7 @@ def document(execution: Execution) -> dict[str, Any]:
             if execution.parallel.latency_s > 0
             else 1.0,
             "overlap": predicted_overlap(schedule),
+            "expected_error": None if (error := execution.parallel.expected_error) is None else error.latency,
             "peak_bytes": {SEQUENTIAL: execution.sequential.peak_bytes, PARALLEL: execution.parallel.peak_bytes},
         },
         "measured": {

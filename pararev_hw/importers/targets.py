@@ -34,11 +34,13 @@ from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.models.spec import Spec
+from pararev_hw.torch_private import uncompiled
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import StepDescription
 from pararev_hw.training.io_forms import InputForm, input_form, takes_tensors
 
 DEFAULT_BATCH = 32  # of the RevSNN reference code
+AS_WRITTEN = "torch.compile is left aside: the network is traced, predicted and run as eager PyTorch"
 Step = Callable[[nn.Module, tuple[torch.Tensor, ...], torch.optim.Optimizer], Any]
 _SYNONYMS = {"batch": BATCH_NAMES, "timesteps": TIME_NAMES}
 _GIVEN = ("batch", "timesteps", "num_classes", "width", "form")  # options that a factory may take
@@ -253,6 +255,7 @@ def target_of(
 
     `where` begins every complaint; the arguments of the `factory` may tell batch and time steps.
     """
+    network, compiled = uncompiled(network, inside=factory is not None)
     declaration = declared(network, factory, {"batch": options.batch, "timesteps": options.timesteps})
     tensors = None if form is None else form.tensors
     real = tensors is not None and all(t.device.type != "meta" for t in tensors)
@@ -272,7 +275,7 @@ def target_of(
         timesteps=declaration.timesteps if axes is None else axes.timesteps,
         event=axes is not None and axes.layout == "TB",
         realise=lambda: network,
-        assumptions=_axes_said(axes),
+        assumptions=(*_axes_said(axes), *((AS_WRITTEN,) if compiled else ())),
         axes=axes,
         axes_settled=axes is not None,
     )

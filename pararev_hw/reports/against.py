@@ -192,7 +192,7 @@ def _layers(a: OtherReport, b: OtherReport) -> list[Line]:
         if difference > SAME * max(x or 0.0, y or 0.0):
             differences.append((-difference, module, x, y))
     differences.sort(key=lambda d: d[:2])
-    return [_line(module or "(outside modules)", _seconds, x, y) for _, module, x, y in differences]
+    return [_line(module or "the network itself", _seconds, x, y) for _, module, x, y in differences]
 
 
 def _seconds(time_s: float | None) -> str:

@@ -48,7 +48,7 @@ def report_document(study: Study) -> dict[str, Any]:
         "mode": graph.mode,
         "batch": graph.batch,
         "timesteps": graph.timesteps,
-        "dtype": graph.dtype,
+        "dtype": graph.arithmetic,
         "granularity": graph.granularity,
         "input_shapes": [list(shape) for shape in graph.input_shapes],
         "parameters": graph.parameters,

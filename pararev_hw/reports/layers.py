@@ -17,7 +17,10 @@ HEADS: tuple[tuple[str, bool], ...] = (
     ("layer", False), ("type", False), ("input", False), ("output", False), ("parameters", True), ("MACs", True),
     ("synaptic ops", True), ("rate", True), ("saved", True), ("time", True), ("energy", True), ("share", True),
 )  # fmt: skip
-CAPTION = "Work and costs of all passes (forward, recompute, backward), each operation alone on one lane"
+CAPTION = (
+    "Work and costs of all passes (forward, recompute, backward), each operation alone on one lane; with the network "
+    "itself stand loss and update"
+)
 _WIDE = frozenset(name for name, _ in HEADS if name != "input")
 _NARROW = frozenset(("layer", "output", "MACs", "synaptic ops", "rate", "time"))
 LONGEST = 10  # layers that a terminal shows of a report
@@ -47,7 +50,7 @@ def layer_cells(layers: Sequence[Layer]) -> list[tuple[tuple[str, float | None],
 def _cells(layer: Layer, total_s: float) -> tuple[tuple[str, float | None], ...]:
     share = layer.time_s / total_s if layer.time_s is not None and total_s > 0 else None
     return (
-        (layer.module or "(outside modules)", None),
+        (layer.module or "the network itself", None),
         (layer.type or "-", None),
         (_shape(layer.input_shape), None),
         (_shape(layer.output_shape), None),

@@ -559,6 +559,6 @@ def _settings(study: Study) -> str:
     shapes = ", ".join("x".join(map(str, shape)) for shape in graph.input_shapes)
     steps = "" if graph.timesteps is None else f", T = {graph.timesteps}"
     return (
-        f"{graph.model}: {graph.mode}, batch {graph.batch}{steps}, input {shapes}, {graph.dtype}, "
+        f"{graph.model}: {graph.mode}, batch {graph.batch}{steps}, input {shapes}, {graph.arithmetic}, "
         f"tasks by {graph.granularity}. Every number above is in report.json, in SI units."
     )

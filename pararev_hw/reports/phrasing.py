@@ -189,6 +189,7 @@ def _opening(study: Study) -> str:
     graph, before = study.graph, study.base
     step = "one training step" if graph.mode == "train" else "one inference"
     steps = "" if graph.timesteps is None else f", T = {graph.timesteps}"
+    steps += "" if graph.arithmetic == "float32" else f", {graph.arithmetic}"
     return (
         f"On {study.device.title} ({standing(study.chosen, study.device)}), {step} of {graph.model} "
         f"(batch {graph.batch}{steps}) takes {units.seconds(before.latency_s)}{uncertainty(before)} and "

@@ -305,6 +305,23 @@ class BlockGraph:
         return program
 
     @property
+    def arithmetic(self) -> str:
+        """The datatype that most of the step's work is done in: "float16" for a network cast by `.half()`, otherwise
+        `dtype`.
+
+        Example:
+            >>> import pararev_hw as ph, torch
+            >>> ph.trace(torch.nn.Linear(4, 3).half(), torch.zeros(2, 4).half(), mode="infer").arithmetic
+            'float16'
+        """
+        flops: dict[str, int] = {}
+        for op in self.ops if self.dtype == "float32" else ():
+            t = self.op_types[op.type]
+            if t.flops:
+                flops[t.dtype] = flops.get(t.dtype, 0) + t.flops
+        return max(flops, key=flops.__getitem__, default=self.dtype)
+
+    @property
     def totals(self) -> Totals:
         """Sums over the step.
 

@@ -138,12 +138,12 @@ def _case(
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
     case = ValidationCase(
-        name=f"{target} {options.mode}, batch {graph.batch}, {options.dtype}",
+        name=f"{target} {options.mode}, batch {graph.batch}, {graph.arithmetic}",
         network=graph.model,
         held_out="network",
         mode=options.mode,
         launch="eager",
-        dtype=options.dtype,
+        dtype=graph.arithmetic,
         batch=graph.batch,
         timesteps=graph.timesteps or 1,
         width=1.0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -197,6 +198,7 @@ def test_execution_reports_what_was_predicted_beside_what_was_measured() -> None
     assert document["choice"]["predicted"] in ("sequential", "parallel", "threads")
     assert 0 < document["measured"]["overlap"]["median"] <= 1
     assert document["lanes"] == 2
+    assert document["predicted"]["expected_error"] is None  # of a device that was never measured
 
 
 def test_what_does_not_fit_is_refused_with_numbers() -> None:
@@ -389,9 +391,16 @@ def test_the_verb_prints_predicted_beside_measured(measured: None, network: str)
     assert "predicted" in ran.out
     assert "equal bit for bit" in ran.out
     assert "speed-up over threads in each op" in ran.out
+    assert "expected error of predicted times" not in ran.out  # this device was never measured
     ran = run("execute", f"{network}:net", "--steps", 2, "--lanes", 1, "--scheduler", "asap", "--json")
     document = json.loads(ran.out)
     assert (document["lanes"], document["scheduler"], document["choice"]) == (1, "asap", None)
+
+
+def test_the_verb_repeats_how_far_off_the_times_may_be(measured: None, network: str) -> None:
+    ran = run("execute", f"{network}:net", "--steps", 2, "--measure", columns=120)
+    assert ran.status == 0, ran.err
+    assert re.search(r"^expected error of predicted times: \+/- \d+ %$", ran.out, re.MULTILINE)
 
 
 def test_choices_are_executed_and_compared_with_the_step_as_it_was_traced(measured: None, network: str) -> None:

@@ -44,6 +44,19 @@ def test_rows_name_the_modules_with_their_shapes_parameters_and_macs() -> None:
     assert rows["fc"].output_shape == (2, 5)
 
 
+def test_the_datatype_of_a_step_is_that_of_its_work() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    cast = {"float64": Net().double(), "float16": Net().half(), "bfloat16": Net().bfloat16(), "float32": Net()}
+    for name, net in cast.items():
+        graph = trace_step(net, x.to(getattr(torch, name))).graph
+        assert (graph.dtype, graph.arithmetic) == ("float32", name)
+    assert trace_step(Net(), x, dtype="bfloat16").graph.arithmetic == "bfloat16"
+    head_in_full = nn.Sequential(Net().half(), nn.Flatten()).to(torch.float16)
+    head_in_full[0].fc.float()
+    head_in_full[0].fc.register_forward_pre_hook(lambda _, given: (given[0].float(),))
+    assert trace_step(head_in_full, x.half()).graph.arithmetic == "float16"  # the convolution is most of the work
+
+
 def test_rows_of_a_training_step_add_up_to_the_step() -> None:
     graph = trace_step(Net(), torch.rand(2, 3, 4, 4)).graph
     seconds = [0.5 + k for k in range(len(graph.ops))]

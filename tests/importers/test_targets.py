@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import pararev_hw as ph
 from pararev_hw import models
 from pararev_hw.errors import BadFile, BadInput, UnknownName
-from pararev_hw.importers.targets import resolve
+from pararev_hw.importers.targets import AS_WRITTEN, resolve
 from pararev_hw.trace_options import TraceOptions
 from tests.helpers.command_line import run
 
@@ -307,3 +308,56 @@ def test_a_number_beyond_what_torch_holds_is_refused_in_a_line(name: str) -> Non
         TraceOptions(**{name: 10**30})  # type: ignore[arg-type]
     with pytest.raises(BadInput, match=rf"{name} is a number of \d+ bits: more than any device holds"):
         TraceOptions(**{name: 10**5000})  # type: ignore[arg-type]  # neither a float nor printable
+
+
+LOADS_THE_COMPILER = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # which torch warns of itself
+COMPILED = """
+import torch
+from torch import nn
+
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = torch.compile(nn.Sequential(nn.Linear(4, 8), nn.ReLU())), nn.Linear(8, 10)
+    def forward(self, x): return self.head(self.inner(x))
+
+def whole(): return torch.compile(nn.Sequential(nn.Linear(4, 10))), torch.zeros(2, 4)
+def part(): return Outer(), torch.zeros(2, 4)
+def in_place():
+    net = nn.Sequential(nn.Linear(4, 10))
+    net.compile()
+    return net, torch.zeros(2, 4)
+def plain(): return nn.Sequential(nn.Linear(4, 10)), torch.zeros(2, 4)
+"""
+
+
+@LOADS_THE_COMPILER
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("whole", ["", "0"]),
+        ("part", ["", "inner", "inner.0", "inner.1", "head"]),
+        ("in_place", ["", "0"]),
+        ("plain", ["", "0"]),
+    ],
+)
+def test_what_is_compiled_is_taken_as_it_was_written(name: str, paths: list[str], tmp_path: Path) -> None:
+    (tmp_path / "compiled.py").write_text(COMPILED)
+    try:
+        target = resolve(f"{tmp_path / 'compiled.py'}:{name}", TraceOptions())
+    finally:
+        torch.compiler.set_stance("default")
+    assert [path for path, _ in target.network.named_modules()] == paths
+    assert target.network._compiled_call_impl is None
+    assert [a for a in target.assumptions if "torch.compile" in a] == ([] if name == "plain" else [AS_WRITTEN])
+    assert target.realise()(target.inputs[0]).shape == (2, 10)
+
+
+@LOADS_THE_COMPILER
+def test_a_compiled_network_at_hand_is_traced_by_its_own_names_and_left_as_it_is() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 10))
+    compiled = torch.compile(net)
+    graph = ph.trace(compiled, torch.zeros(2, 4))
+    assert [m.path for m in graph.modules] == ["", "0"]
+    assert AS_WRITTEN in graph.assumptions
+    assert type(compiled).__name__ == "OptimizedModule" and compiled._orig_mod is net

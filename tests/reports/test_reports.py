@@ -782,7 +782,7 @@ def test_names_of_layers_break_at_dots_and_nowhere_else() -> None:
     assert folded("stages.0.blocks.0.f.conv2", 24) == "stages.0.blocks.0.f.\nconv2"
     assert folded("stages.0.conv", 80) == "stages.0.conv"
     assert folded("averyverylongname.b", 6) == "averyverylongname.\nb"
-    assert folded("(outside modules)", 6) == "(outside modules)"
+    assert folded("the network itself", 6) == "the network itself"
     study = hand_built_study.study()
     layers = tuple(replace(x, module=f"stages.0.blocks.{k}.f.conv2") for k, x in enumerate(study.layers))
     console = Console(width=66, record=True, file=io.StringIO())
