@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import logging
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
@@ -28,7 +29,7 @@ from torch._subclasses.fake_tensor import DynamicOutputShapeException as Dynamic
 from torch._subclasses.fake_tensor import FakeTensor as FakeTensor
 from torch._subclasses.fake_tensor import FakeTensorMode as FakeTensorMode
 from torch._subclasses.fake_tensor import UnsupportedOperatorException as UnsupportedOperatorException
-from torch._subclasses.fake_tensor import in_kernel_invocation_manager, torch_decomp_decompositions
+from torch._subclasses.fake_tensor import torch_decomp_decompositions
 from torch.library import _scoped_library as scoped_library
 from torch.nn.modules.batchnorm import _BatchNorm as AnyBatchNorm
 from torch.nn.modules.dropout import _DropoutNd as AnyDropout
@@ -137,10 +138,27 @@ def references_to_summed() -> tuple[int, int, int] | None:
 
 _ATEN = torch.ops.aten
 # what a mode does for these beside their kernels concerns sizes that are symbols
-_VIEWS = (_ATEN.view.default, _ATEN.select.int, _ATEN.slice.Tensor)
-# of these a mode runs a decomposition, op by op: the device does not matter to it in single precision where the
-# argument of this number says that it is a training step
-_DECOMPOSED = {_ATEN.native_batch_norm.default: 5, _ATEN.native_batch_norm_backward.default: 7}
+_VIEWS = (_ATEN.view.default, _ATEN._unsafe_view.default, _ATEN.select.int, _ATEN.slice.Tensor)
+# of these a mode runs a decomposition, op by op: the device does not matter to it in single precision, nor does the
+# decomposition to batch norms where the argument of this number says that it is a training step
+_OF_TRAINING = {_ATEN.native_batch_norm.default: 5, _ATEN.native_batch_norm_backward.default: 7}
+_DECOMPOSED = (
+    _ATEN._log_softmax.default,
+    _ATEN._log_softmax_backward_data.default,
+    _ATEN.nll_loss_forward.default,
+    _ATEN.nll_loss_backward.default,
+    _ATEN.mse_loss.default,
+    _ATEN.mse_loss_backward.default,
+    _ATEN.gelu_backward.default,
+    _ATEN.sigmoid_backward.default,
+    _ATEN.tanh_backward.default,
+    _ATEN.threshold_backward.default,
+)
+# kernels that lay out their results as the decompositions do, where that is so
+_LIKE_DECOMPOSED: Mapping[Any, Callable[[Any, Any], bool]] = {
+    _ATEN.addmm.default: lambda args, kwargs: args[0].dim() == 1,
+    _ATEN._to_copy.default: lambda args, kwargs: kwargs.keys() == {"dtype"} and args[0].is_contiguous(),
+}
 _DECIDES_MORE = (
     torch.Tag.nondeterministic_seeded,
     torch.Tag.inplace_view,
@@ -158,7 +176,7 @@ def _needs_its_kernel_alone(func: OpOverload) -> bool:
         return True
     if func._schema.is_mutable:
         return False
-    if func in _VIEWS or func in _DECOMPOSED:
+    if func in (*_VIEWS, *_OF_TRAINING, *_DECOMPOSED, *_LIKE_DECOMPOSED):
         return True
     decomposed = func in decomposition_table and torch_decomp_decompositions(func)
     composed = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
@@ -167,24 +185,46 @@ def _needs_its_kernel_alone(func: OpOverload) -> bool:
     return (alike or not (decomposed or composed)) and not any(applies(func) for applies, _ in rules)
 
 
-def meta_outputs(
-    mode: FakeTensorMode, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Any]
-) -> Any:
-    """What `mode` gives for an op, before it is wrapped in fake tensors, in a tenth of the time; NotImplemented where
-    it may do more than run a kernel. `tensors` are those among the arguments."""
+def meta_outputs(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: Sequence[Any]) -> Any:
+    """What a mode of fake tensors gives for an op, before it is wrapped in fake tensors, in a tenth of the time;
+    NotImplemented where it may do more than run a kernel. `tensors` are those among the arguments."""
     if not tensors or "device" in kwargs or not _needs_its_kernel_alone(func):
         return NotImplemented
     device = getattr(tensors[0], "fake_device", None)
     for t in tensors:
-        if type(t) is not FakeTensor or t.constant is not None or t.fake_device != device:
+        if type(t) is not FakeTensor or t.constant is not None or t.fake_device != device or t.dtype.is_complex:
             return NotImplemented
-    if func in _DECOMPOSED and not (args[_DECOMPOSED[func]] is True and all(t.dtype == torch.float32 for t in tensors)):
+    single = all(t.dtype == torch.float32 or not t.is_floating_point() for t in tensors)
+    if not single and (func in _OF_TRAINING or func in _DECOMPOSED):
         return NotImplemented
+    if func in _OF_TRAINING and args[_OF_TRAINING[func]] is not True:
+        return NotImplemented
+    if func in _LIKE_DECOMPOSED and not _LIKE_DECOMPOSED[func](args, kwargs):
+        return NotImplemented
+    meta = {id(t): _meta_alias(t) for t in tensors}
     try:
-        with in_kernel_invocation_manager(mode):
-            return func(*args, **kwargs)
+        out = (decomposition_table[func] if func in _DECOMPOSED else func)(
+            *_exchanged(args, meta), **{name: _exchanged(value, meta) for name, value in kwargs.items()}
+        )
     except Exception:  # the mode itself says what is wrong
         return NotImplemented
+    if any(out is alias for alias in meta.values()):
+        return NotImplemented
+    return tuple(out) if isinstance(out, tuple) else out  # of a type without a name
+
+
+def _meta_alias(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor on the meta device in the memory of a fake one. Kernels that ask a fake tensor for its device load
+    `torch.distributed`'s tensors, which takes as long as to trace a small network."""
+    alias = torch.empty(0, dtype=tensor.dtype, device="meta")
+    return alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
+def _exchanged(value: Any, by_id: Mapping[int, torch.Tensor]) -> Any:
+    """The value with other tensors in place of those with these ids."""
+    if isinstance(value, list | tuple):
+        return type(value)([_exchanged(v, by_id) for v in value])
+    return by_id.get(id(value), value) if isinstance(value, torch.Tensor) else value
 
 
 def storage_key(tensor: torch.Tensor) -> int:
@@ -334,6 +374,8 @@ def _flop_counter_without_triton() -> Any:
 
 
 _COMPILER = "torch._dynamo"
+_SYMBOLS = "torch.fx.experimental.symbolic_shapes"
+_SYMPY = "sympy"
 
 
 def ever_compiled() -> bool:
@@ -352,12 +394,43 @@ def _compiler_config() -> ModuleType:
     return sys.modules[name]
 
 
-class _AbsentCompiler(ModuleType):
-    """Stands in for the module of torch's compiler, which takes longer to load than most networks to trace.
+class _Absent(ModuleType):
+    """Stands in for a module that takes longer to load than most networks to trace. Whatever it does not answer itself
+    loads the module, which then takes this one's place."""
 
-    Fake tensors ask it for two settings, optimizers and checkpoints whether it is to leave them alone. Whatever else is
-    asked for loads the compiler itself, which then takes this one's place.
-    """
+    special_names: tuple[str, ...] = ("__path__", "__version__", "__all__")
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        parent, _, self.leaf = name.rpartition(".")
+        self.parent = importlib.import_module(parent) if parent else None
+
+    def install(self) -> None:
+        sys.modules[self.__name__] = self
+        if self.parent is not None:
+            setattr(self.parent, self.leaf, self)
+
+    def remove(self) -> None:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+            if self.parent is not None:
+                vars(self.parent).pop(self.leaf, None)
+
+    def loaded(self) -> Any:
+        """The module itself."""
+        self.remove()
+        return importlib.import_module(self.__name__)
+
+    def __getattr__(self, name: str) -> Any:
+        # the others are asked of every module, by what looks for the source of code
+        if name.startswith("__") and name not in self.special_names:
+            raise AttributeError(name)
+        return getattr(self.loaded(), name)
+
+
+class _AbsentCompiler(_Absent):
+    """Of torch's compiler. Fake tensors ask it for two settings, optimizers and checkpoints whether it is to leave them
+    alone."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         super().__init__(_COMPILER)
@@ -384,24 +457,79 @@ class _AbsentCompiler(ModuleType):
     def loaded(self) -> Any:
         """The compiler. What it compiles while a network is traced runs as it was written."""
         if not ever_compiled():
-            _remove(self)
-            self.stack.callback(sys.meta_path.remove, _LOADED)
-            sys.meta_path.insert(0, _LOADED)
-            importlib.import_module(_COMPILER)
+            super().loaded()
             self.stack.enter_context(torch.compiler.set_stance("force_eager"))
         return sys.modules[_COMPILER]
 
+
+class _Expression:
+    """Of which there are none while nothing has loaded sympy."""
+
+
+class _AbsentSympy(_Absent):
+    """Torch's promotion of types asks whether a number is an expression."""
+
+    def __init__(self) -> None:
+        super().__init__(_SYMPY)
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":  # asked of every module by what looks for the source of code
-            raise AttributeError(name)
-        return getattr(self.loaded(), name)
+        if name == "Basic" and sys._getframe(1).f_globals.get("__name__") == "torch._prims_common":
+            return _Expression
+        return super().__getattr__(name)
+
+
+class _AbsentSymbols(_Absent):
+    """Of torch's symbolic sizes, which load sympy. Rules of shapes ask for these of sizes that are numbers."""
+
+    special_names = ()  # it is no package
+
+    def __init__(self) -> None:
+        super().__init__(_SYMBOLS)
+        for name in ("guard_or_true", "guard_or_false", "guard_size_oblivious", "statically_known_true", "expect_true"):
+            setattr(self, name, functools.partial(self._decided, name))
+        for name in ("_constrain_range_for_size", "guarding_hint_or_throw", "optimization_hint"):  # called of symbols
+            setattr(self, name, functools.partial(self._called, name))
+
+    def _called(self, name: str, *args: Any, **options: Any) -> Any:
+        return getattr(self.loaded(), name)(*args, **options)
+
+    def _decided(self, name: str, condition: Any, *more: Any) -> bool:
+        return condition if type(condition) is bool else getattr(self.loaded(), name)(condition, *more)
+
+    def sym_eq(self, x: Any, y: Any) -> Any:
+        sizes = [*x, *y] if isinstance(x, list | tuple) and isinstance(y, list | tuple) else [x, y]
+        if any(type(size) is not int for size in sizes):
+            return self.loaded().sym_eq(x, y)
+        return x == y if isinstance(x, int) else tuple(x) == tuple(y)
+
+    def sym_and(self, *conditions: Any) -> Any:
+        return functools.reduce(operator.and_, conditions)
+
+    def sym_or(self, *conditions: Any) -> Any:
+        return functools.reduce(operator.or_, conditions)
+
+    def guard_int(self, size: Any) -> int:
+        return size if type(size) is int else int(self.loaded().guard_int(size))
+
+    def has_guarding_hint(self, size: Any) -> bool:
+        return type(size) is int or bool(self.loaded().has_guarding_hint(size))
+
+    def free_unbacked_symbols(self, value: Any) -> Any:
+        sizes = value if isinstance(value, list | tuple) else [value]
+        return set() if all(type(s) is int for s in sizes) else self.loaded().free_unbacked_symbols(value)
+
+    def is_nested_int(self, size: Any) -> bool:
+        return type(size) is not int and bool(self.loaded().is_nested_int(size))
+
+    def compute_unbacked_bindings(self, shape_env: Any, *more: Any, **options: Any) -> Any:
+        return None if shape_env is None else self.loaded().compute_unbacked_bindings(shape_env, *more, **options)
 
 
 class _LoadedModules:
-    """Finds parts of the compiler that were loaded while the import of one of them was under way."""
+    """Finds parts of packages that were loaded while the import of one of them was under way."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        if not name.startswith(f"{_COMPILER}.") or name not in sys.modules:
+        if not name.startswith((f"{_COMPILER}.", f"{_SYMPY}.")) or name not in sys.modules:
             return None
         return ModuleSpec(name, self)  # type: ignore[arg-type]
 
@@ -413,32 +541,35 @@ class _LoadedModules:
 
 
 _LOADED: Any = _LoadedModules()
-
-
-def _remove(absent: _AbsentCompiler) -> None:
-    if sys.modules.get(_COMPILER) is absent:
-        del sys.modules[_COMPILER]
-        vars(torch).pop("_dynamo", None)
+_ABSENT: Mapping[str, Callable[[contextlib.ExitStack], _Absent]] = {
+    _COMPILER: _AbsentCompiler,
+    _SYMBOLS: lambda _: _AbsentSymbols(),
+    _SYMPY: lambda _: _AbsentSympy(),
+}
 
 
 @contextlib.contextmanager
 def compiler_loaded_when_used() -> Iterator[None]:
     """Fake tensors, optimizers and checkpoints do not load `torch.compile`, which takes some two seconds, unless
-    something asks it to compile; what it compiles then runs as it was written."""
-    if _COMPILER in sys.modules:
-        yield
-        return
+    something asks it to compile; what it compiles then runs as it was written. Nor do they load sympy, another half
+    second, unless there are sizes that are symbols."""
     with contextlib.ExitStack() as stack:
-        absent = _AbsentCompiler(stack)
-        sys.modules[_COMPILER] = torch._dynamo = absent
-        stack.callback(_remove, absent)
+        stack.callback(sys.meta_path.remove, _LOADED)
+        sys.meta_path.insert(0, _LOADED)
+        for name, absent in _ABSENT.items():
+            if name not in sys.modules:
+                module = absent(stack)
+                stack.callback(module.remove)
+                module.install()
         yield
 
 
 def fake_mode(**options: Any) -> FakeTensorMode:
-    """Fake tensors, made without loading `torch.compile`."""
+    """Fake tensors, made without loading `torch.compile`. They keep no table of what ops gave: the tracer has one."""
     with compiler_loaded_when_used():
-        return FakeTensorMode(**options)
+        mode = FakeTensorMode(**options)
+    mode.cache_enabled = False
+    return mode
 
 
 def autocasts_on_cpu(op: Any) -> bool:

@@ -34,7 +34,7 @@ from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.models.spec import Spec
-from pararev_hw.torch_private import uncompiled
+from pararev_hw.torch_private import compiler_loaded_when_used, uncompiled
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import StepDescription
 from pararev_hw.training.io_forms import InputForm, input_form, takes_tensors
@@ -121,7 +121,7 @@ def _from_zoo(name: str, options: TraceOptions) -> Target:
         return models.create(name, **arguments)
 
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), compiler_loaded_when_used():
             network = make()
     except RuntimeError as error:  # torch's word for sizes that no memory could ever hold
         raise BadInput(f"{name} cannot be this large: {_one_line(error)}") from error

@@ -79,6 +79,7 @@ def _chosen(variant: Variant, options: TraceOptions) -> Target:
 
     from pararev_hw import models
     from pararev_hw.importers.targets import resolve
+    from pararev_hw.torch_private import compiler_loaded_when_used
 
     if variant.network not in models.names():
         raise BadInput(f"{variant.network}: depth, coupling and form belong to networks of the zoo")
@@ -109,7 +110,7 @@ def _chosen(variant: Variant, options: TraceOptions) -> Target:
         torch.manual_seed(options.seed)
         return models.create(member, **arguments)
 
-    with torch.device("meta"):
+    with torch.device("meta"), compiler_loaded_when_used():
         network = make()
     assumptions = tuple(a for a in target.assumptions if "pairs per stage" not in a and "blocks per stage" not in a)
     notes = (f"{variant.network}: pairs per stage {list(blocks)}", *assumptions)

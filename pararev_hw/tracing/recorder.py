@@ -556,7 +556,7 @@ class Recorder(DispatchMode):
         self, func: OpOverload, args: tuple[object, ...], kwargs: Mapping[str, object], tensors: Sequence[Any]
     ) -> Any:
         """What `_run_fake` gives, where that takes no more than a kernel for the meta device; else NotImplemented."""
-        out = meta_outputs(self.fake, func, args, kwargs, tensors)
+        out = meta_outputs(func, args, kwargs, tensors)
         if out is NotImplemented or out is None:
             return out
         outputs = _listed(out)

@@ -190,6 +190,58 @@ optimizer.step()
 """
 
 
+TRACED = """
+import sys
+import pararev_hw as ph
+from pararev_hw import torch_private as private
+ph.trace("pararevsnn21", width=0.1, batch=1)
+assert not {"sympy", "torch.distributed.tensor", "torch._dynamo"}.intersection(sys.modules)
+with private.compiler_loaded_when_used():
+    import sympy
+    import sympy.core.symbol
+    from sympy import Symbol
+    assert Symbol is sympy.Symbol is sympy.core.symbol.Symbol is sys.modules["sympy.core.symbol"].Symbol
+    assert isinstance(sympy.Symbol("x"), sympy.Basic) and sympy.__version__ == sys.modules["sympy"].__version__
+    import torch.fx.experimental.symbolic_shapes as shapes
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv, guard_or_false
+    size = ShapeEnv().create_unbacked_symint()
+    assert guard_or_false(size == 3) is shapes.guard_or_false(size == 3) is False
+import sympy as after, torch
+assert after.Symbol is Symbol and type(after).__module__ == "builtins"
+assert torch.fx.experimental.symbolic_shapes is sys.modules["torch.fx.experimental.symbolic_shapes"]
+assert torch.fx.experimental.symbolic_shapes.ShapeEnv is ShapeEnv
+"""
+
+
+@pytest.mark.skipif(not torch.__version__.startswith("2.13"), reason="other releases ask for more")
+def test_a_trace_loads_no_sympy_and_a_network_that_uses_it_gets_sympy_itself() -> None:
+    done = subprocess.run([sys.executable, "-c", TRACED], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_sizes_that_are_numbers_are_answered_as_torch_answers_them() -> None:
+    from torch.fx.experimental import symbolic_shapes as there
+
+    absent: Any = private._AbsentSymbols()
+    sizes = [2, 3, (2, 3), [2, 3], (3, 2), (2, 3, 1), (), torch.Size([2, 3])]
+    pairs = [(x, y) for x in sizes for y in sizes if isinstance(x, int) == isinstance(y, int)]
+    assert [absent.sym_eq(x, y) for x, y in pairs] == [there.sym_eq(x, y) for x, y in pairs]
+    for name in ("guard_or_true", "guard_or_false", "statically_known_true", "expect_true"):
+        for condition in (True, False):
+            assert getattr(absent, name)(condition) is getattr(there, name)(condition) is condition
+    for conditions in ((True,), (True, False), (False, False, True), (True, True)):
+        assert absent.sym_and(*conditions) is there.sym_and(*conditions)
+        assert absent.sym_or(*conditions) is there.sym_or(*conditions)
+    for size in (0, 1, 7):
+        for name in ("guard_int", "is_nested_int", "has_guarding_hint"):
+            assert getattr(absent, name)(size) == getattr(there, name)(size)
+        assert set(absent.free_unbacked_symbols(size)) == set(there.free_unbacked_symbols(size)) == set()
+    assert absent.compute_unbacked_bindings(None, (2, 3)) is there.compute_unbacked_bindings(None, (2, 3)) is None
+    size = there.ShapeEnv().create_unbacked_symint()
+    assert absent.free_unbacked_symbols(size) == there.free_unbacked_symbols(size) != set()
+    assert absent.guard_or_true(size == 3) is True and absent.guard_or_false(size == 3) is False
+
+
 @pytest.mark.slow
 def test_a_network_that_compiles_gets_the_compiler_itself() -> None:
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
@@ -202,21 +254,34 @@ def test_a_kernel_alone_gives_what_a_mode_of_fake_tensors_gives() -> None:
     with mode:
         x, y = torch.empty(2, 4, 6, 6), torch.empty(2, 4, 6, 6).to(memory_format=torch.channels_last)
         half, column, scale = torch.empty(2, 4, 6, 6, dtype=torch.bfloat16), torch.empty(4, 1, 1), torch.empty(4)
+        square, labels = torch.empty(5, 5), torch.empty(5, dtype=torch.int64)
     binary, statistics = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor), (scale, scale, scale, scale)
     norm, kinds = aten.native_batch_norm.default, (True, False)
-    calls: list[tuple[Any, tuple[Any, ...]]] = [
+    calls: list[tuple[Any, ...]] = [
         *((op, (a, b)) for op in binary for a in (x, y) for b in (half, column)),
         *((aten.view.default, (x, [2, -1])), (aten.select.int, (y, 1, 2)), (aten.slice.Tensor, (y, 1, 1, 3))),
         *((aten.detach.default, (y,)), (aten.transpose.int, (y, 1, 2)), (aten.unbind.int, (y, 0))),
         *((aten.sum.dim_IntList, (y, [1])), (aten.cat.default, ([x, y], 1)), (aten.clone.default, (y,))),
         *((aten._foreach_add.List, ([x, column], [y, column])), (aten._foreach_add_.List, ([x], [y]))),
         *((norm, (a, *statistics, t, 0.1, 1e-5)) for a in (x, y) for t in kinds),
+        *((aten.addmm.default, (b, square.mT, square)) for b in (square[0], square)),
+        *((aten._log_softmax.default, (a, 1, False)) for a in (x, y)),
+        *((aten._log_softmax_backward_data.default, (a, b, 1, torch.float32)) for a in (x, y) for b in (x, y)),
+        *((aten.nll_loss_forward.default, (square, labels, None, k, -100)) for k in (0, 1)),
+        (aten.nll_loss_backward.default, (square[0, 0], square, labels, None, 1, -100, square[0, 0])),
+        *((aten.mse_loss.default, (x, y, k)) for k in (0, 1)), (aten.mse_loss_backward.default, (y, x, y, 0)),
+        *((op, (a, b)) for op in (aten.sigmoid_backward.default, aten.tanh_backward.default) for a in (x, y)
+          for b in (x, y)),
+        *((aten.threshold_backward.default, (a, y, 0)) for a in (x, y)), (aten.gelu_backward.default, (x, y)),
+        *((aten._to_copy.default, (a,), {"dtype": torch.float64}) for a in (x, half, y, square.mT)),
+        (aten._unsafe_view.default, (x, [8, 36])),
     ]  # fmt: skip
-    for function, args in calls:
+    for function, args, *named in calls:
+        kwargs = named[0] if named else {}
         tensors = [t for a in args for t in (a if isinstance(a, list) else [a]) if isinstance(t, torch.Tensor)]
         with torch.no_grad(), mode:
-            expected = function(*args)
-        alone = private.meta_outputs(mode, function, args, {}, tensors)
+            expected = function(*args, **kwargs)
+        alone = private.meta_outputs(function, args, kwargs, tensors)
         if alone is NotImplemented:
             continue
         by_kernel += 1
@@ -226,13 +291,12 @@ def test_a_kernel_alone_gives_what_a_mode_of_fake_tensors_gives() -> None:
                 assert (meta.shape, meta.stride(), meta.dtype) == (fake.shape, fake.stride(), fake.dtype), function
                 assert meta.storage_offset() == fake.storage_offset()
                 assert meta.untyped_storage().nbytes() == fake.untyped_storage().nbytes()
-    assert by_kernel >= len(calls) - 2  # all but batch norms that do not train
+    # all but batch norms that do not train, a matrix for a bias, copies of other layouts
+    assert by_kernel >= len(calls) - 5
     with mode:
         elsewhere = torch.empty(2, device="meta")
-    assert private.meta_outputs(mode, aten.add.Tensor, (x, elsewhere), {}, [x, elsewhere]) is NotImplemented
-    assert (
-        private.meta_outputs(mode, aten.view.default, (x, [5]), {}, [x]) is NotImplemented
-    )  # the mode says what is wrong
+    assert private.meta_outputs(aten.add.Tensor, (x, elsewhere), {}, [x, elsewhere]) is NotImplemented
+    assert private.meta_outputs(aten.view.default, (x, [5]), {}, [x]) is NotImplemented  # the mode says what is wrong
 
 
 _COUNTS = """
