@@ -234,7 +234,8 @@ def test_sizes_that_are_numbers_are_answered_as_torch_answers_them() -> None:
         assert absent.sym_or(*conditions) is there.sym_or(*conditions)
     for size in (0, 1, 7):
         for name in ("guard_int", "is_nested_int", "has_guarding_hint"):
-            assert getattr(absent, name)(size) == getattr(there, name)(size)
+            # torch 2.11 has no guarding hints
+            assert not hasattr(there, name) or getattr(absent, name)(size) == getattr(there, name)(size)
         assert set(absent.free_unbacked_symbols(size)) == set(there.free_unbacked_symbols(size)) == set()
     assert absent.compute_unbacked_bindings(None, (2, 3)) is there.compute_unbacked_bindings(None, (2, 3)) is None
     size = there.ShapeEnv().create_unbacked_symint()
