@@ -3,8 +3,14 @@
     seconds(op) = mean time of its signature inside replayed steps + what PyTorch's own loop spends beside it
 
 The last term is Python and autograd: a module's call, a custom function and its gradient, a hook that packs what is
-saved, a node of the graph, the optimizer's loop. What each takes was measured on networks whose ops do next to nothing;
-how often each is called the trace has counted.
+saved, a node of the graph, the optimizer's loop. How often each is called the trace has counted. Python that ran a
+moment ago is in the caches; after megabytes of other data its code and objects come from afar, which takes several
+times as long:
+
+    seconds(event) = near + far x miss share of the traffic since an event of its kind
+
+Both were measured, on networks whose ops do next to nothing and on some of a usual size. What Python takes once a step
+is measured again beside every replayed step: after those ops, neighbours of the caches included.
 """
 
 from __future__ import annotations
@@ -16,11 +22,15 @@ from hashlib import blake2s
 
 import numpy as np
 
+from pararev_hw.costmodels.calibrated.cache_model import miss_share
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.types import BlockGraph, Estimate, MeasuredDevice, OpType
 
 _LEAST_S = 1e-8
+_CODE_BYTES = 3e6  # moved, after which a cache no longer holds what Python needs: judged, steps of 45 networks
+STEP_NAMES = {"forward": "train_step", "backward": "backward_step", "update": "update_step", "infer": "infer_step"}
+_GOES_FAR = ("functions", "backwards", *STEP_NAMES.values())  # the rest was not seen to take longer
 
 
 def type_key(t: OpType) -> str:
@@ -56,22 +66,50 @@ def python_calls(graph: BlockGraph) -> Mapping[tuple[str, str], int]:
     return counts
 
 
-def host_seconds(graph: BlockGraph, measured: Mapping[str, Estimate]) -> Floats:
-    """Seconds beside each op in PyTorch's own loop: its own, and an even share of the calls into Python of its phase.
+def moved_bytes(graph: BlockGraph) -> float:
+    """Bytes that the step's ops read and write."""
+    types = graph.op_types
+    return float(sum(types[op.type].read_bytes + types[op.type].write_bytes for op in graph.ops))
 
-    `measured` is what each takes, as in `MeasuredDevice.host`. What stands beside the step is part of its first op.
+
+def python_events(graph: BlockGraph, other_bytes: float = 0.0) -> Mapping[str, Mapping[str, float]]:
+    """How often each part of the step ("forward", "backward" with recomputation, "update"; "infer") does what takes
+    time beside its ops, by the name of what that takes, as in `MeasuredDevice.host`.
+
+    A name with "far" counts those whose code and objects come from afar. `other_bytes` are moved between two steps.
+    """
+    parts = ("infer",) if graph.mode == "infer" else ("forward", "backward", "update")
+    counts = {part: Counter({STEP_NAMES[part]: 1}) for part in parts}
+    for (where, event), count in python_calls(graph).items():
+        counts["infer" if graph.mode == "infer" else where][event] += count
+    everywhere = sum(counts.values(), Counter[str]())
+    names = [name for name in everywhere if name in _GOES_FAR]
+    shares = miss_share(
+        (moved_bytes(graph) + other_bytes) / np.array([everywhere[name] for name in names]), _CODE_BYTES
+    )
+    far = dict(zip(names, shares.tolist(), strict=True))
+    return {
+        part: {f"{name}_s": float(n) for name, n in here.items()}
+        | {f"{name}_far_s": n * far[name] for name, n in here.items() if name in far}
+        for part, here in counts.items()
+    }
+
+
+def host_seconds(graph: BlockGraph, measured: Mapping[str, Estimate]) -> Floats:
+    """Seconds beside each op in PyTorch's own loop: its own, and an even share of what else its part of the step does.
+
+    `measured` is what each takes, as in `MeasuredDevice.host`.
     """
     phases = np.array([op.phase for op in graph.ops])
     beside = np.zeros(len(phases))
     host = {name: e.value for name, e in measured.items()}
     for phase in np.unique(phases):
         beside[phases == phase] = host.get("infer_s" if graph.mode == "infer" else f"{phase}_s", 0.0)
-    for (where, event), count in python_calls(graph).items():
-        inside = phases == "forward" if where == "forward" else np.isin(phases, ("recompute", "backward"))
-        if inside.any():
-            beside[inside] += count * host.get(f"{event}_s", 0.0) / inside.sum()
-    if graph.tasks:
-        beside[graph.tasks[0].ops[0]] += host.get(f"{graph.mode}_step_s", 0.0)
+    inside = {"backward": ("recompute", "backward"), "infer": ("forward",)}
+    for part, events in python_events(graph).items():
+        there = np.isin(phases, inside.get(part, (part,)))
+        if there.any():
+            beside[there] += sum(n * host.get(name, 0.0) for name, n in events.items()) / there.sum()
     return beside
 
 

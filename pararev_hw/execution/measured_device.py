@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pararev_hw.costmodels.measured_ops import op_keys, type_key
+from pararev_hw.costmodels.measured_ops import STEP_NAMES, op_keys, type_key
 from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.loop_overheads import loop_overheads
 from pararev_hw.execution.replay_timing import ReplayTimes, replay_times
+from pararev_hw.execution.single_layer import SingleStep
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.op_store import (
     Measurements,
@@ -67,8 +68,10 @@ def measured_device(
         host = loop_overheads()
     complete = set(op_keys(graph)) <= stored.ops.keys()
     if anew or slowed or not complete or (graph.program is not None and digest not in stored.graphs):
-        times = replay_times(graph, seconds, progress, in_turns)
-        new = Measurements(_op_times(graph, times), host, {digest: times.whole})
+        single = SingleStep(training=graph.mode == "train")
+        times = replay_times(graph, seconds, progress, in_turns, single.take_one)
+        replayed = replace(times.whole, beside_s=single.beside_s)
+        new = Measurements(_op_times(graph, times), host, {digest: replayed})
         stored = Measurements({**stored.ops, **new.ops}, host, new.graphs)
         if path is not None:
             _, unstored = add_to_store(path, machine, new)
@@ -95,12 +98,18 @@ def _adding_up_to(step: ReplayedStep, keys: Sequence[str], ops: Mapping[str, OpT
 
 
 def _at_pace(host: Mapping[str, Estimate], step: ReplayedStep | None) -> Mapping[str, Estimate]:
-    """What stands beside ops, at the speed that the machine had while the step was replayed."""
+    """What stands beside ops, at the speed that the machine had while the step was replayed; what a step takes once, as
+    it was beside that step."""
     pace = host.get(PACE)
     if pace is None or step is None:
         return host
     slowdown = step.pace_s / pace.value
-    return {name: Estimate(e.value * slowdown, e.sigma) for name, e in host.items()}
+    then = {name: Estimate(e.value * slowdown, e.sigma) for name, e in host.items()}
+    if step.beside_s is None:
+        return then
+    once = {f"{name}{far}_s" for name in STEP_NAMES.values() for far in ("", "_far")}
+    of_mode = dict.fromkeys(("train_step_s", "infer_step_s"), Estimate(step.beside_s))
+    return {name: e for name, e in then.items() if name not in once} | of_mode
 
 
 def graph_digest(graph: BlockGraph) -> str:

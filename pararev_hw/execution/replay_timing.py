@@ -36,6 +36,7 @@ _OTHER_ORDER_REPLAYS = 3
 QUANTILE = 0.25  # of the samples of an op: disturbances only add
 _MEMORY_SHARE = 0.9  # of what is free
 _DRAW_SEED = 0
+LONG_STEP_S = 0.03  # what a step finds in the caches of its like makes no difference to a longer one
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +58,12 @@ def replay_times(
     seconds: float = 10.0,
     progress: Progress = silent,
     in_turns: Callable[[], None] = lambda: None,
+    after_step: Callable[[], None] = lambda: None,
 ) -> ReplayTimes:
     """Replay the step for about `seconds`, in PyTorch's order at least as often as a real step is timed; before each
-    time `in_turns` runs.
+    time `in_turns` runs, and after each replay in PyTorch's order `after_step`.
+
+    As in a loop, a step that is timed follows its like.
 
     Raises BadInput for a graph that has no program (one from a file), or one that was traced for another device, and
     Infeasible where the free memory does not hold it.
@@ -86,8 +90,12 @@ def replay_times(
         while len(wholes) < LEAST_REPLAYS or (time.perf_counter() < deadline and len(wholes) < MOST_REPLAYS):
             in_turns()
             paces.append(pace_s())
+            if not wholes or wholes[-1] < LONG_STEP_S:
+                _replay(plain)
             wholes.append(_whole_s(plain))
+            after_step()
             rows.append(stamps.of(stamped))
+            after_step()
             if len(other_rows) < _OTHER_ORDER_REPLAYS:
                 other_rows.append(other_stamps.of(other))
     samples = np.array(rows)

@@ -26,7 +26,7 @@ from pararev_hw.types import OpTime, ReplayedStep
 from pararev_hw.types.profile import Estimate
 from pararev_hw.versions import installed_version
 
-STORE_VERSION = 4
+STORE_VERSION = 5
 MAX_BYTES = 256 << 20
 _LOCK_S = 20.0
 _SETTINGS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "GLIBC_TUNABLES", "LD_PRELOAD", "MALLOC_ARENA_MAX")
@@ -100,10 +100,12 @@ def _op_time(values: Any) -> OpTime:
 
 
 def _replayed_step(values: Any) -> ReplayedStep:
-    seconds, replays, spread, pace_s = values
+    seconds, replays, spread, pace_s, beside_s = values
     if not (0 < seconds < math.inf and replays >= 1 and 0 <= spread < math.inf and 0 < pace_s < math.inf):
         raise ValueError(values)
-    return ReplayedStep(float(seconds), int(replays), float(spread), float(pace_s))
+    if beside_s is not None and not 0 <= beside_s < math.inf:
+        raise ValueError(values)
+    return ReplayedStep(float(seconds), int(replays), float(spread), float(pace_s), beside_s)
 
 
 def add_to_store(path: Path, machine: Mapping[str, str], new: Measurements) -> tuple[Measurements, str | None]:

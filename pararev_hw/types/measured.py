@@ -24,12 +24,14 @@ class OpTime:
 @dataclass(frozen=True, slots=True)
 class ReplayedStep:
     """A whole step as it was replayed: median seconds of so many replays, half their interquartile range over it, and
-    seconds of a fixed piece of Python meanwhile (`measurement.pace`), which tell how fast the machine then was."""
+    seconds of a fixed piece of Python meanwhile (`measurement.pace`), which tell how fast the machine then was.
+    `beside_s` are seconds that PyTorch's loop took once a step beside it; None where nothing told."""
 
     seconds: float
     replays: int
     spread: float
     pace_s: float
+    beside_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -38,7 +40,8 @@ class MeasuredDevice:
 
     `base` gives the time of ops that were not measured. `host` are seconds per op that PyTorch's own loop spends beside
     a replay of the same ops, by phase: "forward_s", "recompute_s", "backward_s", "update_s", "infer_s"; per call into
-    Python: "modules_s", "functions_s", "backwards_s", "packs_s"; and per step: "train_step_s", "infer_step_s". They
+    Python: "modules_s", "functions_s", "backwards_s", "packs_s"; and per step: "train_step_s", "backward_step_s",
+    "update_step_s", "infer_step_s". With "_far" before "_s" it is what comes on top where the caches have lost it. They
     hold at the machine's speed while `step` was replayed, the step of the graph that the device was measured for.
     """
 

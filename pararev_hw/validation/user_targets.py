@@ -22,6 +22,7 @@ from pararev_hw.costmodels.calibrated.pace_response import slowed
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
+from pararev_hw.execution.replay_timing import LONG_STEP_S
 from pararev_hw.measurement import (
     MIN_STEPS,
     WARM_UP_STEPS,
@@ -198,12 +199,15 @@ class _RealSteps:
         self.paces_s: list[float] = []
 
     def take_one(self) -> None:
-        """Times one more step, in turns with what else is measured. A step that raises is not taken again: `measured`
-        tells of it."""
+        """Times one more step, in turns with what else is measured; right after another one, as in a loop. A step that
+        raises is not taken again: `measured` tells of it."""
         if self._raises:
             return
         with self._any_failure():
-            _, busy_s = step_clock("cpu")(self._warm().run, 1)
+            run = self._warm().run
+            if self.seconds and self.seconds[-1] < LONG_STEP_S:
+                run()
+            _, busy_s = step_clock("cpu")(run, 1)
             self.seconds.append(busy_s)
 
     def take(self, limit_s: float, own_pace_s: float | None) -> None:

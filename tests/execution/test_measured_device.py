@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import pararev_hw as ph
+from pararev_hw.costmodels import measured_ops
 from pararev_hw.costmodels.cost import cost
 from pararev_hw.costmodels.expected_error import expected_error
 from pararev_hw.costmodels.measured_ops import host_seconds, op_keys, python_calls
@@ -29,6 +30,7 @@ from pararev_hw.execution import replay_timing
 from pararev_hw.execution.bound_step import BoundStep
 from pararev_hw.execution.measured_device import measured_device
 from pararev_hw.execution.replay_timing import ReplayTimes, drawn_state, replay_times
+from pararev_hw.execution.single_layer import SingleStep
 from pararev_hw.measurement.environment import environment
 from pararev_hw.measurement.op_store import (
     Measurements,
@@ -141,6 +143,76 @@ def test_calls_into_python_cost_what_each_was_measured_to_take(graph: BlockGraph
     counts = Counter(op.phase for op in graph.ops)
     expected = 8 * 3e-6 + sum(n * HOST[f"{phase}_s"].value for phase, n in counts.items())
     assert host_seconds(graph, device.host).sum() == pytest.approx(expected)
+
+
+def test_python_that_other_data_drove_out_of_the_caches_takes_longer(
+    graph: BlockGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step of 30 MB calls five custom functions: 6 MB lie between two calls, twice what caches hold beside it, of
+    whose code 1 / (1 + (3 / 6)^4) is gone; and between two steps, where nearly all of it is."""
+    types = tuple(replace(t, read_bytes=0, write_bytes=0) for t in graph.op_types)
+    first = graph.ops[0].type
+    count = sum(op.type == first for op in graph.ops)
+    moving = replace(types[first], read_bytes=20_000_000 // count, write_bytes=10_000_000 // count)
+    types = (*types[:first], moving, *types[first + 1 :])
+    monkeypatch.setattr(measured_ops, "python_calls", lambda _: {("forward", "functions"): 5})
+    host = {"functions_s": 10e-6, "functions_far_s": 80e-6, "train_step_s": 50e-6, "train_step_far_s": 200e-6}
+    seconds = host_seconds(replace(graph, op_types=types), {name: Estimate(s) for name, s in host.items()})
+    expected = 5 * (10e-6 + 80e-6 / (1 + 0.5**4)) + 50e-6 + 200e-6 / (1 + 0.1**4)
+    assert seconds.sum() == pytest.approx(expected, rel=1e-5)
+    assert seconds[[op.phase != "forward" for op in graph.ops]].sum() == 0
+
+
+def test_what_a_step_takes_once_is_what_it_took_beside_that_step(
+    graph: BlockGraph, known_times: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Beside the replays it takes 0.9 ms; by what small networks told it would be 0.3 ms, or 0.7 ms."""
+    told = {"train_step_s": 1e-4, "backward_step_s": 2e-4, "update_step_far_s": 4e-4}
+    monkeypatch.setattr(
+        measuring, "loop_overheads", lambda: {n: Estimate(s) for n, s in told.items()} | {"pace_s": Estimate(PACE_S)}
+    )
+    monkeypatch.setattr(measuring, "SingleStep", lambda **_: SimpleNamespace(take_one=None, beside_s=9e-4))
+    for _ in range(2):  # measured, then read from the store
+        device = measured_device(graph, cpu(1), folder=tmp_path)
+        assert host_seconds(graph, device.host).sum() == pytest.approx(9e-4)
+
+
+def test_the_single_layer_is_timed_both_ways_in_turns() -> None:
+    single = SingleStep(training=True)
+    assert single.beside_s is None
+    taken = iter((5e-4, 1e-4, 7e-4, 2e-4, 6e-4))
+    ways: list[str] = []
+
+    def way(name: str) -> float:
+        ways.append(name)
+        return next(taken)
+
+    single._ways = (lambda: way("loop"), lambda: way("replay"))
+    for _ in range(5):
+        single.take_one()
+    assert ways == ["loop", "replay", "loop", "replay", "loop"]
+    assert single.beside_s == pytest.approx(6e-4 - 1.5e-4)
+
+
+def test_a_timed_step_follows_its_like_and_is_followed_by_what_is_timed_beside_it(
+    graph: BlockGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each round: a replay that is not timed, one that is, one with timestamps; in three, one in another order."""
+    replays: list[int] = []
+    real = replay_timing._replay
+
+    def counting(step: BoundStep) -> Any:
+        replays.append(id(step))
+        return real(step)
+
+    monkeypatch.setattr(replay_timing, "_replay", counting)
+    seen: list[int] = []
+    replay_times(graph, seconds=0.0, after_step=lambda: seen.append(len(replays)))
+    first = [1 + 2, 1 + 3, 1 + 6, 1 + 7, 1 + 10, 1 + 11]  # replays before each call, one having filled the allocator
+    assert seen[:6] == first
+    assert seen[6:10] == [15, 16, 18, 19]
+    plain, stamped = replays[0], replays[3]
+    assert replays[1] == replays[2] == plain != stamped
 
 
 def test_an_op_that_was_not_measured_costs_what_the_base_says_as_its_kind_does(
@@ -260,12 +332,12 @@ def test_what_was_stored_is_read_back(tmp_path: Path) -> None:
     ("text", "why"),
     [
         ("", "not whole"),
-        ('{"version": 4, "mach', "not whole"),
+        ('{"version": 5, "mach', "not whole"),
         ("[]", "no store of measurements"),
-        (json.dumps({"version": 4, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": {}}), "another machine"),
+        (json.dumps({"version": 5, "machine": {"cpu": "b"}, "ops": {}, "host": {}, "graphs": {}}), "another machine"),
         (json.dumps({"version": 0, "machine": MACHINE, "ops": {}, "host": {}, "graphs": {}}), "another machine"),
         (
-            json.dumps({"version": 4, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": {}}),
+            json.dumps({"version": 5, "machine": MACHINE, "ops": {"a": [-1, 1, 0, 0]}, "host": {}, "graphs": {}}),
             "no store of measurements",
         ),
     ],
