@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,15 +94,15 @@ def dispatch(
         if early[b]:
             live += sizes[b]
     started = np.zeros(n, np.bool_)
-    profile = _profile(n, sizes, early, stays, user_start, place)
-    changed = np.empty(n, np.int64)
+    most, more = _tree(_profile(n, sizes, early, stays, user_start, place))
     missing = np.empty(n, np.int64)
-    ready, ranks = np.empty(n + 1, np.int64), np.empty(n + 1)
-    count = 0
+    # the ready tasks that are looked at, in order of rank, and the others, all of which come after them
+    ready, ranks, count = np.empty(window + 1, np.int64), np.empty(window + 1), 0
+    others, looked_at = [(0.0, i) for i in range(0)], np.zeros(n, np.bool_)
     for i in range(n):
         missing[i] = into_start[i + 1] - into_start[i]
         if missing[i] == 0:
-            count = _insert(ready, ranks, count, i, rank[i])
+            count = _insert(ready, ranks, count, others, looked_at, i, rank[i])
     arrived, arrived_there = np.zeros((n, lanes)), np.zeros(n, np.bool_)
     running, runs = np.empty(n, np.int64), 0
     wake, wakes = np.empty(16), 0  # when to look again, without order
@@ -132,14 +133,14 @@ def dispatch(
                 or not limited
                 or _fits(
                     i, room, live, head, position, order, touch_start, touch, sizes, stays, begun, started, user_start,
-                    place, first, last, profile, changed,
+                    place, first, last, most, more,
                 )
             ):  # fmt: skip
                 started[i] = True
                 if limited:
                     live += _begin(
                         i, now, head, position, order, touch_start, touch, sizes, stays, begun, begun_s, started,
-                        user_start, place, first, last, profile,
+                        user_start, place, first, last, most, more,
                     )  # fmt: skip
                 while head < n and started[order[head]]:
                     head += 1
@@ -150,7 +151,7 @@ def dispatch(
                 if alike or ends_s[i] > now:
                     idle -= 1
                 free_at[k] = ends_s[i]
-                count = _remove(ready, ranks, count, at)
+                count = _remove(ready, ranks, count, others, looked_at, at)
                 left -= 1
             else:
                 at += 1
@@ -159,14 +160,7 @@ def dispatch(
             break
         if runs == 0 and wakes == 0:
             forced = order[head]  # outside the window, or held up by what lives no time
-            for at in range(count):
-                if ready[at] == forced:
-                    count = _remove(ready, ranks, count, at)
-                    break
-            for at in range(count, 0, -1):
-                ready[at], ranks[at] = ready[at - 1], ranks[at - 1]
-            ready[0], ranks[0] = forced, rank[forced]
-            count += 1
+            count = _put_first(ready, ranks, count, others, looked_at, forced, rank[forced])
             continue
         then = np.inf
         for at in range(runs):
@@ -204,7 +198,7 @@ def dispatch(
                 j = out[e]
                 missing[j] -= 1
                 if missing[j] == 0:
-                    count = _insert(ready, ranks, count, j, rank[j])
+                    count = _insert(ready, ranks, count, others, looked_at, j, rank[j])
 
 
 @part
@@ -236,8 +230,74 @@ def _larger(numbers: Floats) -> Floats:
 
 
 @part
-def _insert(ready: Ints, ranks: Floats, count: int, i: int, rank: float) -> int:
-    """Task i put where its rank belongs, ties by number; how many there are then."""
+def _tree(profile: Ints) -> tuple[Ints, Ints]:
+    """The most of the leaves under each node, and what is to be added to all of them; the root is node 1, and the
+    leaves are the second half of the nodes."""
+    leaves = 1
+    while leaves < len(profile):
+        leaves *= 2
+    most, more = np.full(2 * leaves, GONE), np.zeros(2 * leaves, np.int64)
+    for k in range(len(profile)):
+        most[leaves + k] = profile[k]
+    for node in range(leaves - 1, 0, -1):
+        most[node] = max(most[2 * node], most[2 * node + 1])
+    return most, more
+
+
+@part
+def _add(most: Ints, more: Ints, start: int, end: int, amount: int) -> None:
+    """Add to the leaves from `start` to before `end`."""
+    if start >= end:
+        return
+    left, right = start + len(most) // 2, end + len(most) // 2
+    first, last = left, right - 1
+    while left < right:
+        if left % 2 == 1:
+            most[left] += amount
+            more[left] += amount
+            left += 1
+        if right % 2 == 1:
+            right -= 1
+            most[right] += amount
+            more[right] += amount
+        left, right = left // 2, right // 2
+    _renew(most, more, first)
+    _renew(most, more, last)
+
+
+@part
+def _renew(most: Ints, more: Ints, leaf: int) -> None:
+    node = leaf // 2
+    while node > 0:
+        most[node] = max(most[2 * node], most[2 * node + 1]) + more[node]
+        node //= 2
+
+
+@part
+def _most(most: Ints, more: Ints, start: int, end: int) -> int:
+    """The most of the leaves from `start` to before `end`."""
+    left, right = start + len(most) // 2, end + len(most) // 2 - 1
+    of_left, of_right = most[left], most[right]
+    while left // 2 != right // 2:
+        if left % 2 == 0:
+            of_left = max(of_left, most[left + 1])
+        if right % 2 == 1:
+            of_right = max(of_right, most[right - 1])
+        left, right = left // 2, right // 2
+        of_left += more[left]
+        of_right += more[right]
+    greatest: int = max(of_left, of_right)
+    while left > 1:
+        left //= 2
+        greatest += more[left]
+    return greatest
+
+
+@part
+def _insert(
+    ready: Ints, ranks: Floats, count: int, others: list[tuple[float, int]], looked_at: Flags, i: int, rank: float
+) -> int:
+    """Task i put where its rank belongs, ties by number; how many are looked at then."""
     low, high = 0, count
     while low < high:
         middle = (low + high) // 2
@@ -245,17 +305,58 @@ def _insert(ready: Ints, ranks: Floats, count: int, i: int, rank: float) -> int:
             low = middle + 1
         else:
             high = middle
-    for at in range(count, low, -1):
+    if low == len(ready) - 1:
+        heapq.heappush(others, (rank, i))
+        return count
+    count = _put(ready, ranks, count, others, looked_at, low, i, rank)
+    return count
+
+
+@part
+def _put(
+    ready: Ints,
+    ranks: Floats,
+    count: int,
+    others: list[tuple[float, int]],
+    looked_at: Flags,
+    place: int,
+    i: int,
+    rank: float,
+) -> int:
+    for at in range(count, place, -1):
         ready[at], ranks[at] = ready[at - 1], ranks[at - 1]
-    ready[low], ranks[low] = i, rank
+    ready[place], ranks[place] = i, rank
+    looked_at[i] = True
+    if count == len(ready) - 1:
+        looked_at[ready[count]] = False
+        heapq.heappush(others, (ranks[count], ready[count]))
+        return count
     return count + 1
 
 
 @part
-def _remove(ready: Ints, ranks: Floats, count: int, at: int) -> int:
+def _remove(ready: Ints, ranks: Floats, count: int, others: list[tuple[float, int]], looked_at: Flags, at: int) -> int:
     for k in range(at, count - 1):
         ready[k], ranks[k] = ready[k + 1], ranks[k + 1]
+    while len(others) > 0:
+        rank, i = heapq.heappop(others)
+        if not looked_at[i]:  # or it was put first
+            ready[count - 1], ranks[count - 1], looked_at[i] = i, rank, True
+            return count
     return count - 1
+
+
+@part
+def _put_first(
+    ready: Ints, ranks: Floats, count: int, others: list[tuple[float, int]], looked_at: Flags, i: int, rank: float
+) -> int:
+    """A ready task put before all others, whatever its rank."""
+    for at in range(count):
+        if ready[at] == i:
+            count = _remove(ready, ranks, count, others, looked_at, at)
+            break
+    count = _put(ready, ranks, count, others, looked_at, 0, i, rank)
+    return count
 
 
 @part
@@ -299,8 +400,8 @@ def _fits(
     place: Ints,
     first: Ints,
     last: Ints,
-    profile: Ints,
-    changed: Ints,
+    most: Ints,
+    more: Ints,
 ) -> bool:
     """Whether the task fits now, and the rest of the order after it."""
     need, until = 0, head
@@ -311,28 +412,23 @@ def _fits(
             until = max(until, place[first[b]])
     if live + need > room:
         return False
-    most = GONE
-    for p in range(head, until):
-        changed[p] = profile[p]
-        most = max(most, profile[p])
-    if until == head or most + need <= room:
+    if until == head or _most(most, more, head, until) + need <= room:
         return True
-    for e in range(touch_start[i], touch_start[i + 1]):
-        b = touch[e]
-        if not begun[b]:
-            for p in range(head, place[first[b]]):
-                changed[p] += sizes[b]
-        if not stays[b] and place[last[b]] == position[i]:  # it is needed no longer than by the last of the others
-            before = last[b] - 1
-            while before >= user_start[b] and started[order[place[before]]]:
-                before -= 1
-            begins = place[before] + 1 if before >= user_start[b] else 0
-            for p in range(max(head, begins), min(until, position[i])):
-                changed[p] -= sizes[b]
-    most = GONE
-    for p in range(head, until):
-        most = max(most, changed[p])
-    return most <= room
+    fits = False
+    for sign in (1, -1):  # as if it had begun, and back
+        for e in range(touch_start[i], touch_start[i + 1]):
+            b = touch[e]
+            if not begun[b]:
+                _add(most, more, head, place[first[b]], sign * sizes[b])
+            if not stays[b] and place[last[b]] == position[i]:  # it is needed no longer than by the last of the others
+                before = last[b] - 1
+                while before >= user_start[b] and started[order[place[before]]]:
+                    before -= 1
+                begins = place[before] + 1 if before >= user_start[b] else 0
+                _add(most, more, max(head, begins), min(until, position[i]), -sign * sizes[b])
+        if sign == 1:
+            fits = _most(most, more, head, until) <= room
+    return fits
 
 
 @part
@@ -353,7 +449,8 @@ def _begin(
     place: Ints,
     first: Ints,
     last: Ints,
-    profile: Ints,
+    most: Ints,
+    more: Ints,
 ) -> int:
     """Takes the buffers of a task that starts; the bytes that come alive with it."""
     comes, here = 0, position[i]
@@ -362,17 +459,16 @@ def _begin(
         if not begun[b]:
             begun[b], begun_s[b] = True, now
             comes += sizes[b]
-            for p in range(head, place[first[b]]):
-                profile[p] += sizes[b]
+            _add(most, more, head, place[first[b]], sizes[b])
         if place[last[b]] == here:  # it is needed no longer than by the last of the others
             last[b] -= 1
             while last[b] >= user_start[b] and started[order[place[last[b]]]]:
                 last[b] -= 1
             if not stays[b]:
                 begins = place[last[b]] + 1 if last[b] >= user_start[b] else 0
-                for p in range(max(head, begins), here):
-                    profile[p] -= sizes[b]
+                _add(most, more, max(head, begins), here, -sizes[b])
         while first[b] < user_start[b + 1] and started[order[place[first[b]]]]:
             first[b] += 1
-    profile[here] = GONE
+    most[here + len(most) // 2] = GONE
+    _renew(most, more, here + len(most) // 2)
     return comes

@@ -305,9 +305,14 @@ def test_a_front_has_at_least_two_points_to_try() -> None:
 
 def _larger(draw: random.Random) -> SchedulingProblem:
     """Layers with delays, tasks of no time, buffers of two to five tasks, and a limit between least and all."""
-    width, delay_s = draw.randint(5, 9), draw.choice((0.0, 1e-5))
+    wide = draw.random() < 0.2  # more tasks are ready than are looked at
+    width, delay_s = draw.randint(60, 120) if wide else draw.randint(5, 9), draw.choice((0.0, 1e-5))
     costs = layered(
-        width * draw.randint(2, 7), draw.randint(1, 3), seed=draw.randrange(99), width=width, delay_s=delay_s
+        width * draw.randint(2, 3 if wide else 7),
+        draw.randint(1, 3),
+        seed=draw.randrange(99),
+        width=width,
+        delay_s=delay_s,
     )
     n = len(costs.tasks)
     tasks = tuple(replace(c, times_s=(0.0,) * costs.lanes) if draw.random() < 0.1 else c for c in costs.tasks)
