@@ -15,7 +15,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -327,7 +327,7 @@ def _with_inputs(product: object) -> bool:
 
 
 def _input_form(inputs: Any, target: str) -> InputForm:
-    if not isinstance(inputs, torch.Tensor | Mapping | list | tuple):
+    if not isinstance(inputs, torch.Tensor | Mapping | list | tuple) and not is_dataclass(inputs):
         raise BadInput(f"{target}: its inputs must be a tensor or a tuple of tensors, not {_a(inputs)}")
     try:
         return input_form(inputs)

@@ -795,7 +795,8 @@ _DETACH = torch.ops.aten.detach.default
 _ADD, _ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
-_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_PACKAGE = Path(__file__).parents[1]
+_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(_PACKAGE / "tracing"), str(_PACKAGE / "training"))
 
 
 def _result(call: Call, tensors: Sequence[torch.Tensor]) -> Any:

@@ -96,6 +96,11 @@ CASES = {
     "a row, strided": Case(4, 8, 24, 9, (100,), 2, 4, bias=True),
     "a volume": Case(4, 16, 32, 3, (4, 8, 8), padding=1),
     "a volume of three channels": Case(4, 3, 16, 3, (8, 8, 8), padding=1, bias=True),
+    "a volume of few channels": Case(2, 12, 24, 3, (7, 7, 7), padding=1),
+    "a volume of few channels, no border": Case(2, 12, 24, 3, (7, 7, 7)),
+    "a volume in small groups": Case(2, 24, 24, 3, (7, 7, 7), padding=1, groups=3),
+    "a volume 4x4x4 up": Case(2, 24, 12, 4, (4, 4, 4), 2, 1, transposed=True),
+    "15x15 of few channels": Case(2, 12, 24, 15, PLANE, padding=7),
 }
 LAST = {
     "3x3": Case(6, 40, 40, 3, (18, 18), padding=1, last="x"),

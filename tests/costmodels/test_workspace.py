@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.utils.checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import models
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here, workspace_bytes
@@ -94,6 +96,17 @@ def test_the_peak_of_summed_gradients_and_of_attention_is_that_recorded(make, si
     graph = trace_step(make(), x, loop=Loop(optimizer=OPTIMIZERS["sgd"])).graph
     predicted = eager_peak_bytes(graph, "cpu", rule_here())
     assert predicted == pytest.approx(recorded_peak_bytes(make(), x, Setting(OPTIMIZERS["sgd"])), rel=0.002)
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (3, 20, 20)])
+def test_the_exponential_of_a_matrix_holds_powers_of_it(shape: tuple[int, ...]) -> None:
+    matrices = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    matrices = 0.3 * matrices / matrices.sum(-2).amax(-1)[..., None, None]
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as recorded:
+        out = torch.linalg.matrix_exp(matrices)
+    sizes = [e.nbytes() for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
+    op = OpType("aten.linalg_matrix_exp.default", "other", "float32", (shape,), (shape,), (), 0, None, 0, 0)
+    assert workspace_bytes(op) == pytest.approx(max(accumulate(sizes)) - out.nbytes, abs=64)
 
 
 def test_a_device_that_nothing_is_known_of_has_no_workspace() -> None:

@@ -361,3 +361,40 @@ def test_a_compiled_network_at_hand_is_traced_by_its_own_names_and_left_as_it_is
     assert [m.path for m in graph.modules] == ["", "0"]
     assert AS_WRITTEN in graph.assumptions
     assert type(compiled).__name__ == "OptimizedModule" and compiled._orig_mod is net
+
+
+def test_a_factory_may_give_its_inputs_as_a_dataclass(tmp_path: Path) -> None:
+    (tmp_path / "fields.py").write_text(
+        """
+import dataclasses
+import torch
+from torch import nn
+
+@dataclasses.dataclass
+class Batch:
+    image: torch.Tensor
+    mask: torch.Tensor
+    scale: float = 2.0
+
+class Net(nn.Linear):
+    def forward(self, batch): return batch.scale * super().forward(batch.image.masked_fill(batch.mask, 0.0))
+
+def make(): return Net(4, 10), Batch(torch.ones(2, 4), torch.zeros(2, 4, dtype=torch.bool))
+"""
+    )
+    target = resolve(f"{tmp_path / 'fields.py'}:make", TraceOptions())
+    assert [tuple(x.shape) for x in target.inputs] == [(2, 4), (2, 4)]
+    net = target.network
+    expected = 2.0 * torch.nn.functional.linear(target.inputs[0], net.weight, net.bias)
+    torch.testing.assert_close(net(*target.inputs), expected)
+
+
+def test_an_error_in_backward_names_no_line_of_the_tracer() -> None:
+    class Overwritten(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = super().forward(x).exp()
+            y += 1.0  # exp's gradient reads what it gave
+            return y
+
+    with pytest.raises(BadInput, match="Overwritten: RuntimeError while it was traced: one of the variables needed"):
+        ph.trace(Overwritten(4, 10), torch.zeros(2, 4))

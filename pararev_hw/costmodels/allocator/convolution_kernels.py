@@ -143,13 +143,13 @@ def _has_weight_kernel(conv: Convolution, block: int, flat: bool, isa: Instructi
             narrow = conv.stride[-1] <= conv.kernel[-1] <= _WIDEST_DEPTHWISE
             within = all(p <= k // 2 for p, k in zip(conv.padding, conv.kernel, strict=True))
             return whole and narrow and within and len(conv.kernel) < 3 and not conv.dilated
-        if isa < InstructionSet.AVX2 or (len(conv.kernel) > 2 and conv.padding[0]):
+        if isa < InstructionSet.AVX2 or not _fits_short_registers(conv):
             return False
         if conv.dilated and not (_is_point(conv) and (_is_even(conv) or not conv.strided)):
             return False
-        if conv.kernel[-1] > _WIDEST_GRADIENT or any(k > n for k, n in zip(conv.kernel, conv.image, strict=True)):
-            return False
         return conv.groups == 1 or (conv.x_group % block == 0 and conv.y_group % block == 0)
+    if block < isa.channels and not flat and not _fits_short_registers(conv):
+        return False
     spread = conv.strided or conv.groups > 1 or (block < isa.channels and conv.taps > 9)
     if conv.dilated and spread and not conv.half:
         return conv.depthwise and not conv.strided
@@ -158,6 +158,13 @@ def _has_weight_kernel(conv: Convolution, block: int, flat: bool, isa: Instructi
     if conv.groups > 1:
         return conv.x_group % block == 0 and conv.y_group % block == 0
     return not (conv.half and flat) or conv.y_channels % block == 0
+
+
+def _fits_short_registers(conv: Convolution) -> bool:
+    """Whether AVX2's kernel, which AVX-512 takes for few channels, computes the gradient of such weights."""
+    pads_depth = len(conv.kernel) > 2 and conv.padding[0] > 0
+    within = all(k <= n for k, n in zip(conv.kernel, conv.image, strict=True))
+    return not pads_depth and conv.kernel[-1] <= _WIDEST_GRADIENT and within
 
 
 _AT_ONCE = 3  # pixels of a row that kernels of SSE4.1 to AVX2 compute at once

@@ -101,4 +101,12 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
         return fused_bytes(op, base, rule.isa)
     if base in ("sum", "mean") and op.dtype in HALVES:  # summed in float32
         return elements * 4
+    if base == "linalg_matrix_exp":
+        single = math.prod(op.input_shapes[0][:-2]) == 1
+        return elements * FLOAT_BYTES[op.dtype] * (_POWERS_OF_ONE if single else _POWERS)
     return 0
+
+
+_POWERS = 10  # matrices that matrix_exp holds of each of several
+# of a single one 5 to 12, by its norm: so many at 0.05 to 0.58, as gradients and orthogonal weights begin
+_POWERS_OF_ONE = 8
