@@ -145,10 +145,17 @@ def _greedy_order(
         for t in range(touch_start[i], touch_start[i + 1]):
             b = touch[t]
             left[b] -= 1
-            if not begun[b] or left[b] == 1:
-                for u in range(user_start[b], user_start[b + 1]):
-                    changed.append(user[u])
+            comes, goes = not begun[b], left[b] == 1 and outlives[b] == 0
             begun[b] = True
+            if comes or goes:  # at most twice for each buffer, so that all of this is linear
+                for u in range(user_start[b], user_start[b + 1]):
+                    j = user[u]
+                    if comes:
+                        needs[j] -= size[b]
+                        grows[j] -= size[b]
+                    if goes:
+                        grows[j] -= size[b]
+                    changed.append(j)
         for e in range(out_start[i], out_start[i + 1]):
             j = out[e]
             missing[j] -= 1
@@ -157,7 +164,6 @@ def _greedy_order(
         for j in changed:
             if not scheduled[j] and last_user[j] != i:
                 last_user[j] = i
-                grows[j], needs[j] = _growth(j, size, touch_start, touch, left, begun, outlives)
                 if missing[j] == 0:
                     heapq.heappush(ready, (grows[j], needs[j], ties[j], j))
     return order

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from itertools import pairwise, product
 
+import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,8 @@ from pararev_hw.schedulers.alternatives import expand, select_alternatives
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
 from pararev_hw.schedulers.bounds.memory import Forced, least_memory
 from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along, peak_memory, profile, waits_that_keep
-from pararev_hw.schedulers.compiled_dispatch import dispatch
-from pararev_hw.schedulers.memory_order import least_peak_order
+from pararev_hw.schedulers.compiled_dispatch import dispatch, ranges
+from pararev_hw.schedulers.memory_order import _greedy_order, least_peak_order
 from pararev_hw.schedulers.safe_dispatch import SafeDispatch
 from pararev_hw.simulate import play
 from pararev_hw.types import Buffer, CommEdge, Placement, Schedule, SchedulingProblem, TaskCost
@@ -325,6 +326,41 @@ def _larger(draw: random.Random) -> SchedulingProblem:
     high = costs.static_bytes + buffer_table_of(costs).total
     limit = draw.randint(low, low + (high - low) // 2) if draw.random() < 0.9 else None
     return replace(costs, memory_limit_bytes=limit)
+
+
+def _greedy_by_definition(costs: SchedulingProblem) -> tuple[int, ...]:
+    """Of the ready tasks always the one after which least is alive, then the one that needs least, then the first."""
+    table, into = buffer_table_of(costs), [{e.src for e in edges} for edges in costs.predecessors()]
+    order: list[int] = []
+    while len(order) < len(into):
+        before, keys = set(order), []
+        for i in (i for i in range(len(into)) if i not in before and into[i] <= before):
+            alive = [
+                (size, set(users), stays)
+                for size, users, stays in zip(table.bytes, table.users, table.stays, strict=True)
+            ]
+            need = sum(size for size, users, _ in alive if i in users and not users & before)
+            gives = sum(size for size, users, stays in alive if i in users and not stays and users <= before | {i})
+            keys.append((need - gives, need, i))
+        order.append(min(keys)[2])
+    return tuple(order)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_greedy_orders_take_what_leaves_least_alive(compiled: bool) -> None:
+    draw = random.Random(7)
+    for _ in range(20):
+        costs = _larger(draw)
+        table, arrays = buffer_table_of(costs), costs.arrays
+        loop = _greedy_order.compile() if compiled else _greedy_order.plain
+        assert loop is not None
+        users, touches = ranges(table.users), ranges(table.touches)
+        stays, n = np.array(table.stays, np.int64), len(costs.tasks)
+        order = loop(
+            np.array(table.bytes, np.int64), *touches, *users, arrays.out.start, arrays.out.task,
+            np.diff(arrays.into.start), np.zeros_like(stays), stays, np.arange(n),
+        )  # fmt: skip
+        assert tuple(order) == _greedy_by_definition(costs)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
