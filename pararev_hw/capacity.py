@@ -6,12 +6,14 @@ what is known meets the limit, until the size that fits and the one that does no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
+from pararev_hw.costmodels.gpu.model import has_law, need_datatypes
 from pararev_hw.errors import BadInput, Infeasible
-from pararev_hw.graph.process_memory import CONTEXT_BYTES, ProcessMemory, process_memory
+from pararev_hw.graph.process_memory import CONTEXT_BYTES, ProcessMemory, process_memory, process_within
 from pararev_hw.prediction import memory_curve
 from pararev_hw.reports import units
 from pararev_hw.types import BlockGraph, Device, Placement
@@ -34,6 +36,8 @@ class Capacity:
 def memory_of(graph: BlockGraph, device: Device) -> ProcessMemory:
     """Memory of the process that takes this step: on a CPU, and on an accelerator, the tensors alone."""
     if device.kind == "gpu":
+        if has_law(device):
+            need_datatypes(graph, device)
         return process_memory(eager_peak_bytes(graph, "gpu"))
     return tensors_of(graph, device)
 
@@ -87,7 +91,8 @@ def capacity(
             guess = (low + high) // 2
     if low == 0:
         raise Infeasible(_refusal("batch 1" if of == "batch" else "1 time step", memory_by_size[1], device, limit))
-    return Capacity(low, memory_by_size[low], memory_by_size.get(high), limit, len(memory_by_size))
+    within = process_within(memory_by_size[low], device.get("memory_bytes", math.inf))
+    return Capacity(low, within, memory_by_size.get(high), limit, len(memory_by_size))
 
 
 def _refusal(smallest: str, memory: ProcessMemory, device: Device, limit: int) -> str:

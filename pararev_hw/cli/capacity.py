@@ -57,4 +57,4 @@ def capacity(
         out.print(f"{of} {largest.size + 1} and above do not fit")
     out.print(f"tensors at the peak {units.size(memory.peak_bytes)}")
     if memory.process_bytes != memory.peak_bytes:
-        out.print(f"process, as the driver shows it with room to spare {units.size(memory.process_bytes)}")
+        out.print(f"process, as the driver shows it {units.size(memory.process_bytes)}")

@@ -12,7 +12,7 @@ not at the next larger one. The driver's view is a published fit over 4,330 netw
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CONTEXT_BYTES = int(1.3 * 2**30)
 SLACK = 0.03
@@ -39,6 +39,15 @@ def process_memory(peak_bytes: int) -> ProcessMemory:
         reserved_bytes=round(RESERVED_SHARE * peak_bytes),
         process_bytes=LIBRARY_BYTES + round(RESERVED_SHARE * peak_bytes),
     )
+
+
+def process_within(memory: ProcessMemory, card_bytes: float) -> ProcessMemory:
+    """The memory of a process that fits into a card of so much memory: where there is no room to spare, the caching
+    allocator gives back what no tensor needs."""
+    process = min(memory.process_bytes, card_bytes)
+    reserved = min(memory.reserved_bytes, card_bytes - (memory.process_bytes - memory.reserved_bytes))
+    reserved = max(reserved, memory.peak_bytes)
+    return replace(memory, reserved_bytes=int(reserved), process_bytes=int(process))
 
 
 def largest_peak_bytes(memory_bytes: int) -> int:

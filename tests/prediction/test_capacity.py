@@ -9,9 +9,9 @@ from torch import nn
 from pararev_hw import pipeline
 from pararev_hw.capacity import capacity, memory_of
 from pararev_hw.devices import load_device
-from pararev_hw.errors import Infeasible
+from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.process_memory import process_memory
-from pararev_hw.tracing import trace_step
+from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
 
 
@@ -40,6 +40,15 @@ def test_it_is_the_last_batch_that_fits(name: str, wanted: int) -> None:
     assert found.traces <= 8
 
 
+def test_the_process_of_the_largest_batch_is_no_larger_than_the_card() -> None:
+    plain = load_device("rtx3090")
+    least = memory_of(graph(37), plain).least_bytes  # 1.3 GiB and little more; with room to spare 1,900 MiB
+    memory = capacity(graph, of_memory(plain, least)).memory
+    assert memory.least_bytes == memory.process_bytes == least
+    assert memory.peak_bytes <= memory.reserved_bytes < least
+    assert capacity(graph, plain, limit_bytes=least).memory == memory_of(graph(37), plain)  # a limit leaves the card
+
+
 def test_a_limit_beyond_the_device_is_the_device() -> None:
     plain = load_device("edge8")
     device = of_memory(plain, memory_of(graph(37), plain).least_bytes)
@@ -65,6 +74,16 @@ def test_a_limit_of_the_user_is_called_theirs() -> None:
         f"1 time step needs {needed / 2**20:.2f} MiB on edge8, and the limit given is 1.00 MiB: raise it, or choose a "
         "smaller network or a 16-bit datatype"
     )
+
+
+def test_a_card_without_the_datatype_says_what_it_has() -> None:
+    def step(batch: int) -> BlockGraph:
+        x = torch.empty(batch, 300, device="meta")
+        return trace_step(nn.Linear(300, 10), x, dtype="bfloat16", rules=DispatchRules(cuda=True)).graph
+
+    with pytest.raises(BadInput, match="'p100' has no bfloat16: its matrix rates are for float32"):
+        capacity(step, load_device("p100"))
+    assert capacity(step, load_device("a100"), limit_bytes=2 * 10**9).size > 1
 
 
 def test_published_process_memory() -> None:

@@ -66,11 +66,16 @@ def values_of(device: Device) -> Mapping[str, float]:
     return {name: parameter.value for name, parameter in device.parameters.items()}
 
 
+def need_datatypes(graph: BlockGraph, device: Device) -> None:
+    """Raises BadInput where a step multiplies matrices in bfloat16 and the GPU has no cores for it."""
+    if "bfloat16" in {t.dtype for t in graph.op_types if t.true_flops}:
+        need_rate(device, "bfloat16")
+
+
 def gpu_op_costs(graph: BlockGraph, device: Device, launch: str, plain: OpCosts) -> OpCosts:
     """What each op costs; `plain` is what the roofline says, from which occupancy is taken, and energy where the
     device's file gives no board power."""
-    if "bfloat16" in {t.dtype for t in graph.op_types if t.true_flops}:
-        need_rate(device, "bfloat16")
+    need_datatypes(graph, device)
     value = values_of(device)
     type_of = np.fromiter((op.type for op in graph.ops), np.int64, len(graph.ops))
     busy, arithmetic, traffic, launches = _type_seconds(graph, device, value)
