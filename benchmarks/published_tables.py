@@ -238,7 +238,7 @@ def neusight(data: Path, per_op: int) -> list[Block]:
     for (gpu, op), rows in products.items():
         samples = []
         for r in rows:
-            batch, m, n, k = (int(r[name]) for name in "BMNK")
+            batch, m, k, n = (int(r[name]) for name in "BMNK")  # torch.bmm of [B, M, N] and [B, N, K], Linear(N, K)
             rows_m = m if op == "bmm" else m * batch
             kernel = product(batch if op == "bmm" else 1, rows_m, n, k, "float32")
             if float(r["ms"]) / 1e3 < _LONGEST_CALL_S:

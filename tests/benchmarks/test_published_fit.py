@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 from pathlib import Path
 
@@ -10,6 +11,22 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from fit_published_gpus import unmeasured_shares
+from published_tables import neusight
+
+
+def test_neusights_products_sum_over_the_column_named_n(tmp_path: Path) -> None:
+    """Its collector takes `torch.bmm` of [B, M, N] and [B, N, K], and `Linear(N, K)` of [B, M, N]."""
+    tables = {
+        "vector": "gpu,op,split,B,H,ms",
+        "conv3x3": "gpu,split,B,ic,oc,in_hw,stride,pad,k,ms",
+        "gemm": "gpu,op,split,B,M,N,K,ms\nTesla T4,bmm,train,7,30,50,90,0.1\nTesla T4,linear,train,2,30,50,90,0.1",
+    }
+    for name, text in tables.items():
+        (tmp_path / f"neusight-{name}-fp32.csv.gz").write_bytes(gzip.compress(text.encode()))
+    batched, linear = (b.kernels[0] for b in neusight(tmp_path, 60))
+    assert (batched.groups, batched.m, batched.n, batched.k) == (7, 30, 90, 50)
+    assert batched.bytes == 4 * 7 * (30 * 50 + 50 * 90 + 30 * 90)
+    assert (linear.groups, linear.m, linear.n, linear.k) == (1, 60, 90, 50)
 
 
 def test_boards_short_of_power_tell_the_energy_of_an_operation_and_not_what_others_sustain() -> None:

@@ -67,13 +67,13 @@ def test_a_deep_product_splits_its_sum_over_idle_multiprocessors() -> None:
     assert seconds(kernel) == pytest.approx(2 * 16 * 128 * 4096 / 64e12)
 
 
-def test_cuda_cores_leave_out_columns_beside_the_result() -> None:
-    # one tile of 64 x 128 on each of 4 multiprocessors: 65 columns are filled up to 96, and 70 rows to 128
+def test_a_tile_of_cuda_cores_costs_as_much_as_a_full_one() -> None:
+    # one tile of 64 x 128 on each of 4 multiprocessors: 65 columns are filled up to 128, and 70 rows to 128
     card = replace(CARD_OF_TEST, tiles={"batched_product": ((64, 128),)})
     kernel = Kernel("batched_product", 0, flops=1, m=64, n=65, k=64, groups=4)
-    assert seconds(kernel, card) == pytest.approx(2 * 64 * 96 * 64 * 4 / 8e12)
+    assert seconds(kernel, card) == pytest.approx(2 * 64 * 128 * 64 * 4 / 8e12)
     taller = replace(kernel, m=70, groups=2)
-    assert seconds(taller, card) == pytest.approx(2 * 128 * 96 * 64 * 2 / 8e12)
+    assert seconds(taller, card) == pytest.approx(2 * 128 * 128 * 64 * 2 / 8e12)
     # nor do they split a batched product's sum: one tile of k = 4096 leaves three multiprocessors idle
     deep = Kernel("batched_product", 0, flops=1, m=64, n=128, k=4096, groups=1)
     assert seconds(deep, card) == pytest.approx(4 * 2 * 64 * 128 * 4096 / 8e12)

@@ -112,6 +112,15 @@ def test_a_product_is_slowed_down_as_far_as_its_board_has_no_power_for_it() -> N
     assert 45 * held_s == pytest.approx(energy_j, rel=0.02)
 
 
+def test_what_a_tile_does_beside_the_result_draws_power_too() -> None:
+    device = load_device("l4")
+    card = replace(card_of(device), tiles={"product": ((128, 128),)})
+    wide = Kernel("product", 0, flops=2 * 128**2 * 8192 * 464, m=128 * 464, n=128, k=8192)  # 8 tiles a multiprocessor
+    narrow = replace(wide, flops=wide.flops // 128, n=1)
+    assert _seconds(narrow, card, device) == pytest.approx(_seconds(wide, card, device), rel=1e-3)
+    assert _seconds(wide, card, device) > 1.5 * _seconds(wide, replace(card, power_w=math.inf), device)
+
+
 def test_a_product_that_waits_for_memory_keeps_its_clocks() -> None:
     device = load_device("l4")
     card = card_of(device)

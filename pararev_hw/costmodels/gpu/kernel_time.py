@@ -6,9 +6,8 @@
         waves x tile m x tile n x 2 (k / splits + startup) (1 + operand cost (1 / tile m + 1 / tile n)) / rate
         waves = smoothed ceil(tiles x splits x groups / multiprocessors) x multiprocessors
         rate  = peak x sustained share of the device x share of the kernel's class
-      warps of CUDA cores whose columns lie beside the result do nothing, so that a product's last tile costs only the
-      columns it has, by 32; products take the tiles that cuBLAS has for the card's generation, and batched ones split
-      no sums
+      every tile costs as much as a full one; products on CUDA cores take the tiles that cuBLAS has for the card's
+      generation, and batched ones split no sums
       operands that tensor cores cannot load whole multiply it by the unaligned slowdown, and 16-bit operands on a
       card without tensor cores, which converts each, by the half slowdown
     3 x 3 windows of stride 1 take Winograd's algorithm on CUDA cores where that is faster: for tiles of 2 x 2 results,
@@ -18,10 +17,10 @@
     traffic = bytes / (bandwidth x sustained share of the device x share of the kernel's class)
     a kernel with one block of threads for each channel takes (1 + half rate blocks x multiprocessors / blocks) times as
       long
-    a matrix product on CUDA cores that would draw more (flops x energy of an operation, and bytes x energy of the main
-      memory, / seconds) than a board's limit leaves above idle power runs at lower clocks: an operation takes energy by
-      the square of the clocks, since the voltage falls with them, and below the voltage floor no less; memory does not
-      notice. Weights beyond the cache are read again for each row of tiles
+    a matrix product on CUDA cores that would draw more (flops of whole tiles x energy of an operation, and bytes x
+      energy of the main memory, / seconds) than a board's limit leaves above idle power runs at lower clocks: an
+      operation takes energy by the square of the clocks, since the voltage falls with them, and below the voltage
+      floor no less; memory does not notice. Weights beyond the cache are read again for each row of tiles
     layout conversion: tensor cores want images channels last; where they are not, they are read and written once more
 
 `p` says how well compute and traffic overlap (infinite: wholly). Small tiles load more operand bytes per flop (operand
@@ -52,7 +51,6 @@ TILES = (
 )  # fmt: skip
 _CONVOLUTION_TILES = TILES[:7]  # of cuDNN's kernels for CUDA cores
 _NARROW, _NARROW_TILES = 32, TILES[10:]  # of convolutions with fewer channels
-_WARP_COLUMNS = 32  # of a tile of CUDA cores that one warp works on
 _WINOGRAD_TILES = ((32, 64),)  # tiles of 2 x 2 pixels, and channels: a block of threads does all 16 products
 SPLITS = (1, 2, 4, 8, 16, 32, 64)
 _LEAST_K = 64  # of a split
@@ -100,31 +98,31 @@ class _Products:
     laid_out_bytes: Floats
     splits: Floats  # at most, of the sum over k
     takes: NDArray[np.bool_]  # [TILES, products]: which tiles each may take
-    column_step: Floats  # what columns of a tile are filled up to, infinite: the whole tile
 
     def padded_flops(
         self, multiprocessors: int, operand_cost: float, startup: float, smoothing: float
-    ) -> tuple[Floats, Floats]:
-        """Flops of the best tile and split, tiles and waves filled up and the tile's own losses included, and how many
-        rows of such tiles there are."""
-        best, rows = np.full(len(self.at), np.inf), np.ones(len(self.at))
+    ) -> tuple[Floats, Floats, Floats]:
+        """Flops of the best tile and split, tiles and waves filled up and the tile's own losses included, those that
+        its tiles execute, and how many rows of such tiles there are."""
+        best, executed, rows = np.full(len(self.at), np.inf), np.zeros(len(self.at)), np.ones(len(self.at))
         for (tile_m, tile_n), takes in zip(TILES, self.takes, strict=True):
             if not takes.any():
                 continue
             rows_of_tiles, columns_of_tiles = np.ceil(self.m / tile_m), np.ceil(self.n / tile_n)
             tiles = rows_of_tiles * columns_of_tiles * self.groups
-            step = np.minimum(self.column_step, tile_n)
-            columns = np.ceil(self.n / step) * step / columns_of_tiles
-            per_k = 2 * tile_m * columns * (1 + operand_cost * (1 / tile_m + 1 / tile_n))
+            whole_tiles = self.m * self.n * self.groups / (tile_m * tile_n)
+            per_k = 2 * tile_m * tile_n * (1 + operand_cost * (1 / tile_m + 1 / tile_n))
             for splits in SPLITS:
                 waves = tiles * splits / multiprocessors
                 filled = (np.ceil(waves) + smoothing * waves) / (1 + smoothing) * multiprocessors
                 flops = filled * per_k * (np.ceil(self.k / splits / _K_STEP) * _K_STEP + startup)
                 if splits > 1:
                     flops = np.where((self.k >= _LEAST_K * splits) & (splits <= self.splits), flops, np.inf)
-                rows = np.where(takes & (flops < best), rows_of_tiles, rows)
-                np.minimum(best, np.where(takes, flops, np.inf), out=best)
-        return best, rows
+                better = takes & (flops < best)
+                best = np.where(better, flops, best)
+                executed = np.where(better, self.flops * tiles / whole_tiles, executed)
+                rows = np.where(better, rows_of_tiles, rows)
+        return best, executed, rows
 
     def dram_bytes(self, rows_of_tiles: Floats, cache_bytes: float) -> Floats:
         """What goes through the main memory: weights that the cache does not hold once for each row of tiles."""
@@ -163,7 +161,7 @@ class KernelTimes:
         self._products = tuple(p for unit in UNITS if len((p := _products(kernels, card, unit)).at))
         self._winograd = _winograd(kernels, card)
         self._plain = _plain(kernels, card)
-        self._padded: dict[tuple[str, str, float, float, float], tuple[Floats, Floats]] = {}
+        self._padded: dict[tuple[str, str, float, float, float], tuple[Floats, Floats, Floats]] = {}
 
     def seconds(self, value: Values) -> Floats:
         """Seconds of each kernel, without the launch."""
@@ -182,13 +180,13 @@ class KernelTimes:
     def _product_seconds(self, p: _Products, value: Values) -> Floats:
         bandwidth = self.card.bandwidth_bytes_per_s * value["bandwidth_sustained_share"]
         rate = p.peak * value[f"{p.unit}_sustained_share"] * _looked_up(value, p.share)
-        padded, rows_of_tiles = self._padded_flops(p, value)
+        padded, executed, rows_of_tiles = self._padded_flops(p, value)
         compute = padded / rate * _looked_up(value, p.slowdown)
         traffic = p.bytes / (bandwidth * value[f"matrix_bandwidth_share.{p.unit}"])
         exponent, latency = value[f"overlap_exponent.{p.unit}"], value[f"matrix_latency_s.{p.unit}"]
         out = _overlapped(compute, traffic, exponent) + latency
         if p.unit == "cuda" and math.isfinite(self.card.power_w):
-            joules = np.maximum(p.flops * value["flop_energy_j"] * self.card.node_energy, _LEAST_J)
+            joules = np.maximum(executed * value["flop_energy_j"] * self.card.node_energy, _LEAST_J)
             memory = p.dram_bytes(rows_of_tiles, self.card.cache_bytes) * self.card.dram_energy_j_per_byte
             clocks = clocks_within(self.card.power_w * out / joules, value["voltage_floor"], memory / joules)
             out = _overlapped(compute / clocks, traffic, exponent) + latency
@@ -232,7 +230,7 @@ class KernelTimes:
             compute[i], bandwidth[i] = rate, traffic
         return tuple(compute), tuple(bandwidth)
 
-    def _padded_flops(self, p: _Products, value: Values) -> tuple[Floats, Floats]:
+    def _padded_flops(self, p: _Products, value: Values) -> tuple[Floats, Floats, Floats]:
         names = ("tile_operand_cost", "tile_startup", "wave_smoothing")
         operand_cost, startup, smoothing = (value[f"{name}.{p.unit}"] for name in names)
         key = (p.unit, p.passes, operand_cost, startup, smoothing)
@@ -312,7 +310,6 @@ def _products(kernels: Sequence[Kernel], card: Card, unit: str) -> _Products:
         ),
         splits=np.array([_most_splits(kernel, unit) for kernel in members], np.float64),
         takes=_takes([_tiles(kernel, unit, card) for kernel in members]),
-        column_step=np.array([_column_step(kernel, unit) for kernel in members], np.float64),
     )
 
 
@@ -340,7 +337,6 @@ def _winograd(kernels: Sequence[Kernel], card: Card) -> _Products:
         laid_out_bytes=np.where(weight, 16 / 4 * images, 0) + 16 / 9 * (_column(members, "bytes") - images),
         splits=np.where(weight, SPLITS[-1], 1),
         takes=_takes([TILES if of_weight else _WINOGRAD_TILES for of_weight in weight]),
-        column_step=np.full(len(at), np.inf),
     )
 
 
@@ -353,10 +349,6 @@ def _tiles(kernel: Kernel, unit: str, card: Card) -> Tiles:
 
 def _takes(tiles: Sequence[Tiles]) -> NDArray[np.bool_]:
     return np.array([[tile in of_product for of_product in tiles] for tile in TILES], bool)
-
-
-def _column_step(kernel: Kernel, unit: str) -> float:
-    return _WARP_COLUMNS if unit == "cuda" and kernel.kind in PRODUCTS else math.inf
 
 
 def _most_splits(kernel: Kernel, unit: str) -> int:
