@@ -9,6 +9,7 @@ writes down when.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import weakref
@@ -685,6 +686,7 @@ class Recorder(DispatchMode):
             arguments["scattered"] = tuple(k for k in op.reads if not _in_one_piece(tensors[k])) or None
             if not self.layouts:
                 arguments["channels_last"] = _positions_channels_last(tensors) or None
+        arguments["cast_bytes"] = _cast_bytes(op, lead) or None
         if not op.view:
             for name, several in (("layout", tensors), ("output_layout", results)):
                 layouts = tuple(memory_layout(t.shape, t.stride()) for t in several)
@@ -827,6 +829,29 @@ def _work(
         return formulas.matrix_kind(name) or "gemm", int(count(*op.args, **op.kwargs, out_val=op.out)), 0
     kind, vector_flops = formulas.describe(name, torch.Tag.pointwise in op.func.tags, inputs, shapes, arguments)
     return kind, formulas.product_flops(name, inputs), vector_flops
+
+
+def _cast_bytes(op: _Happening, lead: torch.Tensor | None) -> int:
+    """Bytes of the copies that kernels of a CPU make of tensors of another datatype than the one they compute in."""
+    base, tensors = base_name(str(op.func)).rstrip("_"), op.sources.tensors
+    if lead is None or op.view or not (torch.Tag.pointwise in op.func.tags or base in _REDUCES) or base in _CASTS_NOT:
+        return 0
+    if base == "where":
+        tensors = tensors[1:]
+    common = lead.dtype
+    if base in _COMPARES and tensors:
+        common = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
+    if base in _REDUCES and (common in (torch.float16, torch.bfloat16)):
+        return 0
+    return sum(t.numel() * common.itemsize for t in tensors if t.dtype != common and t.dim() > 0)
+
+
+_REDUCES = frozenset({"sum", "prod", "cumsum", "cumprod"})
+_COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+# elementwise ops that read each tensor in the datatype that it has
+_CASTS_NOT = frozenset(
+    "masked_fill copy _to_copy fill logical_and logical_or logical_not logical_xor isnan isinf isfinite".split()
+)
 
 
 def _moved_bytes(op: _Happening) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 
@@ -96,6 +97,34 @@ def test_the_peak_of_summed_gradients_and_of_attention_is_that_recorded(make, si
     graph = trace_step(make(), x, loop=Loop(optimizer=OPTIMIZERS["sgd"])).graph
     predicted = eager_peak_bytes(graph, "cpu", rule_here())
     assert predicted == pytest.approx(recorded_peak_bytes(make(), x, Setting(OPTIMIZERS["sgd"])), rel=0.002)
+
+
+MIXED = {
+    "a mask": lambda x: x * (x > 0.5),
+    "a row of a mask": lambda x: x * (x[0] > 0.5),
+    "a double": lambda x: x + x.double(),
+    "whole numbers": lambda x: x - (4 * x).long(),
+    "whole numbers over whole numbers": lambda x: (4 * x).long() / (1 + x).long(),
+    "a root of whole numbers": lambda x: (4 * x).int().sqrt(),
+    "a comparison": lambda x: x > (4 * x).int(),
+    "a choice": lambda x: torch.where(x > 0.5, x, x.double()),
+    "a count": lambda x: (x > 0.5).sum(),
+    "counts": lambda x: (x > 0.5).cumsum(0),
+    "a filled mask, which none is made for": lambda x: x.masked_fill(x > 0.5, 0.0),
+    "one datatype": lambda x: x * x.abs(),
+}
+
+
+@pytest.mark.parametrize("function", MIXED.values(), ids=MIXED)
+def test_datatypes_that_meet_are_converted_first(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    x = torch.rand(30, 50)
+    graph = trace_step(Net(), x, loop=None).graph
+    recorded = recorded_peak_bytes(Net(), x, Setting()) - 8 * 30  # the targets, which no inference reads
+    assert eager_peak_bytes(graph, "cpu", rule_here()) == pytest.approx(recorded, abs=64)
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (3, 20, 20)])

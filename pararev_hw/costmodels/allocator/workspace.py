@@ -88,7 +88,12 @@ def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = U
 
 def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
     """The most that the op holds at once beside its inputs and outputs, on a device of that kind."""
-    if kind != "cpu" or op.dtype not in FLOAT_BYTES:
+    if kind != "cpu":
+        return 0
+    for name, value in op.attributes:
+        if name == "cast_bytes":
+            return value[0]
+    if op.dtype not in FLOAT_BYTES:
         return 0
     base = base_name(op.name)
     if op.kind in ("conv", "conv_backward"):
