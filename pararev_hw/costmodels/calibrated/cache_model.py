@@ -18,7 +18,7 @@ from pararev_hw.costmodels.traffic import Floats, Ints, Traffic
 from pararev_hw.types import BlockGraph
 
 MMAP_BYTES = 32 << 20  # glibc's DEFAULT_MMAP_THRESHOLD_MAX on 64-bit machines: above it every block is mapped afresh
-_SHARPNESS = 4
+_SHARPNESS, _CODE_SHARPNESS = 4, 2  # judged; code that ran less than some ten ops ago is there
 OTHER_OPS = 30  # of some ten KiB of code each: about what the second-level cache holds beside data
 
 
@@ -70,8 +70,8 @@ def miss_bytes(graph: BlockGraph, flow: Traffic, capacities: tuple[float, ...]) 
 
 
 def code_miss_share(graph: BlockGraph) -> Floats:
-    """For each op, the share of its code that has to be fetched again: n / (n + OTHER_OPS) where n ops of other names
-    ran since one of its name did, in this step or in the one before."""
+    """For each op, the share of its code that has to be fetched again: 1 / (1 + (OTHER_OPS / n)^2) where n ops of other
+    names ran since one of its name did, in this step or in the one before."""
     names = [graph.op_types[op.type].name for op in graph.ops]
     latest_first = list(dict.fromkeys(reversed(names)))  # as the step before left them
     others = np.zeros(len(names))
@@ -79,7 +79,8 @@ def code_miss_share(graph: BlockGraph) -> Floats:
         n = latest_first.index(name)
         others[k] = n
         latest_first.insert(0, latest_first.pop(n))
-    return others / (others + OTHER_OPS)
+    share: Floats = others**_CODE_SHARPNESS / (others**_CODE_SHARPNESS + float(OTHER_OPS) ** _CODE_SHARPNESS)
+    return share
 
 
 def _first_distance(
