@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,18 +15,7 @@ import typer
 from pararev_hw.cli.console import out, print_json, progress, say
 from pararev_hw.cli.inputs import hardware_named, measured_for
 from pararev_hw.cli.interruption import ended_at_once
-from pararev_hw.cli.options import (
-    BatchOpt,
-    DtypeOpt,
-    JsonOpt,
-    MeasureOpt,
-    ModeOpt,
-    SeedOpt,
-    StepsOpt,
-    checked_mode,
-    grouped,
-    option_given,
-)
+from pararev_hw.cli.options import JsonOpt, MeasureOpt, NetworkSizes, OptimizerOpt, grouped, option_given
 from pararev_hw.cli.outputs import writable
 from pararev_hw.cli.validate_published import PublishedOptions, against_published, check_tolerance
 from pararev_hw.errors import BadInput
@@ -40,7 +29,9 @@ if TYPE_CHECKING:
 
 _OF_TRAINING = ("profile", "suite", "tolerance", "minutes", "seed")
 _OF_PAPER = ("device",)
-_OF_TARGETS = ("measure", "batch", "timesteps", "mode", "dtype")
+_OF_TARGETS = (
+    *("measure", "batch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "form", "optimizer"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,30 +45,19 @@ class Measured:
         typer.Option("--tolerance", help="Largest acceptable mean error, such as 0.1; above it the exit status is 1."),
     ] = None
     minutes: Annotated[float | None, typer.Option("--minutes", help="Start no new case after so many minutes.")] = None
+    measure: MeasureOpt = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """What a step of a target is like."""
+class Step(NetworkSizes):
+    """What a target and its step are like."""
 
-    measure: MeasureOpt = False
-    batch: BatchOpt = None
-    timesteps: StepsOpt = None
-    mode: ModeOpt = "train"
-    dtype: DtypeOpt = "float32"
-    seed: SeedOpt = 0
+    optimizer: OptimizerOpt = None
 
     @property
     def options(self) -> TraceOptions:
         """Raises BadInput, UnknownName."""
-        return TraceOptions(
-            batch=self.batch,
-            timesteps=self.timesteps,
-            mode=checked_mode(self.mode),
-            dtype=self.dtype,
-            seed=self.seed,
-            granularity="block",
-        )
+        return replace(self.parsed(), granularity="block")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +146,7 @@ def _against_targets(targets: list[str], device: str, request: Measured, step: S
             hardware_named(device, tell),
             step.options,
             measure=(lambda graph, hardware, seconds, in_turns: measured_for(graph, hardware, tell, seconds, in_turns))
-            if step.measure
+            if request.measure
             else None,
             minutes=request.minutes,
             progress=tell,

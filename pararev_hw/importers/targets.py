@@ -260,7 +260,7 @@ def target_of(
     tensors = None if form is None else form.tensors
     real = tensors is not None and all(t.device.type != "meta" for t in tensors)
     if tensors is None:
-        tensors = (_shaped(_batched(options, declaration, where)),)
+        tensors = (_shaped(_batched(options, declaration, where), _computed_in(network)),)
     if tensors[0].dim() == 0 or 0 in tensors[0].shape[:2]:
         raise BadInput(f"{where}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
     if form is not None:
@@ -310,6 +310,12 @@ def _batch(tensors: Sequence[torch.Tensor], options: TraceOptions, where: str) -
             "the batch out"
         )
     return batch
+
+
+def _computed_in(network: nn.Module) -> torch.dtype:
+    """The datatype that all of its floating parameters have, as after `.half()`; else single precision."""
+    dtypes = {p.dtype for p in network.parameters() if p.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
 def _shaped(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> torch.Tensor:

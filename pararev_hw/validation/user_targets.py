@@ -147,7 +147,7 @@ def _case(
         dtype=graph.arithmetic,
         batch=graph.batch,
         timesteps=graph.timesteps or 1,
-        width=1.0,
+        width=1.0 if options.width is None else options.width,
         flops=flops_of(graph),
         predicted=StepCost(prediction.latency_s, peak),
         measured=None,

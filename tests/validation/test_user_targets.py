@@ -55,6 +55,10 @@ def membrane():
 
 def raises():
     return Raises(6, 3), torch.rand(4, 6)
+
+
+def alone():
+    return nn.Linear(6, 3).double()
 """
 
 
@@ -171,6 +175,20 @@ def test_the_document_says_what_was_expected(networks: str, tmp_path: Path) -> N
     assert document["cases"][0]["by_module"]
     assert document["cases"][0]["expected_error"] is None  # nothing of that device was measured
     assert document["coverage"] is None
+
+
+def test_a_network_alone_is_validated_with_a_shape_in_its_own_datatype(networks: str, tmp_path: Path) -> None:
+    device = tmp_path / "cpu.json"
+    device.write_text(device_to_json(cpu(1)))
+    ran = run(
+        *("validate", f"{networks}:alone", "--device", device, "--input-shape", "6", "--batch", 5),
+        *("--optimizer", "adamw", "--minutes", 0.1, "--json"),
+    )
+    assert ran.status == 0, ran.err
+    case = json.loads(ran.out)["cases"][0]
+    assert (case["dtype"], case["batch"]) == ("float64", 5)
+    # weights, inputs, gradients and both moments of AdamW are alive at once, and its two counts of steps
+    assert case["measured"]["peak_bytes"] >= 8 * (4 * (6 * 3 + 3) + 5 * 6)
 
 
 def test_steps_at_the_machines_own_speed_are_kept_where_it_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
