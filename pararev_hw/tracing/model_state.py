@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any
 from weakref import WeakSet
 
@@ -250,12 +250,13 @@ class _Snapshot:
             self._of_class(type(value))
         if isinstance(vars(value) if hasattr(value, "__dict__") else None, dict):
             self.attributes(value.__dict__, depth)
-        for name in [n for c in type(value).__mro__ for n in _names_of_slots(c)]:
-            if not hasattr(value, name):
-                self.undo.append(functools.partial(_without, value, name))
+        for slot in [s for c in type(value).__mro__ for s in _slots(c)]:
+            try:
+                before = slot.__get__(value)
+            except AttributeError:  # nothing is in it yet
+                self.undo.append(functools.partial(_empty, slot, value))
                 continue
-            before = getattr(value, name)
-            self.undo.append(functools.partial(object.__setattr__, value, name, before))
+            self.undo.append(functools.partial(slot.__set__, value, before))
             self.visit(before, depth + 1)
 
     def _each(self, items: Sequence[Any], depth: int) -> None:
@@ -304,10 +305,9 @@ def _functions_of(member: object) -> tuple[object, ...]:
     return (member.__func__ if isinstance(member, staticmethod | classmethod) else member,)
 
 
-def _names_of_slots(cls: type) -> tuple[str, ...]:
-    names = cls.__dict__.get("__slots__", ())
-    names = (names,) if isinstance(names, str) else tuple(names)
-    return tuple(n for n in names if n not in ("__dict__", "__weakref__") and not n.startswith("__"))
+def _slots(cls: type) -> list[MemberDescriptorType]:
+    """Those that a class itself declares, which a subclass may hide behind a property of the same name."""
+    return [m for m in vars(cls).values() if isinstance(m, MemberDescriptorType)] if "__slots__" in vars(cls) else []
 
 
 def _with_gradient(tensor: torch.Tensor, requires_grad: bool) -> None:
@@ -315,9 +315,9 @@ def _with_gradient(tensor: torch.Tensor, requires_grad: bool) -> None:
         tensor.requires_grad_(requires_grad)
 
 
-def _without(value: object, name: str) -> None:
-    if hasattr(value, name):
-        object.__delattr__(value, name)
+def _empty(slot: MemberDescriptorType, value: object) -> None:
+    with contextlib.suppress(AttributeError):
+        slot.__delete__(value)
 
 
 def _put_back(values: Mapping[str, Any], get: Callable[[str], Any], set_value: Callable[[str, Any], object]) -> None:

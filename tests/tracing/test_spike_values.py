@@ -483,6 +483,11 @@ SHARED = {}
 class Slots:
     __slots__ = ("v",)
 
+class HiddenSlots(Slots):
+    __slots__ = ()
+    slot = Slots.v
+    v = property(lambda self: self.slot)
+
 class Net(nn.Module):
     v = None
 
@@ -491,6 +496,8 @@ class Net(nn.Module):
         torch.manual_seed(0)
         self.a, self.b, self.place = nn.Linear(12, 10), nn.Linear(10, 4), place
         self.slots, self.calls, self.random = Slots(), np.zeros(10), random.Random(3)
+        if place == "hidden slots":
+            self.slots = HiddenSlots()
         v = None
         def enclosed(x):
             nonlocal v
@@ -523,6 +530,8 @@ class Net(nn.Module):
             v = Net.v = self.decayed(Net.v, x)
         elif self.place == "global":
             v = SHARED["v"] = self.decayed(SHARED.get("v"), x)
+        elif self.place == "hidden slots":
+            v = self.slots.slot = self.decayed(getattr(self.slots, "v", None), x)
         else:
             v = self.slots.v = self.decayed(getattr(self.slots, "v", None), x)
         return (v > 0.1).float()
@@ -535,7 +544,9 @@ def make(place):
 """
 
 
-@pytest.mark.parametrize("place", ["closure", "generator", "random", "numpy", "class", "global", "slots"])
+@pytest.mark.parametrize(
+    "place", ["closure", "generator", "random", "numpy", "class", "global", "slots", "hidden slots"]
+)
 def test_state_in_odd_places_is_put_back_or_made_anew(place: str, tmp_path: Path) -> None:
     source = ODD_PLACES.replace("def make(place)", f"def make(place={place!r})")
     (tmp_path / "odd_places.py").write_text(source)
