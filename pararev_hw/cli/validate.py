@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 _OF_TRAINING = ("profile", "suite", "tolerance", "minutes", "seed")
 _OF_PAPER = ("device",)
-_OF_TARGETS = (
-    *("measure", "batch", "timesteps", "mode", "dtype", "input_shape", "num_classes", "width", "form", "optimizer"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +55,9 @@ class Step(NetworkSizes):
     def options(self) -> TraceOptions:
         """Raises BadInput, UnknownName."""
         return replace(self.parsed(), granularity="block")
+
+
+_OF_TARGETS = ("measure", *(field.name for field in fields(Step) if field.name not in _OF_TRAINING))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
