@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from pararev_hw import models
 from pararev_hw.calibration.assortments import assorted_convolutions, assorted_layers, assorted_products
 from pararev_hw.calibration.suite.entry import HELD_OUT_EVERY, SEED, Draw
+from pararev_hw.execution.loop_overheads import Spike
 from pararev_hw.tracing import StepDescription, optimizer_named, trace_step
 from pararev_hw.training.step import Loop
 from pararev_hw.types import BlockGraph
@@ -66,21 +66,6 @@ def drawn_networks() -> Iterator[DrawnNetwork]:
     for number in itertools.count():
         turn, n = divmod(number, len(FAMILIES))
         yield DrawnNetwork(FAMILIES[n], number, (n + turn) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1)
-
-
-class _Spike(torch.autograd.Function):
-    """1 where the membrane is above its threshold; the gradient of a step is that of a slope near it."""
-
-    @staticmethod
-    def forward(ctx: Any, v: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(v)
-        return (v > 0).to(v.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
-        (v,) = ctx.saved_tensors
-        slope: torch.Tensor = grad * (1.0 - v.abs()).clamp(min=0.0)
-        return slope
 
 
 def _norm(draw: Draw, width: int) -> nn.Module:
@@ -417,7 +402,7 @@ class _Stepwise(nn.Module):
             for k, stage in enumerate(self.stages):
                 current, before = stage(s), membranes[k]
                 v = current if before is None else self.decay * before + current
-                s = _Spike.apply(v - 1.0)
+                s = Spike.apply(v - 1.0)
                 membranes[k] = v * (1.0 - s) if self.reset == "to zero" else v - s
             total = self.head(s) if t == 0 else total + self.head(s)
         return total / self.timesteps

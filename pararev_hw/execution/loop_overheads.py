@@ -26,12 +26,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import nnls
 from torch import nn
-from torch.autograd.function import FunctionCtx
 from torch.utils.checkpoint import checkpoint
 
 from pararev_hw import models
@@ -81,16 +81,19 @@ class _Layers(nn.Module):
         return logits
 
 
-class _Spike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x)
-        return (x > 0).to(x.dtype)
+class Spike(torch.autograd.Function):
+    """1 where the membrane is above its threshold; the gradient of a step is that of a slope near it."""
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: torch.Tensor) -> torch.Tensor:
-        x: torch.Tensor = ctx.saved_tensors[0]  # type: ignore[attr-defined]
-        return gradient * (x.abs() < 1)
+    def forward(ctx: Any, v: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(v)
+        return (v > 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        (v,) = ctx.saved_tensors
+        slope: torch.Tensor = grad * (1.0 - v.abs()).clamp(min=0.0)
+        return slope
 
 
 class _Spiking(nn.Module):
@@ -103,7 +106,7 @@ class _Spiking(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.mean((2, 3))
         for _ in range(_LAYERS):
-            x = _Spike.apply(self.layer(x))  # type: ignore[no-untyped-call]
+            x = Spike.apply(self.layer(x))  # type: ignore[no-untyped-call]
         return x
 
 
