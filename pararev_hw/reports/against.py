@@ -18,6 +18,7 @@ from pararev_hw.reports import units
 from pararev_hw.reports.document import report_document
 from pararev_hw.reports.text import columns_of, plain_table
 from pararev_hw.types import SCHEMA_VERSION, Study
+from pararev_hw.types.graph import THE_NETWORK
 
 SAME = 0.005  # relative: layers that differ by less are not shown
 MOST_LAYERS = 20
@@ -192,7 +193,7 @@ def _layers(a: OtherReport, b: OtherReport) -> list[Line]:
         if difference > SAME * max(x or 0.0, y or 0.0):
             differences.append((-difference, module, x, y))
     differences.sort(key=lambda d: d[:2])
-    return [_line(module or "the network itself", _seconds, x, y) for _, module, x, y in differences]
+    return [_line(module or THE_NETWORK, _seconds, x, y) for _, module, x, y in differences]
 
 
 def _seconds(time_s: float | None) -> str:

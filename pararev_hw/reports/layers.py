@@ -12,6 +12,7 @@ from rich.text import Text
 from pararev_hw.reports import units
 from pararev_hw.reports.text import GAP, folded, plain_table
 from pararev_hw.types import Layer
+from pararev_hw.types.graph import THE_NETWORK
 
 HEADS: tuple[tuple[str, bool], ...] = (
     ("layer", False), ("type", False), ("input", False), ("output", False), ("parameters", True), ("MACs", True),
@@ -50,7 +51,7 @@ def layer_cells(layers: Sequence[Layer]) -> list[tuple[tuple[str, float | None],
 def _cells(layer: Layer, total_s: float) -> tuple[tuple[str, float | None], ...]:
     share = layer.time_s / total_s if layer.time_s is not None and total_s > 0 else None
     return (
-        (layer.module or "the network itself", None),
+        (layer.module or THE_NETWORK, None),
         (layer.type or "-", None),
         (_shape(layer.input_shape), None),
         (_shape(layer.output_shape), None),

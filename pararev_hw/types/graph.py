@@ -82,6 +82,9 @@ class Storage:
     freed: int
 
 
+THE_NETWORK = "the network itself"  # in tables, the name of the module that has no path
+
+
 def task_id(block: str, branch: str, phase: str, number: int) -> str:
     """The id of the `number`-th group of a block, branch and phase: "stages.0.blocks.1.f:backward", "#2" for a second
     call of the block."""

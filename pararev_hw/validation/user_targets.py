@@ -49,6 +49,7 @@ from pararev_hw.types import (
     ValidationCase,
 )
 from pararev_hw.types.device import Device
+from pararev_hw.types.graph import THE_NETWORK
 from pararev_hw.validation.memory import peak_bytes
 from pararev_hw.validation.predicting import flops_of, slowness_since
 from pararev_hw.validation.stepping import RealStep, check_finite
@@ -363,7 +364,7 @@ def breakdown(
             else:
                 measured_s[k] = whole * predicted_s[k] / weight if weight > 0 else whole / len(ops)
     kinds = [graph.op_types[op.type].kind.replace("neuron", "elementwise") for op in graph.ops]
-    modules = [".".join(op.module.split(".")[:_MODULE_DEPTH]) or "the network itself" for op in graph.ops]
+    modules = [".".join(op.module.split(".")[:_MODULE_DEPTH]) or THE_NETWORK for op in graph.ops]
     by_kind = _summed(kinds, predicted_s, measured_s)
     if beside_s > 0:
         rest = OpError("Python and autograd", beside_s, max(0.0, _resolved(step_s - sum(measured_s), step_s)))
