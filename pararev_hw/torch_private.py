@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import inspect
 import logging
 import operator
 import sys
@@ -59,8 +60,9 @@ def schema(function: Any) -> Any:
 
 
 def uncompiled(network: Any, *, inside: bool) -> tuple[Any, bool]:
-    """A network as it was before `torch.compile`, and whether it was compiled. `inside`: its parts too, which changes
-    the network, and whatever else this process compiles runs as it was written from then on."""
+    """A network as it was before `torch.compile`, and whether it, a part or a function of its file was compiled.
+    `inside`: its parts too, which changes the network, and whatever else this process compiles runs as it was written
+    from then on."""
     dynamo = sys.modules.get("torch._dynamo.eval_frame")  # loaded by whoever compiles
     if dynamo is None:
         return network, False
@@ -75,7 +77,15 @@ def uncompiled(network: Any, *, inside: bool) -> tuple[Any, bool]:
         module._compiled_call_impl = None
     if inside:
         torch.compiler.set_stance("force_eager")
-    return whole, compiled
+    return whole, compiled or any(map(_compiled_functions, {type(m) for m in whole.modules()}))
+
+
+def _compiled_functions(cls: type) -> bool:
+    """Whether a class has a method, or a function beside it, that `torch.compile` wrapped."""
+    beside = getattr(inspect.unwrap(cls.__dict__.get("forward", cls.__init__)), "__globals__", {})
+    return any(
+        "_torchdynamo_orig_callable" in getattr(f, "__dict__", ()) for f in (*vars(cls).values(), *beside.values())
+    )
 
 
 def as_fake(elem: torch.Tensor, device: torch.device) -> Any:

@@ -329,6 +329,34 @@ def in_place():
     return net, torch.zeros(2, 4)
 def plain(): return nn.Sequential(nn.Linear(4, 10)), torch.zeros(2, 4)
 """
+COMPILED_METHOD = """
+import torch
+from torch import nn
+class Net(nn.Linear):
+    @torch.compile
+    def forward(self, x): return super().forward(x)
+def net(): return Net(4, 10), torch.zeros(2, 4)
+"""
+COMPILED_FUNCTION = """
+import torch
+from torch import nn
+@torch.compile
+def swish(x): return x * torch.sigmoid(x)
+class Net(nn.Linear):
+    def forward(self, x): return swish(super().forward(x))
+def net(): return Net(4, 10), torch.zeros(2, 4)
+"""
+
+
+@LOADS_THE_COMPILER
+@pytest.mark.parametrize("source", [COMPILED_METHOD, COMPILED_FUNCTION])
+def test_compiled_functions_run_as_they_were_written_and_that_is_told(source: str, tmp_path: Path) -> None:
+    (tmp_path / "compiled.py").write_text(source)
+    try:
+        target = resolve(f"{tmp_path / 'compiled.py'}:net", TraceOptions())
+    finally:
+        torch.compiler.set_stance("default")
+    assert AS_WRITTEN in target.assumptions
 
 
 @LOADS_THE_COMPILER
