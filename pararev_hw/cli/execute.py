@@ -197,10 +197,11 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         quartiles = f"{show(interval['low'])} - {show(interval['high'])}"
         return name, "" if expected is None else show(expected), show(interval["median"]), quartiles
 
-    yield row("one lane", predicted["sequential_s"], measured["sequential_s"], units.seconds)
-    yield row(counted(lanes, "lane"), predicted["parallel_s"], measured["parallel_s"], units.seconds)
+    scheduled = f"{document['scheduler']}, {counted(lanes, 'lane')}"
+    yield row("sequential, 1 lane", predicted["sequential_s"], measured["sequential_s"], units.seconds)
+    yield row(scheduled, predicted["parallel_s"], measured["parallel_s"], units.seconds)
     if predicted["threads_s"] is not None:
-        threads = f"one lane, {counted(lanes, 'thread')} in each op"
+        threads = f"1 lane, {counted(lanes, 'thread')} in each op"
         yield row(threads, predicted["threads_s"], measured["threads_s"], units.seconds)
     yield row("eager PyTorch loop, 1 thread", None, measured["loop_s"], units.seconds)
     yield row("speed-up over sequential", predicted["speedup"], measured["speedup"], units.times)
@@ -221,7 +222,7 @@ def _rows(document: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
 def _verdict(choice: dict[str, Any], lanes: int) -> str:
     """Which way is the fastest, predicted and measured."""
     words = {
-        "sequential": "one lane",
+        "sequential": "1 lane",
         "parallel": counted(lanes, "lane"),
         "threads": f"{counted(lanes, 'thread')} in each op",
     }
