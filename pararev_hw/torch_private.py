@@ -82,10 +82,10 @@ def uncompiled(network: Any, *, inside: bool) -> tuple[Any, bool]:
 
 def _compiled_functions(cls: type) -> bool:
     """Whether a class has a method, or a function beside it, that `torch.compile` wrapped."""
-    beside = getattr(inspect.unwrap(cls.__dict__.get("forward", cls.__init__)), "__globals__", {})
-    return any(
-        "_torchdynamo_orig_callable" in getattr(f, "__dict__", ()) for f in (*vars(cls).values(), *beside.values())
-    )
+    forward = vars(cls).get("forward")
+    beside = {} if forward is None else getattr(inspect.unwrap(forward), "__globals__", {})
+    functions = (*vars(cls).values(), *beside.values())
+    return any("_torchdynamo_orig_callable" in getattr(function, "__dict__", ()) for function in functions)
 
 
 def as_fake(elem: torch.Tensor, device: torch.device) -> Any:
