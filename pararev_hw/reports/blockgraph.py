@@ -18,6 +18,7 @@ LEFT = MARGIN = 30.0
 MOST_NODES = 300  # of a panel, before chains are folded; a panel that is larger still is cut, and says so
 LABEL_PX = 11.0
 LABEL_ROOM_PX = 100.0
+FOLDED_LABEL_PX = 90.0  # where chains are folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +140,21 @@ def _nodes(study: Study, inside: Sequence[int]) -> tuple[list[_Node], list[tuple
     number = {i: k for k, i in enumerate(inside)}
     edges = [(number[e.src], number[e.dst]) for e in graph.edges if e.src in number and e.dst in number]
     section = naming.sections(t.block for t in graph.tasks)
-    critical = frozenset(study.critical_path.tasks)
-    nodes = [_node(t, section[t.block], t.id in critical) for t in tasks]
-    if len(nodes) <= MOST_NODES:
-        return nodes, edges
-    return _folded(nodes, reduced(len(nodes), edges))
-
-
-def _node(task: Task, section: str, critical: bool) -> _Node:
     # A section that is the block itself needs no heading: the box says its name.
-    return _Node((task,), _label(task, section), "" if section == task.block else section, critical)
+    heading = {block: "" if name == block else name for block, name in section.items()}
+    critical = frozenset(study.critical_path.tasks)
+    chains, room_px = [[k] for k in range(len(tasks))], LABEL_ROOM_PX
+    if len(tasks) > MOST_NODES:
+        kinds = [(heading[t.block], t.phase, t.id in critical) for t in tasks]
+        chains, edges = _folded(kinds, reduced(len(tasks), edges))
+        room_px = FOLDED_LABEL_PX
+    nodes = []
+    for chain in chains:
+        first = tasks[chain[0]]
+        label = _label(first, section[first.block]) + (f" … {len(chain)}" if len(chain) > 1 else "")
+        label = svg.shorten(label, room_px, LABEL_PX)
+        nodes.append(_Node(tuple(tasks[k] for k in chain), label, heading[first.block], first.id in critical))
+    return nodes, edges
 
 
 def _label(task: Task, section: str) -> str:
@@ -161,33 +167,26 @@ def _label(task: Task, section: str) -> str:
     return next(fits, svg.shorten(choices[-1], LABEL_ROOM_PX, LABEL_PX))
 
 
-def _folded(nodes: list[_Node], edges: list[tuple[int, int]]) -> tuple[list[_Node], list[tuple[int, int]]]:
-    """Every chain (one successor, which has one predecessor) of one section and phase becomes one box: no cycle can
-    come of that, and no parallelism is hidden."""
-    out = successors(len(nodes), edges)
-    into = [0] * len(nodes)
+def _folded(
+    kinds: Sequence[tuple[str, str, bool]], edges: Sequence[tuple[int, int]]
+) -> tuple[list[list[int]], list[tuple[int, int]]]:
+    """Every chain (one successor, which has one predecessor) of one kind (section, phase, critical or not), and the
+    edges between chains: no cycle can come of that, and no parallelism is hidden."""
+    out = successors(len(kinds), edges)
+    into = [0] * len(kinds)
     for _, dst in edges:
         into[dst] += 1
-    head = list(range(len(nodes)))
+    head = list(range(len(kinds)))
     for i, after in enumerate(out):
-        if len(after) == 1 and into[after[0]] == 1:
-            a, b = nodes[i], nodes[after[0]]
-            if (a.section, a.tasks[0].phase, a.critical) == (b.section, b.tasks[0].phase, b.critical):
-                head[after[0]] = head[i]
+        if len(after) == 1 and into[after[0]] == 1 and kinds[i] == kinds[after[0]]:
+            head[after[0]] = head[i]
     chains: dict[int, list[int]] = {}
     for i, h in enumerate(head):
         chains.setdefault(h, []).append(i)
     # Edges enter a chain at its first box and leave it at its last, so the order of the first ones is topological.
     ordered = sorted(chains.values(), key=lambda chain: chain[0])
     number = {i: k for k, chain in enumerate(ordered) for i in chain}
-    folded = []
-    for chain in ordered:
-        first = nodes[chain[0]]
-        tasks = tuple(t for i in chain for t in nodes[i].tasks)
-        label = first.label if len(chain) == 1 else f"{first.label} … {len(chain)}"
-        folded.append(replace(first, tasks=tasks, label=svg.shorten(label, 90, LABEL_PX)))
-    between = {(number[i], number[j]) for i, j in edges if number[i] != number[j]}
-    return folded, sorted(between)
+    return ordered, sorted({(number[i], number[j]) for i, j in edges if number[i] != number[j]})
 
 
 @dataclass(frozen=True, slots=True)

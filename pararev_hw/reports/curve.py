@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from pararev_hw.types import ROLES, MemoryCurve
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Steps:
     """Live bytes by role: `bytes[role][k]` from `starts_s[k]` until the next start, the last until `end_s`."""
 
@@ -16,11 +17,11 @@ class Steps:
     end_s: float
     bytes: Mapping[str, tuple[int, ...]]
 
-    @property
+    @cached_property
     def total(self) -> tuple[int, ...]:
         return tuple(map(sum, zip(*self.bytes.values(), strict=True)))
 
-    @property
+    @cached_property
     def peak(self) -> int:
         """Index of the first step that reaches the peak."""
         total = self.total

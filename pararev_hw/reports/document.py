@@ -244,7 +244,7 @@ _ROWS = json.JSONEncoder(allow_nan=False, separators=(_BREAK, ": "))
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
-def rows_text(rows: Sequence[Mapping[str, Any]], line: str) -> str:
+def _rows_text(rows: Sequence[Mapping[str, Any]], line: str) -> str:
     """Mappings as items of a JSON list, each on a line that begins as `line` says, encoded all at once: an encoder for
     each row takes longer than its work. Raises ValueError where a number is not finite."""
     return _ROWS.encode(rows)[1:-1].replace("}" + _BREAK + "{", "}," + line + "{").replace(_BREAK, ", ")
@@ -265,7 +265,7 @@ def _text(value: Any, line: str) -> Iterator[str]:
         return
     if all(type(v) is dict for v in value) and {type(cell) for v in value for cell in v.values()} <= _PLAIN:
         with contextlib.suppress(TypeError, ValueError):
-            yield f"[{begins}{rows_text(value, begins)}{line}]"
+            yield f"[{begins}{_rows_text(value, begins)}{line}]"
             return
     for k, v in enumerate(value):
         yield ("," if k else "[") + begins

@@ -32,6 +32,7 @@ from pararev_hw.errors import BadFile
 from pararev_hw.reports import naming, page, units
 from pararev_hw.reports.document import dump
 from pararev_hw.reports.layers import layer_table
+from pararev_hw.reports.perfetto import trace_json
 from pararev_hw.reports.replay_script import run_script
 from pararev_hw.reports.text import folded
 from pararev_hw.types import Comparison, DeviceParameter, LayerEnergy, ModelEnergy, Recommendation, Study
@@ -385,6 +386,23 @@ def test_the_trace_has_every_task_as_a_complete_event_on_a_named_lane(lanes: int
         for lane in {p.lane for p in prediction.schedule.placements}:
             here = sorted((e["ts"], e["ts"] + e["dur"]) for e in slices.values() if e["tid"] == lane)
             assert all(end <= start + 1e-6 for (_, end), (start, _) in pairwise(here))
+
+
+def test_each_event_says_what_its_task_is_and_stands_on_a_line_of_plain_json() -> None:
+    study = hand_built_study.study((4, 3), 2, model='a "quoted" \\ näme')
+    tasks = {t.id: t for t in (*study.graph.tasks, *study.chosen_graph.tasks)}
+    first, *lines, last, _ = trace_json(study).split("\n")
+    assert first == '{"traceEvents": [' and last.startswith('], "displayTimeUnit": "ns"')
+    events = [json.loads(line.removesuffix(",")) for line in lines]
+    assert [json.dumps(e) for e in events] == [line.removesuffix(",") for line in lines]
+    slices = [e for e in events if e["ph"] == "X" and e["cat"] != "host"]
+    for e in slices:
+        t = tasks[e["name"]]
+        assert e["cat"] == t.phase
+        assert e["args"] == {
+            "critical": t.id in study.critical_path.tasks,
+            **{key: getattr(t, key) for key in ("phase", "block", "branch", "flops", "read_bytes", "write_bytes", "sops")},
+        }  # fmt: skip
 
 
 def test_flows_join_exactly_the_edges_that_cross_lanes() -> None:
