@@ -399,10 +399,9 @@ def test_each_event_says_what_its_task_is_and_stands_on_a_line_of_plain_json() -
     for e in slices:
         t = tasks[e["name"]]
         assert e["cat"] == t.phase
-        assert e["args"] == {
-            "critical": t.id in study.critical_path.tasks,
-            **{key: getattr(t, key) for key in ("phase", "block", "branch", "flops", "read_bytes", "write_bytes", "sops")},
-        }  # fmt: skip
+        costs = {"flops": t.flops, "read_bytes": t.read_bytes, "write_bytes": t.write_bytes, "sops": t.sops}
+        place = {"phase": t.phase, "block": t.block, "branch": t.branch}
+        assert e["args"] == {"critical": t.id in study.critical_path.tasks, **place, **costs}
 
 
 def test_flows_join_exactly_the_edges_that_cross_lanes() -> None:
