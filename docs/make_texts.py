@@ -17,12 +17,12 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reference" / "texts.md"
 NOTE = "<!-- written by docs/make_texts.py: change the code, then run it again -->"
 KINDS = ("errors", "help", "table heads", "sentences")
-# strings that nobody reads: generated source, styles, paths of pictures, tables of operators and of networks
+# strings that nobody reads: generated source, styles, paths of pictures, tables of operators and of networks, JSON
 _NO_TEXT = re.compile(
     r"var\(--|^[MLHVZ\d{} .,-]+$|^(import|def|del|use strict)\b|\nimport |[;{]\s*$|[^\w.]}\s*$|^\W*[a-z_]+="
     r"|\\b|\[\^|\(\?|</?\w+[ >]|float32 [01]\.|\b[a-z]+_[a-z_]+ [a-z]+_[a-z_]+"
     r"|^((mid|quiet|small|end|strong|halo|on)\b ?-?)+"
-    r"|^zeros |^conv conv_|^bernoulli |^copy _|isinstance\("
+    r"|^zeros |^conv conv_|^bernoulli |^copy _|isinstance\(|^\{?\"\w+\": "
 )
 _TWO_WORDS = re.compile(r"[^\W\d_]{2,}[^\w{}]*\s+[^\w{}]*(?:\{|[^\W_]{1,})|\}\s+[^\W\d_]{2,}")
 # functions of the command line, by the table in entry.py
