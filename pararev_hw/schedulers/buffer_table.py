@@ -126,7 +126,7 @@ def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement])
     Each task waits, on every other lane, for the last task that had ended by its start. Then at any moment of any run
     the task with the latest planned start, of those that have started, has seen everything end that had ended by then
     in the plan, and nothing has started that had not: so what is alive is part of what was alive in the plan. Pairs
-    that follow from edges, or from an earlier pair of the same lane, are left out.
+    that are edges, or that follow from other pairs and the orders of the lanes, are left out.
     """
     at = {p.task: p for p in placements}
     placed = [at[c.task] for c in problem.tasks]
@@ -143,22 +143,29 @@ class AddedWaits:
 
     def between(self, lane: Sequence[int], starts_s: Sequence[float], ends_s: Sequence[float]) -> list[tuple[int, int]]:
         """The pairs of a schedule: lane, start and end of each task."""
-        ended: list[int | None] = [None] * self.lanes  # the last task that has ended on each lane
-        waited_for = [list(ended) for _ in ended]  # what the latest task of each lane has waited for
+        ended: list[tuple[int, int, int]] = []  # by when they ended: the number of tasks before it, its lane, the task
+        latest = 0  # what had ended before this task is waited for by one that has ended since
+        waited_until = [0] * self.lanes  # how many of `ended` the latest task of each lane has waited for
+        place = [0] * len(self.order)
         pairs: list[tuple[int, int]] = []
         running: list[tuple[float, int, int]] = []
         # of what starts together, what takes no time comes first, predecessors before successors: it may be what the
         # others wait for. Every edge, lane order and wait points forward in this order: together they cannot deadlock
-        for i in sorted(self.order, key=lambda i: (starts_s[i], ends_s[i])):
+        for at, i in enumerate(sorted(self.order, key=lambda i: (starts_s[i], ends_s[i]))):
+            place[i] = at
             while running and running[0][0] <= starts_s[i]:
                 _, on, finished = heapq.heappop(running)
-                ended[on] = finished
+                ended.append((at, on, finished))
+                latest = max(latest, place[finished])
             here = lane[i]
-            waited = waited_for[here]
-            for k, before in enumerate(ended):
-                if k != here and before is not None and waited[k] != before:
-                    waited[k] = before
-                    if (before, i) not in self.edges:
-                        pairs.append((before, i))
+            seen = {here}
+            for k in range(len(ended) - 1, waited_until[here] - 1, -1):
+                since, on, before = ended[k]
+                if since <= latest:
+                    break
+                if on not in seen and (before, i) not in self.edges:
+                    pairs.append((before, i))
+                seen.add(on)
+            waited_until[here] = len(ended)
             heapq.heappush(running, (ends_s[i], here, i))
         return pairs

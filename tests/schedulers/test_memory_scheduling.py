@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from itertools import pairwise, product
 
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -115,6 +116,44 @@ def test_waits_keep_the_limit_whatever_time_tasks_take(costs: SchedulingProblem,
     edges = [CommEdge(index[a], index[b]) for a, b in schedule.waits]
     played = play(other, lanes, [(e.src, e.dst) for e in edges])
     assert peak_memory(other, played)[0] <= (costs.memory_limit_bytes or 0)
+
+
+@given(limited(), st.sampled_from(["memory-list", "heft", "asap"]))
+@settings(max_examples=150, deadline=None)
+def test_few_waits_imply_one_for_the_last_task_to_end_on_each_other_lane(costs: SchedulingProblem, name: str) -> None:
+    free = costs if name == "memory-list" else replace(costs, memory_limit_bytes=None)
+    try:
+        at = {p.task: p for p in run(free, name).placements}
+    except Infeasible:
+        return
+    placed = [at[c.task] for c in costs.tasks]
+    waits = waits_that_keep(costs, placed)
+    in_time = sorted(costs.topological_order(), key=lambda i: (placed[i].start_s, placed[i].end_s))
+    on_lane = [[i for i in in_time if placed[i].lane == k] for k in range(costs.lanes)]
+    every = [
+        (max(ended, key=in_time.index), i)
+        for place, i in enumerate(in_time)
+        for k in range(costs.lanes)
+        if k != placed[i].lane
+        and (ended := [j for j in in_time[:place] if placed[j].lane == k and placed[j].end_s <= placed[i].start_s])
+    ]
+    by_themselves = [*((e.src, e.dst) for e in costs.edges), *(pair for line in on_lane for pair in pairwise(line))]
+    assert set(waits) <= set(every)
+    assert _implied(waits, by_themselves) == _implied(every, by_themselves)
+    played, by_all = play(costs, on_lane, waits), play(costs, on_lane, every)
+    assert played == by_all
+
+
+def _implied(*pairs: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    return set(nx.transitive_closure_dag(nx.DiGraph([pair for some in pairs for pair in some])).edges)
+
+
+def test_tasks_side_by_side_wait_for_what_ended_since_the_last_start_alone() -> None:
+    # every second task is short: one that has ended has waited for all but the last few of those that ended before
+    tasks = tuple(TaskCost(f"t{i}", (1.0,) * 8) for i in range(80))
+    placed = [Placement(f"t{i}", i % 8, i / 8, i / 8 + 0.125 + 0.75 * (i % 2)) for i in range(80)]
+    waits = waits_that_keep(SchedulingProblem("toy", 8, tasks, ()), placed)
+    assert len(waits) < 2 * 80
 
 
 def test_waits_of_tasks_that_take_no_time_follow_the_edges() -> None:
