@@ -407,6 +407,8 @@ def read_blocks(data: Path, traces: Path, per_op: int) -> list[Block]:
             blocks += read()
         except FileNotFoundError as missing:
             print(f"{name}: {missing.filename} is missing: left out", file=sys.stderr)
+        except (KeyError, ValueError) as wrong:
+            print(f"{name}: not the table that its name says ({wrong!r}): left out", file=sys.stderr)
     return blocks
 
 

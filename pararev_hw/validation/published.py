@@ -33,6 +33,7 @@ from pararev_hw.validation.statistics import accuracy
 
 TIMM_TABLE = "timm-train-amp-{layout}-rtx3090.csv"
 TORCHVISION_TABLE = "torchvision-batch12.csv"
+_MISSING = "not in the folder"
 TORCHVISION_CARDS: Mapping[str, tuple[str, str]] = {
     "results/GeForce_RTX_2080_Ti": ("rtx2080ti", "published-a"),
     "2080TI/GeForce_RTX_2080_Ti": ("rtx2080ti", "published-b"),
@@ -136,7 +137,7 @@ def validate_published(
         raise BadInput(f"{data}: not a folder: give the folder of the published tables")
     steps, left_out = _steps(data)
     if not steps:
-        raise BadInput(f"{data} holds none of the tables: {'; '.join(left_out)}")
+        raise BadInput(f"{data} holds no step of the tables {', '.join(_tables())}{_because(left_out)}")
     names = sorted({s.network for s in steps})
     for name in networks:
         if name not in names:
@@ -193,26 +194,41 @@ def _on_host(device: str, host: str) -> Device:
     return with_host(load_device(device), load_host(host))
 
 
+def _tables() -> Mapping[str, Callable[[Path], Iterator[PublishedStep]]]:
+    """The tables by their names, and what reads each."""
+    return {
+        TIMM_TABLE.format(layout="nchw"): lambda path: _timm_steps(path, "nchw"),
+        TIMM_TABLE.format(layout="nhwc"): lambda path: _timm_steps(path, "nhwc"),
+        TORCHVISION_TABLE: _torchvision_steps,
+    }
+
+
+def _because(problems: Sequence[str]) -> str:
+    """What is wrong with those that are there."""
+    present = [problem for problem in problems if not problem.endswith(_MISSING)]
+    return f": {'; '.join(present)}" if present else ""
+
+
 def _steps(data: Path) -> tuple[list[PublishedStep], list[str]]:
+    """The steps of all tables that can be read, and a line for each other table."""
     steps: list[PublishedStep] = []
-    missing: list[str] = []
-    tables: tuple[tuple[str, Callable[[Path], Iterator[PublishedStep]]], ...] = (
-        (TIMM_TABLE.format(layout="nchw"), lambda path: _timm_steps(path, "nchw")),
-        (TIMM_TABLE.format(layout="nhwc"), lambda path: _timm_steps(path, "nhwc")),
-        (TORCHVISION_TABLE, _torchvision_steps),
-    )
-    for name, read in tables:
+    left_out: list[str] = []
+    for name, read in _tables().items():
         path = data / name
         if not path.is_file():
-            missing.append(f"{name} is not in {data}")
+            left_out.append(f"{name}: {_MISSING}")
             continue
         try:
-            steps += read(path)
-        except (KeyError, ValueError, TypeError, UnicodeDecodeError) as error:
-            raise BadFile(
-                f"{path}: not the table that its name says: {first_line(error)} is missing or wrong"
-            ) from None
-    return steps, missing
+            of_table = list(read(path))
+        except KeyError as column:
+            left_out.append(f"{name}: not the table that its name says: no column {column}")
+        except (ValueError, TypeError, UnicodeDecodeError, csv.Error) as error:
+            left_out.append(f"{name}: not the table that its name says: {first_line(error)}")
+        else:
+            steps += of_table
+            if not of_table:
+                left_out.append(f"{name}: no row of a card that is known")
+    return steps, left_out
 
 
 def _timm_steps(path: Path, layout: Literal["nchw", "nhwc"]) -> Iterator[PublishedStep]:
@@ -224,6 +240,12 @@ def _timm_steps(path: Path, layout: Literal["nchw", "nhwc"]) -> Iterator[Publish
 
         group = f"rtx3090, training, float16 autocast, {layout}"
         seconds = float(row["train_step_time"]) / 1e3
+        pace = float(row.get("train_samples_per_sec") or batch / seconds)
+        if not 0.5 < seconds * pace / batch < 2:
+            raise ValueError(
+                f"{name}: a batch of {batch} at train_samples_per_sec {pace:g} takes {1e3 * batch / pace:.4g} ms, not "
+                f"train_step_time {row['train_step_time']}"
+            )
         yield PublishedStep(name, group, "rtx3090", "published-rtx3090", seconds, 0, trace, f"timm-{layout}", name)
 
 
@@ -237,6 +259,8 @@ def _torchvision_steps(path: Path) -> Iterator[PublishedStep]:
         def trace(name: str = name, dtype: str = dtype, mode: str = mode) -> BlockGraph:
             return torchvision_step(name, dtype, mode)
 
+        if mode not in ("train", "infer"):
+            raise ValueError(f"{name}: mode is {mode!r}: train or infer")
         word = {"train": "training", "infer": "inference"}[mode]
         group = f"{card} on host {host.removeprefix('published-')}, {word}, {dtype}, nchw"
         copied = (2 if dtype == "half" else 4) * 12 * 3 * 224 * 224

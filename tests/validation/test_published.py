@@ -11,7 +11,7 @@ from torch import nn
 
 import pararev_hw as ph
 from pararev_hw.devices import load_device, load_host, with_host
-from pararev_hw.errors import BadFile, BadInput, UnknownName
+from pararev_hw.errors import BadInput, UnknownName
 from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.types import BlockGraph
 from pararev_hw.validation import validate_published
@@ -45,8 +45,8 @@ def test_a_traced_network_is_compared_without_timm(folder: Path, monkeypatch: py
     assert (case.network, case.family, case.published_s) == ("seen_small", "seen", 2.5e-3)
     assert case.error == pytest.approx(case.predicted_s / 2.5e-3 - 1)
     missing, other, without = result.left_out
-    assert "timm-train-amp-nhwc-rtx3090.csv is not in" in missing
-    assert "torchvision-batch12.csv is not in" in other
+    assert missing == "timm-train-amp-nhwc-rtx3090.csv: not in the folder"
+    assert other == "torchvision-batch12.csv: not in the folder"
     assert without.startswith("unseen_small: timm is not installed: `pip install --no-deps timm==0.6.7")
 
 
@@ -84,14 +84,43 @@ def test_what_is_wrong_is_named(folder: Path) -> None:
         validate_published(folder, networks=["sen_small"])
     with pytest.raises(BadInput, match="not a folder"):
         validate_published(folder / TIMM)
-    with pytest.raises(BadInput, match="holds none of the tables"):
+    with pytest.raises(BadInput, match=r"no step of the tables timm-train-amp-nchw-rtx3090\.csv, [^:]*\.csv$"):
         validate_published(folder / "traces")
     (folder / "traces" / "timm-nchw" / "seen_small.json.gz").write_bytes(b"no trace")
     with pytest.raises(BadInput, match=r"seen_small\.json\.gz: no trace"):
         validate_published(folder, traces=folder / "traces", networks=["seen_small"])
     (folder / TIMM).write_text("model,batch\na,1\n")
-    with pytest.raises(BadFile, match="not the table that its name says"):
+    with pytest.raises(BadInput, match=rf"{TIMM}: not the table .*: no column 'train_batch_size'$"):
         validate_published(folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ("", "no row of a card that is known"),
+        ("gpu,dtype,mode,net,median_ms\nA Card,float,train,vgg11,9\n", "no row of a card that is known"),
+        ("gpu,dtype,mode,net\nTITANXP/TITAN_Xp,float,train,vgg11\n", "no column 'median_ms'"),
+        (
+            "gpu,dtype,mode,net,median_ms\nTITANXP/TITAN_Xp,float,train,vgg11,nine\n",
+            "could not convert string to float",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named_and_the_rest_goes_on(folder: Path, rows: str, reason: str) -> None:
+    (folder / "torchvision-batch12.csv").write_text(rows)
+    result = validate_published(folder, traces=folder / "traces", networks=["seen_small"])
+    assert [case.network for case in result.cases] == ["seen_small"]
+    named = next(line for line in result.left_out if line.startswith("torchvision-batch12.csv: "))
+    assert reason in named
+
+
+def test_step_times_in_other_units_are_told_by_the_images_per_second(folder: Path) -> None:
+    table = "model,train_samples_per_sec,train_step_time,train_batch_size,train_img_size\nseen_small,25600,{},64,8\n"
+    (folder / TIMM).write_text(table.format(2.5))
+    assert validate_published(folder, traces=folder / "traces").cases[0].published_s == 2.5e-3
+    (folder / TIMM).write_text(table.format(0.0025))
+    with pytest.raises(BadInput, match=r"at train_samples_per_sec 25600 takes 2\.5 ms, not train_step_time 0\.0025"):
+        validate_published(folder, traces=folder / "traces")
 
 
 def test_the_verb(folder: Path) -> None:
@@ -101,7 +130,7 @@ def test_the_verb(folder: Path) -> None:
     assert done.status == 1  # the mean error is above the tolerance
     assert document["latency"]["mape"] == pytest.approx(abs(document["cases"][0]["error"]))
     assert json.loads((folder / "out" / "published.json").read_text()) == document
-    assert "left out: torchvision-batch12.csv is not in" in done.err
+    assert "left out: torchvision-batch12.csv: not in the folder" in done.err
     refused = run(*command, "--mode", "infer")
     assert refused.status == 2
     assert "--published names cards and networks of its own: leave --mode out" in refused.line
