@@ -9,7 +9,6 @@ writes down when.
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 import weakref
@@ -45,6 +44,7 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import formulas, sparse_gradients
 from pararev_hw.tracing.asked_values import ASKS, ValueAsked
+from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
 
@@ -683,10 +683,10 @@ class Recorder(DispatchMode):
         read_bytes, write_bytes = _moved_bytes(op)
         lead = results[0] if results else tensors[0] if tensors else None
         if kind in ("conv", "conv_backward"):
-            arguments["scattered"] = tuple(k for k in op.reads if not _in_one_piece(tensors[k])) or None
+            arguments["scattered"] = tuple(k for k in op.reads if not in_one_piece(tensors[k])) or None
             if not self.layouts:
                 arguments["channels_last"] = _positions_channels_last(tensors) or None
-        arguments["cast_bytes"] = _cast_bytes(op, lead) or None
+        arguments["copied_bytes"] = None if op.view else copied_bytes(op.func, op.args, tensors, lead) or None
         if not op.view:
             for name, several in (("layout", tensors), ("output_layout", results)):
                 layouts = tuple(memory_layout(t.shape, t.stride()) for t in several)
@@ -831,29 +831,6 @@ def _work(
     return kind, formulas.product_flops(name, inputs), vector_flops
 
 
-def _cast_bytes(op: _Happening, lead: torch.Tensor | None) -> int:
-    """Bytes of the copies that kernels of a CPU make of tensors of another datatype than the one they compute in."""
-    base, tensors = base_name(str(op.func)).rstrip("_"), op.sources.tensors
-    if lead is None or op.view or not (torch.Tag.pointwise in op.func.tags or base in _REDUCES) or base in _CASTS_NOT:
-        return 0
-    if base == "where":
-        tensors = tensors[1:]
-    common = lead.dtype
-    if base in _COMPARES and tensors:
-        common = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
-    if base in _REDUCES and (common in (torch.float16, torch.bfloat16)):
-        return 0
-    return sum(t.numel() * common.itemsize for t in tensors if t.dtype != common and t.dim() > 0)
-
-
-_REDUCES = frozenset({"sum", "prod", "cumsum", "cumprod"})
-_COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
-# elementwise ops that read each tensor in the datatype that it has
-_CASTS_NOT = frozenset(
-    "masked_fill copy _to_copy fill logical_and logical_or logical_not logical_xor isnan isinf isfinite".split()
-)
-
-
 def _moved_bytes(op: _Happening) -> tuple[int, int]:
     """Bytes that it reads and writes."""
     base, tensors = base_name(str(op.func)), op.sources.tensors
@@ -976,14 +953,6 @@ def _dense(sizes: Sequence[tuple[int, int]]) -> bool:
             return False
         expected *= n
     return True
-
-
-def _in_one_piece(tensor: torch.Tensor) -> bool:
-    """Whether a convolution takes the tensor as it lies in memory: one that is no block of it is copied first."""
-    if tensor.is_contiguous():
-        return True
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
-    return tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()])
 
 
 def _inward(dimension: tuple[int, int]) -> int:

@@ -31,7 +31,8 @@ class OpType:
     input_shapes: tuple[tuple[int, ...], ...]
     output_shapes: tuple[tuple[int, ...], ...]
     # (("stride", (1, 1)), ("groups", (1,)), ...); "scattered": which inputs of a convolution are no block
-    # of memory; "layout", "output_layout": how tensors lie in memory, where not all densely
+    # of memory; "layout", "output_layout": how tensors lie in memory, where not all densely; "copied_bytes": of the
+    # copies that a CPU's kernel makes of inputs
     attributes: tuple[tuple[str, tuple[int, ...]], ...]
     flops: int
     vector_flops: int | None

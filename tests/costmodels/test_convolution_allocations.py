@@ -48,16 +48,16 @@ class Case:
     batch: int
     ci: int
     co: int
-    kernel: int
+    kernel: int | tuple[int, ...]
     image: tuple[int, ...]
     stride: int = 1
-    padding: int = 0
+    padding: int | tuple[int, ...] = 0
     dilation: int = 1
     groups: int = 1
     transposed: bool = False
     dtype: str = "float32"
     bias: bool = False
-    last: str = ""  # which of images "x" and weights "w" lie channels last
+    last: str = ""  # which of image "x", weights "w" and gradient "y" lie channels last
 
 
 PLANE = (16, 16)
@@ -94,6 +94,13 @@ CASES = {
     "3x3 transposed": Case(4, 16, 24, 3, (8, 8), padding=1, transposed=True, bias=True),
     "a row": Case(4, 24, 24, 3, (100,), padding=1),
     "a row, strided": Case(4, 8, 24, 9, (100,), 2, 4, bias=True),
+    "a row, depthwise": Case(4, 32, 32, 9, (100,), padding=4, groups=32),
+    "a row, depthwise and wide": Case(4, 32, 32, 31, (100,), padding=15, groups=32),
+    "a row, depthwise and strided": Case(4, 32, 32, 15, (100,), 2, 7, groups=32),
+    "a wide row of one channel": Case(4, 1, 32, 41, (200,), 4, 20, bias=True),
+    "5x3, depthwise": Case(4, 24, 24, (5, 3), PLANE, padding=(2, 1), groups=24),
+    "a volume through depth": Case(2, 16, 16, (3, 1, 1), (4, 8, 8), padding=(1, 0, 0)),
+    "a volume of planes": Case(2, 16, 16, (1, 3, 3), (4, 8, 8), padding=(0, 1, 1)),
     "a volume": Case(4, 16, 32, 3, (4, 8, 8), padding=1),
     "a volume of three channels": Case(4, 3, 16, 3, (8, 8, 8), padding=1, bias=True),
     "a volume of few channels": Case(2, 12, 24, 3, (7, 7, 7), padding=1),
@@ -122,6 +129,9 @@ LAST = {
     "one image of many columns": Case(1, 32, 10, 5, (28, 28), padding=2, last="x"),
     "2x2 up": Case(2, 48, 32, 2, (14, 14), 2, transposed=True, bias=True, last="x"),
     "3x3 transposed": Case(2, 48, 32, 3, (14, 14), padding=1, transposed=True, bias=True, last="x"),
+    "a gradient": Case(4, 16, 32, 3, PLANE, padding=1, last="y"),
+    "a gradient of patches": Case(4, 3, 64, 4, PLANE, 4, last="y"),
+    "a gradient, depthwise": Case(4, 32, 32, 3, PLANE, padding=1, groups=32, last="y"),
 }
 AVX512 = instruction_set_here() >= InstructionSet.AVX512_CORE
 # bfloat16 and float64 are PyTorch's own kernels up to AVX2
@@ -157,14 +167,16 @@ def ops(case: Case, mask: tuple[bool, bool]) -> tuple[tuple[OpType, Callable[[],
     n, dtype = len(case.image), getattr(torch, case.dtype)
     inner, outer = (case.ci, case.co // case.groups) if case.transposed else (case.co, case.ci // case.groups)
     x = torch.randn(case.batch, case.ci, *case.image).to(dtype)
-    w = torch.randn(inner, outer, *[case.kernel] * n).to(dtype)
+    kernel, padding = (v if isinstance(v, tuple) else (v,) * n for v in (case.kernel, case.padding))
+    w = torch.randn(inner, outer, *kernel).to(dtype)
     x, w = (t.to(memory_format=torch.channels_last) if n in case.last else t for n, t in (("x", x), ("w", w)))
     b = torch.randn(case.co).to(dtype) if case.bias else None
-    how = ([case.stride] * n, [case.padding] * n, [case.dilation] * n, case.transposed, [0] * n, case.groups)
+    how = ([case.stride] * n, list(padding), [case.dilation] * n, case.transposed, [0] * n, case.groups)
     y = aten.convolution(x, w, b, *how)
+    g = y.to(memory_format=torch.channels_last) if "y" in case.last else y
     attributes = {
         "stride": (case.stride,) * n,
-        "padding": (case.padding,) * n,
+        "padding": padding,
         "dilation": (case.dilation,) * n,
         "transposed": (int(case.transposed),),
         "groups": (case.groups,),
@@ -179,11 +191,11 @@ def ops(case: Case, mask: tuple[bool, bool]) -> tuple[tuple[OpType, Callable[[],
         attributes["channels_last"] = tuple(k for k, t in enumerate((x, w)) if is_last(t))
     forward = op("aten.convolution.default", "conv", [x, w, *([] if b is None else [b])], [y])
     if case.last:
-        attributes["channels_last"] = tuple(k for k, t in enumerate((y, x, w)) if is_last(t))
+        attributes["channels_last"] = tuple(k for k, t in enumerate((g, x, w)) if is_last(t))
     backward = op("aten.convolution_backward.default", "conv_backward", [y, x, w], [x, w])
     return (
         (forward, lambda: aten.convolution(x, w, b, *how)),
-        (backward, lambda: aten.convolution_backward(y, x, w, None, *how, [*mask, False])),
+        (backward, lambda: aten.convolution_backward(g, x, w, None, *how, [*mask, False])),
     )
 
 

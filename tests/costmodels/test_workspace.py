@@ -115,8 +115,36 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("function", MIXED.values(), ids=MIXED)
-def test_datatypes_that_meet_are_converted_first(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def _turned(x: torch.Tensor, *last: int) -> torch.Tensor:
+    """As many elements of those last dimensions, which do not lie in the order of them."""
+    return x.view(*last[:-2], last[-1], last[-2]).transpose(-1, -2)
+
+
+COPIED = {
+    "a joined mask": lambda x: torch.cat([x, x > 0.5, (4 * x).int()]),
+    "steps joined with halves": lambda x: torch.stack([x, x.bfloat16()]),
+    "a norm of columns": lambda x: nn.functional.layer_norm(_turned(x, 5, 10, 30), [30]),
+    "a norm of rows, which are not copied": lambda x: nn.functional.layer_norm(x, [50]),
+    "a softmax of columns": lambda x: _turned(x, 5, 10, 30).softmax(-1),
+    "a logarithm of one": lambda x: _turned(x, 5, 10, 30).log_softmax(1),
+    "every other column multiplied": lambda x: x[:, ::2] @ x[:25, :40],
+    "one row, repeated": lambda x: x[:1].expand(30, 50) @ x.t(),
+    "rows and columns, which are not copied": lambda x: x @ x.t(),
+    "every other column of a batch": lambda x: torch.bmm(x.view(5, 6, 50)[..., ::2], x.view(5, 50, 6)[:, :25]),
+    "a batch of few products": lambda x: torch.bmm(x.view(50, 5, 6)[..., ::2], x.view(50, 3, 10)),
+    "larger images": lambda x: nn.functional.interpolate(x.view(5, 3, 10, 10), scale_factor=2),
+    "smaller, between pixels": lambda x: nn.functional.interpolate(x.view(5, 3, 10, 10), size=5, mode="bilinear"),
+    "images of one channel": lambda x: nn.functional.interpolate(x.view(15, 1, 10, 10), scale_factor=2),
+    "a pool of turned images": lambda x: nn.functional.max_pool2d(_turned(x, 5, 3, 5, 20), 2),
+    "the mean of turned images": lambda x: nn.functional.adaptive_avg_pool2d(_turned(x, 5, 3, 5, 20), 1),
+    "a loss of squares": lambda x: nn.functional.mse_loss(x, 2 * x),
+    "a smooth loss": lambda x: nn.functional.smooth_l1_loss(x, 2 * x),
+    "a loss of chances": lambda x: nn.functional.binary_cross_entropy(x, x.square()) + x,
+}
+
+
+@pytest.mark.parametrize("function", [*MIXED.values(), *COPIED.values()], ids=[*MIXED, *COPIED])
+def test_what_kernels_copy_of_their_inputs_is_counted(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     class Net(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return function(x)

@@ -48,7 +48,9 @@ def convolution_bytes(op: OpType, isa: InstructionSet, cache_bytes: int = USUAL_
     input_shape = op.input_shapes[1 if op.kind == "conv_backward" else 0]
     last = attributes.get("channels_last", ())
     if op.kind == "conv_backward" and set(last).isdisjoint((1, 2)):
-        last = ()  # image and weights decide, not the gradient of y, which then is brought into their order
+        # image and weights decide, not the gradient of y, which then is brought into their order
+        copied += conv.item * sum(math.prod(op.input_shapes[k]) for k in last)
+        last = ()
     library = by_library(conv, input_shape, isa)
     if last:
         copied += copied_last(conv, op.kind == "conv_backward", last)
@@ -69,7 +71,7 @@ def by_library(conv: Convolution, input_shape: tuple[int, ...], isa: Instruction
     """Whether PyTorch leaves the convolution to oneDNN (at::native::ConvParams::use_mkldnn, one thread)."""
     if not isa.computes(conv.dtype):
         return False
-    worthwhile = conv.strided or conv.dilated or conv.batch >= 16 or conv.taps > 1
+    worthwhile = conv.strided or conv.dilated or conv.batch >= 16 or math.prod(conv.kernel[-2:]) > 1
     wide = len(conv.kernel) > 1 and min(conv.kernel[-2:]) > 3
     large = conv.groups > 1 or wide or conv.batch > 1 or math.prod(input_shape[:4]) > 20480
     return conv.half or (worthwhile and large)

@@ -108,7 +108,7 @@ _FLAT_GRADIENT = 3  # channels up to which AVX-512's weight gradient takes the i
 
 def _has_forward_kernel(conv: Convolution, isa: InstructionSet) -> bool:
     if isa >= InstructionSet.AVX512_CORE:
-        return True
+        return not conv.depthwise or conv.padding[-1] <= _DEPTHWISE_PADDING[conv.strided]
     if conv.depthwise:
         if isa < InstructionSet.AVX2:
             return len(conv.kernel) < 3 and conv.groups % _SHORT_BLOCK == 0
@@ -140,24 +140,28 @@ def _has_weight_kernel(conv: Convolution, block: int, flat: bool, isa: Instructi
     if isa < InstructionSet.AVX512_CORE:
         if conv.depthwise:
             whole = isa >= InstructionSet.AVX2 or conv.groups % block == 0
-            narrow = conv.stride[-1] <= conv.kernel[-1] <= _WIDEST_DEPTHWISE
-            within = all(p <= k // 2 for p, k in zip(conv.padding, conv.kernel, strict=True))
-            return whole and narrow and within and len(conv.kernel) < 3 and not conv.dilated
+            return whole and _is_narrow(conv) and len(conv.kernel) < 3 and not conv.dilated
         if isa < InstructionSet.AVX2 or not _fits_short_registers(conv):
             return False
         if conv.dilated and not (_is_point(conv) and (_is_even(conv) or not conv.strided)):
             return False
         return conv.groups == 1 or (conv.x_group % block == 0 and conv.y_group % block == 0)
-    if block < isa.channels and not flat and not _fits_short_registers(conv):
+    if conv.kernel[-1] > _WIDEST_WEIGHTS or (block < isa.channels and not flat and not _fits_short_registers(conv)):
         return False
     spread = conv.strided or conv.groups > 1 or (block < isa.channels and conv.taps > 9)
     if conv.dilated and spread and not conv.half:
         return conv.depthwise and not conv.strided
     if conv.depthwise:
-        return conv.taps <= 9 and not (conv.taps == 1 and conv.strided)
+        return _is_narrow(conv)
     if conv.groups > 1:
         return conv.x_group % block == 0 and conv.y_group % block == 0
     return not (conv.half and flat) or conv.y_channels % block == 0
+
+
+def _is_narrow(conv: Convolution) -> bool:
+    """Whether the kernel of depthwise weights takes rows of the image so wide and so padded."""
+    within = all(p <= k // 2 for p, k in zip(conv.padding, conv.kernel, strict=True))
+    return conv.stride[-1] <= conv.kernel[-1] <= _WIDEST_DEPTHWISE and within
 
 
 def _fits_short_registers(conv: Convolution) -> bool:
@@ -172,6 +176,8 @@ _LOADED_AT_ONCE = 18  # blocks of channels that AVX's kernel of 1x1 convolutions
 _WIDEST_GRADIENT = 13  # columns of a kernel
 _REACH = 7  # pixels that AVX2's gradient of an image may have beyond the one of its result
 _WIDEST_DEPTHWISE = 3
+_WIDEST_WEIGHTS = 14  # columns of a kernel whose weights' gradient AVX-512 computes
+_DEPTHWISE_PADDING = (11, 6)  # columns that AVX-512's depthwise kernels pad at most; strided ones
 
 
 def _is_point(conv: Convolution) -> bool:

@@ -91,7 +91,7 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     if kind != "cpu":
         return 0
     for name, value in op.attributes:
-        if name == "cast_bytes":
+        if name == "copied_bytes" and value:
             return value[0]
     if op.dtype not in FLOAT_BYTES:
         return 0

@@ -1,0 +1,128 @@
+"""Copies that kernels of a CPU make of their inputs before they compute: bytes that live beside inputs and outputs.
+
+    another datatype    elementwise ops and sums convert what is of another datatype than they compute in;
+                        a concatenation does so one tensor at a time
+    another layout      norms, softmax, pools and the like copy what does not lie in one piece of memory
+    matrices            BLAS takes rows or columns in one piece each: other matrices are copied, of a batch one by one
+    resampled images    nearest and bilinear resampling goes by way of channels-last copies of both images
+    whole losses        each element's loss stands in a tensor before they are summed
+    inverse transforms  of real signals keep their input
+
+Found with torch 2.11 to 2.13 by watching the profiler's memory events op by op; float32, float64 and halves alike.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+
+import torch
+
+from pararev_hw.sizes import FLOAT_BYTES
+from pararev_hw.torch_private import OpOverload
+from pararev_hw.types import OpType
+from pararev_hw.types.op_names import base_name
+
+_REDUCES = frozenset({"sum", "prod", "cumsum", "cumprod"})
+_COMPARES = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+# elementwise ops that read each tensor in the datatype that it has
+_CASTS_NOT = frozenset(
+    "masked_fill copy _to_copy fill logical_and logical_or logical_not logical_xor isnan isinf isfinite".split()
+)
+_PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+_HALVES = frozenset({torch.float16, torch.bfloat16})  # whose products go to oneDNN
+_FEW_PRODUCTS = 400  # multiplications up to which a batch is computed without BLAS (aten/native/LinearAlgebra.cpp)
+_RESAMPLES = frozenset({"upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d"})
+_LOSSES = frozenset({"mse_loss", "smooth_l1_loss", "huber_loss"})
+_KEEPS_LOSSES = frozenset({"mse_loss", "smooth_l1_loss", "binary_cross_entropy", "soft_margin_loss"})
+# by the inputs, at the beginning, that have to lie in one piece
+_IN_ONE_PIECE = {
+    1: frozenset(
+        "native_layer_norm _softmax _log_softmax glu_backward embedding_dense_backward nll_loss_forward "
+        "reflection_pad1d replication_pad1d reflection_pad1d_backward reflection_pad2d_backward "
+        "upsample_nearest2d_backward upsample_bilinear2d_backward upsample_bicubic2d_backward".split()
+    ),
+    2: frozenset(
+        "native_layer_norm_backward _softmax_backward_data _log_softmax_backward_data nll_loss_backward "
+        "_cdist_forward".split()
+    ),
+}
+_IN_ONE_PIECE_OR_LAST = frozenset(
+    "max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d adaptive_max_pool2d avg_pool2d_backward "
+    "max_pool2d_with_indices_backward _adaptive_avg_pool2d_backward reflection_pad2d".split()
+)
+
+
+def copied_bytes(
+    func: OpOverload, args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor | None
+) -> int:
+    """Bytes of the copies that are alive at once of `tensors`, those among `args`; `lead` is the first result."""
+    base = base_name(str(func)).rstrip("_")
+    if lead is None or not tensors:
+        return 0
+    if base in _PRODUCTS:
+        return _matrix_bytes(tensors[-2], tensors[-1])
+    if base in ("cat", "stack"):
+        return max((_bytes(t) for t in tensors if t.dtype != lead.dtype), default=0)
+    if base in _RESAMPLES:
+        single = lead.shape[1] == 1 or lead.is_contiguous(memory_format=torch.channels_last)
+        return 0 if single else _bytes(tensors[0]) + _bytes(lead)
+    if base in _LOSSES and lead.dim() == 0:
+        return _bytes(tensors[0]) + (tensors[0].numel() * 4 if lead.dtype in _HALVES else 0)
+    if base == "_fft_c2r":
+        dimensions = args[1]
+        return _bytes(tensors[0]) * (2 if isinstance(dimensions, Sequence) and len(dimensions) > 1 else 1)
+    if base in _IN_ONE_PIECE_OR_LAST:
+        return 0 if in_one_piece(tensors[0]) else _bytes(tensors[0])
+    for count, names in _IN_ONE_PIECE.items():
+        if base in names:
+            return sum(_bytes(t) for t in tensors[:count] if not t.is_contiguous())
+    if torch.Tag.pointwise in func.tags or base in _REDUCES:
+        return _cast_bytes(base, tensors, lead)
+    return 0
+
+
+def whole_loss_bytes(op: OpType) -> int:
+    """Bytes of the memory under a loss that was summed where each element's stood before; 0 for every other op."""
+    if base_name(op.name) not in _KEEPS_LOSSES or op.output_shapes != ((),) or not op.input_shapes:
+        return 0
+    return math.prod(op.input_shapes[0]) * FLOAT_BYTES.get(op.dtype, 0)
+
+
+def in_one_piece(tensor: torch.Tensor) -> bool:
+    """Whether a convolution takes the tensor as it lies in memory: one that is no block of it is copied first."""
+    if tensor.is_contiguous():
+        return True
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.dim() in formats and tensor.is_contiguous(memory_format=formats[tensor.dim()])
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _matrix_bytes(a: torch.Tensor, b: torch.Tensor) -> int:
+    if a.dtype in _HALVES or (a.dim() == 3 and a.shape[-2] * a.shape[-1] * b.shape[-1] < _FEW_PRODUCTS):
+        return 0
+    conjugated = sum(_bytes(t) for t in (a, b) if t.is_conj())
+    return conjugated + sum(t.shape[-2] * t.shape[-1] * t.element_size() for t in (a, b) if not _has_whole_lines(t))
+
+
+def _has_whole_lines(matrix: torch.Tensor) -> bool:
+    """Whether rows or columns of the last two dimensions lie in one piece each."""
+    (rows, columns), (row, column) = matrix.shape[-2:], matrix.stride()[-2:]
+    return (column == 1 and row >= max(1, columns)) or (row == 1 and column >= max(1, rows))
+
+
+def _cast_bytes(base: str, tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    if base in _CASTS_NOT:
+        return 0
+    if base == "where":
+        tensors = tensors[1:]
+    common = lead.dtype
+    if base in _COMPARES and tensors:
+        common = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
+    if base in _REDUCES and common in _HALVES:
+        return 0
+    return sum(t.numel() * common.itemsize for t in tensors if t.dtype != common and t.dim() > 0)
