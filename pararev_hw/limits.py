@@ -25,6 +25,7 @@ WIDTH = 1e3  # factor on a zoo network's channels
 LANES = 1024
 THREADS = 128  # or streams that really run tasks
 MANY_TASKS = 10_000  # of a step: its study's memory is told beforehand, its report is by column and compressed
+TRACE_BYTES = 6 << 10  # that a step's graph and its file need for each operation: 4 KiB were measured
 STUDY_BYTES = 24 << 10  # that a study of a step and its report need for each task
 TIMES = 50_000_000  # tasks x lanes of a task graph: what a gigabyte holds
 NETWORK_NODES = 200_000  # of an ONNX file, its functions written out

@@ -78,19 +78,21 @@ def graph_of(
     """The graph of a network that is there already: of the options, those that say how its step goes."""
     _check_spikes(options.spike_source)
     progress(f"tracing {target.name}")
-    traced = _traced(target, optimizer, options, device)
+    traced = _traced(target, optimizer, options, device, progress)
     graph, target = with_axes(traced, target)
     graph = with_spikes(graph, target, options.spike_source, progress)
     return graph if rewrite is None else rewrite(replace(traced, graph=graph)).graph
 
 
-def _traced(target: Target, optimizer: MakeOptimizer, options: TraceOptions, device: Hardware | None) -> Traced:
+def _traced(
+    target: Target, optimizer: MakeOptimizer, options: TraceOptions, device: Hardware | None, progress: Progress
+) -> Traced:
     has_step = target.step is not None and options.mode == "train"
     return trace_step(
         target.network,
         (*target.inputs, *target.targets) if has_step else target.inputs,
         loop=_loop(optimizer, options, target.step if has_step else None),
-        description=target.description,
+        description=target.described(progress),
         dtype=options.dtype,
         granularity=options.granularity,
         blocks=options.blocks,

@@ -59,7 +59,7 @@ def prepare_target(target: Target, options: TraceOptions, device: str = "cpu") -
         _to_trace(model, target),
         (*target.inputs, *target.targets) if brings_step else target.inputs,
         loop=Loop(optimizer_named(optimizer), step=target.step if brings_step else None) if mode == "train" else None,
-        description=target.description,
+        description=target.described(),
         dtype=dtype,
         granularity=options.granularity,
         blocks=options.blocks,

@@ -33,7 +33,9 @@ from pararev_hw.importers.free_memory import within_free_memory
 from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
 from pararev_hw.importers.nir_graph import load_nir
+from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.models.spec import Spec
+from pararev_hw.progress import Progress, silent
 from pararev_hw.torch_private import compiler_loaded_when_used, uncompiled
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import StepDescription
@@ -69,10 +71,11 @@ class Target:
     axes_settled: bool = True  # False: nothing but the traced step can tell which axis is time
     remade: Callable[[], nn.Module] | None = None  # the network once more, from its file as if never run
 
-    @property
-    def description(self) -> StepDescription:
-        """What its traced step is called, and the axes of its inputs."""
-        return StepDescription(self.name, self.batch, self.timesteps, self.assumptions, self.real_inputs)
+    def described(self, progress: Progress = silent) -> StepDescription:
+        """What its traced step is called, and the axes of its inputs; `progress` hears how far it is, and free memory
+        is to hold it."""
+        axes = (self.batch, self.timesteps, self.assumptions)
+        return StepDescription(self.name, *axes, self.real_inputs, progress, available_bytes())
 
 
 def resolve(target: str, options: TraceOptions) -> Target:

@@ -139,7 +139,7 @@ def _traced(target: Target, variant: Variant, sweep: Sweep, progress: Progress) 
         )
         if variant.mode == "train"
         else None,
-        description=target.description,
+        description=target.described(progress),
     )
     spikes = sweep.spikes if variant.rate is None else repr(variant.rate)
     return target_graph.with_spikes(traced.graph, target, spikes, progress)

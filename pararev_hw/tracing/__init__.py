@@ -9,10 +9,12 @@ import torch
 from torch import nn
 
 from pararev_hw.errors import BadInput, unknown_name
+from pararev_hw.progress import Progress, silent
 from pararev_hw.tracing.blocks import BlockFinder
 from pararev_hw.tracing.build import GRANULARITIES, Built, build, followed
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
+from pararev_hw.tracing.how_far import StepWatch
 from pararev_hw.tracing.model_state import uncopied_state as uncopied_state
 from pararev_hw.tracing.spikes import holds_spikes as holds_spikes
 from pararev_hw.tracing.spikes import measure_spikes as measure_spikes
@@ -52,13 +54,16 @@ class Traced:
 class StepDescription:
     """What a traced step is called, and the axes of its inputs. `batch` (of one micro-batch) and `timesteps` are read
     from the first input's axes where `batch` is None; `assumptions` are sentences for reports. `real_inputs`: the
-    inputs are no mere shapes, and decide which way the network goes where it asks for their values."""
+    inputs are no mere shapes, and decide which way the network goes where it asks for their values. `progress` hears
+    how far the tracing of many operations is; a step that needs more than `free_bytes` is refused."""
 
     name: str | None = None  # None: that of the network's class
     batch: int | None = None
     timesteps: int | None = None
     assumptions: Sequence[str] = ()
     real_inputs: bool = False
+    progress: Progress = silent
+    free_bytes: int | None = None
 
 
 PLAIN_LOOP = Loop()
@@ -85,7 +90,8 @@ def trace_step(
     of one micro-batch, and the graph's batch is that of all. `rules` say whether the ops are those of a CPU or of a
     GPU, and whether images lie channels last.
 
-    Raises TraceError where the step cannot be traced, and says which module and line.
+    Raises TraceError where the step cannot be traced, and says which module and line; Infeasible where memory does not
+    hold it.
     """
     tensors = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
     if granularity not in ("auto", *GRANULARITIES):
@@ -93,9 +99,17 @@ def trace_step(
     title = description.name or type(model).__name__
     finder = BlockFinder(model, blocks)
     with no_collection():
-        recorded = record(
-            model, tensors, name=title, loop=loop, dtype=dtype, rules=rules, real_inputs=description.real_inputs
+        watch = StepWatch(
+            title,
+            passes=0 if loop is None else loop.accumulate,
+            modules=sum(type(m).forward is not nn.Module.forward for m in model.modules()),
+            timesteps=description.timesteps,
+            progress=description.progress,
+            free_bytes=description.free_bytes,
         )
+        real = description.real_inputs
+        recorded = record(model, tensors, loop=loop, dtype=dtype, rules=rules, real_inputs=real, watch=watch)
+        watch.building(len(recorded.recorder.records))
         neurons = frozenset(n for n, m in model.named_modules() if _is_neuron(m))
         coarse = tape_of(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
         levels = tuple(FINER) if granularity == "auto" else (granularity,)

@@ -44,6 +44,7 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import formulas, sparse_gradients
 from pararev_hw.tracing.asked_values import ASKS, ValueAsked
+from pararev_hw.tracing.how_far import EVERY, StepWatch
 from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
@@ -184,14 +185,15 @@ class Record:
 class Recorder(DispatchMode):
     """Writes down the ops of everything that runs inside it.
 
-    `layouts`: the step is one of a GPU, whose convolutions need no second word on how images lie. `frames` are the
-    calls of modules; use `enter_module`/`exit_module` as forward hooks. `declare` names a tensor that
-    exists before the step.
+    `layouts`: the step is one of a GPU, whose convolutions need no second word on how images lie. `watch` hears how
+    many ops there are. `frames` are calls of modules; use `enter_module`/`exit_module` as forward hooks. `declare`
+    names a tensor that exists before the step.
     """
 
-    def __init__(self, fake: FakeTensorMode, *, layouts: bool = False) -> None:
+    def __init__(self, fake: FakeTensorMode, *, layouts: bool = False, watch: StepWatch | None = None) -> None:
         super().__init__()
         self.fake = fake
+        self._watch = watch
         self.layouts = layouts
         self.frames: list[Frame] = []
         self.entries: list[OpSignature] = []
@@ -732,6 +734,8 @@ class Recorder(DispatchMode):
         self.records.append(
             Record(entry, inputs, outputs, frame, node, node_frame, recalled, grad_enabled, self.in_optimizer, rng)
         )
+        if self._watch is not None and len(self.records) % EVERY == 0:
+            self._watch.recorded(len(self.records), len(self.frames), len(self._calls), graph_task_id() != -1)
 
     def _carry_values(
         self, entry: int, inputs: tuple[Info, ...], outputs: tuple[Info | None, ...], unknown: bool

@@ -35,6 +35,7 @@ from pararev_hw.tracing.arguments import check_arguments, left_at_none
 from pararev_hw.tracing.asked_values import ValueAsked, answers_on
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
+from pararev_hw.tracing.how_far import StepWatch
 from pararev_hw.tracing.model_state import in_mode, library_constants, state_preserved
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.user_optimizers import on_twins
@@ -111,7 +112,7 @@ def record(
     model: nn.Module,
     inputs: Sequence[torch.Tensor],
     *,
-    name: str,
+    watch: StepWatch,
     loop: Loop | None,
     dtype: str = "float32",
     rules: DispatchRules = CPU_RULES,
@@ -122,11 +123,12 @@ def record(
     `inputs` give shapes and dtypes; where they are `real_inputs`, also the answers to what the network asks its tensors
     for, as in `if x.min() < 0`. `loop` says how a training step goes, None is inference. The step is recorded
     in the steady state: optimizer state exists, and gradients do where the loop keeps them from one step to the next.
-    `rules` say which device's ops it takes, and how images lie in memory.
+    `rules` say which device's ops it takes, and how images lie in memory. `watch` knows what the network is called, and
+    hears how far its step is.
     """
     if dtype not in DTYPES:
         raise unknown_name("dtype", dtype, tuple(DTYPES))
-    setting = _Setting(model, tuple(inputs), name, loop, dtype, rules)
+    setting = _Setting(model, tuple(inputs), watch, loop, dtype, rules)
     traits = _Traits()
     while True:
         try:
@@ -140,7 +142,7 @@ def record(
         except ValueAsked:
             if traits.answers or not real_inputs or setting.has_own_step:
                 raise
-            traits = replace(traits, answers=answers_on(model, inputs, name=name, train=loop is not None))
+            traits = replace(traits, answers=answers_on(model, inputs, name=watch.name, train=loop is not None))
             if not traits.answers:
                 raise
 
@@ -151,10 +153,14 @@ class _Setting:
 
     model: nn.Module
     inputs: tuple[torch.Tensor, ...]
-    name: str
+    watch: StepWatch
     loop: Loop | None
     dtype: str
     rules: DispatchRules
+
+    @property
+    def name(self) -> str:
+        return self.watch.name
 
     @property
     def has_own_step(self) -> bool:
@@ -189,7 +195,8 @@ def _recorded(setting: _Setting, traits: _Traits) -> Recorded:
     model, loop, rules = setting.model, setting.loop, setting.rules
     _check(setting)
     fake = fake_mode(allow_non_fake_inputs=True)
-    recorder = Recorder(fake, layouts=rules.cuda)
+    setting.watch.begin()
+    recorder = Recorder(fake, layouts=rules.cuda, watch=setting.watch)
     recorder.answers = traits.answers
     rng_state = torch.random.get_rng_state()
     swap = _Swap(fake, torch.float64 if setting.dtype == "float64" else None, rules.channels_last)
