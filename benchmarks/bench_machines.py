@@ -133,6 +133,8 @@ def errors(cases: Sequence[Mapping[str, Any]], quantity: str) -> list[float]:
 
 
 def row(machine: str, piece: str, document: Mapping[str, Any]) -> str:
+    from pararev_hw.reports.validation import validation_from_document
+
     cases = document["cases"]
     zoo = [c for c in cases if c["network"].startswith("bench_machines")]
     strangers = [c for c in cases if c not in zoo]
@@ -143,7 +145,7 @@ def row(machine: str, piece: str, document: Mapping[str, Any]) -> str:
         if c["error"]["latency"] is not None and c["expected_error"] is not None
     ]
     memory = errors(cases, "memory")
-    tau = document["latency"]["kendall_tau"]
+    taus = document["latency"]["kendall_tau"], validation_from_document(document, machine).kendall_tau_told_apart
     cells = [
         machine,
         piece,
@@ -151,7 +153,7 @@ def row(machine: str, piece: str, document: Mapping[str, Any]) -> str:
         *(f"{sum(e) / len(e):.1%}" if e else "-" for e in (errors(zoo, "latency"), errors(strangers, "latency"))),
         f"{sum(e <= 0.12 for e in every) / len(every):.0%}",
         f"{max(every):.0%}",
-        "-" if tau is None else f"{tau:.2f}",
+        *("-" if tau is None else f"{tau:.2f}" for tau in taus),
         f"{sum(inside) / len(inside):.0%}" if inside else "-",
         f"{sum(memory) / len(memory):.2%}",
         f"{max(memory):.1%}",
@@ -161,8 +163,8 @@ def row(machine: str, piece: str, document: Mapping[str, Any]) -> str:
 
 def table(folder: Path) -> None:
     """The table of the pieces that lie in `folder`."""
-    heads = ("machine", "predicted from", "steps", "zoo", "strangers", "within 12 %", "largest", "τ", "in interval",
-             "memory", "largest")  # fmt: skip
+    heads = ("machine", "predicted from", "steps", "zoo", "strangers", "within 12 %", "largest", "τ", "τ told apart",
+             "in interval", "memory", "largest")  # fmt: skip
     print(f"| {' | '.join(heads)} |")
     print(f"|---|---|{'---:|' * (len(heads) - 2)}")
     for machine in MACHINES:

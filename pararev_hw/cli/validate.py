@@ -210,6 +210,11 @@ def _show(
 def _print_coverage(result: Validation) -> None:
     if result.coverage is not None:
         out.print(f"{result.coverage:.0%} of the cases lie within their expected error; 90 % should")
+    if result.kendall_tau_told_apart is not None:
+        out.print(
+            f"Kendall's τ of the pairs whose measured times differ by more than their spread: "
+            f"{result.kendall_tau_told_apart:.2f}"
+        )
 
 
 def _check_published(published: Path | None, targets: bool) -> None:

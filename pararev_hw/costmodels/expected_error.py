@@ -19,7 +19,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from pararev_hw.costmodels.calibrated.features import family
+from pararev_hw.costmodels.calibrated.features import family, group
 from pararev_hw.costmodels.calibrated.op_times import fit_key, usable_fits
 from pararev_hw.costmodels.measured_ops import host_seconds, is_measured, op_keys
 from pararev_hw.types import BlockGraph, Device, ExpectedError, Hardware, MeasuredDevice, Profile
@@ -104,7 +104,7 @@ def error_of_ops(
         key = fit_key(t, fits)
         if key is None:
             errors[n] = (f"unmeasured {family(t)}", NEVER_MEASURED)
-        elif key[0] == family(t) or key[1] != t.dtype:
+        elif key != (group(t), t.dtype):
             errors[n] = (f"{key[0]} {key[1]}, standing in", STAND_IN)
         else:
             p90 = fits[key].residual_p90

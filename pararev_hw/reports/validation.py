@@ -37,6 +37,7 @@ def validation_document(validation: Validation, tolerance: float | None = None) 
         "environment": asdict(validation.environment),
         "cases": [_case(c) for c in validation.cases],
         "coverage": validation.coverage,
+        "kendall_tau_told_apart": validation.kendall_tau_told_apart,
         "latency": _accuracy(validation.latency),
         "memory": _accuracy(validation.memory),
         "energy": _accuracy(validation.energy),

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Literal
 
 from pararev_hw.errors import BadInput
 from pararev_hw.types.base import SCHEMA_VERSION, html_table
 from pararev_hw.types.profile import Environment
+
+_MEDIAN = math.sqrt(math.pi / 2)  # standard error of the median of normal samples over that of their mean
+_ONE_IN_TEN = 1.645  # standard errors by which one difference in ten is larger
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,22 @@ class Validation:
             if c.expected_error is not None and (error := c.error("latency_s")) is not None
         ]
         return sum(inside) / len(inside) if inside else None
+
+    @property
+    def kendall_tau_told_apart(self) -> float | None:
+        """Kendall's tau over the pairs of cases whose median steps differ by more than their samples' spread makes of
+        one in ten pairs that are alike. None without such a pair."""
+        timed = [
+            (c.predicted.latency_s, statistics.median(s), _MEDIAN * statistics.stdev(s) / math.sqrt(len(s)))
+            for c in self.cases
+            if (s := c.samples_s)[1:] and c.predicted is not None and c.measured is not None
+        ]
+        ranked = [
+            (predicted - other) * (measured_s - other_s)
+            for (predicted, measured_s, error_s), (other, other_s, other_error_s) in combinations(timed, 2)
+            if abs(measured_s - other_s) > _ONE_IN_TEN * math.hypot(error_s, other_error_s)
+        ]
+        return sum((x > 0) - (x < 0) for x in ranked) / len(ranked) if ranked else None
 
     def within(self, tolerance: float) -> bool:
         """Whether every mean error that was measured is at most `tolerance`, a share of one, and no case failed."""

@@ -44,6 +44,22 @@ def marks(drawn: str) -> list[str]:
     return [t.text or "" for e in points if (t := e.find(f"{SVG}title")) is not None]
 
 
+def test_only_pairs_that_measurement_tells_apart_are_ranked_beside_all() -> None:
+    steady, wide = (0.99, 1.0, 1.01), (0.5, 1.05, 1.6)  # medians 1 and 1.05, the spread of one of them 0.55
+    far = tuple(3 * s for s in steady)
+    cases = [
+        case(predicted_s, samples[1], samples_s=samples)
+        for predicted_s, samples in ((1.2, steady), (1.1, wide), (2.0, far))
+    ]
+    document = validation_document(validation(cases))
+    # of three pairs the first two are predicted in the wrong order, and their measurement leaves it open
+    assert document["latency"]["kendall_tau"] == pytest.approx((2 - 1) / 3)
+    assert document["kendall_tau_told_apart"] == 1.0
+    exchanged = [replace(cases[0], predicted=replace(cases[0].predicted, latency_s=4.0)), *cases[1:]]
+    assert validation(exchanged).kendall_tau_told_apart == pytest.approx((1 - 1) / 2)
+    assert validation(cases[:2]).kendall_tau_told_apart is None
+
+
 @pytest.mark.parametrize("cases", [CASES, WITH_ENERGY, CASES[2:], ()], ids=["two", "energy", "failed", "none"])
 @pytest.mark.parametrize("tolerance", [None, 0.1])
 def test_the_document_is_what_its_schema_says(cases: tuple, tolerance: float | None) -> None:

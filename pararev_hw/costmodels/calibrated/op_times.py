@@ -38,6 +38,7 @@ from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
 from pararev_hw.sizes import HALVES
 from pararev_hw.types import BlockGraph, Fit, OpSample, OpType, Profile
+from pararev_hw.types.op_names import base_name
 
 Key = tuple[str, str]  # group or kind, and datatype
 Rates = tuple[Mapping[Key, float], Mapping[Key, float], Mapping[Key, float]]
@@ -184,10 +185,22 @@ def _usable(fit: Fit) -> bool:
     return fit.residual_median <= _WORST_MEDIAN
 
 
+# functions of series of terms, an element of which takes ten times as long as one of a sum; and which stand in for them
+_FUNCTIONS = frozenset(
+    "sin cos tan asin acos atan sinh cosh asinh acosh atanh exp exp2 expm1 log log2 log10 log1p erf erfc erfinv lgamma "
+    "digamma logit softplus softplus_backward log_sigmoid_forward log_sigmoid_backward mish mish_backward xlogy "
+    "atan2 logaddexp".split()
+)
+_ALIKE = ("aten.sin.default", "aten.tanh.default", "aten.exp.default", "aten.log.default")
+
+
 def fit_key(t: OpType, fits: Mapping[Key, Fit]) -> Key | None:
-    """The fit that gives an op's time: its group's, its kind's, or its kind's in float32; None where there is none."""
+    """The fit that gives an op's time: its group's, of a function beyond arithmetic the slowest alike that was
+    measured, its kind's, or its kind's in float32; None where there is none."""
     branching = branches(t)
-    for key in ((group(t), t.dtype), (family(t), t.dtype), (family(t), "float32")):
+    is_function = family(t) == "elementwise" and base_name(t.name).rstrip("_") in _FUNCTIONS
+    alike = [(name, t.dtype) for name in _ALIKE] if is_function else []
+    for key in ((group(t), t.dtype), *alike, (family(t), t.dtype), (family(t), "float32")):
         if key in fits and (not branching or key[0] == group(t)):
             return key
     return None
