@@ -25,7 +25,7 @@ PATIENCE = 60_000  # steps of plain Python, a few tenths of a second, after whic
 LOADING = 350_000  # steps of a loop that is called often, by then as long as loading it takes
 COMPILING = 2_000_000  # steps after which a loop that is called often is compiled where that was never done
 ONE_LOADED = 10_000  # the same where numba is loaded for another loop already
-ONE_COMPILED = 1_000_000
+ONE_COMPILED = 300_000  # the same where it must be compiled, of which later processes on this machine have the use
 
 LOADING_S = 1.5  # processor seconds that numba and a first compiled loop take to load
 COMPILING_S = 12.0  # the same for compiling the largest loop

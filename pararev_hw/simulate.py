@@ -25,10 +25,10 @@ from operator import attrgetter
 
 import numpy as np
 
-from pararev_hw.compiled import loop
+from pararev_hw.compiled import loop, part
 from pararev_hw.errors import IllegalSchedule
 from pararev_hw.types import Placement, SchedulingProblem
-from pararev_hw.types.problem_arrays import Adjacency, Floats, Ints, adjacency
+from pararev_hw.types.problem_arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,23 +62,18 @@ def timeline(
     Raises IllegalSchedule where a task is missing, doubled or on a lane that it may not use, and where the orders
     contradict the edges (a deadlock: the tasks that wait for each other are named).
     """
-    plan = _plan(problem, lanes, waits)
-    n = len(plan.work)
-    steps = n + len(plan.after.task)
-    starts, ends, order = _unshared(steps, *plan.arrays, np.zeros(n), np.zeros(n))
+    lane, placed = _lane_of(problem, lanes)
+    arrays, n = problem.arrays, len(lane)
+    waiting = np.array(list(waits), np.int64).reshape(-1, 2)
+    src, dst = np.concatenate((arrays.src, waiting[:, 0])), np.concatenate((arrays.dst, waiting[:, 1]))
+    work = arrays.times_s[np.arange(n), lane]
+    steps = 2 * n + len(src)
+    starts, ends, order = _played(steps, work, lane, placed, src, dst, arrays.delay_s, *_asks(problem))
     if len(order) < n:
-        waiting = " -> ".join(repr(problem.tasks[i].task) for i in _deadlock(plan, order))
-        raise IllegalSchedule(f"the lane orders contradict the edges: each waits for the one before it: {waiting}")
-    arrays = problem.arrays
-    release, issued = np.zeros(n), np.zeros(n)
-    if arrays.host_s.any():
-        begins, issue_ends = _host(steps, *plan.arrays, arrays.host_s, np.array(starts))
-        release, issued = np.array(begins), np.array(issue_ends)
-        starts, ends, _ = _unshared(steps, *plan.arrays, release, issued)
-    if _may_contend(problem):
-        demands = (arrays.compute_demand, arrays.bandwidth_demand)
-        starts, ends = _shared(steps, *plan.arrays, *demands, release, issued)
-    return Timeline(plan.lane.tolist(), starts, ends)
+        circle = _deadlock(placed, lane, zip(src.tolist(), dst.tolist(), strict=True), order)
+        names = " -> ".join(repr(problem.tasks[i].task) for i in circle)
+        raise IllegalSchedule(f"the lane orders contradict the edges: each waits for the one before it: {names}")
+    return Timeline(lane.tolist(), starts, ends)
 
 
 def sequential_order(problem: SchedulingProblem) -> tuple[int, ...]:
@@ -171,8 +166,8 @@ def energy_by_group(
     """
     parts: list[dict[str, float]] = [{} for _ in range(groups)]
     for c, k, g in zip(problem.tasks, lane, group, strict=True):
-        for part, joule in c.energy_on(k).items():
-            parts[g][part] = parts[g].get(part, 0.0) + joule
+        for what, joule in c.energy_on(k).items():
+            parts[g][what] = parts[g].get(what, 0.0) + joule
     for e in problem.edges:
         if e.energy_j and lane[e.src] != lane[e.dst]:
             into = parts[group[e.dst]]
@@ -186,35 +181,9 @@ def _refused_and_time(times_s: Floats) -> tuple[int, float]:
     return len(times_s) - len(allowed), sum(allowed.tolist())
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """Lane orders merged with the edges: what each task waits for. `after` holds the next task of the lane, too, with
-    delay 0; `waits` says how many entries of it name the task."""
-
-    lane: Ints
-    work: Floats
-    after: Adjacency
-    waits: Ints
-
-    @property
-    def arrays(self) -> tuple[Floats, Ints, Ints, Floats, Ints]:
-        return self.work, self.after.start, self.after.task, self.after.delay_s, self.waits
-
-
-def _plan(problem: SchedulingProblem, lanes: Sequence[Sequence[int]], extra: Iterable[tuple[int, int]]) -> _Plan:
-    n, arrays = len(problem.tasks), problem.arrays
-    lane = _lane_of(problem, lanes)
-    pairs = np.array(list(chain(extra, *map(pairwise, lanes))), np.int64).reshape(-1, 2)
-    src = np.concatenate((arrays.src, pairs[:, 0]))
-    dst = np.concatenate((arrays.dst, pairs[:, 1]))
-    delay_s = np.zeros(len(src))
-    delay_s[: len(arrays.src)] = np.where(lane[arrays.src] != lane[arrays.dst], arrays.delay_s, 0.0)
-    waits = np.bincount(dst, minlength=n)
-    return _Plan(lane, arrays.times_s[np.arange(n), lane], adjacency(src, dst, delay_s, n), waits)
-
-
-def _lane_of(problem: SchedulingProblem, lanes: Sequence[Sequence[int]]) -> Ints:
-    """The lane of each task. Raises IllegalSchedule where the orders are not those of the problem's tasks."""
+def _lane_of(problem: SchedulingProblem, lanes: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+    """The lane of each task, and all tasks lane by lane. Raises IllegalSchedule where the orders are not those of the
+    problem's tasks."""
     tasks, n = problem.tasks, len(problem.tasks)
     if len(lanes) != problem.lanes:
         raise IllegalSchedule(f"{len(lanes)} lane orders for {problem.lanes} lanes: give one per lane, empty if idle")
@@ -238,12 +207,101 @@ def _lane_of(problem: SchedulingProblem, lanes: Sequence[Sequence[int]]) -> Ints
     if len(forbidden):
         i = int(forbidden[0])
         raise IllegalSchedule(f"{tasks[i].task!r} runs on lane {lane[i]}, where it may not")
-    return lane
+    return lane, placed
+
+
+def _deadlock(placed: Ints, lane: Ints, pairs: Iterable[tuple[int, int]], finished: Sequence[int]) -> list[int]:
+    """Tasks that wait for each other in a circle, the first one repeated at the end."""
+    stuck = set(range(len(placed))).difference(finished)
+    on_lane = ((i, j) for i, j in pairwise(placed.tolist()) if lane[i] == lane[j])
+    cause: dict[int, int] = {}
+    for i, j in sorted({*pairs, *on_lane}):
+        if i in stuck:
+            cause.setdefault(j, i)
+    path, at = [], min(stuck)
+    while at not in path:
+        path.append(at)
+        at = cause[at]
+    circle = path[path.index(at) :]
+    return [at, *reversed(circle)]
+
+
+def _asks(problem: SchedulingProblem) -> tuple[Floats, bool]:
+    """What each task asks of the host (seconds), the compute units and the bandwidth, in three rows,
+    and whether as many tasks as there are lanes can ask for more than there is."""
+    if "asks" not in problem.of_tasks:
+        arrays = problem.arrays
+        demands = (arrays.compute_demand, arrays.bandwidth_demand)
+        most = max(sum(heapq.nlargest(problem.lanes, demand.tolist())) for demand in demands)
+        problem.of_tasks["asks"] = np.stack((arrays.host_s, *demands)), bool(most > 1.0)
+    asks: tuple[Floats, bool] = problem.of_tasks["asks"]
+    return asks
 
 
 @loop
+def _played(
+    work: Floats, lane: Ints, placed: Ints, src: Ints, dst: Ints, delay_s: Floats, asks: Floats, contends: bool
+) -> tuple[list[float], list[float], list[int]]:
+    """Starts, ends, and the tasks that got their turn: all, unless there is a deadlock.
+
+    `placed` are the tasks lane by lane. The pairs in `src` and `dst` are the edges, of which each has a delay between
+    lanes, and behind them those that wait without one.
+    """
+    n, launched = len(work), False
+    first, after, delays, waits = _links(lane, placed, src, dst, delay_s)
+    release, issued = [0.0] * n, [0.0] * n
+    starts, ends, order = _unshared(work, first, after, delays, waits, release, issued)
+    for i in range(n):
+        launched = launched or asks[0][i] > 0.0
+    if len(order) == n and launched:
+        release, issued = _host(first, after, waits, asks, starts)
+        starts, ends, order = _unshared(work, first, after, delays, waits, release, issued)
+    if len(order) == n and contends:
+        starts, ends = _shared(work, first, after, delays, waits, asks, release, issued)
+    return starts, ends, order
+
+
+@part
+def _links(
+    lane: Ints, placed: Ints, src: Ints, dst: Ints, delay_s: Floats
+) -> tuple[list[int], list[int], list[float], list[int]]:
+    """What task i leads to, the next one of its lane too, is after[first[i] : first[i + 1]], with delays beside it;
+    the last list says how many lead to each task."""
+    n = len(lane)
+    first, waits = [0] * (n + 1), [0] * n
+    for e in range(len(src)):
+        first[src[e]] += 1
+        waits[dst[e]] += 1
+    for k in range(1, n):
+        if lane[placed[k]] == lane[placed[k - 1]]:
+            first[placed[k - 1]] += 1
+            waits[placed[k]] += 1
+    for i in range(n):
+        first[i + 1] += first[i]
+    after, delays = [0] * first[n], [0.0] * first[n]  # filled from behind, which takes each `first` to its place
+    for e in range(len(src)):
+        i, j = src[e], dst[e]
+        first[i] -= 1
+        after[first[i]] = j
+        if e < len(delay_s) and lane[i] != lane[j]:
+            delays[first[i]] = delay_s[e]
+    for k in range(1, n):
+        i, j = placed[k - 1], placed[k]
+        if lane[i] == lane[j]:
+            first[i] -= 1
+            after[first[i]] = j
+    return first, after, delays, waits
+
+
+@part
 def _unshared(
-    work: Floats, first: Ints, after: Ints, delay_s: Floats, waits: Ints, release: Floats, issued: Floats
+    work: Floats,
+    first: list[int],
+    after: list[int],
+    delay_s: list[float],
+    waits: list[int],
+    release: list[float],
+    issued: list[float],
 ) -> tuple[list[float], list[float], list[int]]:
     """Starts and ends where nothing is shared, and the tasks that got their turn (all, unless there is a deadlock)."""
     n = len(work)
@@ -266,28 +324,12 @@ def _unshared(
     return starts, ends, order
 
 
-def _deadlock(plan: _Plan, finished: list[int]) -> list[int]:
-    """Tasks that wait for each other in a circle, the first one repeated at the end."""
-    stuck = set(range(len(plan.work))).difference(finished)
-    first, after = plan.after.start.tolist(), plan.after.task.tolist()
-    cause: dict[int, int] = {}
-    for i in sorted(stuck):
-        for j in after[first[i] : first[i + 1]]:
-            cause.setdefault(j, i)
-    path, at = [], min(stuck)
-    while at not in path:
-        path.append(at)
-        at = cause[at]
-    circle = path[path.index(at) :]
-    return [at, *reversed(circle)]
-
-
-@loop
+@part
 def _host(
-    work: Floats, first: Ints, after: Ints, delay_s: Floats, waits: Ints, host_s: Floats, starts: Floats
+    first: list[int], after: list[int], waits: list[int], asks: Floats, starts: list[float]
 ) -> tuple[list[float], list[float]]:
     """When the host begins and ends to issue each task; 0 and 0 for a task that needs no host."""
-    n = len(work)
+    n, host_s = len(waits), asks[0]
     release, issued, now = [0.0] * n, [0.0] * n, 0.0
     missing = [waits[i] for i in range(n)]
     ready = [(starts[i], i) for i in range(n) if missing[i] == 0]
@@ -306,27 +348,19 @@ def _host(
     return release, issued
 
 
-def _may_contend(problem: SchedulingProblem) -> bool:
-    """Whether as many tasks as there are lanes can ask for more than there is."""
-    compute = heapq.nlargest(problem.lanes, problem.arrays.compute_demand.tolist())
-    bandwidth = heapq.nlargest(problem.lanes, problem.arrays.bandwidth_demand.tolist())
-    return bool(max(sum(compute), sum(bandwidth)) > 1.0)
-
-
-@loop
+@part
 def _shared(
     work: Floats,
-    first: Ints,
-    after: Ints,
-    delay_s: Floats,
-    waits: Ints,
-    compute_demand: Floats,
-    bandwidth_demand: Floats,
-    release: Floats,
-    issued: Floats,
+    first: list[int],
+    after: list[int],
+    delay_s: list[float],
+    waits: list[int],
+    asks: Floats,
+    release: list[float],
+    issued: list[float],
 ) -> tuple[list[float], list[float]]:
     """Starts and ends where running tasks slow each other down. Expects orders without deadlock."""
-    n = len(work)
+    n, compute_demand, bandwidth_demand = len(work), asks[1], asks[2]
     starts, ends = [0.0] * n, [0.0] * n
     ready, missing = [release[i] for i in range(n)], [waits[i] for i in range(n)]
     clock = [(ready[i], i) for i in range(n) if missing[i] == 0]  # real time: to start or to end
