@@ -11,6 +11,7 @@ has no place to keep what it compiled, plain Python does it all.
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,6 +114,7 @@ class Loop:
                 import numba
             except ImportError:
                 return None
+            _load_without_scipy()
             self._compiled = _jitted(numba, self.plain)
         return self._compiled
 
@@ -124,6 +126,20 @@ class Loop:
             return True
         index = getattr(getattr(getattr(compiled, "_cache", None), "_cache_file", None), "_index_path", None)
         return index is not None and Path(index).exists()
+
+
+def _load_without_scipy() -> None:
+    """Load what numba has for arrays. It would load SciPy's linear algebra, which takes as long as half of numba, to
+    see whether it is there; where products of matrices are compiled it asks again."""
+    linalg = importlib.import_module("numba.np.linalg")
+    asks = getattr(linalg, "ensure_blas", None)
+    if asks is None:  # another release's name
+        return
+    linalg.ensure_blas = lambda: None  # type: ignore[attr-defined]
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = asks  # type: ignore[attr-defined]
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:

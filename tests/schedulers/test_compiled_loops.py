@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -99,3 +101,19 @@ def test_what_is_expected_of_a_loop_counts_but_does_not_compile_it(monkeypatch: 
         assert loop.compiled_for_many(1) is None
         loop.expect(100 * compiled.COMPILING)
         assert (loop.compiled_for_many(1) is not None) == at_hand
+
+
+def test_numba_loads_without_scipys_linear_algebra_and_still_has_it() -> None:
+    loops = """
+import sys
+import numpy as np
+from pararev_hw import compiled
+doubled = compiled.loop(lambda values: [2 * v for v in values])
+assert doubled.compile()(np.arange(3)) == [0, 2, 4]
+assert "scipy.linalg" not in sys.modules
+import numba
+two = np.full((2, 2), 2.0)
+assert (numba.njit(lambda a: np.dot(a, a))(two) == 8).all()
+assert numba.njit(lambda a: np.cov(a))(two).shape == (2, 2)
+"""
+    subprocess.run([sys.executable, "-c", loops], check=True)
