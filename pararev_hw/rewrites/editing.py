@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from pararev_hw.check.replay import filled
@@ -90,6 +91,26 @@ class Edit:
         for k in lines:
             self._place[k] = max(self._place.get(k, (k, 1, 0)), (after + 1, 0, k))
 
+    def lines_at(self, home: Scope) -> Sequence[int]:
+        """The lines of one place."""
+        return self._lines_at.get(home, ())
+
+    @cached_property
+    def _lines_at(self) -> Mapping[Scope, Sequence[int]]:
+        lines: dict[Scope, list[int]] = {}
+        for k, line in enumerate(self.tape.lines):
+            lines.setdefault(place(line.home), []).append(k)
+        return lines
+
+    @cached_property
+    def _users(self) -> Mapping[int, Sequence[int]]:
+        """The lines that are given each slot."""
+        lines: dict[int, list[int]] = {}
+        for k, line in enumerate(self.tape.lines):
+            for slot in dict.fromkeys([i.slot for i in line.inputs]):
+                lines.setdefault(slot, []).append(k)
+        return lines
+
     def rehome_new(self, homes: Sequence[Scope], to: Scope) -> None:
         """Let the lines put in at one of these places belong elsewhere."""
         for n, (at, line) in enumerate(self._new):
@@ -102,9 +123,10 @@ class Edit:
         them then still make what they made. False: some do not, and nothing was changed."""
         lines = self.tape.lines
         entries: dict[int, int] = {}
-        for k, line in enumerate(lines):
-            if k in self._dropped or all(i.slot != old.slot for i in line.inputs):
+        for k in self._users.get(old.slot, ()):
+            if k in self._dropped:
                 continue
+            line = lines[k]
             function, args, kwargs = self.call(k)
             entry, _, outputs = self._writer.write(function, _put_for(args, old, new), _put_for(dict(kwargs), old, new))
             before = self.tape.entries[line.entry].outputs
@@ -182,11 +204,7 @@ class Edit:
         return replace(line, home=self._homes[k]) if k in self._homes else line
 
     def _with_substitutes(self, line: TapeOp) -> TapeOp:
-        slots, storages = self._slots, self._storages
-        touched = any(i.slot in slots or i.storage in storages for i in line.inputs) or any(
-            o is not None and o.storage in storages for o in line.outputs
-        )
-        if not touched:
+        if not self._touches(line):
             return line
         return replace(
             line,
@@ -194,11 +212,18 @@ class Edit:
             outputs=tuple([None if o is None else self._current(o) for o in line.outputs]),
         )
 
+    def _touches(self, line: TapeOp) -> bool:
+        slots, storages = self._slots, self._storages
+        for i in line.inputs:  # a loop: this is asked of every line
+            if i.slot in slots or i.storage in storages:
+                return True
+        return any(o is not None and o.storage in storages for o in line.outputs)
+
     def _current(self, info: Info) -> Info:
         while info.slot in self._slots:
             info = self._slots[info.slot]
         while info.storage in self._storages:
-            info = replace(info, storage=self._storages[info.storage])
+            info = Info(info.slot, info.meta, self._storages[info.storage], info.lo, info.hi)
         return info
 
     def _last_lines(self, lines: Sequence[TapeOp], number: Mapping[int, int], storages: int) -> tuple[int, ...]:

@@ -211,7 +211,6 @@ def _merge(edit: Edit, places: tuple[Scope, Scope]) -> None:
     a, b = places
     name = ".".join(part for part in (b.block, b.branch) if part)
     branch = f"{a.branch}+{name}"
-    for k, line in enumerate(edit.tape.lines):
-        if place(line.home) in (a, b):
-            edit.rehome(k, replace(line.home, block=a.block, branch=branch, call=a.call))
+    for k in (*edit.lines_at(a), *edit.lines_at(b)):
+        edit.rehome(k, replace(edit.tape.lines[k].home, block=a.block, branch=branch, call=a.call))
     edit.rehome_new(places, replace(a, branch=branch))

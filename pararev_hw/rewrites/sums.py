@@ -106,10 +106,17 @@ class _Renamed:
 
     def line(self, line: TapeOp) -> TapeOp:
         """The line with the tensors that stand now."""
+        if not self._touches(line.inputs) and not self._touches(line.outputs):
+            return line
         inputs = tuple(map(self._info, line.inputs))
         outputs = tuple([None if o is None else self._info(o) for o in line.outputs])
-        unchanged = all(a is b for a, b in zip((*inputs, *outputs), (*line.inputs, *line.outputs), strict=True))
-        return line if unchanged else replace(line, inputs=inputs, outputs=outputs)
+        return replace(line, inputs=inputs, outputs=outputs)
+
+    def _touches(self, infos: tuple[Info | None, ...]) -> bool:
+        for info in infos:  # a loop: this is asked of every line
+            if info is not None and (info.slot in self._tensors or info.storage in self._storages):
+                return True
+        return False
 
     def tape(self, tape: Tape) -> Tape:
         """The tape with the names that stand at its end."""
@@ -122,7 +129,9 @@ class _Renamed:
     def _info(self, info: Info) -> Info:
         if info.slot in self._tensors:
             return self._tensors[info.slot]
-        return replace(info, storage=self._storages[info.storage]) if info.storage in self._storages else info
+        if info.storage not in self._storages:
+            return info
+        return Info(info.slot, info.meta, self._storages[info.storage], info.lo, info.hi)
 
 
 def _sums_in_place(tape: Tape) -> Iterator[int]:

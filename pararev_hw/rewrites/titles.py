@@ -19,7 +19,8 @@ def place(home: Scope) -> Scope:
 def titles(tape: Tape) -> Mapping[Scope, str]:
     """The name of every place on the tape."""
     calls: dict[Scope, list[int]] = {}
-    places = dict.fromkeys(place(line.home) for line in tape.lines)
+    homes = {id(line.home): line.home for line in tape.lines}  # lines share them, and each takes long to compare
+    places = dict.fromkeys(map(place, homes.values()))
     for p in places:
         calls.setdefault(replace(p, call=0), []).append(p.call)
     titles = {}

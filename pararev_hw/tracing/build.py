@@ -60,7 +60,7 @@ def build(tape: Tape, order: Followed | None = None) -> Built:
     lines, entries = tape.lines, tape.entries
     order = order or followed(tape)
     after, flows = order.after, order.flows
-    members = [_member(line, entries[line.entry], follow, tape) for line, follow in zip(lines, after, strict=True)]
+    members = _members(tape, after)
     groups, group_of = each_alone(members) if tape.granularity == "op" else group(members)
     types, type_of = _op_types(tape, tape.neurons)
     ops = tuple(
@@ -149,26 +149,32 @@ def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> list[A
     for k, line in enumerate(lines):
         entry = entries[line.entry]
         inputs = line.inputs
+        spans = [(i.storage, i.lo, i.hi) for i in inputs]
         makers = tuple([maker[i.slot] for i in inputs if i.slot in maker])
-        reads = tuple([(inputs[j].storage, inputs[j].lo, inputs[j].hi) for j in entry.reads])
-        writes = [(inputs[j].storage, inputs[j].lo, inputs[j].hi) for j in entry.writes]
+        writes = [spans[j] for j in entry.writes]
         for out, spec in zip(line.outputs, entry.outputs, strict=True):
             if out is None or (isinstance(spec, int) and out.slot == inputs[spec].slot):
                 continue
             maker[out.slot] = k
             if isinstance(spec, Fresh):
                 writes.append((out.storage, out.lo, out.hi))
-        accesses.append(Access(makers, reads, tuple(writes)))
+        accesses.append(Access(makers, tuple([spans[j] for j in entry.reads]), tuple(writes)))
     return accesses
 
 
-def _member(line: TapeOp, entry: OpSignature, after: tuple[int, ...], tape: Tape) -> Member:
-    home = line.home
-    if tape.granularity == "op":
-        key = Key(f"{home.block}.{entry.op_type.name}", home.branch, home.phase)
-        return Member(key, after, view=entry.view)
-    key = Key(home.block, home.branch, home.phase, home.call)
-    return Member(key, after, glue=home.glue, view=entry.view)
+def _members(tape: Tape, after: Sequence[tuple[int, ...]]) -> list[Member]:
+    """What grouping needs to know of each line."""
+    by_op = tape.granularity == "op"
+    keys: dict[tuple[int, int], Key] = {}  # by home, which lines share, and by entry where that counts
+    members: list[Member] = []
+    for line, follow in zip(tape.lines, after, strict=True):
+        home, entry = line.home, tape.entries[line.entry]
+        at = id(home), line.entry if by_op else -1
+        if at not in keys:
+            block = f"{home.block}.{entry.op_type.name}" if by_op else home.block
+            keys[at] = Key(block, home.branch, home.phase, 0 if by_op else home.call)
+        members.append(Member(keys[at], follow, glue=home.glue and not by_op, view=entry.view))
+    return members
 
 
 def _op_types(tape: Tape, neurons: frozenset[str]) -> tuple[tuple[OpType, ...], tuple[int, ...]]:

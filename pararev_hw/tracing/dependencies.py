@@ -47,8 +47,14 @@ def dependencies(accesses: Sequence[Access]) -> tuple[tuple[tuple[int, ...], ...
             for table in (writers, readers):
                 spans = table.get(storage)
                 if spans:
-                    follow.update(op for op, first, end in spans if first < hi and lo < end)
-                    table[storage] = [s for s in spans if s[1] < lo or hi < s[2]]
+                    left = []  # what the write does not cover
+                    for span in spans:
+                        op, first, end = span
+                        if first < hi and lo < end:
+                            follow.add(op)
+                        if first < lo or hi < end:
+                            left.append(span)
+                    table[storage] = left
         for storage, lo, hi in access.reads:
             readers.setdefault(storage, []).append((k, lo, hi))
         for storage, lo, hi in access.writes:
