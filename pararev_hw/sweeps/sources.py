@@ -6,6 +6,7 @@ A sweep that goes on compares their contents with those of the run before, so th
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import sys
@@ -77,7 +78,7 @@ def users_files(paths: set[str], networks: tuple[str, ...], apart: Path) -> tupl
 def package_versions(files: tuple[Path, ...], networks: tuple[str, ...]) -> dict[str, str]:
     """Installed package -> version, of those that the user's modules take something from or that networks lie in."""
     ours = {file.resolve() for file in files}
-    modules = [m for m in list(sys.modules.values()) if _file_of(m) in ours]
+    modules = [m for m in list(sys.modules.values()) if _file_of(m) in ours] if ours else []
     places = [n.rpartition(":")[0] for n in networks if ":" in n]
     names = {place.partition(".")[0] for place in places if not place.endswith(".py")}
     names |= {top for module in modules for top in _imports(module)}
@@ -124,11 +125,21 @@ def _source(path: str) -> Path | None:
     """The source file of a compiled module; any other file itself."""
     file = Path(path)
     if file.parent.name != "__pycache__":
-        return file.resolve()
+        return _resolved(file)
     try:
-        return Path(source_from_cache(path)).resolve()
+        return _resolved(Path(source_from_cache(path)))
     except ValueError:  # another cache, such as that of compiled loops
         return None
+
+
+def _resolved(file: Path) -> Path:
+    """As `file.resolve()`, which looks at every folder above each of thousands of files."""
+    return file.resolve() if file.is_symlink() else _folder(file.parent) / file.name
+
+
+@functools.cache
+def _folder(path: Path) -> Path:
+    return path.resolve()
 
 
 def _installed(apart: Path) -> tuple[Path, ...]:
