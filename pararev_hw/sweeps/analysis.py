@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pararev_hw.devices import PARAMETERS
 from pararev_hw.reports import sweep_phrasing
+from pararev_hw.sweeps.arrow_arrays import arrow_array, numpy_array
 from pararev_hw.sweeps.chip_size import hardware, least_hardware, tells_size
 from pararev_hw.sweeps.edges import edges, idle
 from pararev_hw.sweeps.front import EQUAL, costs_of, knee, merged, near, outdone, signed_of, stand_ins, unequalled_near
@@ -115,11 +116,11 @@ def _recommended(
     least = [(round(hardware(best.parameters, sweep), 9), False, best.row)]
     for chunk, table in enumerate(store.tables(["row", "failed", *objectives, *(workload or {})])):
         fine = rows_of(table.filter(pc.is_null(table["failed"])), workload or {})
-        values = signed_of([fine[o.column].to_numpy(zero_copy_only=False) for o in sweep.objectives], maximise)
+        values = signed_of([numpy_array(fine[o.column]) for o in sweep.objectives], maximise)
         equal = np.flatnonzero(near(values, at, EQUAL))
         equal = equal[~outdone(values[equal], rivals)]
         if len(equal):
-            rows = fine["row"].take(pa.array(equal))
+            rows = fine["row"].take(arrow_array(equal))
             places = pc.subtract(rows, sweep.span(chunk)[0])
             parameters = least_hardware(store.read_part(chunk, ["row", *sizes]).take(places), sizes)
             least += [(round(hardware(r, sweep), 9), True, r["row"]) for r in parameters.to_pylist()]

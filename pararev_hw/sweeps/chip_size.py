@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pararev_hw.devices import PARAMETERS
+from pararev_hw.sweeps.arrow_arrays import arrow_array, numpy_array
 from pararev_hw.sweeps.spec import Sweep
 
 # Parameters of which more is more chip: units of sizes, counts and rates.
@@ -33,6 +34,6 @@ def least_hardware(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     sizes = np.zeros(table.num_rows)
     for name in columns:
         if not pa.types.is_dictionary(table[name].type):
-            values = table[name].to_numpy(zero_copy_only=False).astype(np.float64)
+            values = numpy_array(table[name]).astype(np.float64)
             sizes += np.log(np.where(values > 0, values, 1.0))
-    return table.filter(pa.array(sizes <= sizes.min() + 1e-6))
+    return table.filter(arrow_array(sizes <= sizes.min() + 1e-6))

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from pararev_hw.costmodels.column_sums import column_sums
 from pararev_hw.costmodels.roofline_terms import Rates, Work, busy_seconds, op_parameters
@@ -28,6 +27,8 @@ from pararev_hw.sweeps.columns import Columns, TaskColumns
 from pararev_hw.types import BlockGraph, Device
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from pararev_hw.sweeps.torch_batch import TorchBatch
 
 Floats = NDArray[np.float64]
@@ -181,6 +182,8 @@ class RooflineColumns:
         placed = np.flatnonzero(flow.task_of_op >= 0)
         rows, row_of = np.unique(whole[placed], axis=0, return_inverse=True)
         n = len(self.graph.tasks)
+        from scipy.sparse import csr_array  # late: sweeps of devices with cores do not need it
+
         counts = csr_array((np.ones(len(placed)), (flow.task_of_op[placed], row_of.reshape(-1))), shape=(n, len(rows)))
         counts.sum_duplicates()
         distinct, task_row = _distinct_rows(counts)

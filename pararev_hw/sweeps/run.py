@@ -15,6 +15,7 @@ from pararev_hw.progress import Progress, silent, time_left
 from pararev_hw.reports import units
 from pararev_hw.sweeps import search, workers
 from pararev_hw.sweeps.analysis import analyse
+from pararev_hw.sweeps.arrow_arrays import numpy_array
 from pararev_hw.sweeps.chips import write_chips
 from pararev_hw.sweeps.explain import FILE as POINTS
 from pararev_hw.sweeps.explain import explained, read_explanations, write_explanations
@@ -139,7 +140,7 @@ def _table(store: Store, chunk: int) -> Table:
     """A kept part's columns, missing numbers as NaN."""
     part = store.read_part(chunk)
     return {name: np.array(part[name].to_pylist(), object) for name in ("failed",)} | {
-        o.column: part[o.column].to_numpy(zero_copy_only=False).astype(np.float64) for o in store.sweep.objectives
+        o.column: numpy_array(part[o.column]).astype(np.float64) for o in store.sweep.objectives
     }
 
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
-from scipy.sparse import csr_array
 
 from pararev_hw.sweeps.columns import Floats, Ints
 
@@ -43,13 +43,13 @@ class AdditiveFit:
             columns.append(bins[name] + start)
             start += size
         if columns:
-            places = np.stack(columns, axis=1).reshape(-1)
-            rows = csr_array(
-                (np.ones(len(places)), places, np.arange(0, len(places) + 1, len(columns))), shape=(n, start)
-            )
-            self._gram += (rows.T @ rows).toarray()
+            for a, b in product(columns, columns):
+                self._gram += np.bincount(a * start + b, minlength=start**2).reshape(start, start)
         for objective, y in logs.items():
-            products = rows.T @ y if columns else np.zeros(0)
+            products: Floats = np.zeros(start)
+            if columns:
+                places = np.stack(columns, axis=1).reshape(-1)
+                products += np.bincount(places, np.repeat(y, len(columns)), minlength=start)
             self._add_sums(objective, np.concatenate(([y.sum(), (y**2).sum()], products)))
 
     def merge(self, other: AdditiveFit) -> None:

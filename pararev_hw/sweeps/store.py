@@ -30,6 +30,7 @@ from pararev_hw import limits
 from pararev_hw.atomic import write_files
 from pararev_hw.documents import parse_json, read_text
 from pararev_hw.errors import BadFile, BadInput, PararevError
+from pararev_hw.sweeps.arrow_arrays import arrow_array, arrow_words
 from pararev_hw.sweeps.explain import FILE as POINTS
 from pararev_hw.sweeps.file_watch import LOCK
 from pararev_hw.sweeps.problem import Table
@@ -66,11 +67,10 @@ def as_arrow(sweep: Sweep, start: int, table: Table) -> pa.Table:
     for field in table_schema:
         values = columns[field.name]
         if pa.types.is_dictionary(field.type):
-            missing = values == "" if field.name == "failed" else None
-            arrays.append(pa.array(values, pa.string(), mask=missing).dictionary_encode())
+            arrays.append(arrow_words(values, missing="" if field.name == "failed" else None))
         else:
-            mask = np.isnan(values) if values.dtype.kind == "f" else None
-            arrays.append(pa.array(values, field.type, mask=mask))
+            missing = np.isnan(values) if values.dtype.kind == "f" else None
+            arrays.append(arrow_array(values.astype(field.type.to_pandas_dtype(), copy=False), missing))
     return pa.Table.from_arrays(arrays, schema=table_schema)
 
 
@@ -396,7 +396,8 @@ def _sound(part: Path, sweep: Sweep, chunk: int) -> pa.Table | str:
     """The rows of a part, or what is wrong with it. Raises BadFile where it cannot be read."""
     start, stop = sweep.span(chunk)
     try:
-        table = pq.read_table(part, partitioning=None)
+        with pq.ParquetFile(part) as file:
+            table = file.read()
     except (OSError, pa.ArrowException) as error:
         if isinstance(error, FileNotFoundError):
             return "is gone"

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pararev_hw.sweeps.arrow_arrays import arrow_array, numpy_array
 from pararev_hw.sweeps.columns import Floats, Ints
 from pararev_hw.sweeps.dominance import nondominated
 from pararev_hw.sweeps.parameters import Parameter
@@ -78,8 +79,8 @@ class Summary:
     def _front(self, tables: Sequence[pa.Table]) -> pa.Table:
         both = pa.concat_tables(tables).unify_dictionaries()
         signs = np.array([-1.0 if maximise else 1.0 for _, maximise in self.objectives])
-        costs = np.column_stack([both[name].to_numpy(zero_copy_only=False) for name, _ in self.objectives]) * signs
-        return both.filter(pa.array(nondominated(costs))).combine_chunks()
+        costs = np.column_stack([numpy_array(both[name]) for name, _ in self.objectives]) * signs
+        return both.filter(arrow_array(nondominated(costs))).combine_chunks()
 
 
 def empty_summary(sweep: Sweep) -> Summary:
@@ -98,12 +99,12 @@ def summary_of(sweep: Sweep, table: pa.Table) -> Summary:
     fine = table.filter(pc.is_null(table["failed"]))
     if not fine.num_rows:
         return summary
-    sampled = fine.filter(pa.array(fine["row"].to_numpy() % max(1, sweep.rows // SAMPLE) == 0))
+    sampled = fine.filter(arrow_array(numpy_array(fine["row"]) % max(1, sweep.rows // SAMPLE) == 0))
     summary.sampled += [sampled] if sampled.num_rows else []
     summary.extend((), fine)
     for workload, rows_of_it in split(fine, workload_columns(sweep)).items():
         summary.extend(workload, rows_of_it)
-    logs = {o.column: _log(fine[o.column].to_numpy(zero_copy_only=False)) for o in sweep.objectives}
+    logs = {o.column: _log(numpy_array(fine[o.column])) for o in sweep.objectives}
     summary.fit.add({p.name: _bins(p, fine[p.name]) for p in varied(sweep)}, logs)
     return summary
 
@@ -120,7 +121,7 @@ def _log(values: Floats) -> Floats:
 
 def _bins(p: Parameter, column: Any) -> Ints:
     if p.continuous:
-        values = column.to_numpy(zero_copy_only=False)
+        values = numpy_array(column)
         if p.scale == "log":
             share = (np.log(values) - np.log(p.low)) / (np.log(p.high) - np.log(p.low))
         else:
@@ -130,6 +131,7 @@ def _bins(p: Parameter, column: Any) -> Ints:
     if isinstance(p.values[0], str):
         number = {v: k for k, v in enumerate(p.values)}
         words = column.combine_chunks()
-        numbers: Ints = np.array([number[v] for v in words.dictionary.to_pylist()], np.int64)[words.indices.to_numpy()]
+        of_word = np.array([number[v] for v in words.dictionary.to_pylist()], np.int64)
+        numbers: Ints = of_word[numpy_array(words.indices)]
         return np.asarray(numbers * min(len(number), MOST_BINS) // len(number), np.int64)
-    return ordered_bins([float(v) for v in p.values], column.to_numpy(zero_copy_only=False), MOST_BINS)
+    return ordered_bins([float(v) for v in p.values], numpy_array(column), MOST_BINS)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pararev_hw.reports.sweep_phrasing import WORKLOAD
+from pararev_hw.sweeps.arrow_arrays import numpy_array
 from pararev_hw.sweeps.chip_size import hardware
 from pararev_hw.sweeps.dominance import nondominated
 from pararev_hw.sweeps.front import EQUAL, knee
@@ -68,14 +69,14 @@ def shared_rows(store: Store, workloads: int) -> pa.Table | None:
     complete = means.filter(pc.equal(pc.list_value_length(means["row_list"]), workloads))
     if not complete.num_rows:
         return None
-    costs = np.column_stack([complete[f"{o}_mean"].to_numpy() for o in objectives])
+    costs = np.column_stack([numpy_array(complete[f"{o}_mean"]) for o in objectives])
     costs *= np.array([-1.0 if o.maximise else 1.0 for o in sweep.objectives])
     front = np.flatnonzero(nondominated(costs))
     best = front[knee(costs[front])]
     equal = np.flatnonzero((np.abs(costs - costs[best]) <= np.log1p(EQUAL)).all(1))
     sizes = {int(k): hardware({n: complete[n][int(k)].as_py() for n in names}, sweep) for k in equal}
     chosen = min(sizes, key=lambda k: (round(sizes[k], 9), k != best, k))
-    rows = pa.array(complete["row_list"][chosen].as_py())
+    rows = complete["row_list"][chosen].values
     return pa.concat_tables([t.filter(pc.is_in(t["row"], rows)) for t in store.tables()])
 
 
