@@ -237,6 +237,46 @@ def study(
     if device.kind == "neuromorphic":
         return _chip_study(graph, device, scheduler, lanes, launch, progress)
     _check_memory(graph, progress)
+    predictions, costed = _tried(graph, device, scheduler, lanes, launch, orders, waits, progress)
+    best = _best(predictions)
+    of_best = costed[predictions[best].launch or "eager"]
+    path = graphs.critical_path(graph, [c.best_s for c in of_best.problem(lanes).tasks])
+    rows = layer_rows(graph, next(iter(costed.values())))
+    by_op = graphs.op_parallelism(graph, of_best.op_seconds)
+    return Study(graph, bare_device(device), predictions, best, path, layers=rows, op_parallelism=by_op)
+
+
+def chosen(
+    graph: BlockGraph,
+    device: Hardware,
+    scheduler: str,
+    orders: Sequence[Sequence[int]],
+    waits: Sequence[tuple[int, int]],
+) -> Prediction:
+    """What `study` chooses of the sequential step and these orders, without what it tells beside it. The device is no
+    neuromorphic chip."""
+    predictions, _ = _tried(graph, device, scheduler, None, None, orders, waits, silent)
+    return predictions[_best(predictions)]
+
+
+def _best(predictions: Sequence[Prediction]) -> int:
+    """The first of those that are as fast as the fastest."""
+    least = min(p.latency_s for p in predictions)
+    return next(k for k, p in enumerate(predictions) if p.latency_s <= least * (1 + TIE))
+
+
+def _tried(
+    graph: BlockGraph,
+    device: Hardware,
+    scheduler: str | None,
+    lanes: int | None,
+    launch: str | None,
+    orders: Sequence[Sequence[int]] | None,
+    waits: Sequence[tuple[int, int]],
+    progress: Progress,
+) -> tuple[tuple[Prediction, ...], Mapping[str, CostedGraph]]:
+    """What the schedules of a study give, the sequential one first, and what the graph costs under each launch. Raises
+    Infeasible where not even the sequential one fits."""
     both = ("eager", "graph") if device.kind == "gpu" else ("eager",)
     launches = both if launch is None else (launch,)
     names = ("sequential", "asap", "heft") if scheduler is None else ("sequential", scheduler)
@@ -257,13 +297,7 @@ def study(
     if not predictions or predictions[0].scheduler != "sequential":
         assert refused is not None
         raise refused
-    least = min(p.latency_s for p in predictions)
-    best = next(k for k, p in enumerate(predictions) if p.latency_s <= least * (1 + TIE))
-    problem = costed[predictions[best].launch or "eager"].problem(lanes)
-    path = graphs.critical_path(graph, [c.best_s for c in problem.tasks])
-    rows = layer_rows(graph, costed[launches[0]])
-    by_op = graphs.op_parallelism(graph, costed[predictions[best].launch or "eager"].op_seconds)
-    return Study(graph, bare_device(device), tuple(predictions), best, path, layers=rows, op_parallelism=by_op)
+    return tuple(predictions), costed
 
 
 def _check_memory(graph: BlockGraph, progress: Progress) -> None:

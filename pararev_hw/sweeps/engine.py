@@ -43,7 +43,7 @@ from pararev_hw.sweeps.core_columns import CoreColumns, compile_tasks
 from pararev_hw.sweeps.memory_columns import MemoryEvents, memory_events, peak_bytes
 from pararev_hw.sweeps.replay import LaneOrders, orders_with_waits, replay, sequential_seconds
 from pararev_hw.sweeps.roofline_columns import RooflineColumns
-from pararev_hw.types import BlockGraph, Device, DeviceParameter, Study
+from pararev_hw.types import BlockGraph, Device, DeviceParameter, Prediction, Study
 
 if TYPE_CHECKING:
     from pararev_hw.sweeps.torch_batch import TorchBatch
@@ -162,9 +162,17 @@ class Engine:
 
     def study(self, values: Mapping[str, float], lanes: int) -> Study:
         """One configuration through the pipeline, as `report` does it. Raises Infeasible."""
-        device = self._limited(configured(self.device, values, lanes, "set by the sweep"))
-        decided = self.decided(lanes)
+        device, decided = self.configured(values, lanes), self.decided(lanes)
         return pipeline.study(self.graph, device, scheduler=self.scheduler, orders=decided.lanes, waits=decided.waits)
+
+    def chosen(self, values: Mapping[str, float], lanes: int) -> Prediction:
+        """What `study` chooses, where configurations are evaluated at once. Raises Infeasible."""
+        device, decided = self.configured(values, lanes), self.decided(lanes)
+        return pipeline.chosen(self.graph, device, self.scheduler, decided.lanes, decided.waits)
+
+    def configured(self, values: Mapping[str, float], lanes: int) -> Device:
+        """The device of one configuration."""
+        return self._limited(configured(self.device, values, lanes, "set by the sweep"))
 
     def decided(self, lanes: int) -> Decided:
         """The lane orders and waits of the class with that many lanes."""

@@ -16,7 +16,7 @@ from pararev_hw.costmodels.accelerator import LayerTable
 from pararev_hw.errors import Infeasible
 from pararev_hw.sweeps.core_columns import CoreColumns
 from pararev_hw.sweeps.parameters import Parameter
-from pararev_hw.sweeps.problem import Problem, study_of, variant_of
+from pararev_hw.sweeps.problem import Problem, configuration_of, variant_of
 from pararev_hw.types import (
     BlockGraph,
     Device,
@@ -96,13 +96,14 @@ def _explained(problem: Problem, point: SweepPoint) -> PointExplanation | None:
     engine = problem.networks[variant_of(values)].engine
     if engine is None:
         return None
+    figures, lanes = configuration_of(sweep, values)
+    device = engine.configured(figures, lanes)
     try:
-        study = study_of(engine, sweep, values)
+        chosen = engine.chosen(figures, lanes) if engine.vectorised else engine.study(figures, lanes).chosen
     except Infeasible:
         return None
-    chosen, lanes = study.chosen, int(values.get("lanes", sweep.device.lanes))
     busy = sum(chosen.lane_busy_s) / (lanes * chosen.latency_s) if chosen.latency_s > 0 else 1.0
-    shares, layers, peak = ({}, (), None) if engine.core_columns is None else _limits(engine.core_columns, study.device)
+    shares, layers, peak = ({}, (), None) if engine.core_columns is None else _limits(engine.core_columns, device)
     time = {name: share * busy for name, share in shares.items()} or {"busy": busy}
     return PointExplanation(
         row=point.row,
@@ -111,7 +112,7 @@ def _explained(problem: Problem, point: SweepPoint) -> PointExplanation | None:
         energy_j={part: joule for part, joule in chosen.energy_j.items() if joule > 0},
         neighbours=_neighbours(problem, values) if engine.vectorised else (),
         macs_per_s_peak=peak,
-        bytes_per_s=study.device.get("memory_bandwidth_bytes_per_s", 0.0) or None if layers else None,
+        bytes_per_s=device.get("memory_bandwidth_bytes_per_s", 0.0) or None if layers else None,
     )
 
 

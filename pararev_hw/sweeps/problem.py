@@ -129,9 +129,14 @@ def as_figure(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
 
 def study_of(engine: Engine, sweep: Sweep, values: Mapping[str, Any]) -> Study:
     """The full study of one row. Raises Infeasible."""
+    return engine.study(*configuration_of(sweep, values))
+
+
+def configuration_of(sweep: Sweep, values: Mapping[str, Any]) -> tuple[dict[str, float], int]:
+    """The figures of the device that one row changes, and its lanes."""
     varied = [p.name for p in sweep.space.parameters if p.name in sweep.device.parameters]
-    parameters = {name: float(as_figure(name, np.array([values[name]]))[0]) for name in varied}
-    return engine.study(parameters, int(values.get("lanes", sweep.device.lanes)))
+    figures = {name: float(as_figure(name, np.array([values[name]]))[0]) for name in varied}
+    return figures, int(values.get("lanes", sweep.device.lanes))
 
 
 def variant_of(values: Mapping[str, Any]) -> Variant:

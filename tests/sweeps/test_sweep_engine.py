@@ -174,3 +174,11 @@ def _columns(found: list[SchedulingProblem]) -> TaskColumns:
         static_w=zeros,
         memory_bytes=zeros,
     )
+
+
+@pytest.mark.parametrize("cores", [True, False])
+def test_what_is_explained_is_what_a_study_chooses(cores: bool) -> None:
+    engine = Engine(graph(), device(cores), "heft")
+    for lanes, rate in ((1, 1e9), (2, 1e9), (8, 1e12)):
+        values = {"memory_bandwidth_bytes_per_s": rate}
+        assert engine.chosen(values, lanes) == engine.study(values, lanes).chosen
