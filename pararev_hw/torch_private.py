@@ -14,7 +14,7 @@ import inspect
 import logging
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -212,15 +212,42 @@ def meta_outputs(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any
     if func in _LIKE_DECOMPOSED and not _LIKE_DECOMPOSED[func](args, kwargs):
         return NotImplemented
     meta = {id(t): _meta_alias(t) for t in tensors}
+    kernel = decomposition_table[func] if func in _DECOMPOSED else func
+    if func.name().startswith("aten::_foreach_"):
+        kernel = functools.partial(_one_of_each_layout, func)
     try:
-        out = (decomposition_table[func] if func in _DECOMPOSED else func)(
-            *_exchanged(args, meta), **{name: _exchanged(value, meta) for name, value in kwargs.items()}
-        )
+        out = kernel(*_exchanged(args, meta), **{name: _exchanged(value, meta) for name, value in kwargs.items()})
     except Exception:  # the mode itself says what is wrong
         return NotImplemented
     if any(out is alias for alias in meta.values()):
         return NotImplemented
     return tuple(out) if isinstance(out, tuple) else out  # of a type without a name
+
+
+def _one_of_each_layout(func: OpOverload, *args: Any, **kwargs: Any) -> Any:
+    """What a kernel for lists of tensors gives, which takes them one by one: those laid out alike give the same."""
+    lists = [a for a in args if isinstance(a, list | tuple)]
+    if len({len(a) for a in lists}) != 1 or any(isinstance(a, list | tuple) for a in kwargs.values()):
+        return func(*args, **kwargs)
+    first: dict[Hashable, int] = {}
+    like = [first.setdefault(tuple(map(_element_layout, row)), k) for k, row in enumerate(zip(*lists, strict=True))]
+    chosen = list(first.values())
+    outputs = func(*[[a[k] for k in chosen] if isinstance(a, list | tuple) else a for a in args], **kwargs)
+    if outputs is None:
+        return None
+    output_of = dict(zip(chosen, outputs, strict=True))
+    return [output_of[k] if n == k else _laid_out_like(output_of[k]) for n, k in enumerate(like)]
+
+
+def _laid_out_like(output: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(output.shape, output.stride(), dtype=output.dtype, device="meta")
+
+
+def _element_layout(value: Any) -> Hashable:
+    """All of an element of a list that decides what a kernel gives for it."""
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.stride(), value.dtype
+    return type(value), value
 
 
 def _meta_alias(tensor: torch.Tensor) -> torch.Tensor:

@@ -258,12 +258,19 @@ def test_a_kernel_alone_gives_what_a_mode_of_fake_tensors_gives() -> None:
         square, labels = torch.empty(5, 5), torch.empty(5, dtype=torch.int64)
     binary, statistics = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor), (scale, scale, scale, scale)
     norm, kinds = aten.native_batch_norm.default, (True, False)
+    foreach_pairs = (aten._foreach_add.List, aten._foreach_mul.List, aten._foreach_copy_.default)
     calls: list[tuple[Any, ...]] = [
         *((op, (a, b)) for op in binary for a in (x, y) for b in (half, column)),
         *((aten.view.default, (x, [2, -1])), (aten.select.int, (y, 1, 2)), (aten.slice.Tensor, (y, 1, 1, 3))),
         *((aten.detach.default, (y,)), (aten.transpose.int, (y, 1, 2)), (aten.unbind.int, (y, 0))),
         *((aten.sum.dim_IntList, (y, [1])), (aten.cat.default, ([x, y], 1)), (aten.clone.default, (y,))),
         *((aten._foreach_add.List, ([x, column], [y, column])), (aten._foreach_add_.List, ([x], [y]))),
+        *((op, ([x, y, column, x, y, x], [y, x, column, y, x, half])) for op in foreach_pairs),
+        *((op, ([x, y, x, half, y],)) for op in (aten._foreach_sqrt.default, aten._foreach_neg_.default)),
+        (aten._foreach_mul.ScalarList, ([x, x, x], [2.0, 3, 2.0])),
+        (aten._foreach_mul.Tensor, ([y, x, y], column[0, 0, 0])),
+        *((aten._foreach_norm.Scalar, ([x, y, x, column],)), (aten._foreach_add.List, ([x, x], [column, column]))),
+        (aten._foreach_addcdiv_.ScalarList, ([x, y, x], [x, y, x], [x, y, x], [1.0, 2.0, 1.0])),
         *((norm, (a, *statistics, t, 0.1, 1e-5)) for a in (x, y) for t in kinds),
         *((aten.addmm.default, (b, square.mT, square)) for b in (square[0], square)),
         *((aten._log_softmax.default, (a, 1, False)) for a in (x, y)),
