@@ -30,9 +30,11 @@ def lower_bound(problem: SchedulingProblem) -> tuple[float, str]:
 
     Heads and tails take each task's best time and no communication. On a tie the name that comes first below wins.
     """
-    if "makespan" not in problem.worked_out:
-        problem.worked_out["makespan"] = _lower_bound(problem)
-    bound: tuple[float, str] = problem.worked_out["makespan"]
+    limited = problem.memory_limit_bytes is not None and buffer_table_of(problem).matters
+    worked_out = problem.worked_out if limited else problem.of_tasks
+    if "makespan" not in worked_out:
+        worked_out["makespan"] = _lower_bound(problem)
+    bound: tuple[float, str] = worked_out["makespan"]
     return bound
 
 
