@@ -39,6 +39,8 @@ EXPRESSION_CHARACTERS = 1000
 ONE_FILE_ROWS = 5_000_000  # that are gathered in one results.parquet: of more it is a folder of their parts
 CSV_ROWS = 2_000_000  # that are written as text too: more are in results.parquet alone
 WATCHED_FOLDERS = 1000  # below a network's file, in which files that are read are noticed
+MANY_FRONT_ROWS = 100_000  # of a sweep: the memory of its analysis is told beforehand
+FRONT_BYTES = 2 << 10  # that the analysis needs for each configuration on a front: 1.7 KiB were measured
 
 # Searches
 TILINGS = 1 << 22  # tilings of one product that are compared

@@ -20,7 +20,7 @@ from pararev_hw.devices import load_hardware, read_profile
 from pararev_hw.errors import BadFile, BadInput, Infeasible
 from pararev_hw.graph.order import lane_orders as lane_orders
 from pararev_hw.graph.order import wait_pairs as wait_pairs
-from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.importers.free_memory import check_free_memory
 from pararev_hw.prediction import StepStorages, step_storages
 from pararev_hw.prediction import predict as predict_schedule
 from pararev_hw.progress import Progress, Steps, silent
@@ -302,16 +302,11 @@ def _tried(
 
 def _check_memory(graph: BlockGraph, progress: Progress) -> None:
     """Tell what memory a study of many tasks needs. Raises Infeasible where there is not so much."""
-    count, free = len(graph.tasks), available_bytes()
-    if count < limits.MANY_TASKS or free is None:
-        return
-    need, have = units.size(limits.STUDY_BYTES * count), units.size(free)
-    if limits.STUDY_BYTES * count > free:
-        raise Infeasible(
-            f"{graph.model}: a study of {count:,} tasks needs some {need} of memory here, {have} are free: coarser "
-            "tasks (--granularity block) need less"
-        )
-    progress(f"{count:,} tasks of {graph.model} need some {need} of memory, {have} are free")
+    count = len(graph.tasks)
+    if count >= limits.MANY_TASKS:
+        clause = f"{graph.model}: a study of {count:,} tasks needs"
+        advice = "coarser tasks (--granularity block) need less"
+        check_free_memory(limits.STUDY_BYTES * count, clause, advice, progress)
 
 
 def _chip_study(

@@ -1,4 +1,4 @@
-"""Refusing a network whose weights the memory does not hold, before the system ends the process for filling it."""
+"""Refusing what the memory does not hold, before the system ends the process for filling it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,22 @@ from contextlib import contextmanager
 
 from pararev_hw.errors import Infeasible
 from pararev_hw.measurement.environment import available_bytes, data_bytes
+from pararev_hw.progress import Progress
 from pararev_hw.reports import units
 
 _TENSOR = re.compile(r"tried to allocate (\d+) bytes")  # torch's words
+
+
+def check_free_memory(need_bytes: int, clause: str, advice: str, progress: Progress) -> None:
+    """Tell what memory something needs, where the system tells what is free. Raises Infeasible where there is not so
+    much. `clause` is a sentence up to the size, as "net: a study of 20,000 tasks needs"."""
+    have_bytes = available_bytes()
+    if have_bytes is None:
+        return
+    sizes = f"some {units.size(need_bytes)} of memory here, {units.size(have_bytes)} are free"
+    if need_bytes > have_bytes:
+        raise Infeasible(f"{clause} {sizes}: {advice}")
+    progress(f"{clause} {sizes}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pararev_hw import limits
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.progress import Progress, silent, time_left
 from pararev_hw.reports import units
@@ -23,7 +24,7 @@ from pararev_hw.sweeps.problem import Problem, Table, check_satisfiable, prepare
 from pararev_hw.sweeps.sources import digests, package_versions, users_files
 from pararev_hw.sweeps.spec import Sweep, complaints_begin
 from pararev_hw.sweeps.store import CSV, Store, missing, opened
-from pararev_hw.sweeps.summary import Part, empty_summary, summary_of
+from pararev_hw.sweeps.summary import Part, Summary, empty_summary, summary_of
 from pararev_hw.sweeps.variants import networks_of
 from pararev_hw.types import SweepResult
 
@@ -88,6 +89,7 @@ def run(
         store.merge()
         if missing_parts or not (folder / CSV).exists():
             store.write_csv()
+        _check_memory(sweep, summary, progress)
         result = analyse(store, summary, resumed, seconds)
         if problem is None and result.pareto and not (folder / POINTS).exists():  # stopped before it was written
             problem = prepare(sweep, progress)
@@ -101,6 +103,18 @@ def run(
     if not result.pareto:
         raise Infeasible(f"{sweep.name}: none of {result.evaluated:,} configurations is possible: {_reasons(result)}")
     return result
+
+
+def _check_memory(sweep: Sweep, summary: Summary, progress: Progress) -> None:
+    """Tell what memory the analysis of many configurations on fronts needs. Raises Infeasible where there is not so
+    much: the rows are written then."""
+    count = summary.front_rows
+    if count >= limits.MANY_FRONT_ROWS:
+        from pararev_hw.importers.free_memory import check_free_memory  # loads torch, which a finished sweep needs not
+
+        clause = f"{sweep.name}: to sort out {count:,} configurations that no other beats needs"
+        advice = "fewer objectives, or some that agree more, leave fewer"
+        check_free_memory(limits.FRONT_BYTES * count, clause, advice, progress)
 
 
 def _batch_device(sweep: Sweep, compute: str) -> str | None:

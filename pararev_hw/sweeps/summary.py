@@ -67,6 +67,11 @@ class Summary:
             if sum(t.num_rows for t in waiting[1:]) > max(WAITING, waiting[0].num_rows):
                 self._fronts[workload] = [self._front(waiting)]
 
+    @property
+    def front_rows(self) -> int:
+        """Rows that may be on a front: those that are, and few more."""
+        return sum(t.num_rows for tables in self._fronts.values() for t in tables)
+
     def extend(self, workload: Workload, rows: pa.Table) -> None:
         """Count the front of possible rows in."""
         self._fronts.setdefault(workload, []).append(self._front([rows]))

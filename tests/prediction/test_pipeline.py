@@ -20,6 +20,7 @@ from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes
 from pararev_hw.defaults import ASSUMED_RATE
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadFile, BadInput, Infeasible
+from pararev_hw.importers import free_memory
 from pararev_hw.models.neurons import IF
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Device, DeviceParameter
@@ -108,15 +109,15 @@ def test_memory_for_a_study_of_many_tasks_is_told_and_refused_beforehand(
 ) -> None:
     tasks, heard = len(graph.tasks), []
     monkeypatch.setattr(limits, "STUDY_BYTES", 1 << 20)
-    monkeypatch.setattr(pipeline, "available_bytes", lambda: tasks * (1 << 20) - 1)
+    monkeypatch.setattr(free_memory, "available_bytes", lambda: tasks * (1 << 20) - 1)
     pipeline.study(graph, ph.load_device("edge8"), progress=heard.append)  # too few tasks to look
     assert not any("of memory" in line for line in heard)
     monkeypatch.setattr(limits, "MANY_TASKS", tasks)
     with pytest.raises(Infeasible, match=rf"a study of {tasks} tasks needs some {tasks}(\.\d)? MiB .*--granularity"):
         pipeline.study(graph, ph.load_device("edge8"))
-    monkeypatch.setattr(pipeline, "available_bytes", lambda: tasks * (1 << 20))
+    monkeypatch.setattr(free_memory, "available_bytes", lambda: tasks * (1 << 20))
     pipeline.study(graph, ph.load_device("edge8"), progress=heard.append)
-    assert any(f"need some {tasks}" in line and "are free" in line for line in heard)
+    assert any(f"needs some {tasks}" in line and "are free" in line for line in heard)
 
 
 def test_a_study_recommends_the_fastest_and_compares_with_sequential(graph: BlockGraph, device: Device) -> None:
