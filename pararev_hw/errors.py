@@ -56,6 +56,8 @@ class Terminated(BaseException):
 # What ends a run from outside, also while a user's code runs that may raise anything else.
 INTERRUPTS = (KeyboardInterrupt, Terminated)
 
+INTERRUPTED, TERMINATED = 130, 143  # exit statuses after Ctrl-C and SIGTERM: 128 and the signal's number
+
 
 def first_line(error: BaseException, most: int = 300) -> str:
     """The first line of what an exception says, "" where it says nothing or cannot be asked: it may be a user's own."""

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 
 import typer
@@ -18,7 +19,9 @@ import typer
 from pararev_hw.cli.console import say
 from pararev_hw.cli.streams import result_stream
 from pararev_hw.errors import (
+    INTERRUPTED,
     INTERRUPTS,
+    TERMINATED,
     BadFile,
     BadInput,
     Infeasible,
@@ -82,29 +85,44 @@ def _function(verb: str) -> Callable[..., None]:
 
 def run() -> int:
     """Run the verb that the command line names; its exit status."""
-    with result_stream(), _terminable():
-        return _status()
+    with result_stream(), _terminable() as signals:
+        try:
+            status = _status(signals)
+        except INTERRUPTS:  # while an error was being told
+            status = INTERRUPTED
+        if status != INTERRUPTED:
+            return status
+        say("terminated" if signals.terminated else "interrupted")
+        return TERMINATED if signals.terminated else INTERRUPTED
 
 
-def _status() -> int:
+@dataclass(slots=True)
+class _Signals:
+    """What came from outside: whether SIGTERM did, and the interrupts that Python dropped, to be sent again."""
+
+    terminated: bool = False
+    dropped: list[threading.Timer] = field(default_factory=list)
+
+
+def _status(signals: _Signals) -> int:
     try:
         return _run()
-    except Infeasible as error:
-        return _refuse(error, 1)
-    except PararevError as error:
-        return _refuse(error, 2)
-    except (KeyboardInterrupt, typer.Abort):
-        say("interrupted")
-        return 130
-    except Terminated:
-        say("terminated")
-        return 143
-    except SystemExit as stop:  # not ours: Rich and Typer leave so when a pipe breaks, a user's network may do so too
-        if isinstance(stop.__context__, BrokenPipeError):
-            return _output_lost(stop.__context__)
-        return _refuse(BadInput(f"the network called sys.exit({stop.code})"), 2)
+    except (*INTERRUPTS, typer.Abort):
+        return INTERRUPTED
     except BaseException as error:
-        return _unforeseen(error)
+        # a library whose work an interrupt broke off, and that dropped it, raises what it likes
+        return INTERRUPTED if signals.dropped else _told(error)
+
+
+def _told(error: BaseException) -> int:
+    """Tell what went wrong in one line; the exit status."""
+    if isinstance(error, PararevError):
+        return _refuse(error, 1 if isinstance(error, Infeasible) else 2)
+    if isinstance(error, SystemExit):  # not ours: Rich and Typer leave so when a pipe breaks, a user's network may too
+        if isinstance(error.__context__, BrokenPipeError):
+            return _output_lost(error.__context__)
+        return _refuse(BadInput(f"the network called sys.exit({error.code})"), 2)
+    return _unforeseen(error)
 
 
 def _run() -> int:
@@ -117,19 +135,20 @@ def _run() -> int:
         gc.set_threshold(_BETWEEN_COLLECTIONS, 20, 20)
     commands = app([verb]) if verb in VERBS else app()
     status = commands(prog_name=NAME, standalone_mode=False)
-    if status == 130:  # some releases of Typer turn Ctrl-C into a status
+    if status == INTERRUPTED:  # some releases of Typer turn Ctrl-C into a status
         raise KeyboardInterrupt
     print(end="", flush=True)  # here, so that a full disk or a broken pipe is noticed while it can still be said
     return status if isinstance(status, int) else 0
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def _terminable() -> Iterator[_Signals]:
     """SIGTERM as an exception, so that locks and half-written files go as they do on Ctrl-C; neither is ever lost."""
 
-    pending: list[threading.Timer] = []
+    signals = _Signals()
 
     def terminate(number: int, frame: object) -> None:
+        signals.terminated = True
         raise Terminated
 
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
@@ -139,7 +158,7 @@ def _terminable() -> Iterator[None]:
                 number = signal.SIGTERM if issubclass(lost.exc_type, Terminated) else signal.SIGINT
                 again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
                 again.daemon = True
-                pending.append(again)
+                signals.dropped.append(again)
                 again.start()
                 return
             except INTERRUPTS:  # here, too, Python drops what is raised
@@ -149,13 +168,13 @@ def _terminable() -> Iterator[None]:
     try:
         before = signal.signal(signal.SIGTERM, terminate)
     except ValueError:  # not in the main thread
-        yield
+        yield signals
         return
     hook_before, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
-        yield
+        yield signals
     finally:
-        for again in pending:
+        for again in signals.dropped:
             again.cancel()
         sys.unraisablehook = hook_before
         signal.signal(signal.SIGTERM, before)

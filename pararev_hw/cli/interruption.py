@@ -14,21 +14,26 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
-from pararev_hw.errors import INTERRUPTS
+from pararev_hw.errors import INTERRUPTED, INTERRUPTS, TERMINATED, Terminated
 
 GRACE_S = 1.0  # in which most operations end
-INTERRUPTED = 130  # the exit status
 
 
 @contextlib.contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
     """SIGTERM ends the measuring as Ctrl-C does: what is done so far is kept."""
 
-    def interrupt(*_: object) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(Terminated):
+            if callable(before):  # it hears which signal ends the process
+                before(number, frame)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
@@ -48,7 +53,8 @@ def ended_at_once(show: Callable[[], None]) -> Iterator[None]:
     writer.setblocking(False)
 
     def watch() -> None:
-        if not _signalled(reader) or over.wait(GRACE_S) or not ending.acquire(blocking=False):
+        number = _signal_from(reader)
+        if number is None or over.wait(GRACE_S) or not ending.acquire(blocking=False):
             return
         sys.stdout = result
         try:
@@ -57,7 +63,7 @@ def ended_at_once(show: Callable[[], None]) -> Iterator[None]:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            os._exit(INTERRUPTED)
+            os._exit(TERMINATED if number == signal.SIGTERM else INTERRUPTED)
 
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, daemon=True).start()
@@ -71,13 +77,14 @@ def ended_at_once(show: Callable[[], None]) -> Iterator[None]:
         writer.close()
 
 
-def _signalled(reader: socket.socket) -> bool:
-    """Whether a signal that ends the measuring comes before the other end closes."""
+def _signal_from(reader: socket.socket) -> int | None:
+    """The first signal that ends the measuring; None where the other end closes before one comes."""
     with reader:
         while numbers := reader.recv(64):
-            if not {signal.SIGINT, signal.SIGTERM}.isdisjoint(numbers):
-                return True
-    return False
+            for number in numbers:
+                if number in (signal.SIGINT, signal.SIGTERM):
+                    return number
+    return None
 
 
 def _take(lock: threading.Lock) -> None:

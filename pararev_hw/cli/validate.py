@@ -191,7 +191,7 @@ def _show(
     paths = () if shown.output is None else reports.write_validation(result, shown.output, tolerance)
     if shown.json_:
         print_json(reports.validation_document(result, tolerance))
-    else:
+    elif result.cases:
         for table in tables:
             out.print(table(result))
         if answer is not None:

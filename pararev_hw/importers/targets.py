@@ -436,9 +436,16 @@ def _one_line(error: BaseException) -> str:
 
 def _attribute(module: ModuleType, name: str, target: str) -> Any:
     if not hasattr(module, name):
-        factories = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        callables = {n: v for n, v in vars(module).items() if callable(v) and not n.startswith("_")}
+        own = [n for n, v in callables.items() if not _imported(v, module)]
+        factories = own or list(callables)
         raise unknown_name(f"factory in {target.rpartition(':')[0]}", name, factories)
     return getattr(module, name)
+
+
+def _imported(value: object, module: ModuleType) -> bool:
+    """Whether the module has the function or class from another one."""
+    return (inspect.isroutine(value) or inspect.isclass(value)) and value.__module__ != module.__name__
 
 
 def _takes(factory: Any, name: str) -> bool:

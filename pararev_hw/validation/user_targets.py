@@ -76,7 +76,8 @@ def validate_targets(
     """Predictions for the targets on this machine's CPU beside their real steps; `measure` times their ops first.
 
     A network that raises gives a case that failed, one that memory does not hold is left out, and no case starts after
-    `minutes`. Interrupted, what is done so far is the result. Raises BadInput for a device that is no CPU.
+    `minutes`. Interrupted, what is done so far is the result. Raises BadInput for a device that is no CPU, and where no
+    target can be run: Infeasible where memory is what every one of them lacks.
     """
     if hardware.kind != "cpu":
         raise BadInput(
@@ -86,7 +87,8 @@ def validate_targets(
         raise BadInput(f"minutes is {minutes:g}: it must be positive and finite")
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     cases: list[ValidationCase] = []
-    left_out: list[str] = []
+    refused: list[str] = []
+    refusals: set[type[PararevError]] = set()
     waiting = list(targets)
     interrupted = False
     base = hardware.base if isinstance(hardware, MeasuredDevice) else hardware
@@ -96,7 +98,7 @@ def validate_targets(
     def so_far(interrupted: bool) -> Validation:
         reason = "interrupted" if interrupted else "the time was over"
         rest = [f"{target}: {reason} before it was done" for target in waiting]
-        return summary(subject, "targets", cases, [*left_out, *rest], environment=where, interrupted=interrupted)
+        return summary(subject, "targets", cases, [*refused, *rest], environment=where, interrupted=interrupted)
 
     steps = Steps(progress, len(waiting))
     try:
@@ -106,12 +108,15 @@ def validate_targets(
             try:
                 cases.append(_case(waiting[0], hardware, options, measure, limit_s))
             except PararevError as error:  # nothing was run: it cannot be traced, or the memory does not hold it
-                left_out.append(f"{waiting.pop(0)}: {error}")
+                refused.append(f"{waiting.pop(0)}: {error}")
+                refusals.add(Infeasible if isinstance(error, Infeasible) else BadInput)
                 continue
             waiting.pop(0)
             finished(so_far(interrupted=True))
     except KeyboardInterrupt:
         interrupted = True
+    if refused and not (cases or waiting or interrupted):
+        raise (Infeasible if refusals == {Infeasible} else BadInput)("; ".join(refused))
     return so_far(interrupted)
 
 

@@ -149,6 +149,35 @@ def test_standard_output_holds_the_result_alone(networks: Path) -> None:
         assert noise in ran.err
 
 
+@pytest.mark.parametrize(
+    ("number", "line"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_signal_that_a_library_drops_ends_it_all_the_same(
+    number: signal.Signals, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As numba does, whose compiler calls back where no exception gets through, and then misses what it made."""
+
+    class Dropped:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def broken_off(*_: object) -> None:
+        Dropped()
+        raise RuntimeError("no compiled object yet")
+
+    monkeypatch.setattr(entry, "_AGAIN_S", 60.0)  # longer than it runs
+    monkeypatch.setattr(entry, "app", broken_off)
+    ran = run("models")
+    assert (ran.status, ran.line) == (128 + number, line)
+
+
+def test_a_signal_while_an_error_is_told_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entry, "app", mock.Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr(entry, "_internal_error", mock.Mock(side_effect=KeyboardInterrupt))
+    ran = run("models")
+    assert (ran.status, ran.line) == (130, "interrupted")
+
+
 def test_an_error_of_ours_is_one_line_and_a_file_with_the_rest(tmp_path: Path) -> None:
     with (
         mock.patch.dict("os.environ", {"TMPDIR": str(tmp_path)}),

@@ -251,6 +251,19 @@ def test_a_file_that_does_not_import_is_refused_with_its_line(folder: Path, cont
     assert said in str(refused.value)
 
 
+def test_the_known_factories_of_a_file_are_those_that_it_defines(tmp_path: Path) -> None:
+    file = tmp_path / "own_nets.py"
+    file.write_text(
+        "from torch.nn import Linear\nfrom torch.utils.checkpoint import checkpoint\n"
+        "def make(): pass\nnet = Linear(3, 4)\n"
+    )
+    with pytest.raises(UnknownName, match=r"factory in .* is called 'zzz': known: make, net$"):
+        resolve(f"{file}:zzz", TraceOptions())
+    file.write_text("from torch.nn import Linear\n")
+    with pytest.raises(UnknownName, match=r"known: Linear$"):
+        resolve(f"{file}:zzz", TraceOptions())
+
+
 def test_a_missing_file_is_a_bad_file() -> None:
     with pytest.raises(BadFile, match="there is no such file"):
         resolve("missing.py:make", TraceOptions())

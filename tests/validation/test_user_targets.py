@@ -15,6 +15,7 @@ from torch import nn
 
 import pararev_hw as ph
 from pararev_hw.devices import device_to_json
+from pararev_hw.errors import Infeasible
 from pararev_hw.measurement.environment import environment
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Estimate, Hardware, MeasuredDevice
@@ -165,6 +166,23 @@ def test_bad_input_is_one_line(arguments: tuple[Any, ...], line: str) -> None:
     assert line in ran.line
 
 
+def test_targets_none_of_which_can_be_run_are_bad_input(networks: str, tmp_path: Path) -> None:
+    device = tmp_path / "cpu.json"
+    device.write_text(device_to_json(cpu(1)))
+    ran = run("validate", f"{networks}:smal", "revsresnet99", "--device", device, "-o", tmp_path / "page")
+    assert ran.status == 2
+    assert "nets.py is called 'smal': did you mean small?; revsresnet99: no network is called" in ran.line
+    assert not (tmp_path / "page").exists()
+
+
+def test_targets_that_all_need_more_memory_than_there_is_do_not_fit(
+    networks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_targets, "available_bytes", lambda: 100)
+    with pytest.raises(Infeasible, match=r"nets.py:small: nets:small needs \d+ B of memory, 100 B are free"):
+        user_targets.validate_targets([f"{networks}:small"], cpu(1), TraceOptions(granularity="block"))
+
+
 def test_the_document_says_what_was_expected(networks: str, tmp_path: Path) -> None:
     device = tmp_path / "cpu.json"
     device.write_text(device_to_json(cpu(1)))
@@ -230,7 +248,7 @@ def test_a_signal_in_a_long_operation_ends_it_at_once_and_keeps_what_is_done(
         time.sleep(0.02)
     process.send_signal(number)
     ran = finish(process)
-    assert (ran.status, ran.err.splitlines()[-1]) == (130, "interrupted")
+    assert (ran.status, ran.err.splitlines()[-1]) == (128 + number, "interrupted")
     document = json.loads(ran.out)
     assert [case["network"] for case in document["cases"]] == ["nets:small"]
     assert document["interrupted"] is True
