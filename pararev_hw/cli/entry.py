@@ -111,10 +111,10 @@ def _status(signals: _Signals) -> int:
         return INTERRUPTED
     except BaseException as error:
         # a library whose work an interrupt broke off, and that dropped it, raises what it likes
-        return INTERRUPTED if signals.dropped else _told(error)
+        return INTERRUPTED if signals.dropped else _status_after(error)
 
 
-def _told(error: BaseException) -> int:
+def _status_after(error: BaseException) -> int:
     """Tell what went wrong in one line; the exit status."""
     if isinstance(error, PararevError):
         return _refuse(error, 1 if isinstance(error, Infeasible) else 2)

@@ -437,8 +437,8 @@ def _one_line(error: BaseException) -> str:
 def _attribute(module: ModuleType, name: str, target: str) -> Any:
     if not hasattr(module, name):
         callables = {n: v for n, v in vars(module).items() if callable(v) and not n.startswith("_")}
-        own = [n for n, v in callables.items() if not _imported(v, module)]
-        factories = own or list(callables)
+        defined_here = [n for n, v in callables.items() if not _imported(v, module)]
+        factories = defined_here or list(callables)
         raise unknown_name(f"factory in {target.rpartition(':')[0]}", name, factories)
     return getattr(module, name)
 

@@ -240,7 +240,7 @@ def test_a_signal_in_a_long_operation_ends_it_at_once_and_keeps_what_is_done(
         "        return super().forward(x)\n"
         "def make(): return Slow(4, 4), torch.zeros(2, 4)\n"
     )
-    options = ("-d", "cpu.json", "--minutes", "0.2", "--json", "-o", "page")
+    options = ("-d", "cpu.json", "--minutes", "3", "--json", "-o", "page")
     (tmp_path / "cpu.json").write_text(device_to_json(cpu(1)))
     process = start("validate", f"{networks}:small", "slow.py:make", *options, folder=tmp_path)
     while not (tmp_path / "started").exists():
