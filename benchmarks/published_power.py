@@ -21,6 +21,7 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,20 @@ def unseen_errors(runs: Sequence[Run], group: Callable[[Run], str]) -> Mapping[s
     return found
 
 
+def by_filled_time(runs: Sequence[Run]) -> Mapping[str, np.ndarray]:
+    """Relative errors, each network by a fit to the others, by how much of the time kernels fill the board."""
+    edges = (0.0, 0.1, 0.25, 0.5, 1.01)
+    groups: dict[str, list[np.ndarray]] = {}
+    for name in sorted({r.network for r in runs}):
+        share, exponent = fit([r for r in runs if r.network != name])
+        for low, high in pairwise(edges):
+            own = [r for r in runs if r.network == name and low <= r.filled < high]
+            if own:
+                errors = predicted(own, share, exponent) / np.array([r.watts for r in own]) - 1
+                groups.setdefault(f"{name}, filled {low:.0%} to {min(high, 1):.0%}", []).append(errors)
+    return {name: np.concatenate(errors) for name, errors in groups.items()}
+
+
 def slowed_runs(data: Path) -> tuple[np.ndarray, np.ndarray]:
     """Power above idle, and speed, of busy runs at lower limits over those at the highest."""
     groups: dict[tuple[str, ...], dict[float, list[tuple[float, float]]]] = {}
@@ -164,6 +179,9 @@ def main() -> None:
                 f"  {name:26s} n {len(e):4d}  MAPE {100 * size.mean():5.1f} %  median {100 * np.median(size):5.1f} %  "
                 f"90 % within {100 * np.quantile(size, 0.9):3.0f} %  bias {100 * e.mean():+.0f} %"
             )
+    for name, e in by_filled_time(runs).items():
+        size = np.abs(e)
+        print(f"  {name:34s} n {len(e):4d}  MAPE {100 * size.mean():5.1f} %  bias {100 * np.median(e):+.0f} %")
     power, speed = slowed_runs(options.data)
     for floor in (0.65, 0.7, 0.75, 0.8, 0.85, 1.0):
         size = np.abs(clocks_within(power, floor) / speed - 1)

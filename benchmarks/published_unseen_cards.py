@@ -2,7 +2,7 @@
 
 Fits to all other cards, gives the card left out its datasheet and the median of the others' sustained shares, and
 judges it by kind of kernel (those longer than a host's dispatch) and by network. What a host takes is fitted on two
-networks of each host, which are not judged.
+networks of each host, which are not judged. Under the errors of steps stand the kinds of kernels that carry them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from fit_published_gpus import SAME_CHIP, Problem, fit, read_blocks, scores, transferred
+from published_kinds import finer, lines
 from published_tables import Block
 from scipy.optimize import least_squares
 
@@ -54,16 +55,19 @@ def with_hosts(target: Problem, x: np.ndarray) -> np.ndarray:
 
 
 def judged(target: Problem, x: np.ndarray) -> dict[str, list[float]]:
-    """Errors by kind of kernel, and of steps by block."""
+    """Errors by kind of kernel, coarse and fine, and of steps by block."""
     errors: dict[str, list[float]] = defaultdict(list)
     for b, predicted in zip(target.blocks, target.predicted(x), strict=True):
-        for tag, group, p, m in zip(b.tags, b.groups, predicted, b.measured, strict=True):
+        for tag, group, fine, p, m in zip(b.tags, b.groups, finer(b), predicted, b.measured, strict=True):
             if b.workloads:
                 if tag not in HOST_NETWORKS:
                     errors[b.name].append(p / m - 1)
             elif m >= LEAST_S or b.name.startswith("DeepBench"):
                 dtype = " float16" if "float16" in b.name else ""
-                errors[kind_of(group) + dtype].append(p / m - 1)
+                kind = kind_of(group) + dtype
+                errors[kind].append(p / m - 1)
+                if fine != kind:
+                    errors[f"{kind}: {fine}"].append(p / m - 1)
     return errors
 
 
@@ -86,8 +90,12 @@ def main() -> None:
         x = fit(others, others.start, options.evaluations, lambda _: None)
         target = Problem([b for b in blocks if b.card == card])
         print(card)
-        for kind, of_kind in sorted(judged(target, with_hosts(target, transferred(others, x, target, card))).items()):
+        values = with_hosts(target, transferred(others, x, target, card))
+        for kind, of_kind in sorted(judged(target, values).items()):
             print(f"  {kind:60s} {scores(np.array(of_kind))}", flush=True)
+        for k, b in enumerate(target.blocks):
+            if b.workloads:
+                print(f"  {b.name}: what carries the error", *lines(target, k, values), sep="\n    ", flush=True)
 
 
 if __name__ == "__main__":

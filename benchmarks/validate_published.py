@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from fit_published_gpus import Problem, fit, read_blocks, scores
+from published_kinds import far_off, lines
 from published_tables import Block
 from scipy.optimize import nnls
 from scipy.stats import kendalltau
@@ -100,9 +101,10 @@ def main() -> None:
         sys.exit(f"error: {options.data}: not a folder: give the folder of the published tables")
     problem = Problem(read_blocks(options.data, options.traces, per_op=60))
     x = fit(problem, problem.start, options.evaluations, print)
-    steps = [(b, p) for b, p in zip(problem.blocks, problem.predicted(x), strict=True) if b.workloads]
+    of_blocks = zip(range(len(problem.blocks)), problem.blocks, problem.predicted(x), strict=True)
+    indexed = [(k, b, p) for k, b, p in of_blocks if b.workloads]
     document = []
-    for b, predicted in steps:
+    for k, b, predicted in indexed:
         print(f"\n{b.name}")
         of_all = {"this model": predicted} | baselines(b)
         for word, which in (("fitted families", ~b.held_out), ("unseen families", b.held_out)):
@@ -116,6 +118,7 @@ def main() -> None:
                 by_family[group].append(e)
         for group, errors in sorted(by_family.items(), key=lambda item: -len(item[1])):
             print(f"  {group:20s} {scores(np.array(errors))}")
+        print(" what carries the error", *lines(problem, k, x), *far_off(problem, k, x), sep="\n  ")
         if options.networks:
             for tag, p, m, held in zip(b.tags, predicted, b.measured, b.held_out, strict=True):
                 mark = "unseen" if held else ""
@@ -136,7 +139,7 @@ def main() -> None:
     if options.output is not None:
         options.output.mkdir(parents=True, exist_ok=True)
         (options.output / "published.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
-        shown = [(b, p) for b, p in steps if "timm" in b.name or "rtx2080ti on host a" in b.name]
+        shown = [(b, p) for _, b, p in indexed if "timm" in b.name or "rtx2080ti on host a" in b.name]
         plot([b for b, _ in shown], [p for _, p in shown], options.output / "published.svg")
         print(f"wrote {options.output / 'published.json'} and published.svg")
 

@@ -36,7 +36,8 @@ MEMORY_CLASSES = (
     "elementwise", "broadcast", "mixed_layouts", "cast", "copy", "rows", "transpose", "concatenate", "fill",
     "softmax", "softmax_ragged", "softmax_long", "softmax_backward",
     "layer_norm", "layer_norm_backward", "group_norm", "group_norm_backward",
-    "batch_norm", "batch_norm_backward", "batch_norm_last", "batch_norm_backward_last",
+    "batch_norm", "batch_norm_backward", "batch_norm_last", "batch_norm_backward_last", "batch_norm_native",
+    "batch_norm_native_backward",
     "row_reduction", "column_reduction", "pool", "pool_backward", "pool_last", "pool_backward_last", "index",
     "index_backward", "optimizer", "other",
 )  # fmt: skip

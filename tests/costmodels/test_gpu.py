@@ -273,6 +273,27 @@ def test_recurrent_layers_are_cudnns(kind: type[nn.Module], gates: int, kept: in
     assert op(half, "_cudnn_rnn").dtype == "float16"
 
 
+@pytest.mark.parametrize(
+    ("halves", "dtype", "mode", "kinds"),
+    [
+        (False, "float32", "train", {"batch_norm", "batch_norm_backward"}),
+        (False, "float16", "train", {"batch_norm", "batch_norm_backward"}),  # autocast: weights of 32 bits
+        (True, "float32", "train", {"batch_norm_native", "batch_norm_native_backward"}),
+        (False, "float32", "infer", {"elementwise"}),
+        (True, "float32", "infer", {"elementwise"}),
+    ],
+)
+def test_batch_norm_is_cudnns_but_with_weights_of_16_bits(halves: bool, dtype: str, mode: str, kinds: set[str]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 24, 3), nn.BatchNorm2d(24), nn.ReLU(), nn.Flatten(), nn.Linear(24 * 36, 10))
+    x = torch.empty((4, 3, 8, 8), device="meta", dtype=torch.float16 if halves else torch.float32)
+    loop = Loop() if mode == "train" else None
+    rules = DispatchRules(cuda=True)
+    g = trace_step(model.half() if halves else model, x, loop=loop, dtype=dtype, rules=rules, granularity="op").graph
+    norms = [k for t in g.op_types if t.kind.startswith("norm") for k in kernels(t)]
+    assert {k.kind for k in norms} == kinds
+    assert {k.blocks for k in norms} == ({24} if mode == "train" else {0})
+
+
 def test_every_class_that_a_kernel_can_have_is_a_parameter() -> None:
     assert {f"tensor_share.{c}" for c in MATRIX_CLASSES} | {f"cuda_share.{c}" for c in MATRIX_CLASSES} <= set(LAW)
     assert {f"bandwidth_share.{c}" for c in (*MEMORY_CLASSES, *DIRECT)} <= set(LAW)

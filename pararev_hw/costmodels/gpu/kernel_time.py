@@ -385,6 +385,10 @@ def _filled(kernel: Kernel) -> float:
     return width / (-(-width // _WIDE_TILE) * _WIDE_TILE) if kernel.kind in _WIDE_GROUPS else 1.0
 
 
+def _block_limited(kernel: Kernel) -> str:
+    return "batch_norm" if kernel.kind.startswith("batch_norm") else kernel.kind
+
+
 def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
     at = [i for i, kernel in enumerate(kernels) if kernel.kind not in MATRIX_CLASSES]
     members = [kernels[i] for i in at]
@@ -410,5 +414,5 @@ def _plain(kernels: Sequence[Kernel], card: Card) -> _Plain:
         sustained=tuple(f"{unit}_sustained_share" for unit in units),
         relative_width=np.array([min(k.m, k.n) / 64 if k.kind in _NARROW_GROUPS else 1.0 for k in members]),
         idle=np.array([card.multiprocessors / k.blocks if k.blocks else 0.0 for k in members]),
-        half_rate=tuple(f"half_rate_blocks.{k.kind.removesuffix('_backward')}" if k.blocks else "" for k in members),
+        half_rate=tuple(f"half_rate_blocks.{_block_limited(k)}" if k.blocks else "" for k in members),
     )

@@ -38,6 +38,8 @@ _PACKED_WIDTHS = (2, 4, 8, 16, 32)
 _LEAST_PACKED, _PACKED_CHANNELS = 32, 32
 _WIDEST_NARROW = 48  # channels of a group, channels last, above which cuDNN takes kernels with wide tiles
 _LEAST_WINOGRAD = 16  # channels of a convolution that Winograd's algorithm is tried for
+_BATCH_NORM = ("batch_norm", "batch_norm_backward", "batch_norm_native", "batch_norm_native_backward")
+_LEAST_FLOAT_BYTES = 3  # of a value of a channel, in the mean: statistics are read in float32 in any case
 _WARP_ROW = 1024  # elements of a row that a warp holds in registers: PyTorch's softmax reads such rows once
 _SECTOR_BYTES = 32  # memory is read in pieces of this size
 _ALIGNMENT_BYTES = 16  # tensor cores load operands in pieces of this size
@@ -86,7 +88,7 @@ def kernels(t: OpType) -> tuple[Kernel, ...]:
     if base in ("select_backward", "slice_backward"):  # zeros of the whole, then the part copied in
         return (Kernel("fill", t.write_bytes), Kernel("rows", 2 * t.read_bytes))
     kind = _memory_class(t, base)
-    channels = t.input_shapes[0][1] if kind in ("batch_norm", "batch_norm_backward") else 0
+    channels = t.input_shapes[0][1] if kind in _BATCH_NORM else 0
     return (Kernel(kind, moved, blocks=channels),)
 
 
@@ -244,9 +246,10 @@ def _memory_class(t: OpType, base: str) -> str:
     last = "_last" if layouts and layouts[0] == CHANNELS_LAST else ""
     match t.kind:
         case "norm" | "norm_backward":
-            name = "batch_norm" if "batch_norm" in base else "layer_norm" if "layer" in base else "group_norm"
             backward = "_backward" if t.kind == "norm_backward" else ""
-            return f"{name}{backward}{last if name == 'batch_norm' else ''}"
+            if "batch_norm" in base:
+                return _batch_norm(t, backward, last)
+            return f"{'layer_norm' if 'layer' in base else 'group_norm'}{backward}"
         case "softmax":
             return "softmax_backward" if "backward" in base else softmax_class(_row_length(t), item_bytes(t.dtype))
         case "pool" | "pool_backward":
@@ -267,6 +270,18 @@ def _memory_class(t: OpType, base: str) -> str:
         case _:
             out = t.output_shapes[0] if t.output_shapes else ()
             return "elementwise" if out and all(shape == out for shape in t.input_shapes) else "other"
+
+
+def _batch_norm(t: OpType, backward: str, last: str) -> str:
+    """In inference a scale and an offset of each channel; in training cuDNN's kernels, or PyTorch's own where the
+    weights have 16 bits as well (`_select_batch_norm_backend` of aten/native/Normalization.cpp)."""
+    if not backward and not _attributes(t).get("training", (1,))[0]:
+        return "elementwise"
+    item = item_bytes(t.dtype)
+    channels = sum(math.prod(shape) for shape in t.input_shapes if len(shape) == 1)
+    of_channels = t.read_bytes - item * sum(math.prod(shape) for shape in t.input_shapes if len(shape) > 1)
+    native = "_native" if item == 2 and of_channels < _LEAST_FLOAT_BYTES * channels and not last else ""
+    return f"batch_norm{native}{backward}{last}"
 
 
 def _row_length(t: OpType) -> int:
