@@ -102,7 +102,8 @@ def trace_step(
         watch = StepWatch(
             title,
             passes=0 if loop is None else loop.accumulate,
-            modules=sum(type(m).forward is not nn.Module.forward for m in model.modules()),
+            # TorchScript's classes have a `forward` that only their objects tell
+            modules=sum(getattr(type(m), "forward", None) is not nn.Module.forward for m in model.modules()),
             timesteps=description.timesteps,
             progress=description.progress,
             free_bytes=description.free_bytes,
