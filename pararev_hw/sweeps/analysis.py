@@ -120,8 +120,7 @@ def _recommended(
         equal = np.flatnonzero(near(values, at, EQUAL))
         equal = equal[~outdone(values[equal], rivals)]
         if len(equal):
-            rows = fine["row"].take(arrow_array(equal))
-            places = pc.subtract(rows, sweep.span(chunk)[0])
+            places = arrow_array(numpy_array(fine["row"])[equal] - sweep.span(chunk)[0])
             parameters = least_hardware(store.read_part(chunk, ["row", *sizes]).take(places), sizes)
             least += [(round(hardware(r, sweep), 9), True, r["row"]) for r in parameters.to_pylist()]
     row = min(least)[-1]
