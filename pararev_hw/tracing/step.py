@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -509,7 +510,9 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
         register_optimizer_step_post_hook(stop),
     ]
     try:
-        with watched_python_calls(called), _resizes_told(recorder):
+        with watched_python_calls(called), _resizes_told(recorder), warnings.catch_warnings():
+            # where a recursion without end stops in a hook, too: torch raises the recursion's own error all the same
+            warnings.filterwarnings("ignore", message="global module forward hook with")
             yield
     finally:
         for handle in handles:
