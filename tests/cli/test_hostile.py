@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -149,6 +150,15 @@ def test_standard_output_holds_the_result_alone(networks: Path) -> None:
         assert noise in ran.err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, whatever programs in this process left: a solver may leave that it ends it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("number", "line"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated")], ids=["Ctrl-C", "SIGTERM"]
 )
@@ -222,6 +232,7 @@ def test_more_lanes_than_any_machine_has_are_refused_at_once() -> None:
     assert ran.status == 2 and "'--lanes'" in ran.line and "128" in ran.line
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     ("number", "status", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
@@ -239,12 +250,8 @@ def test_a_signal_that_falls_where_python_drops_exceptions_still_ends_the_run(
             time.sleep(0.01)
         assert reference() is None
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever programs in this process left
-    try:
-        with mock.patch.object(entry, "app", side_effect=verb):
-            ran = run("models")
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with mock.patch.object(entry, "app", side_effect=verb):
+        ran = run("models")
     assert (ran.status, ran.err) == (status, f"{says}\n")
 
 

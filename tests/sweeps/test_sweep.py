@@ -164,7 +164,7 @@ def test_a_part_that_cannot_be_read_for_now_stays(
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(pq, "read_table", failing)
+        patched.setattr(pq, "ParquetFile", failing)
         with pytest.raises(
             BadFile, match=r"part-00000.parquet: cannot be read \((Input/output|not enough mem).*is left as it is"
         ):
