@@ -24,6 +24,8 @@ from pararev_hw.types import Device, DeviceParameter
 from pararev_hw.versions import installed_version
 
 _CORE_W = 10.0  # assumed: what one busy core of a server draws
+_HALVES = ("bfloat16", "float16")  # where the processor has no instructions for them up to a hundred times slower
+_FIGURES = 2  # in the cache's file names: counts up where another figure is measured
 
 
 def quick_cpu_device(threads: int = 1, seconds: float = 3.0) -> Device:
@@ -85,7 +87,7 @@ def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
     import torch  # heavy, and only this function needs it
     from torch.nn.functional import conv2d
 
-    share_s = seconds / 10  # ten probes
+    share_s = seconds / 14  # ten probes, and two datatypes with half the time of four of them
 
     def median_s(run: Callable[[], object], inner: int = 1) -> float:
         return _median_s(run, share_s, inner)
@@ -121,7 +123,11 @@ def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
         with ThreadPoolExecutor(threads) as pool:
             together_s = median_s(lambda: [f.result() for f in [pool.submit(big.clone) for _ in range(threads)]])
         bandwidth = max(lane_bandwidth, threads * copied / together_s)
+    halves: dict[str, tuple[float, str]] = {}
+    for name in _HALVES:
+        halves |= _half_rates(name, share_s / 2, op_s)
     return {
+        **halves,
         "matrix_flops_per_s.float32": (matmul_rate(torch.float32), "512^3 matmul"),
         "matrix_flops_per_s.float64": (matmul_rate(torch.float64), "512^3 matmul"),
         "conv_flops_per_s.float32": (conv_rate, "3x3 convolution, [8, 64, 16, 16]"),
@@ -138,6 +144,33 @@ def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
         "lane_bandwidth_bytes_per_s": (lane_bandwidth, "16 MiB clone into fresh memory, read + write"),
         "host_overhead_s": (op_s, "product of 4 elements, recorded for autograd"),
         "host_view_overhead_s": (view_s, "view of 4 elements, recorded for autograd"),
+    }
+
+
+def _half_rates(name: str, share_s: float, op_s: float) -> dict[str, tuple[float, str]]:
+    """Figure name -> (value, what was run) for 16-bit datatype `name`, on little work: it may be slow."""
+    import torch
+    from torch.nn.functional import conv2d
+
+    dtype = getattr(torch, name)
+    a, x, w, cached = (
+        torch.rand(shape).to(dtype) for shape in ((256, 256), (2, 64, 16, 16), (64, 64, 3, 3), (1 << 15,))
+    )
+    backward = torch.ops.aten.convolution_backward.default
+    steps = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
+    conv_flops = 2 * 9 * 64 * x.numel()
+    product_s = _median_s(lambda: a @ a, share_s, 1)
+    conv_s = _median_s(lambda: conv2d(x, w, padding=1), share_s, 1)
+    back_s = _median_s(lambda: backward(x, x, w, None, *steps), share_s, 1)
+    vector_s = _median_s(lambda: torch.mul(cached, cached, out=cached), share_s, 50)
+    return {
+        f"matrix_flops_per_s.{name}": (2 * 256**3 / product_s, "256^3 matmul"),
+        f"conv_flops_per_s.{name}": (conv_flops / conv_s, "3x3 convolution, [2, 64, 16, 16]"),
+        f"conv_backward_flops_per_s.{name}": (2 * conv_flops / back_s, "gradients of a 3x3 convolution"),
+        f"vector_flops_per_s.{name}": (
+            cached.numel() / max(vector_s - op_s, 0.1 * vector_s),
+            "square of 32768 elements in the cache, without dispatch",
+        ),
     }
 
 
@@ -174,7 +207,14 @@ def cache_name(threads: int = 1) -> str:
     measurement."""
     processor = re.sub(r"[^A-Za-z0-9]+", "-", cpu_name()).strip("-")
     settings = (instruction_set_here().name, os.environ.get("ATEN_CPU_CAPABILITY", ""))
-    words = [processor, str(threads), "torch", installed_version("torch"), *(s.lower() for s in settings if s)]
+    words = [
+        processor,
+        str(threads),
+        str(_FIGURES),
+        "torch",
+        installed_version("torch"),
+        *(s.lower() for s in settings if s),
+    ]
     return f"cpu-{'-'.join(re.sub('[^A-Za-z0-9.+_-]', '', word) for word in words)}.json"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pararev_hw.costmodels.datatypes import figure_for
 from pararev_hw.devices import describe, device_from_json, device_to_json, load_device, needed_parameters
 from pararev_hw.errors import BadInput
 from pararev_hw.measurement import (
@@ -50,6 +51,16 @@ def test_measured_rates_are_those_of_a_computer_of_our_time() -> None:
     assert 1e9 < device.value("matrix_flops_per_s.float32") < 1e13
     assert 1e8 < device.value("memory_bandwidth_bytes_per_s") < 1e12
     assert 1e-8 < device.value("host_overhead_s") < 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_have_rates_of_their_own(dtype: str) -> None:
+    """They are not those of float32, which a processor without instructions for them is far from."""
+    device = quick_cpu_device(seconds=0.2)
+    for stem in ("matrix", "conv", "conv_backward", "vector"):
+        name = f"{stem}_flops_per_s.{dtype}"
+        assert 1e6 < device.value(name) < 1e13
+        assert figure_for(device, f"{stem}_flops_per_s", dtype) == name
 
 
 def test_nonsense_is_refused() -> None:
