@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pararev_hw.atomic import write_file
 from pararev_hw.devices import device_from_json, device_to_json
@@ -22,6 +23,9 @@ from pararev_hw.measurement.steps import computing_threads
 from pararev_hw.sizes import counted
 from pararev_hw.types import Device, DeviceParameter
 from pararev_hw.versions import installed_version
+
+if TYPE_CHECKING:
+    import torch
 
 _CORE_W = 10.0  # assumed: what one busy core of a server draws
 _HALVES = ("bfloat16", "float16")  # where the processor has no instructions for them up to a hundred times slower
@@ -101,20 +105,13 @@ def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
     op_s = median_s(lambda: tiny * tiny, inner=200)
     view_s = median_s(lambda: tiny.view(2, 2), inner=200)
 
-    def matmul_rate(dtype: torch.dtype) -> float:
-        a, b = random(512, 512, dtype=dtype), random(512, 512, dtype=dtype)
-        return 2 * 512**3 / median_s(lambda: a @ b)
-
-    x, w = random(8, 64, 16, 16), random(64, 64, 3, 3)
-    conv_flops = 2 * 9 * 64 * x.numel()
-    conv_rate = conv_flops / median_s(lambda: conv2d(x, w, padding=1))
-    backward = torch.ops.aten.convolution_backward.default
-    back_s = median_s(lambda: backward(x, x, w, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False]))
+    rates = _rates("float32", 512, 8, random, share_s, op_s)
+    conv_rate, _ = rates["conv_flops_per_s.float32"]
+    for name in _HALVES:
+        rates |= _rates(name, 256, 2, random, share_s / 2, op_s)  # on little work: they may be slow
     small_x, small_w = random(1, 8, 4, 4), random(8, 8, 3, 3)
     small_s = median_s(lambda: conv2d(small_x, small_w, padding=1), inner=20)
 
-    cached, other = random(1 << 15), random(1 << 15)  # 128 KiB each: stays in a core's cache
-    vector_s = median_s(lambda: torch.mul(cached, other, out=cached), inner=50)
     big = random(1 << 22)  # 16 MiB: beyond a core's cache, below glibc's mmap limit, where page faults take over
     copied = 2 * big.numel() * big.element_size()  # 1 read + 1 write
     lane_bandwidth = copied / median_s(big.clone)
@@ -123,22 +120,12 @@ def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
         with ThreadPoolExecutor(threads) as pool:
             together_s = median_s(lambda: [f.result() for f in [pool.submit(big.clone) for _ in range(threads)]])
         bandwidth = max(lane_bandwidth, threads * copied / together_s)
-    halves: dict[str, tuple[float, str]] = {}
-    for name in _HALVES:
-        halves |= _half_rates(name, share_s / 2, op_s)
     return {
-        **halves,
-        "matrix_flops_per_s.float32": (matmul_rate(torch.float32), "512^3 matmul"),
-        "matrix_flops_per_s.float64": (matmul_rate(torch.float64), "512^3 matmul"),
-        "conv_flops_per_s.float32": (conv_rate, "3x3 convolution, [8, 64, 16, 16]"),
-        "conv_backward_flops_per_s.float32": (2 * conv_flops / back_s, "gradients of a 3x3 convolution"),
+        **rates,
+        "matrix_flops_per_s.float64": _product_rate(random, 512, torch.float64, share_s),
         "matrix_half_work_flops": (
             max(0.0, small_s - op_s) * conv_rate,
             "3x3 convolution, [1, 8, 4, 4]: its fixed time",
-        ),
-        "vector_flops_per_s.float32": (
-            cached.numel() / max(vector_s - op_s, 0.1 * vector_s),
-            "product of 32768 elements in the cache, without dispatch",
         ),
         "memory_bandwidth_bytes_per_s": (bandwidth, "16 MiB clones on all lanes at once, read + write"),
         "lane_bandwidth_bytes_per_s": (lane_bandwidth, "16 MiB clone into fresh memory, read + write"),
@@ -147,31 +134,39 @@ def _probe(threads: int, seconds: float) -> dict[str, tuple[float, str]]:
     }
 
 
-def _half_rates(name: str, share_s: float, op_s: float) -> dict[str, tuple[float, str]]:
-    """Figure name -> (value, what was run) for 16-bit datatype `name`, on little work: it may be slow."""
+def _rates(
+    name: str, side: int, batch: int, random: Callable[..., torch.Tensor], share_s: float, op_s: float
+) -> dict[str, tuple[float, str]]:
+    """Figure name -> (value, what was run): matrix and vector rates in one datatype, measured in `share_s` each, on a
+    product of matrices with `side` rows and columns and a convolution of `batch` images."""
     import torch
     from torch.nn.functional import conv2d
 
     dtype = getattr(torch, name)
-    a, x, w, cached = (
-        torch.rand(shape).to(dtype) for shape in ((256, 256), (2, 64, 16, 16), (64, 64, 3, 3), (1 << 15,))
-    )
+    x, w = random(batch, 64, 16, 16, dtype=dtype), random(64, 64, 3, 3, dtype=dtype)
     backward = torch.ops.aten.convolution_backward.default
-    steps = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
+    how = (None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
     conv_flops = 2 * 9 * 64 * x.numel()
-    product_s = _median_s(lambda: a @ a, share_s, 1)
     conv_s = _median_s(lambda: conv2d(x, w, padding=1), share_s, 1)
-    back_s = _median_s(lambda: backward(x, x, w, None, *steps), share_s, 1)
-    vector_s = _median_s(lambda: torch.mul(cached, cached, out=cached), share_s, 50)
+    back_s = _median_s(lambda: backward(x, x, w, *how), share_s, 1)
+    cached, other = random(1 << 15, dtype=dtype), random(1 << 15, dtype=dtype)  # 128 KiB at most: stays in the cache
+    vector_s = _median_s(lambda: torch.mul(cached, other, out=cached), share_s, 50)
     return {
-        f"matrix_flops_per_s.{name}": (2 * 256**3 / product_s, "256^3 matmul"),
-        f"conv_flops_per_s.{name}": (conv_flops / conv_s, "3x3 convolution, [2, 64, 16, 16]"),
+        f"matrix_flops_per_s.{name}": _product_rate(random, side, dtype, share_s),
+        f"conv_flops_per_s.{name}": (conv_flops / conv_s, f"3x3 convolution, [{batch}, 64, 16, 16]"),
         f"conv_backward_flops_per_s.{name}": (2 * conv_flops / back_s, "gradients of a 3x3 convolution"),
         f"vector_flops_per_s.{name}": (
             cached.numel() / max(vector_s - op_s, 0.1 * vector_s),
-            "square of 32768 elements in the cache, without dispatch",
+            "product of 32768 elements in the cache, without dispatch",
         ),
     }
+
+
+def _product_rate(
+    random: Callable[..., torch.Tensor], side: int, dtype: torch.dtype, share_s: float
+) -> tuple[float, str]:
+    a, b = random(side, side, dtype=dtype), random(side, side, dtype=dtype)
+    return 2 * side**3 / _median_s(lambda: a @ b, share_s, 1), f"{side}^3 matmul"
 
 
 def _median_s(run: Callable[[], object], budget_s: float, inner: int) -> float:

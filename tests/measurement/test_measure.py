@@ -63,6 +63,12 @@ def test_sixteen_bits_have_rates_of_their_own(dtype: str) -> None:
         assert figure_for(device, f"{stem}_flops_per_s", dtype) == name
 
 
+def test_measuring_draws_no_random_numbers_of_the_user() -> None:
+    before = torch.random.get_rng_state()
+    quick_cpu_device(seconds=0.2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_nonsense_is_refused() -> None:
     with pytest.raises(BadInput, match="threads is 0"):
         quick_cpu_device(0)
