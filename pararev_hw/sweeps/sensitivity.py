@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 
@@ -38,19 +38,14 @@ class AdditiveFit:
         """More rows: the bin of each parameter, the logarithm of each objective."""
         n = len(next(iter(logs.values())))
         self.count += n
-        columns, start = [], 0
-        for name, size in self.sizes.items():
-            columns.append(bins[name] + start)
-            start += size
-        if columns:
-            for a, b in product(columns, columns):
-                self._gram += np.bincount(a * start + b, minlength=start**2).reshape(start, start)
+        firsts = accumulate(self.sizes.values(), initial=0)
+        columns = [(bins[name], first, size) for (name, size), first in zip(self.sizes.items(), firsts, strict=False)]
+        for (a, first, size), (b, second, width) in product(columns, columns):
+            pairs = np.bincount(a * width + b, minlength=size * width).reshape(size, width)
+            self._gram[first : first + size, second : second + width] += pairs
         for objective, y in logs.items():
-            products: Floats = np.zeros(start)
-            if columns:
-                places = np.stack(columns, axis=1).reshape(-1)
-                products += np.bincount(places, np.repeat(y, len(columns)), minlength=start)
-            self._add_sums(objective, np.concatenate(([y.sum(), (y**2).sum()], products)))
+            products = [np.bincount(column, y, minlength=size) for column, _, size in columns]
+            self._add_sums(objective, np.concatenate(([y.sum(), (y**2).sum()], *products)))
 
     def merge(self, other: AdditiveFit) -> None:
         """The rows of another fit of the same bins."""
