@@ -71,6 +71,7 @@ def users_files(paths: set[str], networks: tuple[str, ...], apart: Path) -> tupl
     Installed packages, this package and what lies in the folder `apart` are left out.
     """
     installed = _installed(apart)
+    _folder.cache_clear()  # a link may lead elsewhere than it did for an earlier sweep
     sources = {_source(path) for path in (*paths, *_modules(networks))} | set(network_files(networks))
     return tuple(sorted(p for p in sources if p is not None and p.is_file() and not _inside(p, installed)))
 

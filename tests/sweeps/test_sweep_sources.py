@@ -10,6 +10,7 @@ from pararev_hw.errors import BadFile, BadInput
 from pararev_hw.sweeps.expressions import parse
 from pararev_hw.sweeps.file_watch import Watch
 from pararev_hw.sweeps.parameters import Parameter, stepped
+from pararev_hw.sweeps.sources import users_files
 
 NETWORK = """
 import numpy
@@ -176,3 +177,14 @@ def test_ranges_may_span_all_floating_point_numbers() -> None:
 
     parameter = Parameter("x", (), 1e-300, 1e300, "log")
     assert parameter.at(np.array([0.5])) == pytest.approx([1.0], rel=1e-9)
+
+
+def test_a_link_is_followed_to_where_it_leads_now(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.txt").write_text(name)
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name)
+        files = users_files({str(link / "weights.txt")}, (), tmp_path / "out")
+        assert files == (tmp_path / name / "weights.txt",)
