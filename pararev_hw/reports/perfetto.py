@@ -16,7 +16,6 @@ from pararev_hw.reports.curve import steps, thin
 from pararev_hw.types import Prediction, Study, Task
 
 MOST_COUNTER_POINTS = 20_000
-COUNTER = "memory (bytes)"
 _HOST_TID = 1_000_000  # past any lane
 _ARGUMENTS = ("phase", "block", "branch", "flops", "read_bytes", "write_bytes", "sops")  # of a task, beside its event
 _KEYS = attrgetter(*_ARGUMENTS)
