@@ -10,7 +10,7 @@ from itertools import accumulate
 from pararev_hw.graph.lstm_workspace import lstm_workspace_bytes
 from pararev_hw.tracing.dependencies import Access, Flow, dependencies
 from pararev_hw.tracing.grouping import Group, Key, Member, each_alone, group
-from pararev_hw.tracing.kernel_copies import whole_loss_bytes
+from pararev_hw.tracing.kernel_copies import underlying_bytes
 from pararev_hw.tracing.neurons import spiking_modules
 from pararev_hw.tracing.recorder import Fresh, OpSignature
 from pararev_hw.tracing.tape import Tape, TapeOp
@@ -247,7 +247,7 @@ def _storages(tape: Tape, types: Sequence[OpType], ops: Sequence[Op]) -> tuple[S
     read_later = {s for op in ops if op.phase in ("recompute", "backward") for s in op.reads}
     names = {storage: tape.externals[slot] for slot, storage in tape.storage_of_external.items()}
     born_at = _born(tape)
-    workspace_bytes, loss_bytes = ([of(t) for t in types] for of in (lstm_workspace_bytes, whole_loss_bytes))
+    workspace_bytes, least_bytes = ([of(t) for t in types] for of in (lstm_workspace_bytes, underlying_bytes))
     storages: list[Storage] = []
     for s, (nbytes, last) in enumerate(zip(tape.storage_bytes, tape.last_line, strict=True)):
         born = born_at[s]
@@ -266,7 +266,7 @@ def _storages(tape: Tape, types: Sequence[OpType], ops: Sequence[Op]) -> tuple[S
             role = "saved"
         if born >= 0:
             made_by = ops[born].type
-            nbytes = max(nbytes or workspace_bytes[made_by], loss_bytes[made_by])
+            nbytes = max(nbytes or workspace_bytes[made_by], least_bytes[made_by])
         goes = born >= 0 or role == "gradient"  # all else that was there before the step is somebody's, who keeps it
         storages.append(Storage(nbytes, role, born, last if goes else len(ops)))
     return tuple(storages)

@@ -217,7 +217,7 @@ _NO_WORK: Mapping[str, str] = {
         """
         index index_select gather take embedding embedding_dense_backward scatter scatter_add index_put
         index_add index_copy index_fill masked_scatter _unsafe_index _index_put_impl nonzero masked_select
-        one_hot scatter_reduce index_put_impl
+        one_hot scatter_reduce index_put_impl put
         """.split(),
         "index",
     ),

@@ -7,6 +7,7 @@
     resampled images    nearest and bilinear resampling goes by way of channels-last copies of both images
     whole losses        each element's loss stands in a tensor before they are summed
     inverse transforms  of real signals keep their input
+    several steps       what one op of a composed formula gives to the next: distances, logarithms of sums, selections
 
 Found with torch 2.11 to 2.13 by watching the profiler's memory events op by op; float32, float64 and halves alike.
 """
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -41,7 +42,7 @@ _IN_ONE_PIECE = {
     1: frozenset(
         "native_layer_norm _softmax _log_softmax glu_backward embedding_dense_backward nll_loss_forward "
         "reflection_pad1d replication_pad1d reflection_pad1d_backward reflection_pad2d_backward "
-        "upsample_nearest2d_backward upsample_bilinear2d_backward upsample_bicubic2d_backward".split()
+        "upsample_nearest2d_backward upsample_bilinear2d_backward upsample_bicubic2d_backward col2im".split()
     ),
     2: frozenset(
         "native_layer_norm_backward _softmax_backward_data _log_softmax_backward_data nll_loss_backward "
@@ -70,6 +71,8 @@ def copied_bytes(
         return 0 if single else _bytes(tensors[0]) + _bytes(lead)
     if base in _LOSSES and lead.dim() == 0:
         return _bytes(tensors[0]) + (tensors[0].numel() * 4 if lead.dtype in _HALVES else 0)
+    if base in _STEPS:
+        return _STEPS[base](args, tensors, lead)
     if base == "_fft_c2r":
         dimensions = args[1]
         return _bytes(tensors[0]) * (2 if isinstance(dimensions, Sequence) and len(dimensions) > 1 else 1)
@@ -83,9 +86,12 @@ def copied_bytes(
     return 0
 
 
-def whole_loss_bytes(op: OpType) -> int:
-    """Bytes of the memory under a loss that was summed where each element's stood before; 0 for every other op."""
-    if base_name(op.name) not in _KEEPS_LOSSES or op.output_shapes != ((),) or not op.input_shapes:
+def underlying_bytes(op: OpType) -> int:
+    """Bytes of the memory under a result that is smaller: each element's loss stood there before they were summed,
+    patches before they were put together; 0 for every other op."""
+    base = base_name(op.name)
+    whole_loss = base in _KEEPS_LOSSES and op.output_shapes == ((),)
+    if not op.input_shapes or not (whole_loss or base == "col2im"):
         return 0
     return math.prod(op.input_shapes[0]) * FLOAT_BYTES.get(op.dtype, 0)
 
@@ -113,6 +119,36 @@ def _has_whole_lines(matrix: torch.Tensor) -> bool:
     """Whether rows or columns of the last two dimensions lie in one piece each."""
     (rows, columns), (row, column) = matrix.shape[-2:], matrix.stride()[-2:]
     return (column == 1 and row >= max(1, columns)) or (row == 1 and column >= max(1, rows))
+
+
+def _loss_of_logits_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    # the logarithms of chances, and each element's loss or weight
+    less_one = args[3] if len(args) > 3 else None
+    of_weights = _bytes(less_one) if isinstance(less_one, torch.Tensor) else 0
+    return _bytes(tensors[0]) * (2 if lead.dim() == 0 else 1) + of_weights
+
+
+def _distance_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    # both tensors, each row with its square and a one, are multiplied
+    return sum((t.numel() + 2 * (t.numel() // max(t.shape[-1], 1))) * t.element_size() for t in tensors)
+
+
+def _scattered_mean_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    if args[4] != "mean":
+        return 0
+    return _bytes(lead) + _bytes(tensors[-1]) + lead.numel()  # counts, ones to count with, where none was counted
+
+
+_STEPS: Mapping[str, Callable[[Sequence[object], Sequence[torch.Tensor], torch.Tensor], int]] = {
+    "binary_cross_entropy_with_logits": _loss_of_logits_bytes,
+    "_euclidean_dist": _distance_bytes,
+    "scatter_reduce": _scattered_mean_bytes,
+    "im2col": lambda args, tensors, lead: _bytes(tensors[0]) * (1 if tensors[0].is_contiguous() else 2),
+    "logsumexp": lambda args, tensors, lead: _bytes(tensors[0]) + _bytes(lead),
+    "dist": lambda args, tensors, lead: _bytes(tensors[0]),
+    "kthvalue": lambda args, tensors, lead: _bytes(tensors[0]) + tensors[0].numel() * torch.int64.itemsize,
+    "median": lambda args, tensors, lead: _bytes(tensors[0]) if lead.dim() == 0 else 0,
+}
 
 
 def _cast_bytes(base: str, tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from torch.autograd.function import BackwardCFunction
 
 from pararev_hw.errors import TraceError
 from pararev_hw.torch_private import (
@@ -377,6 +378,8 @@ class Recorder(DispatchMode):
             return sparse_gradients.run(self, func, args, kwargs or {})
         if func is _ADD and self._adds_in_place(args):
             func = _ADD_IN_PLACE
+        elif func in _IN_PLACE and self._overwrites_own(func, args):
+            func = _IN_PLACE[func]
         tensors: list[Any] = []
         key: Hashable = _flatten(args, tensors)
         if kwargs:
@@ -427,6 +430,19 @@ class Recorder(DispatchMode):
         if first.shape != second.shape or torch.is_grad_enabled() or graph_task_id() == -1:
             return False
         return _dense(sorted(((n, s) for n, s in zip(first.shape, first.stride(), strict=True) if n > 1), key=_inward))
+
+    def _overwrites_own(self, func: OpOverload, args: tuple[Any, ...]) -> bool:
+        """Whether torch, which avoids it under a dispatch mode, would write over the first tensor: the formula of a
+        gradient (torch/csrc/autograd/FunctionsManual.cpp) has just made it, zeros to scatter the gradient into."""
+        node, info = autograd_node(), self.info(args[0])
+        if node is None or info is None or torch.is_grad_enabled() or isinstance(node, BackwardCFunction):
+            return False
+        made_by = self.born[info.storage]
+        if not 0 <= made_by < len(self.records) or self.records[made_by].node != sequence_nr(node):
+            return False
+        if func in _OF_LOSS:
+            return bool(node.name().startswith("BinaryCrossEntropyWithLogits"))
+        return "zeros" in self.entries[self.records[made_by].entry].op_type.name
 
     def _held_once(self, args: tuple[Any, ...]) -> bool:
         return references(args) == self._references_to_summed
@@ -799,6 +815,18 @@ _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 _SET = torch.ops.aten.set_.source_Tensor
 _DETACH = torch.ops.aten.detach.default
 _ADD, _ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
+_OF_LOSS = {
+    torch.ops.aten.sub.Tensor: torch.ops.aten.sub_.Tensor,
+    torch.ops.aten.mul.Tensor: torch.ops.aten.mul_.Tensor,
+}
+_IN_PLACE = _OF_LOSS | {
+    torch.ops.aten.scatter.src: torch.ops.aten.scatter_.src,
+    torch.ops.aten.scatter_add.default: torch.ops.aten.scatter_add_.default,
+    torch.ops.aten.index_add.default: torch.ops.aten.index_add_.default,
+    torch.ops.aten.index_fill.int_Tensor: torch.ops.aten.index_fill_.int_Tensor,
+    torch.ops.aten.index_put.default: torch.ops.aten._index_put_impl_.default,
+    torch.ops.aten.put.default: torch.ops.aten.put_.default,
+}
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
 _PACKAGE = Path(__file__).parents[1]

@@ -140,6 +140,18 @@ COPIED = {
     "a loss of squares": lambda x: nn.functional.mse_loss(x, 2 * x),
     "a smooth loss": lambda x: nn.functional.smooth_l1_loss(x, 2 * x),
     "a loss of chances": lambda x: nn.functional.binary_cross_entropy(x, x.square()) + x,
+    "a loss of logits": lambda x: nn.functional.binary_cross_entropy_with_logits(x, x.square()),
+    "a loss of each logit": lambda x: nn.functional.binary_cross_entropy_with_logits(x, x, reduction="none"),
+    "a weighted loss of logits": lambda x: nn.functional.binary_cross_entropy_with_logits(x, x, pos_weight=x[0]),
+    "the logarithm of sums": lambda x: x.logsumexp(1),
+    "a distance": lambda x: torch.dist(x, 2 * x),
+    "distances": lambda x: torch.cdist(x, x.flip(0)),
+    "distances of a batch": lambda x: torch.cdist(x.view(5, 30, 10), x.view(5, 30, 10)),
+    "the middle of all": lambda x: x.median(),
+    "the third of each": lambda x: x.kthvalue(3, 1).values,
+    "means of what is scattered": lambda x: (0 * x).scatter_reduce(1, (9 * x[:, :20]).long(), x[:, :20], "mean"),
+    "patches of turned images": lambda x: nn.functional.unfold(_turned(x, 5, 3, 5, 20), 3),
+    "turned patches": lambda x: nn.functional.fold(x.view(5, 25, 12).transpose(1, 2), 6, 2),
 }
 
 

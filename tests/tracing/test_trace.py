@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Callable
 
 import networkx as nx
 import pytest
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pararev_hw import models
 from pararev_hw.check import random_order
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here
 from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.graph import critical_path, totals
 from pararev_hw.torch_private import storage_key
@@ -25,6 +27,7 @@ from pararev_hw.training.step import OPTIMIZERS, Loop
 from pararev_hw.types import BlockGraph
 from tests.helpers.graph_invariants import assert_sound
 from tests.helpers.real_step import assert_same, default_loss, eager, replayed, steady
+from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
 from tests.helpers.unseen_networks import STRANGERS, HiddenState, PlainParaRev, Stepwise
 
 SHAPE = (4, 3, 8, 8)
@@ -612,6 +615,49 @@ def test_gradients_are_summed_in_place_where_torch_does() -> None:
     seen = Counter(e.name().removeprefix("aten::") for e in recorded.profiler.kineto_results.events())
     assert (traced["add"], traced["add_"]) == (seen["add"], seen["add_"])
     assert traced["add_"] > 4
+
+
+SCATTERED = {
+    "gather": lambda x, rows: x.gather(1, rows[:, None].expand(-1, 5)),
+    "index": lambda x, rows: x[rows],
+    "columns": lambda x, rows: x[:, rows[:40]],
+    "take": lambda x, rows: x.take(rows),
+    "index_select": lambda x, rows: x.index_select(0, rows),
+    "max": lambda x, rows: x.max(1).values,
+    "median": lambda x, rows: x.median(1).values,
+    "topk": lambda x, rows: x.topk(3, 1).values,
+    "sort": lambda x, rows: x.sort(1).values,
+    "cummax": lambda x, rows: x.cummax(1).values,
+    "trace": lambda x, rows: x.trace(),
+    "logits": lambda x, rows: nn.functional.binary_cross_entropy_with_logits(x, x.detach(), pos_weight=rows + 1.0),
+    "greatest of what is scattered": lambda x, rows: x.scatter_reduce(1, rows[:, None] // 2, x + 1, "amax"),
+    "scattered by hand": lambda x, rows: torch.zeros(64, 64).scatter_add(0, rows[:, None], x[:, :1]),
+}
+
+
+@pytest.mark.parametrize("function", SCATTERED.values(), ids=SCATTERED)
+def test_gradients_are_scattered_in_place_where_torch_does(
+    function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:
+    """Torch takes other formulas of gradients under a dispatch mode. Beside what its profiler records without one."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.weight = nn.Parameter(torch.rand(64, 64))
+            self.register_buffer("rows", torch.arange(64).flip(0))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(self.weight, self.rows)[None, None] * x
+
+    x, setting = torch.ones(2, 1, 1, 1), Setting(OPTIMIZERS["sgd-plain"])
+    traced = trace_step(Net(), x, loop=Loop(optimizer=OPTIMIZERS["sgd-plain"]))
+    predicted = eager_peak_bytes(traced.graph, "cpu", rule_here())
+    assert predicted == pytest.approx(recorded_peak_bytes(Net(), x, setting), abs=200)
+    step = steady(Net(), x, optimizer="sgd-plain")
+    order = random_order(traced.graph.ops, 0)
+    assert_same(replayed(step, traced.program, order), eager(step, "sgd-plain"))
 
 
 def test_the_backward_before_a_recomputation_that_is_broken_off_keeps_its_modules() -> None:
