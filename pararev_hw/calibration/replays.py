@@ -29,19 +29,21 @@ MOST_NETWORKS = 300  # a longer calibration measures ops one by one instead
 _MOST_FLOPS = 3e9  # of a step: larger networks tell no more, and take long
 _ENOUGH = 300  # samples of a group of ops: more tell nothing new
 _SHORT_OP_S = 20e-6  # of the ops of a step in the mean, which tell what a timestamp takes better than longer ones
-_LEAST_LEFT = 0.2  # of an op's seconds, whatever the timestamp beside it took
+_LEAST_LEFT = 0.2  # of an op's seconds, whatever the timestamp beside it took, or mapping memory in
 _SIXTEENTHS, _FOURTHS = 16, 4  # of an op's bytes and code: uses of an op that fetch alike count as one sample
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """A drawn network's step, replayed: seconds of each op, [replays, ops], and how many times as slowly as at its own
-    speed the machine ran meanwhile, [replays]."""
+    """A drawn network's step, replayed: seconds of each op without what mapping memory in took, [replays, ops], how
+    many times as slowly as at its own speed the machine ran meanwhile, [replays], and how much memory was mapped in
+    while each op ran, [ops]; None: next to none."""
 
     network: DrawnNetwork
     graph: BlockGraph
     seconds: Floats
     slowness: Floats
+    faulted_bytes: Floats | None = None
 
     def work_by_kind(self, call_seconds: float) -> Mapping[str, Floats]:
         """Seconds of the ops of each kind beside their calls, [replays], of kinds that do more than be called."""
@@ -54,11 +56,13 @@ class Replayed:
         return {kind: work for kind, work in works.items() if work is not None}
 
 
-def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Replayed | Missed]:
+def replayed_networks(
+    pace_s: float, until: Callable[[], bool], fault_s_per_byte: float = 0.0
+) -> Iterator[Replayed | Missed]:
     """Drawn networks in turn, replayed while `until` does not say that the time is over.
 
-    `pace_s` is what the fixed piece of Python takes at the machine's own speed. A network that raises is missed and the
-    rest go on; raises DeviceLost where the device is gone.
+    `pace_s` is what the fixed piece of Python takes at the machine's own speed, `fault_s_per_byte` what memory costs
+    that is mapped in. A network that raises is missed and the rest go on; raises DeviceLost where the device is gone.
     """
     stamps_s: list[float] = []
     for network in islice(drawn_networks(), MOST_NETWORKS):
@@ -67,11 +71,13 @@ def replayed_networks(pace_s: float, until: Callable[[], bool]) -> Iterator[Repl
         try:
             graph = network.traced()
             if sum(graph.op_types[op.type].true_flops for op in graph.ops) <= _MOST_FLOPS:
-                seconds, paces, longer_s = op_times(graph, REPLAYS)
+                seconds, paces, longer_s, faulted_bytes = op_times(graph, REPLAYS)
                 slowness = paces / pace_s
                 if not stamps_s or np.median(seconds.sum(1)) < _SHORT_OP_S * len(graph.ops):
                     stamps_s.append(longer_s / float(np.median(slowness)))
-                yield Replayed(network, graph, without_stamps(seconds, float(np.median(stamps_s)), slowness), slowness)
+                bare = without_stamps(seconds, float(np.median(stamps_s)), slowness)
+                bare = np.maximum(bare - fault_s_per_byte * faulted_bytes, _LEAST_LEFT * bare)
+                yield Replayed(network, graph, bare, slowness, faulted_bytes)
         except Exception as error:
             # a library may refuse a shape with any error; what it said goes into the profile
             yield Missed(network.name, reason_missed(error))

@@ -21,9 +21,11 @@ from pararev_hw.calibration.replays import Replayed, enough, network_samples, op
 from pararev_hw.calibration.residuals import errors_of_fits, typical_error
 from pararev_hw.calibration.steps import STEP_LIMIT_S, MeasuredStep, corrections, measured_steps
 from pararev_hw.calibration.suite import SEED, SuiteEntry, entries
+from pararev_hw.costmodels.allocator.workspace import rule_of
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte, instruction_set
 from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.pace_response import exponent, exponents_between, fitted_exponents
+from pararev_hw.costmodels.calibrated.page_faults import fitted_mapped_block
 from pararev_hw.errors import BadInput
 from pararev_hw.execution.loop_overheads import FEW_RUNS, RUNS, loop_overheads
 from pararev_hw.measurement import Clock, computing_threads, cpu_clock, cuda_clock
@@ -52,7 +54,7 @@ class Probes:
     matmul_peaks: Callable[[str, Clock], Mapping[str, host_overheads.Points]] = host_overheads.matmul_peaks
     page_fault: Callable[[], Estimate] = host_overheads.fault_s_per_byte
     python: Callable[[int], Mapping[str, Estimate]] = loop_overheads
-    replays: Callable[[float, Callable[[], bool]], Iterator[Replayed | Missed]] = replayed_networks
+    replays: Callable[[float, Callable[[], bool], float], Iterator[Replayed | Missed]] = replayed_networks
     suite: Callable[[str], Sequence[SuiteEntry]] = entries
     ops: Callable[..., Iterator[OpSample | Missed]] = measured_ops
     pairs: Callable[[str, Clock, Callable[[], bool]], Iterator[PairSample | Missed]] = measured_pairs
@@ -198,7 +200,7 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
     error: float | None = None
     undisturbed = False
     try:
-        for one in measured.probes.replays(measured.overheads[PACE].value, until):
+        for one in measured.probes.replays(measured.overheads[PACE].value, until, fault_s_per_byte(measured.overheads)):
             if isinstance(one, Missed):
                 measured.missed.append(one)
             else:
@@ -209,6 +211,8 @@ def _replaying(measured: Measured, until: Callable[[], bool]) -> Iterator[str]:
                 yield f"replayed {len(replayed)} networks (last: {one.network.name}){so_far}"
         undisturbed = True
     finally:
+        mapped = [(one.graph, one.faulted_bytes) for one in replayed if one.faulted_bytes is not None]
+        measured.overheads = {**measured.overheads, **fitted_mapped_block(mapped, rule_of(measured.base))}
         samples = tuple(_replayed_samples(measured, replayed))
         if undisturbed:  # who interrupts does not wait for another fit
             rough = _draft(replace(measured, samples=[*samples]), smooth=False)

@@ -20,7 +20,7 @@ from pararev_hw.costmodels.calibrated import op_times
 from pararev_hw.costmodels.calibrated.cache_model import MMAP_BYTES
 from pararev_hw.costmodels.calibrated.design_matrix import fault_s_per_byte
 from pararev_hw.costmodels.calibrated.pace_response import slowed
-from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
+from pararev_hw.costmodels.calibrated.page_faults import mapped_block_bytes, mapped_bytes
 from pararev_hw.costmodels.traffic import Floats, traffic
 from pararev_hw.types import BlockGraph, Estimate, Profile, StepSample
 
@@ -111,7 +111,8 @@ def corrections(
     factor_weights = np.array([_REPLAYED if replayed and name == "train_factor" else _FIRM for name in factors])
     if on_cpu:
         beside_s = [op_times.host_shift_s(s.graph, bare).sum() for s, bare in zip(steps, bares, strict=True)]
-        host_s, ops_s = np.array(beside_s), ops_s - beside_s
+        mapping_s = [op_times.fault_s(s.graph, bare).sum() for s, bare in zip(steps, bares, strict=True)]
+        host_s, ops_s = np.array(beside_s), ops_s - beside_s - mapping_s
     else:
         host_s = np.array([_host_s(s.graph, bare) for s, bare in zip(steps, bares, strict=True)])
     price = fault_s_per_byte(profile.host) if on_cpu else 0.0
@@ -143,17 +144,17 @@ def corrections(
         value = float(np.exp(np.clip(x, -3.0, 3.0)))
         estimates[name] = Estimate(value, value * sigma)
     if on_cpu:
-        estimates["kept_bytes"] = kept_bytes(steps, rule_of(profile))
+        estimates["kept_bytes"] = kept_bytes(steps, rule_of(profile), mapped_block_bytes(profile))
     return estimates, samples
 
 
-def kept_bytes(steps: Sequence[MeasuredStep], rule: LibraryRule) -> Estimate:
+def kept_bytes(steps: Sequence[MeasuredStep], rule: LibraryRule, block_bytes: float | None = None) -> Estimate:
     """How much free memory the allocator keeps: under which the bytes that steps map in come nearest to those seen; of
     several that explain them alike, what glibc usually keeps once a large block was let go."""
     candidates = (1 << 20) * np.geomspace(4, 256, 49)
 
     def misfit(threshold_bytes: float) -> float:
-        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule).sum()) for s in steps)
+        predicted_bytes = (float(mapped_bytes(s.graph, threshold_bytes, rule, block_bytes).sum()) for s in steps)
         return sum(abs(b - s.sample.faulted_bytes) for b, s in zip(predicted_bytes, steps, strict=True))
 
     return Estimate(float(min(candidates, key=lambda b: (misfit(b), abs(math.log(b / _SETTLED_BYTES))))))

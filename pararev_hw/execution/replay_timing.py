@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from pararev_hw.costmodels.traffic import Floats
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.execution.bound_step import BoundStep, bind
 from pararev_hw.measurement import MIN_STEPS, collector_at_rest, computing_threads, settle_allocator
+from pararev_hw.measurement.clock import mapped_in_bytes
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.measurement.pace import pace_s
 from pararev_hw.progress import Progress, silent
@@ -36,6 +37,7 @@ _OTHER_ORDER_REPLAYS = 3
 QUANTILE = 0.25  # of the samples of an op: disturbances only add
 _MEMORY_SHARE = 0.9  # of what is free
 _DRAW_SEED = 0
+_NOTABLE_BYTES = 1 << 20  # mapped in by a step, below which its ops' times hold next to nothing of it
 LONG_STEP_S = 0.03  # what a step finds in the caches of its like makes no difference to a longer one
 
 
@@ -105,12 +107,19 @@ def replay_times(
     return ReplayTimes(np.quantile(samples, QUANTILE, axis=0), other_s, step, _spread(samples))
 
 
-def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats, float]:
-    """Seconds of each op in place, [replays, ops], of a fixed piece of Python around each replay, [replays], and by how
-    much an op takes longer beside timestamps, which is still in the former.
+class OpTimes(NamedTuple):
+    """Seconds of each op in place, [replays, ops], of a fixed piece of Python around each replay, [replays], by how
+    much an op takes longer beside timestamps, and how much memory is mapped in while it runs, [ops]: both are still in
+    the first."""
 
-    Raises as `replay_times` does.
-    """
+    seconds: Floats
+    paces_s: Floats
+    longer_s: float
+    faulted_bytes: Floats
+
+
+def op_times(graph: BlockGraph, replays: int) -> OpTimes:
+    """Each op's time in place. Raises as `replay_times` does."""
     program = _program(graph)
     _check_room(graph)
     rows: list[Floats] = []
@@ -128,9 +137,31 @@ def op_times(graph: BlockGraph, replays: int) -> tuple[Floats, Floats, float]:
             paces.append(pace_s())
             if k % 2:
                 beside_plain.append(float(rows[-1].sum()) - _ops_s(plain))
+        faulted_bytes = _faulted_bytes(graph, program, state, plain)
     around = np.array(paces)
     longer_s = float(np.median(beside_plain)) / len(graph.ops) if beside_plain else 0.0
-    return np.array(rows), (around[1:] + around[:-1]) / 2, longer_s
+    return OpTimes(np.array(rows), (around[1:] + around[:-1]) / 2, longer_s, faulted_bytes)
+
+
+def _faulted_bytes(graph: BlockGraph, program: Program, state: Mapping[str, torch.Tensor], plain: BoundStep) -> Floats:
+    """Memory mapped in while each op of a replay runs; none where `plain` has next to none mapped in."""
+    by_op = np.zeros(len(graph.ops))
+    before_bytes = mapped_in_bytes()
+    _replay(plain)
+    if mapped_in_bytes() - before_bytes < _NOTABLE_BYTES:
+        return by_op
+    after_op: list[tuple[int, int]] = []
+    counting = bind(
+        _one_task(graph), program, state, ((0,),), stamp=lambda op: after_op.append((op, mapped_in_bytes()))
+    )
+    _replay(counting)
+    after_op.clear()
+    last_bytes = mapped_in_bytes()
+    _replay(counting)
+    for op, now_bytes in after_op:
+        by_op[op] = now_bytes - last_bytes
+        last_bytes = now_bytes
+    return by_op
 
 
 def _spread(samples: Floats) -> Floats:

@@ -146,20 +146,20 @@ def _sampled(run: Run, clock: Clock, count: int, deadline: float, before: Run | 
             break
         if before is not None:
             before()
-        faults = _faults()
+        before_bytes = mapped_in_bytes()
         wall, busy = clock(run, count)
-        faulted.append((_faults() - faults) // count)
+        faulted.append((mapped_in_bytes() - before_bytes) // count)
         disturbed = wall > busy * _DISTURBED + _DISTURBED_S
         (busy_of_disturbed if disturbed else clean).append((busy if disturbed else wall) / count)
     # where most samples were disturbed, the time the thread had for itself is the best that is known
     used = clean if len(clean) >= max(1, min_samples - 2) else clean + busy_of_disturbed
-    mapped = sorted(faulted)[len(faulted) // 2] * resource.getpagesize()
-    return Timing(tuple(used), spread(used) > SPREAD_LIMIT, len(busy_of_disturbed), mapped)
+    mapped_bytes = sorted(faulted)[len(faulted) // 2]
+    return Timing(tuple(used), spread(used) > SPREAD_LIMIT, len(busy_of_disturbed), mapped_bytes)
 
 
-def _faults() -> int:
-    """Pages that this thread had mapped in so far without a disk."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+def mapped_in_bytes() -> int:
+    """Memory that this thread had mapped in so far without a disk."""
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt * resource.getpagesize()
 
 
 def half_width(seconds: Sequence[float]) -> float:

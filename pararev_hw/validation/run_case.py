@@ -10,6 +10,7 @@ import torch
 
 from pararev_hw import models, pipeline
 from pararev_hw.costmodels.calibrated.pace_response import slowed
+from pararev_hw.costmodels.calibrated.page_faults import mapping
 from pararev_hw.errors import Infeasible, first_line
 from pararev_hw.importers.targets import resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
@@ -29,12 +30,13 @@ _MIN_STEPS = 11
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTrial:
-    """Median time, peak memory and energy of a trial's step; the time of every step; and what a fixed piece of Python
-    took before each, which tells how fast the machine was."""
+    """Median time, peak memory and energy of a trial's step; the time of every step; what a fixed piece of Python took
+    before each, which tells how fast the machine was; and the memory that each has mapped in, None on a GPU."""
 
     cost: StepCost
     seconds: tuple[float, ...] = ()
     paces_s: tuple[float, ...] = ()
+    faulted_bytes: int | None = None
 
 
 Run = Callable[[Trial, BlockGraph], MeasuredTrial]
@@ -56,6 +58,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         failed = _reason(error)
     slowness = None if measured is None else slowness_since(profile, measured.paces_s)
     at = profile if slowness is None else slowed(profile, slowness)
+    at = at if measured is None or measured.faulted_bytes is None else mapping(at, measured.faulted_bytes)
     expected = pipeline.plan(graph, at, "sequential", launch=trial.launch).expected_error
     return ValidationCase(
         name=trial.name,
@@ -119,7 +122,8 @@ def measure_trial(
     joules = None if counter is None else energy_j(timed.run, timing.median_s, counter)
     check_finite(timed.run(), len(timing.seconds) + 3)
     paces_s = tuple(clock.paces_s) if isinstance(clock, PaceLog) else ()
-    return MeasuredTrial(StepCost(timing.median_s, peak, joules), timing.seconds, paces_s)
+    faulted_bytes = timing.faulted_bytes if device == "cpu" else None
+    return MeasuredTrial(StepCost(timing.median_s, peak, joules), timing.seconds, paces_s, faulted_bytes)
 
 
 def _check_room(peak: int, profile: Profile) -> None:

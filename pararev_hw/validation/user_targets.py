@@ -19,6 +19,7 @@ from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
 from pararev_hw.costmodels.calibrated.pace_response import slowed
+from pararev_hw.costmodels.calibrated.page_faults import mapping
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
@@ -141,6 +142,7 @@ def _case(
         steps.take(limit_s, at.host[PACE].value if PACE in at.host else None)
         slowness = slowness_since(at, steps.paces_s)
         at = at if slowness is None else slowed(at, slowness)
+        at = at if steps.faulted_bytes is None else mapping(at, steps.faulted_bytes)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
@@ -203,6 +205,7 @@ class _RealSteps:
         self._raises = False
         self.seconds: list[float] = []
         self.paces_s: list[float] = []
+        self.faulted_bytes: int | None = None  # mapped in by each step that `take` timed
 
     def take_one(self) -> None:
         """Times one more step, in turns with what else is measured; right after another one, as in a loop. A step that
@@ -222,7 +225,8 @@ class _RealSteps:
         with self._any_failure(), computing_threads(1):
             clock = PaceLog(step_clock("cpu"))
             run = self._warm().run
-            self.seconds = [*measure_step(run, clock, limit_s=limit_s).seconds]
+            timing = measure_step(run, clock, limit_s=limit_s)
+            self.seconds, self.faulted_bytes = [*timing.seconds], timing.faulted_bytes
             self.paces_s = clock.paces_s
             if own_pace_s is not None and statistics.median(self.paces_s) > _SLOWER * own_pace_s:
                 self._take_at(_SLOWER * own_pace_s, run, limit_s)

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from pararev_hw.calibration import replays, session
 from pararev_hw.calibration.drawn_networks import FAMILIES, DrawnNetwork, drawn_networks
@@ -26,9 +28,10 @@ from pararev_hw.costmodels.calibrated.pace_response import (
     fitted_exponents,
     slowed,
 )
-from pararev_hw.costmodels.traffic import Floats
-from pararev_hw.execution.replay_timing import op_times
+from pararev_hw.execution import replay_timing
+from pararev_hw.execution.replay_timing import OpTimes, op_times
 from pararev_hw.measurement import pace
+from pararev_hw.tracing import trace_step
 from pararev_hw.types import BlockGraph, Estimate, OpSample, Profile
 from tests.helpers.validation_helpers import cpu_profile
 
@@ -90,8 +93,9 @@ def test_every_family_is_held_out_in_its_turn() -> None:
 
 def test_a_replay_times_every_op_that_takes_time(graphs: Mapping[DrawnNetwork, BlockGraph]) -> None:
     graph = next(g for n, g in graphs.items() if "layers" in n.name)
-    seconds, paces, _ = op_times(graph, 2)
+    seconds, paces, _, faulted_bytes = op_times(graph, 2)
     assert seconds.shape == (2, len(graph.ops)) and paces.shape == (2,) and (paces > 0).all()
+    assert faulted_bytes.shape == (len(graph.ops),)
     products = [k for k, op in enumerate(graph.ops) if graph.op_types[op.type].kind == "gemm"]
     assert (seconds[:, products] > 0).all()
 
@@ -101,11 +105,11 @@ def test_what_timestamps_take_is_no_op_s_time(monkeypatch: pytest.MonkeyPatch) -
     us, and at least a fifth of what was seen. The long ones of the second step tell nothing."""
     seen = iter(((5e-6, 2e-6), (1e-3, 5e-5)))
 
-    def op_times(graph: BlockGraph, count: int) -> tuple[Floats, Floats, float]:
+    def op_times(graph: BlockGraph, count: int) -> OpTimes:
         seconds, longer_s = next(seen)
         row = np.full(len(graph.ops), seconds)
         row[0] = seconds / 5
-        return np.tile(row, (count, 1)), np.full(count, 2e-4), longer_s
+        return OpTimes(np.tile(row, (count, 1)), np.full(count, 2e-4), longer_s, np.zeros(len(row)))
 
     monkeypatch.setattr(replays, "op_times", op_times)
     monkeypatch.setattr(replays, "drawn_networks", lambda: iter(TRACED[:2]))
@@ -113,6 +117,43 @@ def test_what_timestamps_take_is_no_op_s_time(monkeypatch: pytest.MonkeyPatch) -
     assert short.seconds.shape == (replays.REPLAYS, len(short.graph.ops))
     assert short.seconds[0, :3].tolist() == pytest.approx([0.2e-6, 3e-6, 3e-6])
     assert long.seconds[0, 1] == pytest.approx(1e-3 - 2e-6)
+
+
+def test_memory_that_is_mapped_in_is_no_op_s_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of 4 KiB costs 2 us: an op of 10 us that had two mapped in took 6 us, and one of 20 us with twenty of them
+    at least a fifth of that. A machine at half its own speed maps in as fast as ever."""
+    page, mapped_pages = 4096, (0, 2, 20)
+
+    def op_times(graph: BlockGraph, count: int) -> OpTimes:
+        seconds, faulted_bytes = np.full(len(graph.ops), 10e-6), np.zeros(len(graph.ops))
+        seconds[2] = 20e-6
+        faulted_bytes[:3] = [n * page for n in mapped_pages]
+        return OpTimes(np.tile(seconds, (count, 1)), np.full(count, 2e-4), 0.0, faulted_bytes)
+
+    monkeypatch.setattr(replays, "op_times", op_times)
+    monkeypatch.setattr(replays, "drawn_networks", lambda: iter(TRACED[:1]))
+    (one,) = (r for r in replayed_networks(1e-4, lambda: False, 2e-6 / page) if isinstance(r, Replayed))
+    assert one.seconds[0, :3].tolist() == pytest.approx([10e-6, 6e-6, 4e-6])
+    assert one.faulted_bytes is not None and one.faulted_bytes[:3].tolist() == [0, 2 * page, 20 * page]
+
+
+def test_a_replay_counts_the_memory_that_each_op_has_mapped_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks above 32 MiB are never kept: an op that makes one of 40 MiB has all of it mapped in, the sum of it next to
+    nothing. Allocators that do keep such blocks have nothing mapped in."""
+
+    class Sum(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.tanh().mean(0, keepdim=True)
+
+    size = 40 << 20
+    graph = trace_step(Sum(), torch.empty(size >> 2), loop=None).graph
+    faulted_bytes = op_times(graph, 1).faulted_bytes
+    made = [k for k, op in enumerate(graph.ops) if graph.op_types[op.type].name == "aten.tanh.default"]
+    if faulted_bytes.sum():
+        assert faulted_bytes[made].sum() == pytest.approx(size, rel=0.01)
+        assert faulted_bytes.sum() - faulted_bytes[made].sum() < size / 100
+    monkeypatch.setattr(replay_timing, "_NOTABLE_BYTES", size * 2)
+    assert not op_times(graph, 1).faulted_bytes.any()
 
 
 def test_samples_are_at_the_machines_own_speed_and_hold_all_of_the_step(
@@ -142,7 +183,7 @@ def test_a_group_of_ops_has_as_many_samples_as_tell_something_new(
 
 
 def test_a_network_that_raises_is_missed_and_the_next_one_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(graph: BlockGraph, replays: int) -> tuple[Floats, Floats, float]:
+    def fails(graph: BlockGraph, replays: int) -> OpTimes:
         raise RuntimeError("this kernel refuses")
 
     monkeypatch.setattr(replays, "op_times", fails)

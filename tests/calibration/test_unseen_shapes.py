@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 from statistics import NormalDist
@@ -24,10 +25,11 @@ from pararev_hw.costmodels.calibrated.cache_model import OTHER_OPS, code_miss_sh
 from pararev_hw.costmodels.calibrated.features import coefficient_names, group, work_terms
 from pararev_hw.costmodels.calibrated.op_times import op_costs
 from pararev_hw.costmodels.calibrated.pace_response import exponent_name, exponents_between
+from pararev_hw.costmodels.calibrated.page_faults import MAPPED, fitted_mapped_block, mapped_bytes, mapping
 from pararev_hw.costmodels.traffic import traffic
 from pararev_hw.devices import needed_parameters
 from pararev_hw.devices.instruction_sets import InstructionSet
-from pararev_hw.types import BlockGraph, Device, DeviceParameter, OpType, Profile, StepSample
+from pararev_hw.types import BlockGraph, Device, DeviceParameter, Estimate, OpType, Profile, StepSample
 from tests.helpers.validation_helpers import cpu_profile
 
 
@@ -192,3 +194,65 @@ def test_small_steps_leave_the_memory_that_an_allocator_usually_keeps() -> None:
     assert usual == pytest.approx(128 << 20, rel=0.05)
     several = [MeasuredStep(of_step["small"], small), MeasuredStep(of_step["blocks"], blocks)]
     assert kept_bytes(several, rule).value >= 5 * (30 << 20)  # while the last is still read
+
+
+class _Chain(nn.Module):
+    """Blocks of 1 MiB, of 256 KiB and of 16 KiB, each let go after the next is made."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for rows in (256, 64, 4):
+            x = x[:rows].tanh()
+        return x
+
+
+def test_blocks_above_a_size_are_mapped_afresh_by_an_allocator_that_was_seen_to() -> None:
+    """Of blocks of 256 KiB half: 1 MiB x 256/257 + 256 KiB / 2 + 16 KiB / 65537, and the rest, which the heap holds
+    from step to step, never."""
+    graph = _graph(_Chain(), torch.empty(256, 1024))
+    rule = rule_of(cpu_profile())
+    expected = (1 << 20) * 256 / 257 + (1 << 18) / 2 + (1 << 14) / (1 + 16**4)
+    assert mapped_bytes(graph, math.inf, rule, 256 << 10).sum() == pytest.approx(expected, rel=1e-6)
+    assert not mapped_bytes(graph, math.inf, rule).any()
+
+
+def test_the_size_above_which_blocks_are_mapped_afresh_is_seen_in_replays() -> None:
+    graph = _graph(_Chain(), torch.empty(256, 1024))
+    rule = rule_of(cpu_profile())
+    for size in (40 << 10, 300 << 10):
+        seen = mapped_bytes(graph, math.inf, rule, size)
+        assert fitted_mapped_block([(graph, seen)], rule)[MAPPED].value == pytest.approx(size, rel=0.07)
+    assert not fitted_mapped_block([(graph, np.zeros(len(graph.ops)))], rule)
+    assert not fitted_mapped_block([], rule)
+
+
+def test_a_process_that_maps_in_less_takes_less_by_as_many_faults() -> None:
+    """At 4 ns a byte: 800 KiB seen where 1.1 MiB was expected, 50 KiB where nothing was."""
+    graph = _graph(_Chain(), torch.empty(256, 1024))
+    host = {"fault_s_per_byte": Estimate(4e-9)}
+    usual = replace(cpu_profile(), host=host)
+    small = replace(usual, host={**host, MAPPED: Estimate(256 << 10)})
+
+    def fault_s(profile: Profile) -> float:
+        return float((op_costs(graph, profile, traffic(graph), "eager").seconds - bare_s).sum())
+
+    bare_s = op_costs(graph, usual, traffic(graph), "eager").seconds
+    assert fault_s(small) == pytest.approx(4e-9 * mapped_bytes(graph, math.inf, rule_of(small), 256 << 10).sum())
+    assert fault_s(mapping(small, 800 << 10)) == pytest.approx(4e-9 * (800 << 10), rel=1e-6)
+    assert fault_s(mapping(usual, 50 << 10)) == pytest.approx(4e-9 * (50 << 10), rel=1e-6)
+    assert fault_s(mapping(small, 0)) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_memory_that_steps_map_in_is_counted_once() -> None:
+    """Steps that take what their ops and the faults take that were seen leave a price of once as much as it is."""
+    graph = _graph(_Chain(), torch.empty(256, 1024))
+    price = Estimate(4e-9)
+    profile = replace(cpu_profile(), host={"fault_s_per_byte": price, MAPPED: Estimate(256 << 10)})
+    bare_s = float(op_costs(graph, cpu_profile(), traffic(graph), "eager").seconds.sum())
+    mapped = float(mapped_bytes(graph, math.inf, rule_of(profile), 256 << 10).sum())
+    sample = StepSample("chain", (bare_s + price.value * mapped,) * 5, 0.0, faulted_bytes=round(mapped))
+    estimates, (predicted,) = corrections(profile, [MeasuredStep(sample, graph)])
+    assert estimates["fault_factor"].value == pytest.approx(1.0, abs=1e-3)
+    corrected = replace(profile, corrections=estimates)
+    after_s = float(op_costs(graph, corrected, traffic(graph), "eager").seconds.sum())
+    assert after_s == pytest.approx(sample.seconds[0], rel=1e-3)
+    assert predicted.ops_s == pytest.approx(bare_s + price.value * mapped, rel=1e-4)

@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 import pararev_hw as ph
 from pararev_hw.devices import device_to_json
 from pararev_hw.errors import Infeasible
+from pararev_hw.measurement.clock import Timing
 from pararev_hw.measurement.environment import environment
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import Estimate, Hardware, MeasuredDevice
@@ -23,6 +25,7 @@ from pararev_hw.validation import user_targets, validate_targets
 from pararev_hw.validation.user_targets import breakdown
 from tests.execution.test_running import cpu
 from tests.helpers.command_line import finish, run, start
+from tests.helpers.validation_helpers import cpu_profile
 
 NETWORKS = """
 import torch
@@ -223,6 +226,22 @@ def test_steps_at_the_machines_own_speed_are_kept_where_it_comes_back(monkeypatc
     steps.paces_s, steps.seconds = [0.9e-4] * 7, [0.5] * 7  # no better than what there was
     steps._take_at(1.15e-4, lambda: None, 10.0)
     assert steps.seconds == [0.5] * 7
+
+
+def test_a_target_is_predicted_for_the_memory_that_its_steps_map_in(
+    networks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 MiB at 10 ns a byte is 10.5 ms more."""
+    profile = replace(cpu_profile(), host={"fault_s_per_byte": Estimate(1e-8)})
+
+    def latency_s(faulted_bytes: int) -> float:
+        timing = Timing((1e-3,) * 7, noisy=False, disturbed=0, faulted_bytes=faulted_bytes)
+        monkeypatch.setattr(user_targets, "measure_step", lambda run, clock, limit_s: clock(run, 1) and timing)
+        (case,) = validate_targets([f"{networks}:small"], profile, TraceOptions(granularity="block"), minutes=0.1).cases
+        assert case.predicted is not None
+        return case.predicted.latency_s
+
+    assert latency_s(1 << 20) - latency_s(0) == pytest.approx(1e-8 * (1 << 20), rel=1e-6)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

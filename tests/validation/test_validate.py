@@ -17,7 +17,7 @@ from torch import nn
 from pararev_hw import models
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput, Diverged, Infeasible, UnknownName
-from pararev_hw.types import BlockGraph, StepCost, StepSample
+from pararev_hw.types import BlockGraph, Estimate, StepCost, StepSample
 from pararev_hw.validation import run_case, validation
 from pararev_hw.validation.environment_check import differences, here, torch_device
 from pararev_hw.validation.memory import peak_bytes, storage_bytes
@@ -285,6 +285,19 @@ def test_a_gpu_profile_predicts_both_ways_to_launch_and_energy_without_a_gpu() -
     assert found.energy is not None
     assert set(found.by_group) >= {"eager", "graph"}
     assert found.title == "NVIDIA H200"
+
+
+def test_a_step_is_predicted_for_the_memory_that_it_was_seen_to_map_in() -> None:
+    """1 MiB at 10 ns a byte is 10.5 ms more."""
+    profile = replace(cpu_profile(), host={"fault_s_per_byte": Estimate(1e-8)})
+
+    def latency_s(faulted_bytes: int) -> float:
+        measured = run_case.MeasuredTrial(StepCost(0.1, 1000), (0.1,), faulted_bytes=faulted_bytes)
+        (case,) = judge(profile, planned(TINY), lambda trial, graph: measured).cases
+        assert case.predicted is not None
+        return case.predicted.latency_s
+
+    assert latency_s(1 << 20) - latency_s(0) == pytest.approx(1e-8 * (1 << 20), rel=1e-6)
 
 
 TRIALS = tuple(replace(TINY, batch=b) for b in (1, 2, 3))

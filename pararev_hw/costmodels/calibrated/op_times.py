@@ -32,7 +32,7 @@ from pararev_hw.costmodels.calibrated.design_matrix import (
 )
 from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.pace_response import slowed_seconds
-from pararev_hw.costmodels.calibrated.page_faults import mapped_bytes
+from pararev_hw.costmodels.calibrated.page_faults import mapped_in_process
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
@@ -88,12 +88,10 @@ def factor_name(graph: BlockGraph) -> str:
 
 
 def fault_s(graph: BlockGraph, profile: Profile) -> Floats:
-    """Seconds that each op waits for memory to be mapped in; none where no step has shown when that happens."""
-    if "kept_bytes" not in profile.corrections:
-        return np.zeros(len(graph.ops))
+    """Seconds that each op waits for memory to be mapped in."""
     dearer = profile.corrections["fault_factor"].value if "fault_factor" in profile.corrections else 1.0
     price = fault_s_per_byte(profile.host) * dearer
-    return price * mapped_bytes(graph, profile.corrections["kept_bytes"].value, rule_of(profile))
+    return price * mapped_in_process(graph, profile, rule_of(profile))
 
 
 def alone_s(graph: BlockGraph, profile: Profile, l2: Floats, dram: Floats, rates: Rates | None = None) -> Floats:
