@@ -1,6 +1,6 @@
 """How long commands take a user: processor seconds and memory of a fresh process each, now and before in one run.
 
-    python benchmarks/bench_commands.py [--before FOLDER] [--repeats 3] [--tasks 1000000]
+    python benchmarks/bench_commands.py [--before FOLDER] [--repeats 3] [--only "trace"] [--tasks 1000000]
 
 `--before` is a checkout of an older version. The least of the repeats counts: whatever else the machine does only adds.
 `--tasks` also schedules layered `.stg` and `.json` files of so many tasks on 8 lanes.
@@ -26,6 +26,7 @@ COMMANDS = (
     ("schedule", "graph.json", "--lanes", "2"),
     ("trace", "pararevsnn37", "--spikes", "0.2", "-o", "traced.json"),
     ("trace", "pararevsnn37", "-o", "traced.json"),
+    ("trace", "pararevsnn165", "--timesteps", "16", "--spikes", "0.2", "-o", "traced.json"),  # 47,425 operations
     ("report", "pararevsnn37", "--spikes", "0.2", "-o", "report"),
     ("report", "pararevsnn37", "-o", "report"),
     ("report", "pararevsnn37", "--device", "edge8", "--spikes", "0.2", "-o", "report"),
@@ -98,6 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, help="checkout of an older version")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="commands that begin so")
     parser.add_argument("--tasks", type=int, default=0, help="tasks of an .stg file")
     asked = parser.parse_args()
     checkouts = [ROOT] if asked.before is None else [asked.before.absolute(), ROOT]
@@ -110,7 +112,7 @@ def main() -> None:
             write_json(folder / "large.json", asked.tasks)
             for file, scheduler in (("large.stg", "heft"), ("large.json", "heft"), ("large.json", "memory-list")):
                 commands.append(("schedule", file, "--lanes", "8", "--scheduler", scheduler))
-        for command in commands:
+        for command in (c for c in commands if " ".join(c).startswith(asked.only)):
             repeats = 1 if any(word.startswith("large.") for word in command) else asked.repeats
             results = [least(c, command, folder, repeats) for c in checkouts]
             shown = " -> ".join(f"{r.seconds:.2f} s, {r.mib:.0f} MiB" for r in results)
