@@ -73,20 +73,30 @@ def line(name: str, s: dict[str, float]) -> str:
 
 
 def plot(blocks: list[Block], predicted: list[np.ndarray], path: Path) -> None:
+    import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
-    figure = Figure(figsize=(5.5 * len(blocks), 5))
+    columns = 2
+    figure = Figure(figsize=(5.5 * columns, 4.5 * -(-len(blocks) // columns)))
     for k, (b, p) in enumerate(zip(blocks, predicted, strict=True)):
-        axes = figure.add_subplot(1, len(blocks), k + 1)
+        axes = figure.add_subplot(-(-len(blocks) // columns), columns, k + 1)
         low, high = 1e3 * min(b.measured.min(), p.min()), 1e3 * max(b.measured.max(), p.max())
-        axes.fill_between([low, high], [0.8 * low, 0.8 * high], [1.2 * low, 1.2 * high], color="0.92")
+        axes.fill_between(
+            [low, high], [0.8 * low, 0.8 * high], [1.2 * low, 1.2 * high], color="0.92", label="within 20 %"
+        )
         for word, which, colour in (("fitted", ~b.held_out, "0.6"), ("unseen families", b.held_out, "tab:blue")):
             axes.plot(1e3 * b.measured[which], 1e3 * p[which], ".", color=colour, label=word, markersize=4)
         axes.set(xscale="log", yscale="log", xlabel="published, ms", ylabel="predicted, ms", title=b.name)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter("{x:g}")
         axes.title.set_fontsize(9)
         axes.legend(loc="upper left", frameon=False)
     figure.tight_layout()
-    figure.savefig(path)
+    with mpl.rc_context({"svg.hashsalt": "published"}):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def main() -> None:
