@@ -154,6 +154,8 @@ def _assumptions(recorded: Recorded) -> Iterator[str]:
         yield ROWS_DIFFER
     if recorder.answered_at:
         yield f"the network asks for values of its inputs{recorder.answered_at}: traced as it runs on those given"
+    if recorder.optimizer_asked:
+        yield "the optimizer asks its tensors for numbers, such as the size of a parameter: 1 is taken"
 
 
 def _modules(model: nn.Module, recorded: Recorded) -> tuple[ModuleInfo, ...]:

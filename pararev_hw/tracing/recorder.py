@@ -224,6 +224,7 @@ class Recorder(DispatchMode):
         self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
         self.answers: Sequence[Any] = ()  # to what the network asks its tensors, in order, on its real inputs
         self.answered_at = ""  # the first line that asked for what its inputs decide
+        self.optimizer_asked = False  # whether the optimizer asked its tensors for numbers that nothing tells
         self._asked = 0  # questions since its forward began
         self._sparse = False  # whether a sparse tensor was ever made
         self.merged_rows = False  # whether rows of one were added up where they are the same
@@ -531,6 +532,9 @@ class Recorder(DispatchMode):
         place = self._asked
         self._asked += 1
         number = self._number(tensor)
+        if number is None and self.in_optimizer and tensor.is_floating_point():
+            self.optimizer_asked = True
+            return 1.0  # a scale of the update: no optimizer of torch's decides by it which ops it runs
         if number is None and place < len(self.answers):
             self.answered_at = self.answered_at or self._where()
             return self.answers[place]

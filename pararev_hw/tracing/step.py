@@ -388,8 +388,13 @@ def _prime(
     fake: FakeTensorMode,
 ) -> None:
     """Take a step of the optimizer, so that its state exists."""
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise BadInput(
+            "LBFGS takes as many passes as its losses ask for, which a trace cannot know: use another optimizer"
+        )
     owned = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    with Recorder(fake):  # what it writes down is thrown away: it is here because it is faster than fake tensors alone
+    with Recorder(fake) as recorder:  # thrown away: it is here because it is faster than fake tensors alone
+        recorder.in_optimizer = True
         for n, p in parameters.items():
             if id(p) in owned:
                 of_rows = n in sparse or isinstance(optimizer, torch.optim.SparseAdam)

@@ -63,6 +63,8 @@ OTHERS = {
     "sgd-plain-foreach": lambda p: torch.optim.SGD(p, lr=0.1, foreach=True),
     "rmsprop": lambda p: torch.optim.RMSprop(p, momentum=0.9),
     "nesterov": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "adafactor, which asks for the size of parameters": lambda p: torch.optim.Adafactor(p),
+    "asgd, which asks for its own state": lambda p: torch.optim.ASGD(p),
 }
 
 

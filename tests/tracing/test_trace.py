@@ -617,6 +617,16 @@ def test_gradients_are_summed_in_place_where_torch_does() -> None:
     assert traced["add_"] > 4
 
 
+def test_an_optimizer_that_goes_by_its_losses_is_refused_in_its_name() -> None:
+    with pytest.raises(BadInput, match="LBFGS takes as many passes as its losses ask for"):
+        trace_step(nn.Linear(3, 2), torch.zeros(2, 3), loop=Loop(optimizer=torch.optim.LBFGS))
+
+
+def test_an_optimizer_that_asks_for_numbers_says_so() -> None:
+    graph = trace_step(nn.Linear(3, 2), torch.zeros(2, 3), loop=Loop(optimizer=torch.optim.Adafactor)).graph
+    assert [a for a in graph.assumptions if a.startswith("the optimizer asks its tensors for numbers")]
+
+
 SCATTERED = {
     "gather": lambda x, rows: x.gather(1, rows[:, None].expand(-1, 5)),
     "index": lambda x, rows: x[rows],
