@@ -3,7 +3,8 @@
     another datatype    elementwise ops and sums convert what is of another datatype than they compute in;
                         a concatenation does so one tensor at a time
     another layout      norms, softmax, pools and the like copy what does not lie in one piece of memory
-    matrices            BLAS takes rows or columns in one piece each: other matrices are copied, of a batch one by one
+    matrices            BLAS takes rows or columns in one piece each: other matrices are copied, of a batch one by one;
+                        oneDNN, which multiplies halves where it has kernels for them, takes a batch in one piece
     resampled images    nearest and bilinear resampling goes by way of channels-last copies of both images
     whole losses        each element's loss stands in a tensor before they are summed
     inverse transforms  of real signals keep their input
@@ -32,7 +33,7 @@ _CASTS_NOT = frozenset(
     "masked_fill copy _to_copy fill logical_and logical_or logical_not logical_xor isnan isinf isfinite".split()
 )
 _PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
-_HALVES = frozenset({torch.float16, torch.bfloat16})  # whose products go to oneDNN
+_HALVES = frozenset({torch.float16, torch.bfloat16})
 _FEW_PRODUCTS = 400  # multiplications up to which a batch is computed without BLAS (aten/native/LinearAlgebra.cpp)
 _RESAMPLES = frozenset({"upsample_nearest2d", "_upsample_nearest_exact2d", "upsample_bilinear2d"})
 _LOSSES = frozenset({"mse_loss", "smooth_l1_loss", "huber_loss"})
@@ -86,6 +87,18 @@ def copied_bytes(
     return 0
 
 
+def library_copied_bytes(func: OpOverload, tensors: Sequence[torch.Tensor]) -> int:
+    """Bytes of the copies of two batches of matrices of halves, where oneDNN multiplies them."""
+    if (
+        base_name(str(func)) not in _PRODUCTS
+        or not tensors
+        or tensors[-1].dim() < 3
+        or tensors[-1].dtype not in _HALVES
+    ):
+        return 0
+    return sum(_bytes(t) for t in tensors[-2:] if not (t.is_contiguous() or t.mT.is_contiguous()))
+
+
 def underlying_bytes(op: OpType) -> int:
     """Bytes of the memory under a result that is smaller: each element's loss stood there before they were summed,
     patches before they were put together; 0 for every other op."""
@@ -109,7 +122,7 @@ def _bytes(tensor: torch.Tensor) -> int:
 
 
 def _matrix_bytes(a: torch.Tensor, b: torch.Tensor) -> int:
-    if a.dtype in _HALVES or (a.dim() == 3 and a.shape[-2] * a.shape[-1] * b.shape[-1] < _FEW_PRODUCTS):
+    if a.dim() == 3 and a.shape[-2] * a.shape[-1] * b.shape[-1] < _FEW_PRODUCTS:
         return 0
     conjugated = sum(_bytes(t) for t in (a, b) if t.is_conj())
     return conjugated + sum(t.shape[-2] * t.shape[-1] * t.element_size() for t in (a, b) if not _has_whole_lines(t))
@@ -159,6 +172,4 @@ def _cast_bytes(base: str, tensors: Sequence[torch.Tensor], lead: torch.Tensor) 
     common = lead.dtype
     if base in _COMPARES and tensors:
         common = functools.reduce(torch.promote_types, [t.dtype for t in tensors])
-    if base in _REDUCES and common in _HALVES:
-        return 0
     return sum(t.numel() * common.itemsize for t in tensors if t.dtype != common and t.dim() > 0)

@@ -46,7 +46,7 @@ from pararev_hw.torch_private import (
 from pararev_hw.tracing import formulas, sparse_gradients
 from pararev_hw.tracing.asked_values import ASKS, ValueAsked
 from pararev_hw.tracing.how_far import EVERY, StepWatch
-from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece
+from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece, library_copied_bytes
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
 
@@ -709,6 +709,7 @@ class Recorder(DispatchMode):
             if not self.layouts:
                 arguments["channels_last"] = _positions_channels_last(tensors) or None
         arguments["copied_bytes"] = None if op.view else copied_bytes(op.func, op.args, tensors, lead) or None
+        arguments["library_copied_bytes"] = library_copied_bytes(op.func, tensors) or None
         if not op.view:
             for name, several in (("layout", tensors), ("output_layout", results)):
                 layouts = tuple(memory_layout(t.shape, t.stride()) for t in several)

@@ -32,7 +32,7 @@ class OpType:
     output_shapes: tuple[tuple[int, ...], ...]
     # (("stride", (1, 1)), ("groups", (1,)), ...); "scattered": which inputs of a convolution are no block
     # of memory; "layout", "output_layout": how tensors lie in memory, where not all densely; "copied_bytes": of the
-    # copies that a CPU's kernel makes of inputs
+    # copies that a CPU's kernel makes of inputs; "library_copied_bytes": that oneDNN's makes of halves
     attributes: tuple[tuple[str, tuple[int, ...]], ...]
     flops: int
     vector_flops: int | None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import models
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here, workspace_bytes
+from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.graph.lstm_workspace import lstm_workspace_bytes
 from pararev_hw.tracing import trace_step
 from pararev_hw.training.step import OPTIMIZERS, Loop
@@ -165,6 +167,45 @@ def test_what_kernels_copy_of_their_inputs_is_counted(function: Callable[[torch.
     graph = trace_step(Net(), x, loop=None).graph
     recorded = recorded_peak_bytes(Net(), x, Setting()) - 8 * 30  # the targets, which no inference reads
     assert eager_peak_bytes(graph, "cpu", rule_here()) == pytest.approx(recorded, abs=64)
+
+
+HALVES_COPIED = {
+    "sums, which are not": lambda x: x.sum(0) + x.sum(),
+    "a sum in float32": lambda x: x.sum(0, dtype=torch.float32),
+    "a sum of float32": lambda x: x.float().sum(0, dtype=x.dtype),
+    "a mean": lambda x: x.mean(0),
+    "a mean of turned images": lambda x: _turned(x, 5, 3, 5, 20).mean(1),
+    "every other column multiplied": lambda x: x[:, ::2] @ x[:25, :40],
+    "columns of a wider matrix, which are not copied": lambda x: x[:, :25] @ x[:25, :40],
+    "few products": lambda x: x[:8, ::5] @ x[:10, :8],
+}
+BATCHES_COPIED = {
+    "a batch in one piece": lambda x: torch.bmm(x, x),
+    "turned matrices": lambda x: torch.bmm(x, x.transpose(1, 2)),
+    "columns of wider matrices": lambda x: torch.bmm(x[..., :20], x[:, :20]),
+    "heads side by side": lambda x: torch.bmm(x.transpose(0, 1), x.transpose(0, 1).transpose(1, 2)),
+    "every other column": lambda x: torch.bmm(x[..., ::2], x[:, :20]),
+    "one matrix, repeated": lambda x: torch.bmm(x[:1].expand(40, 40, 40), x),
+}
+
+
+@pytest.mark.parametrize(
+    "function", [*HALVES_COPIED.values(), *BATCHES_COPIED.values()], ids=[*HALVES_COPIED, *BATCHES_COPIED]
+)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_kernels_of_halves_copy_is_counted(function: Callable[[torch.Tensor], torch.Tensor], dtype: Any) -> None:
+    """How products pack blocks with instructions beyond bfloat16's was not seen: at most 24 KiB are uncertain."""
+
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    x = torch.rand((40, 40, 40) if function in BATCHES_COPIED.values() else (30, 50)).to(dtype)
+    graph = trace_step(Net(), x, loop=None).graph
+    rule = rule_here()
+    unseen = rule.isa > InstructionSet.AVX512_CORE_BF16 and any(t.kind == "gemm" for t in graph.op_types)
+    recorded = recorded_peak_bytes(Net(), x, Setting()) - 8 * len(x)  # the targets, which no inference reads
+    assert eager_peak_bytes(graph, "cpu", rule) == pytest.approx(recorded, abs=24 << 10 if unseen else 64)
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (3, 20, 20)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pararev_hw.costmodels.allocator.convolution import convolution_bytes
-from pararev_hw.costmodels.allocator.convolution_kernels import USUAL_CACHE_BYTES
+from pararev_hw.costmodels.allocator.convolution_kernels import SCRATCH_ALIGNED, USUAL_CACHE_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
 from pararev_hw.measurement.quick import second_level_cache_bytes
@@ -90,6 +90,8 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     """The most that the op holds at once beside its inputs and outputs, on a device of that kind."""
     if kind != "cpu":
         return 0
+    if op.kind == "gemm" and op.dtype in HALVES and rule.isa.computes(op.dtype):
+        return _products_of_halves(op, rule.isa)
     for name, value in op.attributes:
         if name == "copied_bytes" and value:
             return value[0]
@@ -104,14 +106,48 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
         return elements * FLOAT_BYTES[op.dtype]
     if base.startswith(("mkldnn_rnn_layer", "_transformer_encoder_layer", "_scaled_dot_product_flash")):
         return fused_bytes(op, base, rule.isa)
-    if base in ("sum", "mean") and op.dtype in HALVES:  # summed in float32
-        return elements * 4
+    if base == "mean" and op.dtype in HALVES:  # of a copy in float32, into a result in float32
+        return (elements + sum(map(math.prod, op.output_shapes))) * 4
     if base == "linalg_matrix_exp":
         single = math.prod(op.input_shapes[0][:-2]) == 1
         return elements * FLOAT_BYTES[op.dtype] * (_POWERS_OF_ONE if single else _POWERS)
     return 0
 
 
+def _products_of_halves(op: OpType, isa: InstructionSet) -> int:
+    """What is copied for oneDNN's products, which batches come to in one piece, and what they compute on: without
+    instructions for halves the sums of one matrix in float32, with them blocks."""
+    attributes = dict(op.attributes)
+    copied = attributes.get("copied_bytes", (0,))[0]
+    if base_name(op.name) not in ("mm", "addmm", "bmm", "baddbmm"):
+        return copied
+    a, b = op.input_shapes[-2:]
+    if math.prod(a) * b[-1] <= _LEAST_PRODUCTS:
+        return copied
+    if len(a) > 2:
+        copied = attributes.get("library_copied_bytes", (0,))[0]
+    if isa < InstructionSet.AVX512_CORE_BF16:
+        return copied + a[-2] * b[-1] * FLOAT_BYTES["float32"] + SCRATCH_ALIGNED
+    turned = not copied and attributes.get("layout", (0, 0))[-2] == _ROWS_INNERMOST
+    return copied + _packed_blocks(a[-2], a[-1], b[-1], turned)
+
+
+def _packed_blocks(rows: int, depth: int, columns: int, turned: bool) -> int:
+    """Blocks of b, of sums in float32 and, where its columns lie in one piece, of a (oneDNN's brgemm_matmul, seen with
+    AVX512_CORE_BF16): exact up to a depth of 512, beyond it within 64 KiB."""
+    depth = min(-(-depth // _DEPTH) * _DEPTH, _DEEPEST)
+    most = min(rows, _MOST_ROWS)
+    rows = next((n for n in range(most, min(most, _DEPTH) - 1, -1) if rows % n == 0), most)
+    packed = _LISTS + 2 * depth * _COLUMNS + 4 * rows * min(columns, _COLUMNS)
+    return packed + (2 * rows * depth + SCRATCH_ALIGNED if turned else 0)
+
+
+_ROWS_INNERMOST = 3  # of layouts: a matrix of which columns lie in one piece
+_LISTS = 1024  # bytes, of small products
+_DEPTH, _DEEPEST, _MOST_ROWS, _COLUMNS = 32, 512, 256, 64  # of a block
+
+
+_LEAST_PRODUCTS = 16**3  # multiplications up to which PyTorch asks no library (aten/native/mkldnn/Matmul.cpp)
 _POWERS = 10  # matrices that matrix_exp holds of each of several
 # of a single one 5 to 12, by its norm: so many at 0.05 to 0.58, as gradients and orthogonal weights begin
 _POWERS_OF_ONE = 8
