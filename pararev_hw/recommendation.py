@@ -24,6 +24,8 @@ from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.rewrites import REWRITES, Draft, Kind, all_changed, changed, drafted, find, select
 from pararev_hw.rewrites.titles import place
+from pararev_hw.schedulers.bounds.makespan import lower_bound, without_pairs
+from pararev_hw.schedulers.evaluate import with_bound
 from pararev_hw.target_graph import build_graph
 from pararev_hw.trace_options import DEFAULTS, TraceOptions
 from pararev_hw.tracing import Traced
@@ -134,7 +136,8 @@ def _in_tasks_that_pay(step: Traced, device: Hardware, search: Search) -> Traced
 def _quick_latency_s(graph: BlockGraph, device: Hardware, search: Search) -> float:
     """Of HEFT's schedule; infinite where it does not fit."""
     try:
-        return pipeline.plan(graph, device, "heft", lanes=search.lanes, launch=search.launch).schedule.makespan_s
+        with without_pairs():
+            return pipeline.plan(graph, device, "heft", lanes=search.lanes, launch=search.launch).schedule.makespan_s
     except Infeasible:
         return math.inf
 
@@ -243,13 +246,13 @@ def _front(
         progress(f"latency against memory of {graph.model} on {device.name}")
         costed = cost(graph, device, launch)
         if search.scheduler is None:
-            predictions += _pareto(costed, search, not_searched)
+            predictions += _predictions(_pareto(costed, search, not_searched))
         if search.memory_limit is not None:
-            predictions += _within(costed, search, limit)
+            predictions += _predictions(_within(costed, search, limit))
     return predictions
 
 
-def _pareto(costed: CostedGraph, search: Search, not_searched: list[str], points: int = POINTS) -> list[Prediction]:
+def _pareto(costed: CostedGraph, search: Search, not_searched: list[str], points: int = POINTS) -> list[Plan]:
     budget = search.budget
     options: dict[str, float] = {} if budget is None else {"seconds": max(budget.left_s, 1e-3)}
     try:
@@ -258,24 +261,29 @@ def _pareto(costed: CostedGraph, search: Search, not_searched: list[str], points
         return []
     if budget is not None and budget.left_s <= 0:
         not_searched.append(budget.left_out("further schedules between the fastest and the smallest"))
-    return [p for point in plan.schedule.front if (p := _predicted(replace(plan, schedule=point))) is not None]
+    return [replace(plan, schedule=point) for point in plan.schedule.front]
 
 
-def _within(costed: CostedGraph, search: Search, limit: int) -> list[Prediction]:
-    name = search.scheduler or "memory-list"
-    try:
-        plan = pipeline.plan_costed(costed, name, lanes=search.lanes, memory_limit=limit)
-    except Infeasible:
-        return []
-    prediction = _predicted(plan)
-    return [] if prediction is None else [prediction]
+def _within(costed: CostedGraph, search: Search, limit: int) -> list[Plan]:
+    return _planned(costed, search, (search.scheduler or "memory-list",), limit)
 
 
-def _predicted(plan: Plan) -> Prediction | None:
-    try:
-        return pipeline.predict(plan)
-    except Infeasible:
-        return None
+def _planned(costed: CostedGraph, search: Search, names: Iterable[str], limit: int | None = None) -> list[Plan]:
+    """What those of the schedulers make that find something that fits."""
+    plans = []
+    for name in names:
+        with contextlib.suppress(Infeasible):
+            plans.append(pipeline.plan_costed(costed, name, lanes=search.lanes, memory_limit=limit))
+    return plans
+
+
+def _predictions(plans: Iterable[Plan]) -> list[Prediction]:
+    """Of those that fit."""
+    predictions = []
+    for plan in plans:
+        with contextlib.suppress(Infeasible):
+            predictions.append(pipeline.predict(plan))
+    return predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,17 +369,12 @@ def _of_variant(
     """Schedules of a rewritten step, launched as the fastest schedule of the step as traced is."""
     progress(f"scheduling {variant.graph.model} with {', '.join(variant.choices)}")
     costed = cost(variant.graph, device, launch)
-    predictions = []
-    for name in ("sequential", search.scheduler or "heft"):
-        try:
-            predictions.append(pipeline.predict(pipeline.plan_costed(costed, name, lanes=search.lanes)))
-        except Infeasible:
-            continue
+    plans = _planned(costed, search, ("sequential", search.scheduler or "heft"))
     if search.scheduler is None and len(variant.graph.tasks) <= MOST_TASKS_FRONT:
-        predictions += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
+        plans += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
     if search.memory_limit is not None:
-        predictions += _within(costed, search, limit)
-    return [replace(p, choices=variant.choices) for p in predictions]
+        plans += _within(costed, search, limit)
+    return [replace(p, choices=variant.choices) for p in _predictions(plans)]
 
 
 def _finer(
@@ -445,16 +448,16 @@ def _of_finer(
 ) -> list[Prediction]:
     """Schedules of a step in finer tasks, none where a quick one for each answer beats no answer that is there."""
     costed = cost(variant.graph, device, launch)
-    predictions = _within(costed, search, limit)
     few = len(variant.graph.tasks) <= MOST_TASKS_FINER_FRONT
-    for name in ("heft", "memory-min") if few else ("heft",):
-        with contextlib.suppress(Infeasible):
-            predictions.append(pipeline.predict(pipeline.plan_costed(costed, name, lanes=search.lanes)))
-    if not _better(predictions, candidates, limit):
-        return []
-    if few:
-        predictions += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
-    return [replace(p, choices=variant.choices) for p in predictions]
+    with without_pairs():
+        plans = _within(costed, search, limit)
+        plans += _planned(costed, search, ("heft", "memory-min") if few else ("heft",))
+        if not _better(_predictions(plans), candidates, limit):
+            return []
+        if few:
+            plans += _pareto(costed, search, not_searched, POINTS_REWRITTEN)
+    bounded = (replace(p, schedule=with_bound(p.schedule, lower_bound(p.costs))) for p in plans)
+    return [replace(p, choices=variant.choices) for p in _predictions(bounded)]
 
 
 def _better(predictions: Sequence[Prediction], candidates: Sequence[Prediction], limit: int) -> bool:
