@@ -94,7 +94,7 @@ def _arguments(job: Job, chosen: Mapping[int, int], batch: Batch) -> dict[int, t
         instructions[k] = replace(instructions[k], call=len(calls))
         calls.append(replace(calls[call], function=catching(call, calls[call].function)))
     caught = replace(program, calls=tuple(calls), instructions=tuple(instructions))
-    one = replace(job, traced=replace(job.traced, program=caught))
+    one = replace(job, traced=job.traced.with_program(caught))
     with LaneRunner(one, (tuple(range(len(job.graph.tasks))),)) as runner:
         runner.step(batch)
     return arguments

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from pararev_hw.tracing import Traced
-from pararev_hw.tracing.build import Followed, build
+from pararev_hw.tracing.build import Followed, build, program_of
 from pararev_hw.tracing.tape import Tape
 from pararev_hw.types import BlockGraph, InMemory, Task
 
@@ -22,9 +23,9 @@ def rebuilt(traced: Traced, tape: Tape, followed: Followed) -> Traced:
         tasks=built.tasks,
         edges=built.edges,
         memory=built.memory,
-        replayable=InMemory(built.program),
+        replayable=InMemory(make=partial(program_of, tape)),
     )
-    return Traced(_with_synaptic_operations(graph), built.program, tape)
+    return Traced(_with_synaptic_operations(graph), tape)
 
 
 def _with_synaptic_operations(graph: BlockGraph) -> BlockGraph:

@@ -179,4 +179,6 @@ def _last_uses(tape: Tape) -> dict[int, int]:
 
 
 def _storages_of(tape: Tape, slots: Mapping[int, object]) -> set[int]:
+    if not slots:
+        return set()
     return {i.storage for line in tape.lines for i in line.inputs if i.slot in slots}

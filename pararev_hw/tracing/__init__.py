@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from torch import nn
 from pararev_hw.errors import BadInput, unknown_name
 from pararev_hw.progress import Progress, silent
 from pararev_hw.tracing.blocks import BlockFinder
-from pararev_hw.tracing.build import GRANULARITIES, Built, build, followed
+from pararev_hw.tracing.build import GRANULARITIES, Built, build, followed, program_of
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES
 from pararev_hw.tracing.cuda_dispatch import DispatchRules as DispatchRules
 from pararev_hw.tracing.how_far import StepWatch
@@ -45,9 +46,19 @@ class Traced:
     instruction k and line k. `coarse` is the tape in blocks, where the size of the tasks was left open."""
 
     graph: BlockGraph
-    program: Program
     tape: Tape
     coarse: Tape | None = None
+
+    @property
+    def program(self) -> Program:
+        """Made when it is first asked for."""
+        program = self.graph.program
+        assert program is not None, "a copy of the graph from another process"
+        return program
+
+    def with_program(self, program: Program) -> Traced:
+        """The step with this program in place of its own."""
+        return replace(self, graph=replace(self.graph, replayable=InMemory(program)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +145,10 @@ def trace_step(
         edges=built.edges,
         memory=built.memory,
         assumptions=(*description.assumptions, *_assumptions(recorded)),
-        replayable=InMemory(built.program),
+        replayable=InMemory(make=partial(program_of, tape)),
         modules=_modules(model, recorded),
     )
-    return Traced(graph, built.program, tape, coarse if granularity == "auto" else None)
+    return Traced(graph, tape, coarse if granularity == "auto" else None)
 
 
 def _assumptions(recorded: Recorded) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""From a tape to the nouns: ops, storages, tasks, edges, memory, and the program."""
+"""From a tape to the nouns: ops, storages, tasks, edges, memory; and to the program, which few ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2s
 from itertools import accumulate
@@ -38,7 +38,6 @@ class Built:
     tasks: tuple[Task, ...]
     edges: tuple[Edge, ...]
     memory: StepMemory
-    program: Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +80,20 @@ def build(tape: Tape, order: Followed | None = None) -> Built:
         tasks=_tasks(groups, ops, types),
         edges=_edges(after, flows, group_of),
         memory=_memory(storages, len(ops)),
-        program=Program(
-            calls=tuple(e.call for e in entries),
-            instructions=tuple(map(_instruction, lines)),
-            externals=tape.externals,
-            constants=tape.constants,
-            results=tape.results,
-            signatures=_signatures(tape),
-            layouts=_layouts(tape),
-            python_calls=tape.python_calls,
-        ),
+    )
+
+
+def program_of(tape: Tape) -> Program:
+    """The step on a tape as something that runs."""
+    return Program(
+        calls=tuple(e.call for e in tape.entries),
+        instructions=tuple(map(_instruction, tape.lines)),
+        externals=tape.externals,
+        constants=tape.constants,
+        results=tape.results,
+        signatures=_signatures(tape),
+        layouts=_layouts(tape),
+        python_calls=tape.python_calls,
     )
 
 
@@ -134,32 +137,28 @@ def _waiting(after: Sequence[tuple[int, ...]], waits: Sequence[tuple[int, int]])
 
 def _touched(line: TapeOp, entry: OpSignature) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Storages that the op reads and writes."""
-    reads = {line.inputs[k].storage for k in entry.reads}
-    writes = {line.inputs[k].storage for k in entry.writes}
+    inputs = line.inputs
+    reads = tuple(sorted({inputs[k].storage for k in entry.reads})) if entry.reads else ()
+    writes = [inputs[k].storage for k in entry.writes]
     if not entry.view:
-        for out, spec in zip(line.outputs, entry.outputs, strict=True):
-            if out is not None and isinstance(spec, Fresh):
-                writes.add(out.storage)
-    return tuple(sorted(reads)), tuple(sorted(writes))
+        writes += [o.storage for o, spec in zip(line.outputs, entry.outputs, strict=True) if o and type(spec) is Fresh]
+    return reads, tuple(sorted(set(writes))) if len(writes) > 1 else tuple(writes)
 
 
-def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> list[Access]:
+def _accesses(lines: Sequence[TapeOp], entries: Sequence[OpSignature]) -> Iterator[Access]:
     maker: dict[int, int] = {}
-    accesses: list[Access] = []
     for k, line in enumerate(lines):
-        entry = entries[line.entry]
-        inputs = line.inputs
-        spans = [(i.storage, i.lo, i.hi) for i in inputs]
-        makers = tuple([maker[i.slot] for i in inputs if i.slot in maker])
-        writes = [spans[j] for j in entry.writes]
+        entry, inputs = entries[line.entry], line.inputs
+        makers = [maker[i.slot] for i in inputs if i.slot in maker]
+        reads = [((i := inputs[j]).storage, i.lo, i.hi) for j in entry.reads]
+        writes = [((i := inputs[j]).storage, i.lo, i.hi) for j in entry.writes]
         for out, spec in zip(line.outputs, entry.outputs, strict=True):
-            if out is None or (isinstance(spec, int) and out.slot == inputs[spec].slot):
+            if out is None or (type(spec) is int and out.slot == inputs[spec].slot):
                 continue
             maker[out.slot] = k
-            if isinstance(spec, Fresh):
+            if type(spec) is Fresh:
                 writes.append((out.storage, out.lo, out.hi))
-        accesses.append(Access(makers, tuple([spans[j] for j in entry.reads]), tuple(writes)))
-    return accesses
+        yield makers, reads, writes
 
 
 def _members(tape: Tape, after: Sequence[tuple[int, ...]]) -> list[Member]:
@@ -217,11 +216,11 @@ def _tasks(groups: Sequence[Group], ops: Sequence[Op], types: Sequence[OpType]) 
 
 def _edges(after: Sequence[tuple[int, ...]], flows: Sequence[Flow], group_of: Sequence[int]) -> tuple[Edge, ...]:
     moved: dict[tuple[int, int, int], int] = {}
-    for f in flows:
-        src, dst = group_of[f.src], group_of[f.dst]
+    for src_op, dst_op, storage, count in flows:
+        src, dst = group_of[src_op], group_of[dst_op]
         if src >= 0 and src != dst:
-            at = (src, dst, f.storage)
-            moved[at] = max(moved.get(at, 0), f.bytes)
+            at = (src, dst, storage)
+            moved[at] = max(moved.get(at, 0), count)
     total: dict[tuple[int, int], int] = {}
     for k, follow in enumerate(after):
         for a in follow:

@@ -7,43 +7,28 @@ of a storage, so writes to disjoint parts of one tensor stay independent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
+# plain tuples: a step has tens of thousands of each
 Span = tuple[int, int, int]  # storage, first byte, one past the last byte
+Access = tuple[Sequence[int], Sequence[Span], Sequence[Span]]  # what an op touches: who made its tensors, reads, writes
+Flow = tuple[int, int, int, int]  # src, dst, storage, bytes: op dst reads so many bytes of a storage that op src wrote
 
 
-class Access(NamedTuple):
-    """What one op touches. `makers` are the ops that made the tensors it is given."""
-
-    makers: tuple[int, ...]
-    reads: tuple[Span, ...]
-    writes: tuple[Span, ...]
-
-
-class Flow(NamedTuple):
-    """Op `dst` reads `bytes` of `storage` that op `src` wrote."""
-
-    src: int
-    dst: int
-    storage: int
-    bytes: int
-
-
-def dependencies(accesses: Sequence[Access]) -> tuple[tuple[tuple[int, ...], ...], tuple[Flow, ...]]:
+def dependencies(accesses: Iterable[Access]) -> tuple[tuple[tuple[int, ...], ...], tuple[Flow, ...]]:
     """For each op the ops that it must follow (sorted), and the data that flows between ops."""
     writers: dict[int, list[Span]] = {}  # storage -> (op, lo, hi), the newest last
     readers: dict[int, list[Span]] = {}
     after: list[tuple[int, ...]] = []
     flows: list[Flow] = []
-    for k, access in enumerate(accesses):
-        follow = set(access.makers)
-        for storage, lo, hi in access.reads:
+    for k, (makers, reads, writes) in enumerate(accesses):
+        follow = set(makers)
+        for storage, lo, hi in reads:
             for op, first, end in writers.get(storage, ()):
                 if first < hi and lo < end:
                     follow.add(op)
-                    flows.append(Flow(op, k, storage, min(hi, end) - max(lo, first)))
-        for storage, lo, hi in access.writes:
+                    flows.append((op, k, storage, (hi if hi < end else end) - (lo if lo > first else first)))
+        for storage, lo, hi in writes:
             for table in (writers, readers):
                 spans = table.get(storage)
                 if spans:
@@ -55,9 +40,9 @@ def dependencies(accesses: Sequence[Access]) -> tuple[tuple[tuple[int, ...], ...
                         if first < lo or hi < end:
                             left.append(span)
                     table[storage] = left
-        for storage, lo, hi in access.reads:
+        for storage, lo, hi in reads:
             readers.setdefault(storage, []).append((k, lo, hi))
-        for storage, lo, hi in access.writes:
+        for storage, lo, hi in writes:
             writers.setdefault(storage, []).append((k, lo, hi))
         follow.discard(k)
         after.append(tuple(sorted(follow)))

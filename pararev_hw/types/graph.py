@@ -186,12 +186,19 @@ class StepMemory:
 
 
 class InMemory:
-    """Holds a value that belongs to this process alone: a copy or a pickle of it holds None."""
+    """Holds a value that belongs to this process alone: a copy or a pickle of it holds None. `make` gives the value
+    when it is first asked for."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_make", "_value")
 
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
+    def __init__(self, value: Any = None, make: Callable[[], Any] | None = None) -> None:
+        self._value, self._make = value, make
+
+    @property
+    def value(self) -> Any:
+        if self._make is not None:
+            self._value, self._make = self._make(), None
+        return self._value
 
     def __reduce__(self) -> tuple[type[InMemory], tuple[()]]:
         return (InMemory, ())

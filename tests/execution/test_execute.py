@@ -460,7 +460,7 @@ def counted(traced: Traced, seen: dict[str, int], fails_in: str = "") -> Traced:
     calls = tuple(
         replace(c, function=told(c.function)) if "addmm" in str(c.function) else c for c in traced.program.calls
     )
-    return replace(traced, program=replace(traced.program, calls=calls))
+    return traced.with_program(replace(traced.program, calls=calls))
 
 
 def test_lanes_compute_with_their_own_number_of_threads_and_leave_the_callers_alone() -> None:
@@ -501,7 +501,7 @@ def test_running_out_of_memory_is_an_answer_that_names_the_op() -> None:
         return torch.empty(1 << 55)
 
     calls = tuple(replace(c, function=greedy) if "addmm" in str(c.function) else c for c in traced.program.calls)
-    hungry = replace(traced, program=replace(traced.program, calls=calls))
+    hungry = traced.with_program(replace(traced.program, calls=calls))
     with pytest.raises(Infeasible, match=r"memory ran out in .* of (a|b): .*lower the batch"):
         trained_on_lanes(model, hungry, in_order(traced.graph), data)
 

@@ -19,7 +19,7 @@ from pararev_hw import models
 from pararev_hw.errors import BadFile
 from pararev_hw.graph import critical_path, dumps, from_document, load, op_parallelism, to_document
 from pararev_hw.tracing import trace_step
-from pararev_hw.tracing.dependencies import Access, dependencies
+from pararev_hw.tracing.dependencies import dependencies
 from pararev_hw.tracing.grouping import Key, Member, each_alone, group
 from pararev_hw.types import SCHEMA_VERSION, BlockGraph, LayerSpikes, Spikes
 
@@ -31,8 +31,7 @@ from pararev_hw.types import SCHEMA_VERSION, BlockGraph, LayerSpikes, Spikes
 def test_two_ops_are_ordered_exactly_where_one_writes_bytes_that_the_other_touches(ops: list[Any]) -> None:
     """Against the definition: for every pair, conflict means a path, and a path means a chain of conflicts."""
     accesses = [
-        Access((), ((s, lo, lo + n),), ()) if not writes else Access((), (), ((s, lo, lo + n),))
-        for writes, s, lo, n in ops
+        ((), ((s, lo, lo + n),), ()) if not writes else ((), (), ((s, lo, lo + n),)) for writes, s, lo, n in ops
     ]
     after, _ = dependencies(accesses)
     found = nx.DiGraph()
@@ -48,10 +47,10 @@ def test_two_ops_are_ordered_exactly_where_one_writes_bytes_that_the_other_touch
 
 
 def test_bytes_flow_from_the_writer_whose_bytes_are_read() -> None:
-    write_all, write_half = Access((), (), ((0, 0, 100),)), Access((), (), ((0, 50, 100),))
-    after, flows = dependencies([write_all, write_half, Access((), ((0, 0, 100),), ())])
+    write_all, write_half = ((), (), ((0, 0, 100),)), ((), (), ((0, 50, 100),))
+    after, flows = dependencies([write_all, write_half, ((), ((0, 0, 100),), ())])
     assert after[2] == (0, 1)
-    assert {(f.src, f.bytes) for f in flows if f.dst == 2} == {(0, 100), (1, 50)}
+    assert {(src, count) for src, dst, _, count in flows if dst == 2} == {(0, 100), (1, 50)}
 
 
 # ---- grouping

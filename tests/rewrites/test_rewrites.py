@@ -259,7 +259,7 @@ def test_a_fused_pair_is_one_task_with_one_wider_convolution_and_its_weights_con
 
 def test_a_fused_pair_has_the_synaptic_operations_of_both() -> None:
     graph = plain("pararevsnn37")
-    before = Traced(graphs.attach(graph.graph, graphs.assumed(graph.graph, 0.25)), graph.program, graph.tape)
+    before = Traced(graphs.attach(graph.graph, graphs.assumed(graph.graph, 0.25)), graph.tape)
     after, _ = rewrites.apply_all(before, ["fuse"])
     spent = [sum(t.sops or 0 for t in g.tasks if t.phase == "forward") for g in (before.graph, after.graph)]
     assert spent[0] == pytest.approx(spent[1], rel=1e-6) and spent[0] > 0
