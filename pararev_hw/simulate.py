@@ -94,13 +94,17 @@ def sequential_timeline(problem: SchedulingProblem, order: Sequence[int] | None 
     Where no lane may run all of them, each task that the lane allowing most may not run goes to its own fastest lane,
     and still no two run at once.
     """
+    if order is None:
+        if "sequential" not in problem.of_tasks:
+            problem.of_tasks["sequential"] = sequential_timeline(problem, sequential_order(problem))
+        times: Timeline = problem.of_tasks["sequential"]
+        return times
     arrays = problem.arrays
     main = min(range(problem.lanes), key=lambda k: _refused_and_time(arrays.times_s[:, k]))
     lane = np.where(arrays.times_s[:, main] < math.inf, main, arrays.times_s.argmin(1)) if problem.tasks else _NO_LANES
-    in_order = sequential_order(problem) if order is None else order
     starts, ends = _one_at_a_time(
-        len(in_order) + len(arrays.src),
-        np.asarray(in_order, np.int64),
+        len(order) + len(arrays.src),
+        np.asarray(order, np.int64),
         lane,
         arrays.times_s[np.arange(len(lane)), lane],
         np.maximum(1.0, np.maximum(arrays.compute_demand, arrays.bandwidth_demand)),

@@ -7,7 +7,7 @@ passes backward and forward, each with the starts of the last as its ranks and a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
@@ -67,6 +67,8 @@ class SafeSearch:
         self.keeping = AddedWaits(problem)
         self.spent = 0
         self._passes: dict[tuple[bool, tuple[float, ...], tuple[int, ...]], Planned] = {}
+        # shared by all limits: what the widest of them leaves free, the next ones often leave free too
+        self._candidates: dict[Hashable, ListedOrders] = problem.of_tasks.setdefault("memory-list", {})
 
     def safe_orders(self) -> list[tuple[int, ...]]:
         """Sequential orders that fit, the program's first."""
@@ -97,7 +99,16 @@ class SafeSearch:
                 rank, order = [-end_s for end_s in listed.ends_s], by_start[::-1]
 
     def candidate(self, listed: Planned, mirrored: bool) -> ListedOrders:
-        """A pass as lane orders and waits, forward in time."""
+        """A pass as lane orders and waits, forward in time; one that was played before is not played again."""
+        if len(self.order) > MOST_TASKS_REMEMBERED:
+            return self._played(listed, mirrored)
+        key = (self.held.matters, mirrored, tuple(listed.lane), tuple(listed.starts_s))
+        candidate = self._candidates.get(key)
+        if candidate is None:
+            candidate = self._candidates[key] = self._played(listed, mirrored)
+        return candidate
+
+    def _played(self, listed: Planned, mirrored: bool) -> ListedOrders:
         if mirrored:
             end_s = listed.makespan_s
             listed = Planned(listed.lane, [end_s - e for e in listed.ends_s], [end_s - s for s in listed.starts_s])
