@@ -18,6 +18,7 @@ from pararev_hw.devices import load_device
 from pararev_hw.errors import Infeasible
 from pararev_hw.recommendation import Search
 from pararev_hw.reports import units
+from pararev_hw.schedulers.bounds.makespan import lower_bound
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.tracing import Traced, trace_step
 from pararev_hw.types import Comparison, Device, Study
@@ -299,6 +300,16 @@ class _SideBySide(nn.Module):
             parts = _Pairs.apply(f, g, *parts, *f.parameters(), *g.parameters())  # type: ignore[no-untyped-call]
         result: torch.Tensor = self.head(torch.cat(parts, 1).mean((2, 3)))
         return result
+
+
+def test_finer_tasks_that_are_of_use_state_the_whole_bound() -> None:
+    h200 = load_device("h200")
+    step = trace_step(_SideBySide(), torch.zeros(64, 3, 64, 64), granularity="auto")
+    study = recommendation.study(step, h200, Search(launch="graph"))
+    (finer,) = (p for p in study.predictions if "tasks by module" in p.choices)
+    bound_s, bound_by = lower_bound(cost(study.graph_of(finer), h200, "graph").problem(None))
+    assert bound_by == "overlap of two lanes"
+    assert (finer.schedule.lower_bound_s, finer.schedule.bound_by) == (pytest.approx(bound_s), bound_by)
 
 
 def test_least_memory_is_looked_for_in_finer_tasks_too(device: Device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from scipy.optimize import linprog
 
 from pararev_hw.schedulers.bounds import linear_program
-from pararev_hw.schedulers.bounds.makespan import heads_and_tails, lower_bound
+from pararev_hw.schedulers.bounds.makespan import heads_and_tails, lower_bound, without_pairs
 from pararev_hw.simulate import play
 from pararev_hw.types import CommEdge, SchedulingProblem, TaskCost
 from tests.helpers.scheduling_problems import NAMED, all_lane_orders, layered, problems
@@ -31,6 +32,17 @@ def test_no_schedule_of_all_beats_the_bound(costs: SchedulingProblem) -> None:
 @settings(max_examples=25, deadline=None)
 def test_no_schedule_of_six_tasks_beats_the_bound(costs: SchedulingProblem) -> None:
     assert lower_bound(costs)[0] <= best_of_all(costs) * (1 + 1e-12)
+
+
+@given(problems(max_tasks=6, max_lanes=2))
+@settings(max_examples=60, deadline=None)
+def test_a_bound_without_pairs_is_below_the_whole_one_and_does_not_stand_for_it(costs: SchedulingProblem) -> None:
+    whole = lower_bound(replace(costs))
+    with without_pairs():
+        assert lower_bound(costs)[0] <= whole[0]
+    assert lower_bound(costs) == whole
+    with without_pairs():
+        assert lower_bound(costs) == whole  # it is there
 
 
 @given(problems(max_tasks=5, max_lanes=3, sharing=False, host=False))
