@@ -10,11 +10,10 @@ writes down when.
 from __future__ import annotations
 
 import math
-import sys
 import weakref
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -44,9 +43,10 @@ from pararev_hw.torch_private import (
     storage_key,
 )
 from pararev_hw.tracing import formulas, sparse_gradients
-from pararev_hw.tracing.asked_values import ASKS, ValueAsked
+from pararev_hw.tracing.asked_values import ASKS, INDEXED, NONZERO, Question, RowsOnItsInputs, ValueAsked, masks_of
 from pararev_hw.tracing.how_far import EVERY, StepWatch
 from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece, library_copied_bytes
+from pararev_hw.tracing.user_line import user_line
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
 
@@ -222,10 +222,11 @@ class Recorder(DispatchMode):
         self._constant_infos: dict[int, tuple[Any, Info, Any]] = {}
         self.trained_states: Mapping[int, torch.Tensor] = {}  # by id: the network's forward asks for their gradient
         self.values: dict[int, torch.Tensor] = {}  # the numbers in small storages that no input decides
-        self.answers: Sequence[Any] = ()  # to what the network asks its tensors, in order, on its real inputs
+        self.answers: Mapping[Question, Sequence[Any]] = {}  # to what the network asks its tensors, on its real inputs
         self.answered_at = ""  # the first line that asked for what its inputs decide
         self.optimizer_asked = False  # whether the optimizer asked its tensors for numbers that nothing tells
-        self._asked = 0  # questions since its forward began
+        self._rows_by_mask: dict[int, torch.Tensor] = {}  # by its slot: what is set in a mask on the real inputs
+        self._asked: Counter[Question] = Counter()  # since its forward began
         self._sparse = False  # whether a sparse tensor was ever made
         self.merged_rows = False  # whether rows of one were added up where they are the same
         self._references_to_summed = references_to_summed()
@@ -235,7 +236,7 @@ class Recorder(DispatchMode):
 
     def enter_module(self, path: str) -> None:
         if not path:
-            self._asked = 0
+            self._asked.clear()
         number = self._calls[path] = self._calls.get(path, 0) + 1
         caller = self._stack[-1] if self._stack else -1
         frame = Frame(path, number, caller)  # made first: a recursion without end may stop anywhere here
@@ -381,6 +382,10 @@ class Recorder(DispatchMode):
             func = _ADD_IN_PLACE
         elif func in _IN_PLACE and self._overwrites_own(func, args):
             func = _IN_PLACE[func]
+        if func is NONZERO and (rows := self._next_rows()) is not None:
+            return self._nonzero(args[0], rows)
+        if func in INDEXED:
+            args = self._by_rows(func, args)
         tensors: list[Any] = []
         key: Hashable = _flatten(args, tensors)
         if kwargs:
@@ -469,7 +474,9 @@ class Recorder(DispatchMode):
         call = Call(func, _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()})
         self._write_down(OpSignature(call, op_type, (), (), (spec,), None, True, False, False), infos, (info,))
 
-    def record_new(self, func: OpOverload, args: tuple[object, ...], out: Any, holds: Any, op_type: OpType) -> None:
+    def record_new(
+        self, func: Callable[..., Any], args: tuple[object, ...], out: Any, holds: Any, op_type: OpType
+    ) -> None:
         """Write down an op whose output, of a kind without memory of its own, stands for `holds` and its new memory."""
         tensors: list[torch.Tensor] = []
         _flatten(args, tensors)
@@ -529,16 +536,62 @@ class Recorder(DispatchMode):
 
     def _answer(self, tensor: torch.Tensor) -> Any:
         """The number that the network asks a tensor for, None where nothing tells it."""
-        place = self._asked
-        self._asked += 1
+        answer = self._next_answer(rows=False)
         number = self._number(tensor)
         if number is None and self.in_optimizer and tensor.is_floating_point():
             self.optimizer_asked = True
             return 1.0  # a scale of the update: no optimizer of torch's decides by it which ops it runs
-        if number is None and place < len(self.answers):
+        if number is None and answer is not None:
             self.answered_at = self.answered_at or self._where()
-            return self.answers[place]
-        return number
+        return answer if number is None else number
+
+    def _next_answer(self, rows: bool) -> Any:
+        """That to the next question at this line of the network's code, on its real inputs; None where it is not known.
+
+        By lines, as some functions of torch's ask real tensors alone. `rows`: which elements of a mask are set.
+        """
+        if not self.answers:
+            return None
+        question = user_line(), rows
+        place = self._asked[question]
+        self._asked[question] += 1
+        answers = self.answers.get(question, ())
+        return answers[place] if place < len(answers) else None
+
+    def _next_rows(self) -> torch.Tensor | None:
+        """The elements of a mask that are set on the network's real inputs, None where nothing tells them."""
+        rows: torch.Tensor | None = self._next_answer(rows=True)
+        if rows is not None:
+            self.answered_at = self.answered_at or self._where()
+        return rows
+
+    def _nonzero(self, mask: torch.Tensor, rows: torch.Tensor) -> Any:
+        """`mask.nonzero()`, written down as giving those rows."""
+        out = self.fake.from_tensor(rows)
+        happening = _Happening(NONZERO, (mask,), {}, out, _Sources([mask]), (out,), (), False, (0,))
+        self.record_new(RowsOnItsInputs(rows), (mask,), out, out, self._op_type(happening))
+        return out
+
+    def _by_rows(self, func: OpOverload, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments of an op that takes indices, each mask among them as the rows and columns that are set in it,
+        which is how kernels read them (aten/src/ATen/native/IndexingUtils.h), where those are known."""
+        masks = {}
+        for k in masks_of(func, args):
+            mask = args[1][k] if isinstance(args[1][k], FakeTensor) else self._constant(args[1][k])
+            slot = self._info_of(mask).slot
+            if graph_task_id() == -1 and (rows := self._next_rows()) is not None:
+                self._rows_by_mask[slot] = rows
+            if slot not in self._rows_by_mask:
+                return args
+            masks[k] = mask
+        indices: list[Any] = []
+        for k, index in enumerate(args[1]):
+            if k not in masks:
+                indices.append(index)
+                continue
+            places = self._nonzero(masks[k], self._rows_by_mask[self._info_of(masks[k]).slot])
+            indices += [self.__torch_dispatch__(_SELECT, (), (places, 1, d)) for d in range(places.shape[1])]
+        return (args[0], indices, *args[2:])
 
     def _fresh(self, spec: Fresh) -> tuple[FakeTensor, Info]:
         elem = torch.empty_strided(spec.shape, spec.stride, dtype=spec.dtype, device=_META)
@@ -607,8 +660,11 @@ class Recorder(DispatchMode):
                 "control flow must not depend on tensor values (use torch.where), or the inputs must be real"
             ) from error
         except DynamicOutputShapeException as error:
-            raise TraceError(
-                f"the shape of what {func} gives depends on tensor values{self._where()}: use a form of fixed shape"
+            by_mask = func is NONZERO or func in INDEXED
+            kind, otherwise = (ValueAsked, ", or the inputs must be real") if by_mask else (TraceError, "")
+            raise kind(
+                f"the shape of what {func} gives depends on tensor values{self._where()}: use a form of fixed "
+                f"shape{otherwise}"
             ) from error
         except UnsupportedOperatorException as error:
             raise TraceError(f"{func} has no shape rule{self._where()}: register a fake implementation") from error
@@ -818,6 +874,7 @@ class Recorder(DispatchMode):
 _PRIM_DEVICE = torch.ops.prim.device.default
 _LIFT_FRESH = torch.ops.aten.lift_fresh.default
 _SET = torch.ops.aten.set_.source_Tensor
+_SELECT = torch.ops.aten.select.int
 _DETACH = torch.ops.aten.detach.default
 _ADD, _ADD_IN_PLACE = torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor
 _OF_LOSS = {
@@ -834,8 +891,6 @@ _IN_PLACE = _OF_LOSS | {
 }
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
-_PACKAGE = Path(__file__).parents[1]
-_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(_PACKAGE / "tracing"), str(_PACKAGE / "training"))
 
 
 def _result(call: Call, tensors: Sequence[torch.Tensor]) -> Any:
@@ -881,25 +936,6 @@ def _moved_bytes(op: _Happening) -> tuple[int, int]:
         rows = tensors[1].numel() * tensors[0].shape[-1] * tensors[0].element_size()
         return rows + sum(_touched_bytes(t) for t in tensors[1:]), write_bytes
     return 0 if op.view else sum(_touched_bytes(tensors[k]) for k in op.reads), write_bytes
-
-
-def user_line(trace: TracebackType | None = None) -> str:
-    """`" (net.py:12)"`: the innermost line of code outside torch and the tracer, of the stack or of a traceback."""
-    frames: list[tuple[str, int]] = []
-    if trace is not None:
-        while trace is not None:
-            frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
-            trace = trace.tb_next
-        frames.reverse()
-    else:
-        frame = sys._getframe(1)
-        while frame is not None:
-            frames.append((frame.f_code.co_filename, frame.f_lineno))
-            frame = frame.f_back  # type: ignore[assignment]
-    for name, line in frames:
-        if not name.startswith(_OWN_FOLDERS) and not name.startswith("<") and "contextlib" not in name:
-            return f" ({Path(name).name}:{line})"
-    return ""
 
 
 def _flatten(value: tuple[Any, ...], tensors: list[torch.Tensor]) -> Any:

@@ -33,7 +33,7 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import sparse_gradients
 from pararev_hw.tracing.arguments import check_arguments, left_at_none
-from pararev_hw.tracing.asked_values import ValueAsked, answers_on
+from pararev_hw.tracing.asked_values import Question, ValueAsked, answers_on
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.how_far import StepWatch
@@ -175,7 +175,7 @@ class _Traits:
     (`answers_on`), and whether each micro-batch starts from the state that the first one starts from."""
 
     sparse: frozenset[str] = frozenset()
-    answers: tuple[Any, ...] = ()
+    answers: Mapping[Question, Sequence[Any]] = field(default_factory=dict)
     resets: bool = False
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -13,10 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import pararev_hw as ph
+from pararev_hw.check import random_order
+from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here
 from pararev_hw.errors import BadInput, TraceError
 from pararev_hw.reports.first_lines import first_lines
-from pararev_hw.tracing import RESETS, trace_step
-from pararev_hw.training.step import Loop
+from pararev_hw.tracing import RESETS, StepDescription, trace_step
+from pararev_hw.training.step import OPTIMIZERS, Loop
+from tests.helpers.real_step import assert_same, eager, replayed, steady
+from tests.helpers.recorded_memory import Setting, recorded_peak_bytes
 
 
 def updates(graph: Any) -> int:
@@ -271,6 +275,64 @@ def test_a_network_that_asks_for_values_of_its_inputs_goes_the_way_of_those_give
         ph.trace(net, torch.full((2, 3), -1.0))
     with pytest.raises(TraceError, match="only when the network really runs"):  # shapes alone tell nothing
         ph.trace(net, torch.empty(2, 3, device="meta"))
+
+
+class Routed(nn.Module):
+    """Sends each row to one expert, drops padding by a mask, and asks for a number after `one_hot`, which asks for two
+    of real tensors alone. As many rows as its inputs say go each way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.head = nn.Linear(8, 3), nn.Linear(8, 4)
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chances, chosen = self.gate(x).softmax(-1).max(-1)
+        x = x.clone()
+        x[chosen == 2] = 0.0
+        share = F.one_hot(chosen, 3).float().mean(0) + x.mean()
+        for _ in range(2 if share.sum() > -100 else 1):
+            out = torch.zeros_like(x)
+            for k, expert in enumerate(self.experts):
+                (rows,) = torch.where(chosen == k)
+                out[rows] = expert(x[rows]) * chances[rows, None]
+            x = x + out
+        return self.head(x[chosen != 1])[None]  # type: ignore[no-any-return]
+
+
+REAL = StepDescription(real_inputs=True)
+
+
+def test_shapes_that_depend_on_values_are_those_on_the_networks_inputs() -> None:
+    net, x = Routed(), torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
+    traced = trace_step(net, x, loop=Loop(optimizer=OPTIMIZERS["sgd"]), description=REAL)
+    chosen = net.gate(x).argmax(-1)
+    # the gate, two rounds of experts of 8 x 8 for all rows together, and the head for the rows that are left
+    flops = 2 * 40 * 8 * 3 + 2 * (2 * 40 * 8 * 8) + 2 * int((chosen != 1).sum()) * 8 * 4
+    assert sum(traced.graph.op_types[op.type].flops for op in traced.graph.ops if op.phase == "forward") == flops
+    recorded = recorded_peak_bytes(Routed(), x, Setting(OPTIMIZERS["sgd"])) - 8 * 40  # the targets, which none reads
+    assert eager_peak_bytes(traced.graph, "cpu", rule_here()) == pytest.approx(recorded, rel=0.01)
+
+
+class Positive(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[x > 0]
+
+
+def test_shapes_that_depend_on_values_are_refused_where_inputs_are_mere_shapes() -> None:
+    with pytest.raises(TraceError, match=r"depends on tensor values .* or the inputs must be real"):
+        ph.trace(Positive(), torch.empty(4, 8, device="meta"), mode="infer")
+
+
+def test_a_replay_takes_as_many_rows_as_were_traced() -> None:
+    """On the traced inputs it is the step, bit for bit; on others, which set other rows, it runs all the same."""
+    x, other = (torch.randn(40, 8, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    step = steady(Routed(), x)
+    traced = trace_step(step.model, x, loop=Loop(optimizer=OPTIMIZERS["sgd"]), description=REAL)
+    assert_same(replayed(step, traced.program, random_order(traced.graph.ops, 0)), eager(step))
+    assert not torch.equal(step.model.gate(x).argmax(-1).bincount(), step.model.gate(other).argmax(-1).bincount())
+    assert replayed(replace(step, inputs=(other,)), traced.program)["loss"] > 0
 
 
 class Hard(nn.Module):

@@ -1,0 +1,31 @@
+"""The line of a user's code that is running, or that raised."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+_PACKAGE = Path(__file__).parents[1]
+_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(_PACKAGE / "tracing"), str(_PACKAGE / "training"))
+
+
+def user_line(trace: TracebackType | None = None) -> str:
+    """`" (net.py:12)"`: the innermost line of code outside torch and the tracer, of the stack or of a traceback."""
+    frames: list[tuple[str, int]] = []
+    if trace is not None:
+        while trace is not None:
+            frames.append((trace.tb_frame.f_code.co_filename, trace.tb_lineno))
+            trace = trace.tb_next
+        frames.reverse()
+    else:
+        frame = sys._getframe(1)
+        while frame is not None:
+            frames.append((frame.f_code.co_filename, frame.f_lineno))
+            frame = frame.f_back  # type: ignore[assignment]
+    for name, line in frames:
+        if not name.startswith(_OWN_FOLDERS) and not name.startswith("<") and "contextlib" not in name:
+            return f" ({Path(name).name}:{line})"
+    return ""
