@@ -19,7 +19,7 @@ from pararev_hw.calibration.suite.entry import Draw
 Shape = tuple[int, ...]
 Branch = tuple[Shape, nn.Module]
 _CLASSES = 10
-_CONVOLUTIONS, _PRODUCTS, _LAYERS = 8, 8, 12  # in one network
+_CONVOLUTIONS, _PRODUCTS, _LAYERS = 8, 8, 15  # in one network
 _MOST_FLOPS = 2e8  # of one convolution
 _MOST_ELEMENTS = 1 << 20  # of the input of one layer
 _WITHOUT_GRADIENT = 0.15  # of convolutions: as the first of a network, its image needs none
@@ -70,7 +70,10 @@ def assorted_products(draw: Draw) -> tuple[nn.Module, torch.Tensor]:
 
 def assorted_layers(draw: Draw) -> tuple[nn.Module, torch.Tensor]:
     """Pooling, normalisation, resizing, padding and copies, and what else moves rather than multiplies."""
-    makers = (_pooled, _pooled, _normalised, _normalised, _resized, _moved, _moved, _pointwise, _reduced)
+    makers = (
+        *(_pooled, _pooled, _normalised, _normalised, _resized, _moved, _moved, _pointwise, _reduced),
+        *(_series, _spread, _transformed),
+    )
     branches = [draw.option(makers)(draw) for _ in range(_LAYERS)]
     return Assortment(branches, [True] * len(branches)), torch.empty(1, _CLASSES)
 
@@ -238,6 +241,43 @@ def _pointwise(draw: Draw) -> Branch:
         nn.Dropout(0.2),
     )
     return _laid_out(draw, _image(draw), draw.option((*usual, *others)), nn.ReLU())
+
+
+def _series(draw: Draw) -> Branch:
+    """Functions of series of terms, two after one another; the gradient of a sine is a cosine's product, and so on."""
+    functions: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+        *(torch.sin, torch.cos, torch.exp, torch.log1p),
+        *(torch.erf, F.softplus, F.mish),
+    )
+    first, second = draw.option(functions), draw.option(functions)
+    return _image(draw), _Function(lambda x: second(first(x).sigmoid()).relu())
+
+
+def _spread(draw: Draw) -> Branch:
+    """Sums and products of tensors of which one is spread over a dimension of the other: rows, mostly short ones."""
+    functions: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+        lambda x: x * x.mean(-1, keepdim=True),
+        lambda x: x / (x.abs().amax(-1, keepdim=True) + 1.0),
+        lambda x: x - x.mean(-2, keepdim=True),
+        lambda x: x[..., :1] * x.mean(-2, keepdim=True),
+        lambda x: x.unsqueeze(-1) - torch.linspace(0.0, 1.0, 4),
+    )
+    return (draw.log(1, 16), draw.log(32, 4096), draw.log(2, 64)), _Function(draw.option(functions))
+
+
+def _transformed(draw: Draw) -> Branch:
+    """There and back by Fourier transforms of rows or planes; between them each is multiplied, or of the lowest the
+    channels of all images."""
+    dims, lowest = draw.option(((-1,), (-2, -1))), draw.integer((0, 4, 8))
+
+    def transformed(x: torch.Tensor) -> torch.Tensor:
+        spectrum: torch.Tensor = torch.fft.rfftn(x, dim=dims)
+        low = spectrum[..., :lowest, :lowest]
+        mixed = torch.einsum("bixy,oixy->boxy", low, low) if lowest else spectrum * spectrum
+        back: torch.Tensor = torch.fft.irfftn(mixed, s=[x.shape[d] for d in dims], dim=dims)
+        return back
+
+    return _image(draw), _Function(transformed)
 
 
 def _reduced(draw: Draw) -> Branch:

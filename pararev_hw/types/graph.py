@@ -46,7 +46,10 @@ class OpType:
     @property
     def true_flops(self) -> int:
         """Flops that the op needs: `flops`, but for the gradients of a grouped convolution, of which each needs as many
-        as the convolution; torch counts the weight's as if every input channel met every output channel."""
+        as the convolution; torch counts the weight's as if every input channel met every output channel. Of complex
+        numbers a product is four, and torch counts one."""
+        if self.dtype.startswith("complex"):
+            return 4 * self.flops
         attributes = dict(self.attributes)
         if self.kind != "conv_backward" or attributes.get("groups", (1,))[0] == 1:
             return self.flops

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -17,6 +18,7 @@ from torch import nn
 import pararev_hw as ph
 from pararev_hw.calibration import held_in, left_out
 from pararev_hw.calibration.assortments import Assortment, assorted_convolutions
+from pararev_hw.calibration.drawn_networks import drawn_networks
 from pararev_hw.calibration.held_in import HeldIn
 from pararev_hw.calibration.steps import MeasuredStep, corrections, kept_bytes
 from pararev_hw.calibration.suite.entry import Draw
@@ -195,6 +197,47 @@ def test_small_steps_leave_the_memory_that_an_allocator_usually_keeps() -> None:
     assert usual == pytest.approx(128 << 20, rel=0.05)
     several = [MeasuredStep(of_step["small"], small), MeasuredStep(of_step["blocks"], blocks)]
     assert kept_bytes(several, rule).value >= 5 * (30 << 20)  # while the last is still read
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rows"),
+    [
+        (((8, 51, 10, 8), (8, 51, 10, 8)), 0),
+        (((8, 51, 10, 8), (8, 51, 10, 1)), 8 * 51 * 10),  # one number for each row of 8
+        (((8, 51, 10, 8), (1, 51, 1, 1)), 8 * 51),  # one for each image of a channel
+        (((64, 96), (96,)), 64),  # a bias
+        (((64, 96), ()), 0),
+        (((64, 96, 1), (4,)), 64 * 96),  # neither is as large as the result
+    ],
+)
+def test_rows_of_what_is_spread_over_another_tensor(shapes: tuple[tuple[int, ...], ...], rows: int) -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("other", torch.zeros(shapes[1]))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.other
+
+    assert _work(_op(Sum(), torch.empty(shapes[0]), "add"), InstructionSet.AVX2)["row_s"] == rows
+
+
+def test_a_product_of_complex_numbers_is_four() -> None:
+    class Product(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = torch.complex(x, x)
+            return torch.bmm(z, z.mT).real
+
+    t = _op(Product(), torch.empty(3, 8, 16), "bmm")
+    assert t.true_flops == 4 * 2 * (3 * 8 * 16 * 8) == 4 * t.flops
+    assert _work(t, InstructionSet.AVX2)["compute_s_per_flop"] == t.true_flops
+
+
+def test_functions_of_series_transforms_and_short_rows_are_drawn() -> None:
+    drawn = [n for n in itertools.islice(drawn_networks(), 60) if n.family_name == "assorted layers"]
+    types = [t for network in drawn[:4] for t in network.traced().op_types]
+    assert {"aten.sin.default", "aten.cos.default", "aten._fft_r2c.default"} <= {t.name for t in types}
+    assert any(_work(t, InstructionSet.AVX2)["row_s"] > 100 for t in types if t.kind == "elementwise")
 
 
 class _Chain(nn.Module):

@@ -50,7 +50,8 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "reduction": ("row_s",),
     "softmax": ("row_s",),
     "copy": ("row_s", "crossed_s_per_element"),
-    "elementwise": ("crossed_s_per_element",),
+    "elementwise": ("crossed_s_per_element", "row_s"),
+    "fft": ("compute_s_per_flop",),
     "index": ("row_s",),
     "optimizer": ("tensor_s",),
 }
@@ -111,7 +112,7 @@ def work_terms(t: OpType, isa: InstructionSet | None = None) -> tuple[float, ...
         case "conv" | "conv_backward":
             return (*common, *convolution_work.convolution_terms(t, isa))
         case "gemm":
-            return (*common, float(t.flops), float(_rows(t)))
+            return (*common, float(t.true_flops), float(_rows(t)))
         case "attention" | "attention_backward":
             return (*common, float(t.flops + (t.vector_flops or 0)))
         case "scan":
@@ -126,7 +127,9 @@ def work_terms(t: OpType, isa: InstructionSet | None = None) -> tuple[float, ...
         case "copy":
             return (*common, float(_rows(t)), _crossed_elements(t))
         case "elementwise":
-            return (*common, _crossed_elements(t))
+            return (*common, _crossed_elements(t), float(_spread_rows(t)))
+        case "fft":
+            return (*common, float(t.vector_flops or 0))
         case "optimizer":
             return (*common, float(len(t.input_shapes)))
         case _:
@@ -182,6 +185,21 @@ def _crossed_elements(t: OpType) -> float:
     most = max(map(math.prod, shapes))
     inner = {way in _INNER_ELSEWHERE for shape, way in zip(shapes, layouts, strict=True) if math.prod(shape) == most}
     return float(most) if len(inner) > 1 else 0.0
+
+
+def _spread_rows(t: OpType) -> int:
+    """How often the inner loop of an op starts that spreads one of its tensors over a dimension of the others: once
+    wherever another dimension begins, over which it is not spread. 0 where it goes through all of them in one."""
+    shape = max(t.output_shapes, key=math.prod, default=())
+    inner, spread = 1, None
+    for d in range(1, len(shape) + 1):
+        if shape[-d] == 1:
+            continue
+        here = [len(s) < d or s[-d] == 1 for s in t.input_shapes]
+        if spread is not None and here != spread:
+            return math.prod(shape) // inner
+        spread, inner = here, inner * shape[-d]
+    return 0
 
 
 def _steps(t: OpType) -> int:
