@@ -84,6 +84,7 @@ def _case(c: ValidationCase) -> dict[str, Any]:
         "failed": c.failed,
         "expected_error": c.expected_error,
         "slowness": c.slowness,
+        "mapped_in_bytes": c.mapped_in_bytes,
         "by_kind": [asdict(e) for e in c.by_kind],
         "worst_ops": [asdict(e) for e in c.worst_ops],
         "by_module": [asdict(e) for e in c.by_module],
@@ -99,6 +100,7 @@ def _accuracy(accuracy: Accuracy | None) -> dict[str, Any] | None:
 
 
 _NOTABLY = 1.2
+_NOTABLE_SHARE = 0.1  # of a step's peak memory, mapped in anew
 
 
 def validation_answer(validation: Validation) -> str:
@@ -116,7 +118,7 @@ def validation_answer(validation: Validation) -> str:
     sentence = ", ".join(clauses[:-1]) + (" and " if len(clauses) > 1 else "") + clauses[-1]
     others = [f"{name} is {units.percent(a.mape)} off" for name, a in validation.baselines.items()]
     compared = f" On the same steps {' and '.join(others)}." if others else ""
-    return f"{sentence}.{compared}{_slower(validation)}{rest}"
+    return f"{sentence}.{compared}{_slower(validation)}{_mapped_in(validation)}{rest}"
 
 
 def _latency_clause(latency: Accuracy, suite: str) -> str:
@@ -141,6 +143,21 @@ def _slower(validation: Validation) -> str:
     return (
         f" Meanwhile the machine took {middle:.2g} times as long for the same Python as when it was calibrated, "
         "a busy neighbour or another clock: the predictions are for that speed."
+    )
+
+
+def _mapped_in(validation: Validation) -> str:
+    """How much memory the steps had mapped in anew, where that was notable."""
+    sizes = [
+        c.mapped_in_bytes
+        for c in validation.cases
+        if c.mapped_in_bytes and c.measured is not None and c.mapped_in_bytes > _NOTABLE_SHARE * c.measured.peak_bytes
+    ]
+    if not sizes:
+        return ""
+    return (
+        f" In {len(sizes)} of {len(validation.cases)} cases each step had memory mapped in anew that the allocator had "
+        f"let go, up to {units.size(max(sizes))}: it was counted in them, and the predictions are for as much."
     )
 
 

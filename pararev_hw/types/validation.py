@@ -61,6 +61,7 @@ class ValidationCase:
     failed: str | None = None
     expected_error: float | None = None  # of the time, as it was predicted: half of the 90 % interval
     slowness: float | None = None  # of Python meanwhile, over when the profile was made; the prediction is for it
+    mapped_in_bytes: int | None = None  # anew in each measured step; the prediction is for as much
     by_kind: tuple[OpError, ...] = ()  # of the user's own targets: where the error comes from
     worst_ops: tuple[OpError, ...] = ()
     by_module: tuple[OpError, ...] = ()

@@ -78,6 +78,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
         failed=failed,
         expected_error=None if expected is None else expected.latency,
         slowness=slowness,
+        mapped_in_bytes=None if measured is None else measured.faulted_bytes,
     )
 
 

@@ -138,11 +138,12 @@ def _case(
     if measure is not None:
         at = measure(graph, hardware, limit_s, steps.take_one)
     slowness: float | None = None
+    mapped_in_bytes: int | None = None
     if isinstance(at, Profile):
         steps.take(limit_s, at.host[PACE].value if PACE in at.host else None)
-        slowness = slowness_since(at, steps.paces_s)
+        slowness, mapped_in_bytes = slowness_since(at, steps.paces_s), steps.faulted_bytes
         at = at if slowness is None else slowed(at, slowness)
-        at = at if steps.faulted_bytes is None else mapping(at, steps.faulted_bytes)
+        at = at if mapped_in_bytes is None else mapping(at, mapped_in_bytes)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
@@ -163,6 +164,7 @@ def _case(
         failed="it was not run",
         expected_error=None if prediction.expected_error is None else prediction.expected_error.latency,
         slowness=slowness,
+        mapped_in_bytes=mapped_in_bytes,
     )
     try:
         measured, calls_s = steps.measured(limit_s)

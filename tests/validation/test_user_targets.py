@@ -238,7 +238,7 @@ def test_a_target_is_predicted_for_the_memory_that_its_steps_map_in(
         timing = Timing((1e-3,) * 7, noisy=False, disturbed=0, faulted_bytes=faulted_bytes)
         monkeypatch.setattr(user_targets, "measure_step", lambda run, clock, limit_s: clock(run, 1) and timing)
         (case,) = validate_targets([f"{networks}:small"], profile, TraceOptions(granularity="block"), minutes=0.1).cases
-        assert case.predicted is not None
+        assert case.predicted is not None and case.mapped_in_bytes == faulted_bytes
         return case.predicted.latency_s
 
     assert latency_s(1 << 20) - latency_s(0) == pytest.approx(1e-8 * (1 << 20), rel=1e-6)

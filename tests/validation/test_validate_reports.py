@@ -44,6 +44,14 @@ def marks(drawn: str) -> list[str]:
     return [t.text or "" for e in points if (t := e.find(f"{SVG}title")) is not None]
 
 
+def test_memory_that_steps_had_mapped_in_is_told_where_it_is_notable() -> None:
+    cases = [case(0.1, 0.1, mapped_in_bytes=size) for size in (None, 0, 100 << 10, 2 << 20, 600 << 10)]  # of 1 MiB
+    answer = validation_answer(validation(cases))
+    assert "In 2 of 5 cases each step had memory mapped in anew that the allocator had let go, up to 2.00 MiB" in answer
+    assert [c["mapped_in_bytes"] for c in validation_document(validation(cases))["cases"]][2] == 100 << 10
+    assert "mapped in anew" not in validation_answer(validation(cases[:3]))
+
+
 def test_only_pairs_that_measurement_tells_apart_are_ranked_beside_all() -> None:
     steady, wide = (0.99, 1.0, 1.01), (0.5, 1.05, 1.6)  # medians 1 and 1.05, the spread of one of them 0.55
     far = tuple(3 * s for s in steady)
