@@ -222,6 +222,39 @@ def test_rows_of_what_is_spread_over_another_tensor(shapes: tuple[tuple[int, ...
     assert _work(_op(Sum(), torch.empty(shapes[0]), "add"), InstructionSet.AVX2)["row_s"] == rows
 
 
+@pytest.mark.parametrize(
+    ("norm", "shape", "rows"),
+    [
+        (nn.BatchNorm2d(6), (4, 6, 5, 5), 4 * 6),  # a plane of a channel each
+        (nn.BatchNorm1d(6), (40, 6), 40),  # the channels of a place each
+        (nn.LayerNorm(6), (40, 6), 40),
+        (nn.LayerNorm(6), (4, 5, 7, 6), 4 * 5 * 7),
+        (nn.LayerNorm((7, 6)), (4, 5, 7, 6), 4 * 5),
+    ],
+)
+def test_rows_of_a_normalisation_are_what_its_inner_loop_goes_through(
+    norm: nn.Module, shape: tuple[int, ...], rows: int
+) -> None:
+    assert _work(_op(norm, torch.empty(shape), "native"), InstructionSet.AVX2)["row_s"] == rows
+
+
+def test_rows_of_a_batch_norm_channels_last_are_places() -> None:
+    x = torch.empty(4, 6, 5, 5).contiguous(memory_format=torch.channels_last)
+    t = _op(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(6)), x, "native_batch_norm")
+    assert _work(t, InstructionSet.AVX2)["row_s"] == 4 * 5 * 5
+
+
+def test_a_copy_that_a_kernel_makes_first_is_work() -> None:
+    class Turned(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.layer_norm(x.transpose(1, 2), (5,))
+
+    t = _op(Turned(), torch.empty(3, 5, 7), "native_layer_norm")
+    assert _work(t, InstructionSet.AVX2)["copied_s_per_byte"] == 4 * 3 * 5 * 7
+    plain = _op(nn.LayerNorm(7), torch.empty(3, 5, 7), "native_layer_norm")
+    assert _work(plain, InstructionSet.AVX2)["copied_s_per_byte"] == 0
+
+
 def test_a_product_of_complex_numbers_is_four() -> None:
     class Product(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ work / seconds = rate x work / (work + half), half = overhead x rate. Every op h
     overhead_s          1
     read_s_per_byte     bytes that it reads, wherever they are
     write_s_per_byte    bytes that it writes
+    copied_s_per_byte   bytes of inputs that its kernel copies first, since they do not lie as it needs them
     l2_s_per_byte       bytes that it fetches from beyond the second-level cache
     dram_s_per_byte     bytes that it fetches from beyond the last cache
     cold_s              1 where its code was cold too: in a measurement after the caches were emptied, never in a step
@@ -29,7 +30,7 @@ from pararev_hw.types.op_names import base_name
 Shape = tuple[int, ...]
 
 BRANCHING = frozenset({"masked_fill", "where"})  # on a CPU a loop with a branch per element
-COMMON = ("overhead_s", "read_s_per_byte", "write_s_per_byte")
+COMMON = ("overhead_s", "read_s_per_byte", "write_s_per_byte", "copied_s_per_byte")
 CACHES = ("l2_s_per_byte", "dram_s_per_byte")
 COLD = "cold_s"  # of an op measured after the caches were emptied: its code and its bookkeeping were cold too
 _CHANNELS_LAST, _INNER_ELSEWHERE = 1, (1, 3)  # layouts: of images, and all whose last dimension is not innermost
@@ -107,7 +108,8 @@ def _convolution_form(t: OpType) -> str:
 def work_terms(t: OpType, isa: InstructionSet | None = None) -> tuple[float, ...]:
     """Amounts of work in the order of `coefficient_names(t)`, without what caches and branches set; of a convolution as
     that instruction set computes it."""
-    common = (1.0, float(t.read_bytes), float(t.write_bytes))
+    copied_bytes = dict(t.attributes).get("copied_bytes", (0,))[0]
+    common = (1.0, float(t.read_bytes), float(t.write_bytes), float(copied_bytes))
     match family(t):
         case "conv" | "conv_backward":
             return (*common, *convolution_work.convolution_terms(t, isa))
@@ -187,6 +189,17 @@ def _crossed_elements(t: OpType) -> float:
     return float(most) if len(inner) > 1 else 0.0
 
 
+def _norm_rows(t: OpType) -> int:
+    """How often a normalisation starts its inner loop: for each piece that it normalises together, for each plane of
+    each channel, or for all channels of each place where those are innermost."""
+    shape = t.input_shapes[0] if t.input_shapes else ()
+    if base_name(t.name).startswith("native_layer_norm"):
+        return math.prod(shape) // max(1, math.prod(dict(t.attributes).get("normalized_shape", shape[-1:])))
+    if len(shape) == 2 or _is_last(t, 0):
+        return math.prod(shape) // max(1, shape[1])
+    return math.prod(shape[:2])
+
+
 def _spread_rows(t: OpType) -> int:
     """How often the inner loop of an op starts that spreads one of its tensors over a dimension of the others: once
     wherever another dimension begins, over which it is not spread. 0 where it goes through all of them in one."""
@@ -212,7 +225,7 @@ def _rows(t: OpType) -> int:
     shape = max(t.input_shapes, key=math.prod, default=())
     base = base_name(t.name)
     if t.kind in ("norm", "norm_backward"):
-        return math.prod(shape[:2])
+        return _norm_rows(t)
     if t.kind in ("pool", "pool_backward"):
         return math.prod(shape[:-1])
     if base in ("stack", "cat"):
