@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pararev_hw import graph as graphs
 from pararev_hw import limits
-from pararev_hw.costmodels import CostedGraph, cost
+from pararev_hw.costmodels import CostedGraph, cost, launches
 from pararev_hw.costmodels.allocator import workspace
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.costmodels.expected_error import expected_error
@@ -277,15 +277,14 @@ def _tried(
 ) -> tuple[tuple[Prediction, ...], Mapping[str, CostedGraph]]:
     """What the schedules of a study give, the sequential one first, and what the graph costs under each launch. Raises
     Infeasible where not even the sequential one fits."""
-    both = ("eager", "graph") if device.kind == "gpu" else ("eager",)
-    launches = both if launch is None else (launch,)
+    ways = launches(graph, device) if launch is None else (launch,)
     names = ("sequential", "asap", "heft") if scheduler is None else ("sequential", scheduler)
     predictions: list[Prediction] = []
     refused: Infeasible | None = None
-    costed = {how: cost(graph, device, how) for how in launches}
+    costed = {how: cost(graph, device, how) for how in ways}
     schedulers = tuple(dict.fromkeys(names))
-    steps = Steps(progress, len(launches) * len(schedulers))
-    for how in launches:
+    steps = Steps(progress, len(ways) * len(schedulers))
+    for how in ways:
         for name in schedulers:
             steps.begin(f"scheduling {graph.model} on {device.name}: {name}")
             try:

@@ -15,7 +15,7 @@ from itertools import islice
 
 from pararev_hw import graph as graphs
 from pararev_hw import pipeline
-from pararev_hw.costmodels import CostedGraph, cost, working_out_once
+from pararev_hw.costmodels import CostedGraph, cost, launches, working_out_once
 from pararev_hw.costmodels.energy_models import forward_j_by_model
 from pararev_hw.devices import bare_device
 from pararev_hw.errors import Infeasible
@@ -101,8 +101,12 @@ def study(
     candidates = list(base.predictions)
     limit = base.sequential.peak_bytes if search.memory_limit is None else _within_device(search.memory_limit, device)
     not_searched: list[str] = []
+    if device.kind == "gpu" and graph.values_asked is not None:
+        not_searched.append(f"CUDA graphs, which cannot wait for values ({graph.values_asked})")
     if search.orders is None:
-        candidates += _front(graph, device, search, limit, _front_launches(device, search), progress, not_searched)
+        candidates += _front(
+            graph, device, search, limit, _front_launches(graph, device, search), progress, not_searched
+        )
     variants, left_out = _variants(step, device, search, progress)
     not_searched += left_out
     fastest_launch = base.chosen.launch or "eager"
@@ -174,10 +178,11 @@ def compare_steps(
 ) -> Comparison:
     """As `compare`, of steps that are traced already; a graph that holds no program is not rewritten."""
     search = search or Search()
-    launch = search.launch or ("graph" if device.kind == "gpu" else "eager")
     studies = []
     for step in steps:
-        measured = device if measure is None else measure(step if isinstance(step, BlockGraph) else step.graph)
+        graph = step if isinstance(step, BlockGraph) else step.graph
+        launch = search.launch or launches(graph, device)[-1]
+        measured = device if measure is None else measure(graph)
         result = study(step, measured, replace(search, launch=launch), progress)
         if search.memory_limit is None:
             result = _with_fastest_chosen(result, measured, launch, search.lanes)
@@ -210,14 +215,13 @@ def traced(target: str, device: Hardware, options: TraceOptions = DEFAULTS, prog
     return steps[0]
 
 
-def _front_launches(device: Hardware, search: Search) -> tuple[str, ...]:
+def _front_launches(graph: BlockGraph, device: Hardware, search: Search) -> tuple[str, ...]:
     """Where the launch is free, a GPU's front is that of CUDA graphs: launching op by op costs time and saves nothing;
     a user's limit is kept under both."""
     if search.launch is not None:
         return (search.launch,)
-    if device.kind != "gpu":
-        return ("eager",)
-    return ("graph",) if search.memory_limit is None else ("eager", "graph")
+    ways = launches(graph, device)
+    return ways[-1:] if search.memory_limit is None else ways
 
 
 def _front(

@@ -17,6 +17,7 @@ from pararev_hw.costmodels.once import once
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Traffic, traffic
 from pararev_hw.devices import bare_device
+from pararev_hw.errors import BadInput
 from pararev_hw.types import BlockGraph, Device, Hardware, MeasuredDevice, Profile, SchedulingProblem
 
 
@@ -84,13 +85,23 @@ class CostedGraph:
         return roofline.mixed_problem(self.device, problems, [count for _, count, _ in self.by_core_kind])
 
 
+def launches(graph: BlockGraph, device: Hardware) -> tuple[str, ...]:
+    """The ways to get the step to the device. A CUDA graph holds no step whose host waits for what tensors hold."""
+    return ("eager", "graph") if device.kind == "gpu" and graph.values_asked is None else ("eager",)
+
+
 def cost(graph: BlockGraph, hardware: Hardware, launch: str = "eager", lanes: int | None = None) -> CostedGraph:
     """What each op of a graph costs on a device, or on the device of a profile as it was measured.
 
     `launch` is "eager", where a GPU's host launches every op, or "graph", where it replays them all at once. `lanes`
     matters on a neuromorphic chip alone, whose layers are mapped to so many cores. Raises BadInput for a launch that
-    the device does not have, or a parameter that its file lacks; Infeasible where a chip has no room.
+    the device does not have or the step does not allow, or a parameter that its file lacks; Infeasible where a chip has
+    no room.
     """
+    if launch == "graph" and graph.values_asked is not None:
+        raise BadInput(
+            f"{graph.model}: a CUDA graph cannot wait for values, and {graph.values_asked}; launch it op by op"
+        )
     return once(_cost, (graph, hardware), launch, lanes)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pararev_hw import pipeline, schedulers
-from pararev_hw.costmodels import cost
+from pararev_hw.costmodels import cost, launches
 from pararev_hw.errors import BadInput, Infeasible, unknown_name
 from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
@@ -92,7 +92,7 @@ def take(
     if kinds is not None:
         rewritten, applied = apply_all(traced, kinds)
         return _saying(rewritten, sentence([o.name for o in applied]))
-    how = launch or ("graph" if device.kind == "gpu" else "eager")
+    how = launch or launches(traced.graph, device)[-1]
     name = scheduler or "heft"
     progress(f"looking for choices in {traced.graph.model}")
 

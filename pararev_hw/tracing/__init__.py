@@ -29,7 +29,7 @@ from pararev_hw.tracing.time_axis import walked_axes as walked_axes
 from pararev_hw.training.collection import no_collection
 from pararev_hw.training.step import Loop
 from pararev_hw.training.step import optimizer_named as optimizer_named
-from pararev_hw.types import NO_GRADIENT, BlockGraph, InMemory, ModuleInfo, Program
+from pararev_hw.types import NO_GRADIENT, VALUES_ASKED, BlockGraph, InMemory, ModuleInfo, Program
 
 # "auto" goes on to these where the step has at most so many tasks so far
 FINER = {"block": 1 << 62, "module": 64, "op": 16}
@@ -164,9 +164,9 @@ def _assumptions(recorded: Recorded) -> Iterator[str]:
     if recorder.merged_rows:
         yield ROWS_DIFFER
     if recorder.answered_at:
-        yield f"the network asks for values of its inputs{recorder.answered_at}: traced as it runs on those given"
+        yield f"{VALUES_ASKED[0]}{recorder.answered_at}: traced as it runs on those given"
     if recorder.optimizer_asked:
-        yield "the optimizer asks its tensors for numbers, such as the size of a parameter: 1 is taken"
+        yield f"{VALUES_ASKED[1]}, such as the size of a parameter: 1 is taken"
 
 
 def _modules(model: nn.Module, recorded: Recorded) -> tuple[ModuleInfo, ...]:

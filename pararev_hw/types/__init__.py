@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pararev_hw.types.base import PHASES as PHASES
     from pararev_hw.types.base import ROLES as ROLES
     from pararev_hw.types.base import SCHEMA_VERSION as SCHEMA_VERSION
+    from pararev_hw.types.base import VALUES_ASKED as VALUES_ASKED
     from pararev_hw.types.base import Phase as Phase
     from pararev_hw.types.base import Provenance as Provenance
     from pararev_hw.types.base import Role as Role

@@ -14,6 +14,10 @@ PHASES: tuple[Phase, ...] = ("forward", "recompute", "backward", "update")
 
 AXES_UNKNOWN = "input axes not known"  # begins the assumption of a step of which nothing tells the axes
 NO_GRADIENT = "receive no gradient"  # is in the sentence on parameters that a training step leaves as they are
+VALUES_ASKED = (  # begin the assumptions of a step whose host waits for what tensors hold
+    "the network asks for values of its inputs",
+    "the optimizer asks its tensors for numbers",
+)
 
 Role = Literal["parameter", "buffer", "optimizer", "input", "gradient", "saved", "recomputed", "cotangent", "transient"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pararev_hw.types.base import SCHEMA_VERSION, Phase, Role, html_table, mebibytes
+from pararev_hw.types.base import SCHEMA_VERSION, VALUES_ASKED, Phase, Role, html_table, mebibytes
 from pararev_hw.types.table import Table
 
 if TYPE_CHECKING:
@@ -334,6 +334,11 @@ class BlockGraph:
             if t.flops:
                 flops[t.dtype] = flops.get(t.dtype, 0) + t.flops
         return max(flops, key=flops.__getitem__, default=self.dtype)
+
+    @property
+    def values_asked(self) -> str | None:
+        """The assumption of a step whose host waits for what tensors hold, None where it need not wait."""
+        return next((a for a in self.assumptions if a.startswith(VALUES_ASKED)), None)
 
     @property
     def totals(self) -> Totals:

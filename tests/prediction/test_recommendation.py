@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+import pararev_hw as ph
 from pararev_hw import pipeline, recommendation, reports
 from pararev_hw.check import check_schedule
 from pararev_hw.costmodels import cost, roofline
 from pararev_hw.devices import load_device
-from pararev_hw.errors import Infeasible
+from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.recommendation import Search
 from pararev_hw.reports import units
 from pararev_hw.schedulers.bounds.makespan import lower_bound
@@ -186,6 +187,33 @@ def test_finer_tasks_are_taken_where_blocks_hide_what_runs_in_parallel(device: D
     assert sum(t.flops for t in graph.tasks) == sum(t.flops for t in study.graph.tasks)
     assert [t.id for t in graph.tasks] == [t.id for t in _two_in_one("module").graph.tasks]
     check_schedule(cost(graph, device, "eager").problem(None).limited_to(None), chosen.schedule)
+
+
+class Halting(nn.Module):
+    """Stops where its values say: the host waits for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.first(x)
+        return self.second(y) if y.square().sum() > 0 else y
+
+
+@pytest.mark.parametrize(("model", "optimizer"), [(Halting(), "sgd"), (nn.Linear(8, 8), torch.optim.Adafactor)])
+def test_a_step_that_waits_for_values_is_recommended_without_a_cuda_graph(model: nn.Module, optimizer: Any) -> None:
+    gpu = load_device("rtx3090")
+    graph = ph.trace(model, torch.rand(4, 8), optimizer=optimizer, device="rtx3090")
+    study = recommendation.study(graph, gpu)
+    assert {p.launch for p in (*study.predictions, *study.front)} == {"eager"}
+    assert study.not_searched[0].startswith("CUDA graphs, which cannot wait for values (the ")
+    compared = recommendation.compare_steps([graph], gpu).studies[0]
+    assert {p.launch for p in compared.predictions} == {"eager"}
+    with pytest.raises(BadInput, match=r"a CUDA graph cannot wait for values, and the .*; launch it op by op"):
+        pipeline.plan(graph, gpu, launch="graph")
+    other = ph.trace(nn.Linear(8, 8), torch.rand(4, 8), optimizer="sgd", device="rtx3090")
+    assert recommendation.study(other, gpu).chosen.launch == "graph"
 
 
 def test_many_finer_tasks_are_tried_with_the_first_rewrites(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
