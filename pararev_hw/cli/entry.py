@@ -98,8 +98,9 @@ def run() -> int:
 
 @dataclass(slots=True)
 class _Signals:
-    """What came from outside: whether SIGTERM did, and the interrupts that Python dropped, to be sent again."""
+    """What came from outside: Ctrl-C, SIGTERM, and the interrupts that Python dropped, to be sent again."""
 
+    interrupted: bool = False
     terminated: bool = False
     dropped: list[threading.Timer] = field(default_factory=list)
 
@@ -110,8 +111,9 @@ def _status(signals: _Signals) -> int:
     except (*INTERRUPTS, typer.Abort):
         return INTERRUPTED
     except BaseException as error:
-        # a library whose work an interrupt broke off, and that dropped it, raises what it likes
-        return INTERRUPTED if signals.dropped else _status_after(error)
+        # a library whose work an interrupt broke off, and that dropped it, raises what it likes or lacks half its names
+        came = signals.interrupted or signals.terminated or signals.dropped
+        return INTERRUPTED if came else _status_after(error)
 
 
 def _status_after(error: BaseException) -> int:
@@ -151,6 +153,10 @@ def _terminable() -> Iterator[_Signals]:
         signals.terminated = True
         raise Terminated
 
+    def interrupt(number: int, frame: object) -> None:
+        signals.interrupted = True
+        raise KeyboardInterrupt
+
     def unraisable(lost: sys.UnraisableHookArgs) -> None:
         # raised where Python drops exceptions, as in a weak reference's callback: sent once more, when that is over
         while issubclass(lost.exc_type, INTERRUPTS):
@@ -170,6 +176,9 @@ def _terminable() -> Iterator[_Signals]:
     except ValueError:  # not in the main thread
         yield signals
         return
+    answers_interrupts = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not in the background
+    if answers_interrupts:
+        signal.signal(signal.SIGINT, interrupt)
     hook_before, sys.unraisablehook = sys.unraisablehook, unraisable
     try:
         yield signals
@@ -178,6 +187,8 @@ def _terminable() -> Iterator[_Signals]:
             again.cancel()
         sys.unraisablehook = hook_before
         signal.signal(signal.SIGTERM, before)
+        if answers_interrupts:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _refuse(error: BaseException, status: int) -> int:

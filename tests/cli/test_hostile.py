@@ -1,5 +1,6 @@
 """Hostile factories, names and outputs: one line and a status, whatever a user's code does."""
 
+import contextlib
 import json
 import os
 import signal
@@ -179,6 +180,24 @@ def test_a_signal_that_a_library_drops_ends_it_all_the_same(
     monkeypatch.setattr(entry, "app", broken_off)
     ran = run("models")
     assert (ran.status, ran.line) == (128 + number, line)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_library_swallows_is_the_status_of_what_fails_for_it(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch does, which imports numpy where an exception is cleared: what is left of numpy lacks half its names."""
+
+    def half_imported(*_: object) -> None:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(number)
+        raise AttributeError("module 'numpy' has no attribute 'matrix'")
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(entry, "app", half_imported)
+    ran = run("models")
+    assert (ran.status, ran.line) == (128 + number, "interrupted" if number == signal.SIGINT else "terminated")
+    assert signal.getsignal(number) is before
 
 
 def test_a_signal_while_an_error_is_told_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
