@@ -538,9 +538,6 @@ class Recorder(DispatchMode):
         """The number that the network asks a tensor for, None where nothing tells it."""
         answer = self._next_answer(rows=False)
         number = self._number(tensor)
-        if number is None and self.in_optimizer and tensor.is_floating_point():
-            self.optimizer_asked = True
-            return 1.0  # a scale of the update: no optimizer of torch's decides by it which ops it runs
         if number is None and answer is not None:
             self.answered_at = self.answered_at or self._where()
         return answer if number is None else number
@@ -655,6 +652,9 @@ class Recorder(DispatchMode):
             with self.fake:
                 return func(*args, **kwargs)
         except DataDependentOutputException as error:
+            if func is ASKS and self.in_optimizer and isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
+                self.optimizer_asked = True
+                return 1.0  # a scale of the update: no optimizer of torch's decides by it which ops it runs
             raise ValueAsked(
                 f"{func} asks for a value that exists only when the network really runs{self._where()}: "
                 "control flow must not depend on tensor values (use torch.where), or the inputs must be real"
