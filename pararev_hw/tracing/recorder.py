@@ -208,6 +208,7 @@ class Recorder(DispatchMode):
         self.in_optimizer = False
         self.python_calls: dict[tuple[str, str], int] = {}  # by "forward" or "backward", and what was called
         self._entry_of: dict[Hashable, int] = {}
+        self._ordinary: dict[int, OpOverload] = {}  # by id, which takes no hash: functions that nothing is asked of
         self._metas: dict[Meta, int] = {}
         self._alive: dict[int, _StorageRef] = {}
         self._twins: dict[torch.device, dict[str, Any]] = {}  # attributes of a fake tensor of each device
@@ -364,28 +365,31 @@ class Recorder(DispatchMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> Any:
-        if func is _PRIM_DEVICE:
-            return args[0].fake_device
-        if func.namespace in ("profiler", "prim"):
-            return func(*args, **(kwargs or {}))
-        if func is _LIFT_FRESH and not isinstance(args[0], FakeTensor):
-            return self._lifted(args[0])
-        if func is _SET and isinstance(args[0], FakeTensor) and isinstance(args[1], FakeTensor):
-            return self._looks_elsewhere(args[0], args[1])
-        if func is ASKS and (number := self._answer(args[0])) is not None:
-            return number
-        if func in sparse_gradients.MAKERS:
-            self._sparse |= sparse_gradients.makes_sparse(func, args)
-        if self._sparse and (sparse_gradients.makes_sparse(func, args) or sparse_gradients.has_sparse(args)):
-            return sparse_gradients.run(self, func, args, kwargs or {})
-        if func is _ADD and self._adds_in_place(args):
-            func = _ADD_IN_PLACE
-        elif func in _IN_PLACE and self._overwrites_own(func, args):
-            func = _IN_PLACE[func]
-        if func is NONZERO and (rows := self._next_rows()) is not None:
-            return self._nonzero(args[0], rows)
-        if func in INDEXED:
-            args = self._by_rows(func, args)
+        if self._sparse or id(func) not in self._ordinary:
+            if func is _PRIM_DEVICE:
+                return args[0].fake_device
+            if func.namespace in ("profiler", "prim"):
+                return func(*args, **(kwargs or {}))
+            if func is _LIFT_FRESH and not isinstance(args[0], FakeTensor):
+                return self._lifted(args[0])
+            if func is _SET and isinstance(args[0], FakeTensor) and isinstance(args[1], FakeTensor):
+                return self._looks_elsewhere(args[0], args[1])
+            if func is ASKS and (number := self._answer(args[0])) is not None:
+                return number
+            if func in sparse_gradients.MAKERS:
+                self._sparse |= sparse_gradients.makes_sparse(func, args)
+            if self._sparse and (sparse_gradients.makes_sparse(func, args) or sparse_gradients.has_sparse(args)):
+                return sparse_gradients.run(self, func, args, kwargs or {})
+            if func is _ADD and self._adds_in_place(args):
+                func = _ADD_IN_PLACE
+            elif func in _IN_PLACE and self._overwrites_own(func, args):
+                func = _IN_PLACE[func]
+            if func is NONZERO and (rows := self._next_rows()) is not None:
+                return self._nonzero(args[0], rows)
+            if func in INDEXED:
+                args = self._by_rows(func, args)
+            elif func not in _TOLD_APART:
+                self._ordinary[id(func)] = func
         tensors: list[Any] = []
         key: Hashable = _flatten(args, tensors)
         if kwargs:
@@ -395,8 +399,11 @@ class Recorder(DispatchMode):
                 tensors[k] = self._constant(t)
                 args = _replace(args, t, tensors[k])
                 kwargs = {name: _replace(value, t, tensors[k]) for name, value in (kwargs or {}).items()}
-        infos = tuple([self._info_of(t) for t in tensors])
-        key = (func, key, *[i.meta for i in infos])
+        try:
+            infos: tuple[Info, ...] = tuple([t.pararev_info for t in tensors])
+        except AttributeError:
+            infos = tuple(map(self._info_of, tensors))
+        key = (id(func), key, *[i.meta for i in infos])  # an entry keeps its function
         position = self._entry_of.get(key)
         if position is None:
             return self._first_time(func, args, kwargs or {}, tensors, infos, key)
@@ -889,6 +896,7 @@ _IN_PLACE = _OF_LOSS | {
     torch.ops.aten.index_put.default: torch.ops.aten._index_put_impl_.default,
     torch.ops.aten.put.default: torch.ops.aten.put_.default,
 }
+_TOLD_APART = frozenset({_ADD, _LIFT_FRESH, _SET, ASKS, NONZERO, *_IN_PLACE, *INDEXED, *sparse_gradients.MAKERS})
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
 
