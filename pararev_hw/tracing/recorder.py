@@ -46,6 +46,7 @@ from pararev_hw.tracing import formulas, sparse_gradients
 from pararev_hw.tracing.asked_values import ASKS, INDEXED, NONZERO, Question, RowsOnItsInputs, ValueAsked, masks_of
 from pararev_hw.tracing.how_far import EVERY, StepWatch
 from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece, library_copied_bytes
+from pararev_hw.tracing.kernel_layouts import kernel_strides
 from pararev_hw.tracing.user_line import user_line
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
@@ -688,6 +689,7 @@ class Recorder(DispatchMode):
         out = self._by_meta_kernel(func, args, kwargs, tensors)
         if out is NotImplemented:
             out = self._run_fake(func, args, kwargs)
+        out = self._laid_out(func, tensors, out)
         outputs = _listed(out)
         written_positions = _written_positions(func, args, kwargs)
         sources = _Sources(tensors)
@@ -722,6 +724,18 @@ class Recorder(DispatchMode):
         self._entry_of[key] = position
         self._record(position, infos, self._outcomes(func, outputs, sources, infos), random)
         return out
+
+    def _laid_out(self, func: OpOverload, tensors: Sequence[Any], out: Any) -> Any:
+        """What an op gives, laid out as its kernel does."""
+        if isinstance(out, tuple | list):
+            return type(out)([self._laid_out(func, tensors, o) for o in out])
+        if type(out) is not FakeTensor or out.dim() < 2 or out.layout is not torch.strided or _is_among(out, tensors):
+            return out
+        stride = kernel_strides(base_name(str(func)), tensors, out)
+        if stride == out.stride():
+            return out
+        elem = torch.empty_strided(out.shape, stride, dtype=out.dtype, device=_META)
+        return self._wrapped(elem, out.fake_device)
 
     def _outcomes(
         self, func: OpOverload, outputs: tuple[torch.Tensor, ...], sources: _Sources, infos: tuple[Info, ...]
@@ -899,6 +913,10 @@ _IN_PLACE = _OF_LOSS | {
 _TOLD_APART = frozenset({_ADD, _LIFT_FRESH, _SET, ASKS, NONZERO, *_IN_PLACE, *INDEXED, *sparse_gradients.MAKERS})
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
+
+
+def _is_among(tensor: torch.Tensor, tensors: Sequence[torch.Tensor]) -> bool:
+    return any(t is tensor for t in tensors)
 
 
 def _result(call: Call, tensors: Sequence[torch.Tensor]) -> Any:
