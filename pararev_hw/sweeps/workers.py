@@ -107,11 +107,15 @@ def _processes(
 def _submit(pool: ProcessPoolExecutor, chunk: int) -> Future[Part]:
     """A chunk given to a pool's process; where that has died since, a future that says so."""
     try:
-        return pool.submit(_chunk, chunk)
+        future = pool.submit(_chunk, chunk)
     except BrokenProcessPool as error:
-        future: Future[Part] = Future()
+        future = Future()
         future.set_exception(error)
         return future
+    # the process has its own end of the pipe: with another one open here, who reads what it was writing when it was
+    # killed would wait for the rest without end
+    pool._result_queue._writer.close()  # type: ignore[attr-defined]
+    return future
 
 
 def _start(file: str, parent: int) -> None:

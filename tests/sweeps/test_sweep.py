@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 
@@ -252,6 +253,28 @@ def test_processes_give_the_same_rows_also_when_one_dies(whole: Path, tmp_path: 
         store.merge()
     assert killed
     assert rows(tmp_path) == rows(whole)
+
+
+def _dies_while_it_answers(chunk: int) -> bytes:
+    from multiprocessing.connection import Connection
+
+    def send_half(self: Connection, message: bytes) -> None:
+        os.write(self.fileno(), message[: len(message) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send = send_half  # type: ignore[attr-defined]
+    return bytes(1000)
+
+
+def test_a_worker_that_is_killed_while_it_writes_its_rows_is_not_waited_for(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_chunk", _dies_while_it_answers)
+    with workers._processes(problem, 1) as (pools, _):
+        future = workers._submit(pools[0], 0)
+        assert isinstance(future.exception(timeout=60), BrokenProcessPool)
+        with pytest.raises(BrokenProcessPool):
+            workers._submit(pools[0], 1).result(timeout=60)
 
 
 @pytest.mark.parametrize("method", ["nsga2", "tpe"])
