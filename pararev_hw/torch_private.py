@@ -24,7 +24,6 @@ import torch
 from torch._C._profiler import _ExperimentalConfig
 from torch._decomp import decomposition_table, meta_table
 from torch._ops import OpOverload as OpOverload
-from torch._prims_common import compute_elementwise_output_strides
 from torch._subclasses import fake_impls
 from torch._subclasses.fake_tensor import DataDependentOutputException as DataDependentOutputException
 from torch._subclasses.fake_tensor import DynamicOutputShapeException as DynamicOutputShapeException
@@ -99,11 +98,6 @@ def new_fake(
 ) -> Any:
     """A fake tensor in memory of its own, without an operation under the mode, the first of which imports sympy."""
     return FakeTensor(mode, torch.empty_strided(shape, stride, dtype=dtype, device="meta"), device)
-
-
-def elementwise_strides(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    """Strides of what an elementwise kernel gives for tensors of one shape, in their order."""
-    return tuple(compute_elementwise_output_strides(*tensors))
 
 
 def mark_as_parameter(tensor: Any, requires_grad: bool) -> None:

@@ -17,8 +17,6 @@ from itertools import accumulate
 
 import torch
 
-from pararev_hw.torch_private import elementwise_strides
-
 _IN_ORDER = frozenset(
     "elu_backward softplus_backward hardswish_backward hardsigmoid_backward hardtanh_backward logit_backward "
     "xlogy".split()
@@ -46,12 +44,15 @@ def kernel_strides(base: str, tensors: Sequence[torch.Tensor], out: torch.Tensor
         image = tensors[0]
         last = image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
         return _strides(shape, (0, 2, 3, 1) if last else range(4))
-    alike = all(t.shape == out.shape for t in tensors)
-    if base in _IN_ORDER and alike:
-        return elementwise_strides(tensors)
+    if base in _IN_ORDER and all(t.shape == out.shape for t in tensors):
+        return torch.add(*map(_without_data, tensors)).stride()
     if base in _LIKE and out.shape == tensors[_LIKE[base]].shape:
-        return elementwise_strides([tensors[_LIKE[base]]])
+        return torch.empty_like(_without_data(tensors[_LIKE[base]])).stride()
     return out.stride()
+
+
+def _without_data(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tensor.shape, tensor.stride(), device="meta")
 
 
 def _strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ import networkx as nx
 ROOT = Path(__file__).parents[2]
 TORCH_PRIVATE = "pararev_hw.torch_private"
 SOLVER_PRIVATE = "pararev_hw.schedulers.bounds.linear_program"
-OTHERS_PRIVATE = (TORCH_PRIVATE, "pararev_hw.compiled", SOLVER_PRIVATE)  # torch's, numba's, SciPy's, one place each
+OTHERS_PRIVATE = (TORCH_PRIVATE, "pararev_hw.compiled", SOLVER_PRIVATE, "pararev_hw.sweeps.workers")
+# torch's, numba's, SciPy's, and those of the standard library's pools, one place each
 # of the standard library's documented names, those that begin with an underscore
 DOCUMENTED = {"_replace", "_asdict", "_fields", "_repr_html_", "_exit", "_getframe"}
 
