@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -77,10 +78,10 @@ def plot(blocks: list[Block], predicted: list[np.ndarray], path: Path) -> None:
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
-    columns = 2
-    figure = Figure(figsize=(5.5 * columns, 4.5 * -(-len(blocks) // columns)))
+    columns, rows = 2, math.ceil(len(blocks) / 2)
+    figure = Figure(figsize=(5.5 * columns, 4.5 * rows))
     for k, (b, p) in enumerate(zip(blocks, predicted, strict=True)):
-        axes = figure.add_subplot(-(-len(blocks) // columns), columns, k + 1)
+        axes = figure.add_subplot(rows, columns, k + 1)
         low, high = 1e3 * min(b.measured.min(), p.min()), 1e3 * max(b.measured.max(), p.max())
         axes.fill_between(
             [low, high], [0.8 * low, 0.8 * high], [1.2 * low, 1.2 * high], color="0.92", label="within 20 %"

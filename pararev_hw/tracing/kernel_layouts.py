@@ -11,9 +11,7 @@ the other (tests/tracing/test_kernel_layouts.py).
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -39,11 +37,9 @@ def kernel_strides(base: str, tensors: Sequence[torch.Tensor], out: torch.Tensor
     """The strides of an output of the op of that name on those tensors; those that it has where nothing is known."""
     shape = tuple(out.shape)
     if base in _IN_ONE_PIECE:
-        return _strides(shape, range(len(shape)))
+        return dense_strides(shape, range(len(shape) - 1, -1, -1))
     if base in _LIKE_AN_IMAGE and len(shape) == 4:
-        image = tensors[0]
-        last = image.is_contiguous(memory_format=torch.channels_last) and not image.is_contiguous()
-        return _strides(shape, (0, 2, 3, 1) if last else range(4))
+        return dense_strides(shape, (1, 3, 2, 0) if channels_are_last(tensors[0]) else (3, 2, 1, 0))
     if base in _IN_ORDER and all(t.shape == out.shape for t in tensors):
         return torch.add(*map(_without_data, tensors)).stride()
     if base in _LIKE and out.shape == tensors[_LIKE[base]].shape:
@@ -55,9 +51,16 @@ def _without_data(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), device="meta")
 
 
-def _strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]:
-    """Of a dense tensor whose dimensions lie in that order, the innermost last."""
-    inner_first = order[::-1]
-    steps = accumulate((max(1, shape[d]) for d in inner_first[:-1]), operator.mul, initial=1)
-    of_dimension = dict(zip(inner_first, steps, strict=True))
-    return tuple(of_dimension[d] for d in range(len(shape)))
+def channels_are_last(tensor: torch.Tensor) -> bool:
+    """Whether an image or a volume has channels last in memory, and could not as well have them first."""
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
+    return layout is not None and tensor.is_contiguous(memory_format=layout) and not tensor.is_contiguous()
+
+
+def dense_strides(shape: Sequence[int], innermost_first: Iterable[int]) -> tuple[int, ...]:
+    """Of a tensor without gaps whose dimensions lie in that order."""
+    strides, step = [0] * len(shape), 1
+    for d in innermost_first:
+        strides[d] = step
+        step *= max(shape[d], 1)
+    return tuple(strides)

@@ -689,14 +689,13 @@ class Recorder(DispatchMode):
         out = self._by_meta_kernel(func, args, kwargs, tensors)
         if out is NotImplemented:
             out = self._run_fake(func, args, kwargs)
-        out = self._laid_out(func, tensors, out)
+        base, sources = base_name(str(func)), _Sources(tensors)
+        out = self._laid_out(base, sources, out)
         outputs = _listed(out)
         written_positions = _written_positions(func, args, kwargs)
-        sources = _Sources(tensors)
         specs = tuple(self._spec(o, sources) for o in outputs)
         aliases = [s for s in specs if isinstance(s, int | Alias)]
         view = not written_positions and bool(aliases) and len(aliases) == len([s for s in specs if s is not None])
-        base = base_name(str(func))
         random = torch.Tag.nondeterministic_seeded in func.tags
         # an as_strided view's offset does not move with its base; set_ and resize_ change metadata in place
         replayable = (
@@ -725,13 +724,15 @@ class Recorder(DispatchMode):
         self._record(position, infos, self._outcomes(func, outputs, sources, infos), random)
         return out
 
-    def _laid_out(self, func: OpOverload, tensors: Sequence[Any], out: Any) -> Any:
-        """What an op gives, laid out as its kernel does."""
+    def _laid_out(self, base: str, sources: _Sources, out: Any) -> Any:
+        """What the op of that name gives, laid out as its kernel does."""
         if isinstance(out, tuple | list):
-            return type(out)([self._laid_out(func, tensors, o) for o in out])
-        if type(out) is not FakeTensor or out.dim() < 2 or out.layout is not torch.strided or _is_among(out, tensors):
+            return type(out)([self._laid_out(base, sources, o) for o in out])
+        if type(out) is not FakeTensor or out.dim() < 2 or out.layout is not torch.strided:
             return out
-        stride = kernel_strides(base_name(str(func)), tensors, out)
+        if sources.same(out) is not None:
+            return out
+        stride = kernel_strides(base, sources.tensors, out)
         if stride == out.stride():
             return out
         elem = torch.empty_strided(out.shape, stride, dtype=out.dtype, device=_META)
@@ -913,10 +914,6 @@ _IN_PLACE = _OF_LOSS | {
 _TOLD_APART = frozenset({_ADD, _LIFT_FRESH, _SET, ASKS, NONZERO, *_IN_PLACE, *INDEXED, *sparse_gradients.MAKERS})
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
-
-
-def _is_among(tensor: torch.Tensor, tensors: Sequence[torch.Tensor]) -> bool:
-    return any(t is tensor for t in tensors)
 
 
 def _result(call: Call, tensors: Sequence[torch.Tensor]) -> Any:

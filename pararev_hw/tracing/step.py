@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ from pararev_hw.tracing.asked_values import Question, ValueAsked, answers_on
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.how_far import StepWatch
+from pararev_hw.tracing.kernel_layouts import channels_are_last, dense_strides
 from pararev_hw.tracing.model_state import in_mode, library_constants, state_preserved
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.user_optimizers import on_twins
@@ -90,23 +91,10 @@ class _Swap:
         """How the twin lies in memory: images and their weights channels last where that is asked for, all else as the
         tensor itself; or contiguous, unless its own channels are last."""
         if self.channels_last and tensor.dim() == 4:
-            return _strides(tensor.shape, (1, 3, 2, 0))
-        if contiguous and not _channels_are_last(tensor):
-            return _strides(tensor.shape, range(tensor.dim() - 1, -1, -1))
+            return dense_strides(tensor.shape, (1, 3, 2, 0))
+        if contiguous and not channels_are_last(tensor):
+            return dense_strides(tensor.shape, range(tensor.dim() - 1, -1, -1))
         return tensor.stride()
-
-
-def _channels_are_last(tensor: torch.Tensor) -> bool:
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(tensor.dim())
-    return layout is not None and tensor.is_contiguous(memory_format=layout) and not tensor.is_contiguous()
-
-
-def _strides(shape: Sequence[int], innermost_first: Iterable[int]) -> tuple[int, ...]:
-    strides, step = [0] * len(shape), 1
-    for d in innermost_first:
-        strides[d] = step
-        step *= max(shape[d], 1)
-    return tuple(strides)
 
 
 def record(

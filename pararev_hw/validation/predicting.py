@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from pararev_hw import pipeline, target_graph
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
+from pararev_hw.costmodels.calibrated.pace_response import slowed
+from pararev_hw.costmodels.calibrated.page_faults import mapping
 from pararev_hw.defaults import default_optimizer
 from pararev_hw.measurement.pace import PACE
 from pararev_hw.trace_options import TraceOptions
@@ -52,12 +54,14 @@ def predicted(graph: BlockGraph, profile: Profile, launch: str) -> StepCost:
     return StepCost(prediction.latency_s, peak_bytes(graph, profile), energy_j)
 
 
-def slowness_since(profile: Profile, paces_s: Sequence[float]) -> float | None:
-    """How many times as long as when the profile was made a fixed piece of Python takes now; None where that is not
-    known."""
+def as_it_was(profile: Profile, paces_s: Sequence[float], mapped_in_bytes: int | None) -> tuple[Profile, float | None]:
+    """The profile as the machine was while real steps ran: at their pace, and with as much memory mapped in for each;
+    and how many times as long a fixed piece of Python took then (None: not known)."""
+    at = profile if mapped_in_bytes is None else mapping(profile, mapped_in_bytes)
     if not paces_s or PACE not in profile.host:
-        return None
-    return statistics.median(paces_s) / profile.host[PACE].value
+        return at, None
+    slowness = statistics.median(paces_s) / profile.host[PACE].value
+    return slowed(at, slowness), slowness
 
 
 def peak_bytes(graph: BlockGraph, profile: Profile) -> int:

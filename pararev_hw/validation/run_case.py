@@ -9,8 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from pararev_hw import models, pipeline
-from pararev_hw.costmodels.calibrated.pace_response import slowed
-from pararev_hw.costmodels.calibrated.page_faults import mapping
 from pararev_hw.errors import Infeasible, first_line
 from pararev_hw.importers.targets import resolve
 from pararev_hw.measurement import computing_threads, measure_step, step_clock
@@ -21,7 +19,7 @@ from pararev_hw.reports import units
 from pararev_hw.trace_options import TraceOptions
 from pararev_hw.types import BlockGraph, Profile, StepCost, ValidationCase
 from pararev_hw.validation.memory import cuda_bytes_before, peak_bytes
-from pararev_hw.validation.predicting import baselines, flops_of, optimizer_of, predicted, slowness_since, traced
+from pararev_hw.validation.predicting import as_it_was, baselines, flops_of, optimizer_of, predicted, traced
 from pararev_hw.validation.stepping import check_finite, real_step, replayed
 from pararev_hw.validation.suite import HeldOut, Trial
 
@@ -56,9 +54,7 @@ def case(trial: Trial, held_out: HeldOut, profile: Profile, run: Run) -> Validat
     except Exception as error:
         # whatever a network raises while it really runs is this case's result, and no other's
         failed = _reason(error)
-    slowness = None if measured is None else slowness_since(profile, measured.paces_s)
-    at = profile if slowness is None else slowed(profile, slowness)
-    at = at if measured is None or measured.faulted_bytes is None else mapping(at, measured.faulted_bytes)
+    at, slowness = (profile, None) if measured is None else as_it_was(profile, measured.paces_s, measured.faulted_bytes)
     expected = pipeline.plan(graph, at, "sequential", launch=trial.launch).expected_error
     return ValidationCase(
         name=trial.name,

@@ -18,8 +18,6 @@ from torch.profiler import ProfilerActivity, profile
 from pararev_hw import execution, pipeline
 from pararev_hw.costmodels import cost
 from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_of
-from pararev_hw.costmodels.calibrated.pace_response import slowed
-from pararev_hw.costmodels.calibrated.page_faults import mapping
 from pararev_hw.costmodels.measured_ops import host_seconds
 from pararev_hw.errors import BadInput, Infeasible, PararevError, first_line
 from pararev_hw.execution.job import Batch, Job, copied_step, on_batches
@@ -52,7 +50,7 @@ from pararev_hw.types import (
 from pararev_hw.types.device import Device
 from pararev_hw.types.graph import THE_NETWORK
 from pararev_hw.validation.memory import peak_bytes
-from pararev_hw.validation.predicting import flops_of, slowness_since
+from pararev_hw.validation.predicting import as_it_was, flops_of
 from pararev_hw.validation.stepping import RealStep, check_finite
 from pararev_hw.validation.validation import Finished, summary
 
@@ -141,9 +139,8 @@ def _case(
     mapped_in_bytes: int | None = None
     if isinstance(at, Profile):
         steps.take(limit_s, at.host[PACE].value if PACE in at.host else None)
-        slowness, mapped_in_bytes = slowness_since(at, steps.paces_s), steps.faulted_bytes
-        at = at if slowness is None else slowed(at, slowness)
-        at = at if mapped_in_bytes is None else mapping(at, mapped_in_bytes)
+        mapped_in_bytes = steps.faulted_bytes
+        at, slowness = as_it_was(at, steps.paces_s, mapped_in_bytes)
     prediction = pipeline.predict(pipeline.plan(graph, at, "sequential", lanes=1))
     peak = prediction.peak_bytes if prediction.eager_peak_bytes is None else prediction.eager_peak_bytes
     quick = None if isinstance(hardware, Device) and at is hardware else _quick_look_s(graph, hardware)
