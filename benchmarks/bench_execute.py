@@ -9,7 +9,6 @@ in the executor and in PyTorch's own loop.
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from pararev_hw import execution
+from pararev_hw.measurement.environment import cores
 from pararev_hw.models import IF
 from pararev_hw.models.networks import SpikingResNet, Stem, reversible_stage
 from pararev_hw.trace_options import TraceOptions
@@ -113,8 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.give_back:
         execution.keep_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(f"{platform.processor() or platform.machine()}, {cores} cores, torch {torch.__version__}")
+    print(f"{platform.processor() or platform.machine()}, {cores()} cores, torch {torch.__version__}")
     for name in arguments.cases:
         begun = time.perf_counter()
         run: Callable[[], None]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from pararev_hw.costmodels.allocator.observed import with_observed_allocations
 from pararev_hw.devices import load_device
 from pararev_hw.measurement import cuda_clock, cuda_step_clock, measure, quick_cpu_device
+from pararev_hw.measurement.environment import cores
 from pararev_hw.types import Device, DeviceParameter
 
 _QUICK_S = 2.0
@@ -29,7 +29,7 @@ _TAKEN_OVER = (  # what no short measurement tells: of the H200's file, and assu
 def measured_device(device: str) -> Device:
     """This machine's CPU, a lane per core, or its GPU, quickly measured."""
     if device == "cpu":
-        return with_observed_allocations(quick_cpu_device(len(os.sched_getaffinity(0)), _QUICK_S))
+        return with_observed_allocations(quick_cpu_device(cores(), _QUICK_S))
     return _gpu()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from pararev_hw.execution.overlap import side_by_side
 from pararev_hw.execution.profiled import profiled_overlap
 from pararev_hw.execution.runners import LaneRunner, LoopRunner, Runner, difference, peak_bytes
 from pararev_hw.graph.order import lane_orders
-from pararev_hw.measurement.environment import available_bytes
+from pararev_hw.measurement.environment import available_bytes, cores
 from pararev_hw.progress import Progress, silent
 from pararev_hw.reports import units
 from pararev_hw.schedulers.evaluate import evaluate_orders
@@ -204,7 +203,7 @@ def document(execution: Execution) -> dict[str, Any]:
         "device": execution.hardware.name,
         "standing": execution.parallel.provenance,
         "runs_on": execution.job.device,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "scheduler": schedule.scheduler,
         "lanes": schedule.lanes,
         "launch": execution.parallel.launch,

@@ -78,7 +78,7 @@ def _gpu_clocks_hz() -> Mapping[str, float]:
 
 
 def check_cores(lanes: int, available: int, source: str) -> None:
-    """Raises BadInput for more lanes than there are cores; `asked` says which were asked for."""
+    """Raises BadInput for more `lanes` than there are cores; `source` is the device or option that asks for them."""
     if lanes > available:
         raise BadInput(
             f"{source}: this machine has {counted(available, 'core')}, each runs one lane: at most {available}"

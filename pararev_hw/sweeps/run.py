@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ import numpy as np
 
 from pararev_hw import limits
 from pararev_hw.errors import BadInput, Infeasible
+from pararev_hw.measurement.environment import cores
 from pararev_hw.progress import Progress, silent, time_left
 from pararev_hw.reports import units
 from pararev_hw.sweeps import search, workers
@@ -145,7 +145,7 @@ def _parts(
     rows = sum(b - a for a, b in map(sweep.span, part_numbers))
     slow = not all(n.engine is None or n.engine.vectorised for n in problem.networks.values())
     small = rows < (50 if slow else workers.SMALL)
-    count = processes or (1 if small else os.cpu_count() or 1)
+    count = processes or (1 if small else cores())
     count = min(count, len(part_numbers))
     return workers.alone(problem, part_numbers) if count == 1 else workers.local(problem, part_numbers, count)
 
