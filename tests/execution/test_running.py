@@ -32,6 +32,7 @@ from pararev_hw.types import Device, DeviceParameter
 from tests.helpers.command_line import run
 from tests.helpers.costing import costs, op_seconds
 from tests.helpers.random_schedules import in_order, random_lanes
+from tests.helpers.two_cores import give_two_cores
 
 TINY = TraceOptions(granularity="block", batch=2, width=0.0625, timesteps=2)
 NETWORK = """
@@ -380,7 +381,8 @@ def test_the_profilers_trace_is_written_and_tells_the_overlap(measured: None, ne
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A CPU that is known already."""
+    """A CPU that is known already, with two cores."""
+    give_two_cores(monkeypatch)
     monkeypatch.setattr(execution, "this_machine", lambda device, lanes, **_: cpu(lanes))
     monkeypatch.setattr(execution, "keep_memory", lambda: True)
 

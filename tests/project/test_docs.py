@@ -24,6 +24,7 @@ import yaml
 
 from tests.helpers.command_line import SMALL, Ran, run
 from tests.helpers.json_schema import schema, wrong
+from tests.helpers.two_cores import give_two_cores
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -103,6 +104,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def there(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    give_two_cores(monkeypatch)  # as the pages' commands ask for
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     return workplace
