@@ -62,7 +62,7 @@ def compared(model: nn.Module, x: torch.Tensor, setting: Setting) -> tuple[int, 
         else None,
         dtype="bfloat16" if setting.bfloat16 else "float32",
     ).graph
-    return eager_peak_bytes(graph, "cpu", rule_here()), recorded_peak_bytes(model, x, setting)
+    return eager_peak_bytes(graph, "cpu", rule_here(setting.threads)), recorded_peak_bytes(model, x, setting)
 
 
 def row(make: Callable[[], nn.Module], batch: Callable[[], torch.Tensor], settings: list[Setting]) -> list[float]:

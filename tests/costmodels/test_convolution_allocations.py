@@ -215,8 +215,26 @@ def test_what_a_convolution_allocates_channels_last_is_predicted(case: Case, mas
 def test_what_a_convolution_allocates_is_predicted(case: Case, mask: tuple[bool, bool]) -> None:
     if not AVX512 and case.groups == 32 and case.image == (100,):
         pytest.skip("what narrower processors allocate for wide depthwise rows is not known yet")
+    allocates_as_predicted(case, mask, 1)
+
+
+# forward, by products over unfolded images: blocks of each thread follow from another search
+UNKNOWN_WITH_THREADS = {"9x9", "9x9 of many channels", "15x15 of few channels", "small groups", "a row, strided"}
+UNKNOWN_WITH_THREADS |= {"9x9 without a border", "a row, depthwise and wide", "a row, depthwise and strided"}
+
+
+@pytest.mark.machine
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("name", [n for n in CASES if AVX512 or n not in UNKNOWN_WITH_THREADS])
+def test_what_threads_of_a_convolution_allocate_is_predicted(name: str, threads: int) -> None:
+    """They sum the gradients of weights apart, in as many buffers as split the images."""
+    for mask in (MASKS[0], MASKS[2]):
+        allocates_as_predicted(CASES[name], mask, threads)
+
+
+def allocates_as_predicted(case: Case, mask: tuple[bool, bool], count: int) -> None:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         for op, run in ops(case, mask)[0 if mask == (True, True) else 1 :]:
             tensors = (
@@ -226,7 +244,7 @@ def test_what_a_convolution_allocates_is_predicted(case: Case, mask: tuple[bool,
             )
             # in a step the op's own tensors are alive with what it allocates; a buffer is aligned to 128 bytes
             cache_bytes = second_level_cache_bytes() or USUAL_CACHE_BYTES
-            assert tensors + convolution_bytes(op, instruction_set_here(), cache_bytes) == pytest.approx(
+            assert tensors + convolution_bytes(op, instruction_set_here(), cache_bytes, count) == pytest.approx(
                 tensors + recorded(run), rel=0.01, abs=512
             ), op
     finally:

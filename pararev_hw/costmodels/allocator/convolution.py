@@ -13,7 +13,7 @@ A kernel that works channels-last makes two more copies of what it gives. Convol
 (float64; halves on a processor without instructions for them; one small image; 1x1 on few images) unfold the input into
 columns. Inputs that are slices of something else are gathered first.
 
-Found with torch 2.11 to 2.13, one thread, by watching the profiler's memory events op by op.
+Found with torch 2.11 to 2.13 by watching the profiler's memory events op by op.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.types import OpType
 
 
-def convolution_bytes(op: OpType, isa: InstructionSet, cache_bytes: int = USUAL_CACHE_BYTES) -> int:
+def convolution_bytes(op: OpType, isa: InstructionSet, cache_bytes: int = USUAL_CACHE_BYTES, threads: int = 1) -> int:
     """The most that a convolution or its gradient holds at once beside its inputs and outputs; 0 for one that does not
     say its sizes, of a graph that somebody wrote by hand. `cache_bytes`: of a core's second-level cache."""
     if not is_whole(op):
         return 0
-    conv = convolution_of(op)
+    conv = convolution_of(op, threads)
     attributes = dict(op.attributes)
     copied = sum(conv.item * math.prod(op.input_shapes[k]) for k in attributes.get("scattered", ()))
     input_shape = op.input_shapes[1 if op.kind == "conv_backward" else 0]
@@ -68,10 +68,11 @@ def convolution_bytes(op: OpType, isa: InstructionSet, cache_bytes: int = USUAL_
 
 
 def by_library(conv: Convolution, input_shape: tuple[int, ...], isa: InstructionSet) -> bool:
-    """Whether PyTorch leaves the convolution to oneDNN (at::native::ConvParams::use_mkldnn, one thread)."""
+    """Whether PyTorch leaves the convolution to oneDNN (at::native::ConvParams::use_mkldnn)."""
     if not isa.computes(conv.dtype):
         return False
-    worthwhile = conv.strided or conv.dilated or conv.batch >= 16 or math.prod(conv.kernel[-2:]) > 1
+    point = math.prod(conv.kernel[-2:]) == 1
+    worthwhile = conv.strided or conv.dilated or conv.batch >= 16 or not point or conv.threads > 1
     wide = len(conv.kernel) > 1 and min(conv.kernel[-2:]) > 3
     large = conv.groups > 1 or wide or conv.batch > 1 or math.prod(input_shape[:4]) > 20480
     return conv.half or (worthwhile and large)

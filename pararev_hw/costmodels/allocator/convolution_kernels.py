@@ -11,9 +11,11 @@ with blocks half as long. The conditions are those of oneDNN 3.7 to 3.12 (src/cp
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pararev_hw.costmodels.allocator.convolution_sizes import Convolution
+from pararev_hw.costmodels.allocator.thread_sums import thread_sums_bytes
 from pararev_hw.costmodels.allocator.unfolded_blocks import unfolded_at_once
 from pararev_hw.devices.instruction_sets import InstructionSet
 
@@ -23,7 +25,7 @@ _PAGE = 4096
 _BATCH_ITEM = 40  # bytes of one entry in the list of small products
 _SHORT_BLOCK = 8
 _MOST = 1 << 30  # bytes of scratch
-_TENSORS = 15  # scratch of a gradient is at most as many times its tensors
+_TENSORS = 15  # scratch of a gradient is at most as many times its tensors, for each thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,8 @@ def data_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
     """What computes the gradient of x from that of y."""
     block = isa.channels
     if not _has_data_kernel(conv, isa):
-        return Plain(_gradient_scratch(conv, isa, 0, 0.1))
+        threads = conv.threads if _images_at_once(conv, isa) else 1
+        return Plain(_gradient_scratch(conv, isa, 0, 0.1, threads))
     if isa == InstructionSet.AVX and conv.strided and not conv.depthwise:
         return Blocked(block, block, block, block, 4 * conv.y_pixels * block * _LOADED_AT_ONCE + SCRATCH_ALIGNED)
     if conv.strided and conv.groups == 1 and not conv.dilated:
@@ -96,13 +99,19 @@ def weight_kernel(conv: Convolution, isa: InstructionSet) -> Kernel:
     narrow = (few or (conv.groups > 1 and not conv.depthwise)) and not conv.half
     block = _SHORT_BLOCK if narrow else isa.channels
     if not _has_weight_kernel(conv, block, flat, isa):
-        return Plain(_gradient_scratch(conv, isa, _weight_sums(conv), 0.05))
+        at_once = _plane(conv.result) // conv.threads < _FEW_PIXELS and (conv.batch > 1 or conv.groups > 2)
+        threads = conv.threads if at_once else 1
+        return Plain(_gradient_scratch(conv, isa, threads * _weight_sums(conv), 0.05, threads))
     if flat:
-        return Blocked(1, isa.channels, 1, isa.channels, _sums_of_weights(conv, 1, isa.channels))
+        scratch = _sums_of_weights(conv, 1, isa.channels) + thread_sums_bytes(conv, 1, isa.channels, False)
+        return Blocked(1, isa.channels, 1, isa.channels, scratch)
     scratch = _sums_of_weights(conv, block, isa.channels) + gathered_bytes(conv, isa, _LEAST_GATHERED)
+    point = _is_point(conv) and not conv.padded and (_is_even(conv) or not conv.strided)
+    scratch += thread_sums_bytes(conv, block, isa.channels, point)
     return Blocked(block, block, block, block, scratch)
 
 
+_FEW_PIXELS = 256  # for each thread, below which threads take images of their own
 _FLAT_GRADIENT = 3  # channels up to which AVX-512's weight gradient takes the image as it is
 
 
@@ -202,7 +211,7 @@ def gathered_bytes(conv: Convolution, isa: InstructionSet, least: int | None = N
     blocks = -(-conv.x_channels // isa.channels)
     if least is not None:
         blocks = min(range(min(least, blocks), blocks + 1), key=lambda taken: (-(-blocks // taken) * taken, taken))
-    return conv.item * conv.y_pixels * blocks * isa.channels + SCRATCH_ALIGNED
+    return conv.threads * conv.item * conv.y_pixels * blocks * isa.channels + SCRATCH_ALIGNED
 
 
 def _columns_scratch(conv: Convolution, isa: InstructionSet, cache_bytes: int) -> int:
@@ -210,7 +219,7 @@ def _columns_scratch(conv: Convolution, isa: InstructionSet, cache_bytes: int) -
     if not unfolded_bytes(conv):
         return 0
     channels, pixels = unfolded_at_once(conv, isa.lanes, cache_bytes)
-    return conv.item * conv.taps * channels * pixels + SCRATCH_ALIGNED
+    return conv.threads * conv.item * conv.taps * channels * pixels + SCRATCH_ALIGNED
 
 
 def unfolded_bytes(conv: Convolution) -> int:
@@ -219,20 +228,34 @@ def unfolded_bytes(conv: Convolution) -> int:
     return conv.columns_bytes() // (conv.result[0] if len(conv.result) > 2 else 1) if unfolds else 0
 
 
-def _gradient_scratch(conv: Convolution, isa: InstructionSet, sums: int, share: float) -> int:
-    """The columns of a gradient beside `sums`. Where they would be more than a multiple of the tensors, they are those
-    of a few pixels at a time: a `share` of those that there is room for."""
+def _images_at_once(conv: Convolution, isa: InstructionSet) -> bool:
+    """Whether threads take images of their own for the gradient of x, rather than parts of one product."""
+    few = _plane(conv.result) // conv.threads < 512 or conv.taps < 64
+    pixels = _plane(conv.image)
+    outer, inner = conv.groups * conv.batch, -(-pixels // isa.lanes) * -(-conv.x_group // isa.lanes)
+    fuller = outer / (-(-outer // conv.threads)) >= inner / (-(-inner // conv.threads))
+    small = pixels * conv.x_group * conv.y_group // conv.threads < 1 << 16
+    return few and (conv.batch > 1 or conv.groups > 2) and (fuller or small)
+
+
+def _plane(extents: tuple[int, ...]) -> int:
+    return math.prod(extents[-2:])
+
+
+def _gradient_scratch(conv: Convolution, isa: InstructionSet, sums: int, share: float, threads: int) -> int:
+    """The columns of a gradient, of each of the threads, beside `sums`. Where they would be more than a multiple of the
+    tensors, they are those of a few pixels at a time: a `share` of those that there is room for."""
     limit = most_scratch(conv)
-    columns = unfolded_bytes(conv)
+    columns = threads * unfolded_bytes(conv)
     if columns > limit - sums:
-        column = conv.item * conv.taps * conv.x_group
+        column = threads * conv.item * conv.taps * conv.x_group
         columns = column * max(isa.lanes, int((limit - sums) // column * share))
     return sums + (columns + SCRATCH_ALIGNED if columns else 0)
 
 
 def most_scratch(conv: Convolution) -> int:
     """How much scratch a matrix product over unfolded images may have."""
-    return min(_MOST, _TENSORS * (conv.x_bytes() + conv.w_bytes() + conv.y_bytes()))
+    return min(_MOST, _TENSORS * conv.threads * (conv.x_bytes() + conv.w_bytes() + conv.y_bytes()))
 
 
 def _weight_sums(conv: Convolution) -> int:
@@ -262,11 +285,11 @@ def strided_scratch(conv: Convolution) -> int:
     ):
         behind = (result - 1) * stride + kernel - size - padding  # columns of padding at the end
         reached *= result + max(0, kernel - 1 - padding) // stride + max(0, kernel - 1 - behind) // stride
-    whole = -(-_PAGE // _BATCH_ITEM) * _BATCH_ITEM + _PAGE
-    image = 4 * _pages(reached * conv.y_channels) + _PAGE
-    mask = 2 * _PAGE
+    whole = conv.threads * -(-_PAGE // _BATCH_ITEM) * _BATCH_ITEM + _PAGE
+    image = conv.threads * 4 * _pages(reached * conv.y_channels) + _PAGE
+    mask = (conv.threads + 1) * _PAGE
     uneven = conv.image[-1] % conv.stride[-1]
-    rows = 4 * _pages(conv.image[-1] * conv.stride[-1] * conv.x_channels) + _PAGE
+    rows = conv.threads * 4 * _pages(conv.image[-1] * conv.stride[-1] * conv.x_channels) + _PAGE
     return whole + image + mask + (rows if uneven else 0)
 
 

@@ -27,6 +27,7 @@ class Convolution:
     dilation: tuple[int, ...]
     transposed: bool
     bias: bool
+    threads: int = 1  # that compute it
 
     @property
     def item(self) -> int:
@@ -121,7 +122,7 @@ def is_whole(op: OpType) -> bool:
     )
 
 
-def convolution_of(op: OpType) -> Convolution:
+def convolution_of(op: OpType, threads: int = 1) -> Convolution:
     """The sizes of an op that `is_whole`."""
     attributes, back = dict(op.attributes), op.kind == "conv_backward"
     transposed = attributes.get("transposed", (0,)) != (0,)
@@ -146,6 +147,7 @@ def convolution_of(op: OpType) -> Convolution:
         dilation=_of_every_extent(attributes["dilation"], extents),
         transposed=transposed,
         bias=not back and len(op.input_shapes) == 3,
+        threads=threads,
     )
 
 

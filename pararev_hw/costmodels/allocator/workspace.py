@@ -1,7 +1,7 @@
 """What PyTorch's allocator counts of a step: the traced tensors, and what libraries allocate inside an op on a CPU.
 
 The traced graph holds the framework's own tensors. What a library makes inside an op and lets go before the op ends is
-added here, op by op. Found by watching the profiler's memory events on one thread; more threads may add buffers of
+added here, op by op. Found by watching the profiler's memory events; further threads inside an op add buffers of
 their own. On other kinds of devices nothing is known: 0.
 """
 
@@ -29,10 +29,12 @@ class LibraryRule:
     """How much a CPU's libraries allocate: by the kernels of its instruction set. Where convolutions were seen to do
     something else, by the nearest rule for their datatype, and a ratio to it by kind of op and datatype.
 
-    `cache_bytes`: of a core's second-level cache, by which products over unfolded images are cut into blocks."""
+    `cache_bytes`: of a core's second-level cache, by which products over unfolded images are cut into blocks.
+    `threads`: that compute one operation together."""
 
     isa: InstructionSet = USUAL
     cache_bytes: int = USUAL_CACHE_BYTES
+    threads: int = 1
     nearest: Mapping[str, InstructionSet] = field(default_factory=dict)
     ratios: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
@@ -43,6 +45,7 @@ USUAL_RULE = LibraryRule()
 def rule_of(hardware: Hardware) -> LibraryRule:
     """The rule of that CPU, wherever this runs."""
     device = hardware if isinstance(hardware, Device) else hardware.device
+    threads = 1 if isinstance(hardware, Device) else hardware.environment.threads
     ratios = {
         (kind, dtype): device.value(name)
         for kind in ("conv", "conv_backward")
@@ -57,12 +60,12 @@ def rule_of(hardware: Hardware) -> LibraryRule:
     cache_bytes = USUAL_CACHE_BYTES
     if "second_level_cache_bytes" in device.parameters:
         cache_bytes = int(device.value("second_level_cache_bytes"))
-    return LibraryRule(instruction_set_of(hardware), cache_bytes, nearest, ratios)
+    return LibraryRule(instruction_set_of(hardware), cache_bytes, threads, nearest, ratios)
 
 
-def rule_here() -> LibraryRule:
-    """That of this machine's instruction set."""
-    return LibraryRule(instruction_set_here(), second_level_cache_bytes() or USUAL_CACHE_BYTES)
+def rule_here(threads: int = 1) -> LibraryRule:
+    """That of this machine's instruction set, with so many threads inside an operation."""
+    return LibraryRule(instruction_set_here(), second_level_cache_bytes() or USUAL_CACHE_BYTES, threads)
 
 
 def eager_peak_bytes(graph: BlockGraph, kind: str = "cpu", rule: LibraryRule = USUAL_RULE) -> int:
@@ -100,7 +103,8 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     base = base_name(op.name)
     if op.kind in ("conv", "conv_backward"):
         isa = rule.nearest.get(op.dtype, rule.isa)
-        return round(convolution_bytes(op, isa, rule.cache_bytes) * rule.ratios.get((op.kind, op.dtype), 1.0))
+        size = convolution_bytes(op, isa, rule.cache_bytes, rule.threads)
+        return round(size * rule.ratios.get((op.kind, op.dtype), 1.0))
     elements = math.prod(op.input_shapes[0]) if op.input_shapes else 0
     if base == "native_batch_norm_backward":  # the normalised input, made again
         return elements * FLOAT_BYTES[op.dtype]
