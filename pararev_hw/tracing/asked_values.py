@@ -21,9 +21,10 @@ from pararev_hw.errors import INTERRUPTS, TraceError, first_line
 from pararev_hw.torch_private import DispatchMode, OpOverload
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.model_state import in_mode, state_preserved, uncopied_state
-from pararev_hw.tracing.user_line import user_line
+from pararev_hw.tracing.user_line import source_line
 
-Question = tuple[str, bool]  # the line that asks, and whether for the elements of a mask that are set, or a number
+# the source line that asks, and whether for the elements of a mask that are set, or a number
+Question = tuple[tuple[str, int], bool]
 ASKS = torch.ops.aten._local_scalar_dense.default
 NONZERO = torch.ops.aten.nonzero.default
 INDEXED = frozenset(
@@ -72,12 +73,12 @@ class _Answers(DispatchMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         if masks := masks_of(func, args):
-            self.answers[user_line(), True] += [args[1][k].nonzero() for k in masks]
+            self.answers[source_line(), True] += [args[1][k].nonzero() for k in masks]
         out = func(*args, **(kwargs or {}))
         if func is ASKS:
-            self.answers[user_line(), False].append(out)
+            self.answers[source_line(), False].append(out)
         elif func is NONZERO:
-            self.answers[user_line(), True].append(out.clone(memory_format=torch.preserve_format))
+            self.answers[source_line(), True].append(out.clone(memory_format=torch.preserve_format))
         return out
 
 

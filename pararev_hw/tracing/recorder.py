@@ -47,7 +47,7 @@ from pararev_hw.tracing.asked_values import ASKS, INDEXED, NONZERO, Question, Ro
 from pararev_hw.tracing.how_far import EVERY, StepWatch
 from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece, library_copied_bytes
 from pararev_hw.tracing.kernel_layouts import kernel_strides
-from pararev_hw.tracing.user_line import user_line
+from pararev_hw.tracing.user_line import source_line, user_line
 from pararev_hw.types import Call, Hole, OpType
 from pararev_hw.types.op_names import ALLOCATES_ONLY, EMBEDDING_BAGS, base_name
 
@@ -557,7 +557,7 @@ class Recorder(DispatchMode):
         """
         if not self.answers:
             return None
-        question = user_line(), rows
+        question = source_line(), rows
         place = self._asked[question]
         self._asked[question] += 1
         answers = self.answers.get(question, ())

@@ -14,6 +14,12 @@ _OWN_FOLDERS = (str(Path(torch.__file__).parent), str(_PACKAGE / "tracing"), str
 
 def user_line(trace: TracebackType | None = None) -> str:
     """`" (net.py:12)"`: the innermost line of code outside torch and the tracer, of the stack or of a traceback."""
+    path, line = source_line(trace)
+    return f" ({Path(path).name}:{line})" if path else ""
+
+
+def source_line(trace: TracebackType | None = None) -> tuple[str, int]:
+    """Path and number of that line, `("", 0)` where no such code runs."""
     frames: list[tuple[str, int]] = []
     if trace is not None:
         while trace is not None:
@@ -27,5 +33,5 @@ def user_line(trace: TracebackType | None = None) -> str:
             frame = frame.f_back  # type: ignore[assignment]
     for name, line in frames:
         if not name.startswith(_OWN_FOLDERS) and not name.startswith("<") and "contextlib" not in name:
-            return f" ({Path(name).name}:{line})"
-    return ""
+            return name, line
+    return "", 0

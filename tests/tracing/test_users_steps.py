@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -313,6 +315,25 @@ def test_shapes_that_depend_on_values_are_those_on_the_networks_inputs() -> None
     assert sum(traced.graph.op_types[op.type].flops for op in traced.graph.ops if op.phase == "forward") == flops
     recorded = recorded_peak_bytes(Routed(), x, Setting(OPTIMIZERS["sgd"])) - 8 * 40  # the targets, which none reads
     assert eager_peak_bytes(traced.graph, "cpu", rule_here()) == pytest.approx(recorded, rel=0.01)
+
+
+def test_answers_go_to_the_file_that_asks_where_another_has_its_name(tmp_path: Path) -> None:
+    """`one_hot` asks real tensors alone for numbers: one more at its line than the traced network asks for."""
+    forwards = {
+        "codes": "F.one_hot(x.argmax(-1), 3).float()",
+        "rounds": "[x := x.cos() for _ in range(int(x.max() + 4))][-1]",
+    }
+    classes = {}
+    for folder, forward in forwards.items():
+        path = tmp_path / folder / "layer.py"
+        path.parent.mkdir()
+        path.write_text(
+            "import torch.nn.functional as F\nfrom torch import nn\nclass Layer(nn.Module):\n"
+            f"    def forward(self, x): return {forward}\n"
+        )
+        classes[folder] = runpy.run_path(str(path))["Layer"]
+    graph = ph.trace(nn.Sequential(classes["codes"](), classes["rounds"]()), torch.rand(2, 3), mode="infer")
+    assert sum(graph.op_types[op.type].name.startswith("aten.cos") for op in graph.ops) == 5
 
 
 class Positive(nn.Module):
