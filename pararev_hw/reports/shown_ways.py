@@ -10,10 +10,10 @@ WITHIN, WITHIN_LIMIT = "fastest within the sequential step's memory", "fastest w
 
 def shown_ways(study: Study) -> tuple[tuple[str, Prediction], ...]:
     """The ways that a comparison shows of a network: in eager PyTorch (where the others are CUDA graphs), sequential,
-    the fastest within the memory of that step, the fastest (within the limit, where one is given); the last but one
-    only where it is neither of its neighbours."""
+    the fastest within the memory of that step, the fastest (within the limit, where one is given). None twice."""
     within = study.recommended("within_memory")
     between = () if within is None or within is study.sequential or within is study.chosen else ((WITHIN, within),)
-    chosen = WITHIN_LIMIT if study.limit_given else FASTEST
+    fastest = WITHIN_LIMIT if study.limit_given else FASTEST
+    last = () if study.chosen is study.sequential or study.chosen is study.eager else ((fastest, study.chosen),)
     eager = () if study.eager is None else ((EAGER, study.eager),)
-    return (*eager, (SEQUENTIAL, study.sequential), *between, (chosen, study.chosen))
+    return (*eager, (SEQUENTIAL, study.sequential), *between, *last)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pararev_hw.reports import comparison_lines
+from pararev_hw.reports import comparison_lines, comparison_table
+from pararev_hw.reports.shown_ways import FASTEST, SEQUENTIAL, shown_ways
 from pararev_hw.reports.trade_offs import largest_batch, same_graphs, trade_offs
 from pararev_hw.types import Comparison, MemoryCurve, Study
 from tests.helpers import hand_built_study
@@ -52,6 +53,13 @@ def test_the_largest_batch_is_named_also_where_batches_differ() -> None:
     assert lines[-1].startswith("Largest batch whose sequential step fits, scaled from this one (`pararev-hw")
     assert lines[-1].endswith(": one 96, other 48.")
     assert not any(line.startswith("Memory at equal time") for line in lines)  # of steps that do not do the same
+
+
+def test_a_network_that_nothing_makes_faster_is_shown_once() -> None:
+    still, quicker = _study("still", (1.0, 100)), _study("quicker", (2.0, 100), (1.0, 200))
+    comparison = Comparison(still.device, (still, quicker))
+    assert [way for study in comparison.studies for way, _ in shown_ways(study)] == [SEQUENTIAL, SEQUENTIAL, FASTEST]
+    assert comparison_table(comparison).row_count == 3
 
 
 def test_networks_of_one_graph_are_said_to_be_the_same() -> None:
