@@ -307,6 +307,11 @@ def watched_python_calls(tell: Callable[[str], None]) -> Iterator[None]:
         lists._push_saved_tensors_default_hooks = push
 
 
+def numbers_in(tensor: torch.Tensor) -> Any:
+    """`tensor.tolist()`, also where that method is watched."""
+    return torch._C.TensorBase.tolist(tensor)
+
+
 @contextlib.contextmanager
 def newly_trainable(before: Iterable[torch.Tensor]) -> Iterator[dict[int, torch.Tensor]]:
     """Real tensors, by id, of which code asks for a gradient (`requires_grad = True`) meanwhile, and those of which it

@@ -12,6 +12,7 @@ import torch
 
 from pararev_hw import target_graph
 from pararev_hw.api.machines import hardware_of
+from pararev_hw.documents import shown
 from pararev_hw.errors import BadInput
 from pararev_hw.importers.targets import Target, target_of
 from pararev_hw.keywords import exact
@@ -193,4 +194,4 @@ def module_target(model: nn.Module, form: InputForm | None, options: TraceOption
 
 
 def _a(value: object) -> str:
-    return "nothing" if value is None else f"{value!r} ({type(value).__name__})"
+    return "nothing" if value is None else shown(value)

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from pararev_hw import limits, models
 from pararev_hw.atomic import real_path
@@ -32,6 +31,7 @@ from pararev_hw.errors import INTERRUPTS, BadFile, BadInput, PararevError, Unkno
 from pararev_hw.importers.free_memory import within_free_memory
 from pararev_hw.importers.imported import Imported
 from pararev_hw.importers.layout import BATCH_NAMES, TIME_NAMES, Axes, Declared, axes_of, declared
+from pararev_hw.importers.lazy_layers import give_shapes
 from pararev_hw.importers.nir_graph import load_nir
 from pararev_hw.measurement.environment import available_bytes
 from pararev_hw.models.spec import Spec
@@ -219,9 +219,6 @@ def _from_factory(target: str, options: TraceOptions) -> Target:
     )
     if not isinstance(network, nn.Module):
         raise BadInput(f"{target}: gave {_a(network)}: it must give an nn.Module, or an nn.Module and its inputs")
-    lazy = next((n for n, p in network.named_parameters() if is_lazy(p)), None)
-    if lazy is not None:
-        raise BadInput(f"{target}: {lazy} has no shape yet: run the lazy layers once in the factory")
     form = None if inputs is None else _input_form(inputs, target)
     tensors = None if form is None else form.tensors
     if tensors is not None and options.input_shape is not None:
@@ -268,6 +265,7 @@ def target_of(
         raise BadInput(f"{where}: its first input has shape {tuple(tensors[0].shape)}: it needs a batch of at least 1")
     if form is not None:
         network = takes_tensors(network, form)
+    give_shapes(network, tensors, where)
     axes = axes_of(network, tuple(tensors[0].shape), options.layout, declaration)
     return Target(
         name=name,

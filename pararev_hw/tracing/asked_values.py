@@ -1,5 +1,5 @@
-"""What a network asks its tensors for while it runs: numbers (`if x.min() < 0`, `.item()`), and which elements of a
-mask are set (`torch.where(mask)`, `x[mask]`), so that shapes depend on them.
+"""What a network asks its tensors for while it runs: numbers (`if x.min() < 0`, `.item()`, `.numpy()`), and which
+elements of a mask are set, or how many differ (`x[mask]`, `torch.unique`), so that shapes depend on them.
 
 Fake tensors tell neither. Where the inputs are real, the network is run on them once and the answers are written down
 line by line; the traced forward then asks the same questions there in the same order, and goes the way that it goes on
@@ -9,8 +9,9 @@ these inputs.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,13 @@ import torch
 from torch import nn
 
 from pararev_hw.errors import INTERRUPTS, TraceError, first_line
-from pararev_hw.torch_private import DispatchMode, OpOverload
+from pararev_hw.torch_private import DispatchMode, FakeTensor, OpOverload
 from pararev_hw.tracing.fused_paths import spelt_out
+from pararev_hw.tracing.length_lists import lengths_by_operations
 from pararev_hw.tracing.model_state import in_mode, state_preserved, uncopied_state
 from pararev_hw.tracing.user_line import source_line
 
-# the source line that asks, and whether for the elements of a mask that are set, or a number
-Question = tuple[tuple[str, int], bool]
+Question = tuple[tuple[str, int], str]  # the source line that asks, and by which op, or method of a tensor
 ASKS = torch.ops.aten._local_scalar_dense.default
 NONZERO = torch.ops.aten.nonzero.default
 INDEXED = frozenset(
@@ -37,16 +38,50 @@ INDEXED = frozenset(
 )
 
 
+PACK = torch.ops.aten._pack_padded_sequence.default
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class RowsOnItsInputs:
-    """Finds the elements that are set, as `nonzero` does, and gives those that were set on the network's own inputs:
-    what follows was traced for as many."""
+class OnItsInputs:
+    """Calls an op the shapes of whose outputs depend on values, and gives what it gave on the network's own inputs
+    where the shapes are others now: what follows was traced for those."""
 
-    rows: torch.Tensor
+    function: Callable[..., Any]
+    outputs: tuple[torch.Tensor, ...]
 
-    def __call__(self, mask: torch.Tensor) -> torch.Tensor:
-        rows = mask.nonzero()
-        return rows if rows.shape == self.rows.shape else self.rows.to(rows.device, copy=True)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        out = self.function(*args, **kwargs)
+        now = out if isinstance(out, tuple) else (out,)
+        if all(a.shape == b.shape for a, b in zip(now, self.outputs, strict=True)):
+            return out
+        given = tuple(a.to(b.device, b.dtype, copy=True) for a, b in zip(self.outputs, now, strict=True))
+        return given if isinstance(out, tuple) else given[0]
+
+
+def shaped_by_values(func: OpOverload) -> bool:
+    """Whether the shapes of what an op gives depend on the numbers in its tensors, masks among indices left aside."""
+    return func is PACK or (torch.Tag.dynamic_output_shape in func.tags and func not in INDEXED)
+
+
+def tells_values(func: OpOverload) -> bool:
+    """Whether an op gives numbers of Python that its tensors hold."""
+    return torch.Tag.data_dependent_output in func.tags
+
+
+@contextlib.contextmanager
+def methods_answered(answer: Callable[[str, torch.Tensor, Callable[[torch.Tensor], Any]], Any]) -> Iterator[None]:
+    """Within it, `tensor.numpy()` and `tensor.tolist()`, which are no ops and which no dispatch mode sees, give what
+    `answer(name, tensor, the method)` gives."""
+    with contextlib.ExitStack() as put_back:
+        for kind, name in ((torch.Tensor, "numpy"), (torch.Tensor, "tolist"), (FakeTensor, "tolist")):
+            method = getattr(kind, name)
+            put_back.callback(*((setattr, kind, name, method) if name in vars(kind) else (delattr, kind, name)))
+            setattr(kind, name, _asking(name, method, answer))
+        yield
+
+
+def _asking(name: str, method: Callable[..., Any], answer: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda tensor, **options: answer(name, tensor, lambda t: method(t, **options))
 
 
 class ValueAsked(TraceError):
@@ -73,12 +108,20 @@ class _Answers(DispatchMode):
         kwargs: Mapping[str, object] | None = None,
     ) -> Any:
         if masks := masks_of(func, args):
-            self.answers[source_line(), True] += [args[1][k].nonzero() for k in masks]
+            self.answers[source_line(), str(NONZERO)] += [args[1][k].nonzero() for k in masks]
         out = func(*args, **(kwargs or {}))
-        if func is ASKS:
-            self.answers[source_line(), False].append(out)
-        elif func is NONZERO:
-            self.answers[source_line(), True].append(out.clone(memory_format=torch.preserve_format))
+        if tells_values(func):
+            self.answers[source_line(), str(func)].append(out)
+        elif shaped_by_values(func):
+            outputs = out if isinstance(out, tuple) else (out,)
+            copies = tuple(o.clone(memory_format=torch.preserve_format) for o in outputs)
+            self.answers[source_line(), str(func)].append(copies if isinstance(out, tuple) else copies[0])
+        return out
+
+    def by_method(self, name: str, tensor: torch.Tensor, method: Callable[[torch.Tensor], Any]) -> Any:
+        """What a tensor's method gives, written down."""
+        out = method(tensor)
+        self.answers[source_line(), name].append(copy.deepcopy(out))
         return out
 
 
@@ -96,6 +139,8 @@ def answers_on(
         quiet.enter_context(in_mode(model, train))
         quiet.enter_context(torch.no_grad())
         quiet.enter_context(spelt_out(model))
+        quiet.enter_context(lengths_by_operations())
+        quiet.enter_context(methods_answered(answers.by_method))
         quiet.enter_context(answers)
         try:
             model(*inputs)

@@ -9,6 +9,7 @@ writes down when.
 
 from __future__ import annotations
 
+import copy
 import math
 import weakref
 from collections import Counter
@@ -43,7 +44,18 @@ from pararev_hw.torch_private import (
     storage_key,
 )
 from pararev_hw.tracing import formulas, sparse_gradients
-from pararev_hw.tracing.asked_values import ASKS, INDEXED, NONZERO, Question, RowsOnItsInputs, ValueAsked, masks_of
+from pararev_hw.tracing.asked_values import (
+    ASKS,
+    INDEXED,
+    NONZERO,
+    PACK,
+    OnItsInputs,
+    Question,
+    ValueAsked,
+    masks_of,
+    shaped_by_values,
+    tells_values,
+)
 from pararev_hw.tracing.how_far import EVERY, StepWatch
 from pararev_hw.tracing.kernel_copies import copied_bytes, in_one_piece, library_copied_bytes
 from pararev_hw.tracing.kernel_layouts import kernel_strides
@@ -385,10 +397,12 @@ class Recorder(DispatchMode):
                 func = _ADD_IN_PLACE
             elif func in _IN_PLACE and self._overwrites_own(func, args):
                 func = _IN_PLACE[func]
-            if func is NONZERO and (rows := self._next_rows()) is not None:
-                return self._nonzero(args[0], rows)
             if func in INDEXED:
                 args = self._by_rows(func, args)
+            elif func not in _TOLD_APART and (tells_values(func) or shaped_by_values(func)):
+                answer = None if func is ASKS else self._decided_answer(str(func))
+                if answer is not None:
+                    return answer if tells_values(func) else self._on_its_inputs(func, args, kwargs or {}, answer)
             elif func not in _TOLD_APART:
                 self._ordinary[id(func)] = func
         tensors: list[Any] = []
@@ -544,38 +558,86 @@ class Recorder(DispatchMode):
 
     def _answer(self, tensor: torch.Tensor) -> Any:
         """The number that the network asks a tensor for, None where nothing tells it."""
-        answer = self._next_answer(rows=False)
+        answer = self._next_answer(str(ASKS))
         number = self._number(tensor)
         if number is None and answer is not None:
             self.answered_at = self.answered_at or self._where()
         return answer if number is None else number
 
-    def _next_answer(self, rows: bool) -> Any:
+    def by_method(self, name: str, tensor: torch.Tensor, method: Callable[[torch.Tensor], Any]) -> Any:
+        """What a method of a tensor gives that asks for its numbers. Raises ValueAsked where nothing tells them."""
+        answer = self._next_answer(name)
+        if not isinstance(tensor, FakeTensor):
+            return method(tensor)
+        info = self.info(tensor)
+        if info is not None and info.storage in self.values and self.values[info.storage].dtype == tensor.dtype:
+            return method(self._whole(info).clone())
+        if answer is None:
+            raise ValueAsked(
+                f"tensor.{name}() asks for values that exist only when the network really runs{self._where()}: "
+                "compute with tensors instead, or the inputs must be real"
+            )
+        self.answered_at = self.answered_at or self._where()
+        return copy.deepcopy(answer)
+
+    def _next_answer(self, asked: str) -> Any:
         """That to the next question at this line of the network's code, on its real inputs; None where it is not known.
 
-        By lines, as some functions of torch's ask real tensors alone. `rows`: which elements of a mask are set.
+        By lines, as some functions of torch's ask real tensors alone. `asked`: the op or method that asks.
         """
         if not self.answers:
             return None
-        question = source_line(), rows
+        question = source_line(), asked
         place = self._asked[question]
         self._asked[question] += 1
         answers = self.answers.get(question, ())
         return answers[place] if place < len(answers) else None
 
-    def _next_rows(self) -> torch.Tensor | None:
-        """The elements of a mask that are set on the network's real inputs, None where nothing tells them."""
-        rows: torch.Tensor | None = self._next_answer(rows=True)
-        if rows is not None:
+    def _decided_answer(self, asked: str) -> Any:
+        """As `_next_answer`, of what the inputs decide."""
+        answer = self._next_answer(asked)
+        if answer is not None:
             self.answered_at = self.answered_at or self._where()
-        return rows
+        return answer
 
-    def _nonzero(self, mask: torch.Tensor, rows: torch.Tensor) -> Any:
-        """`mask.nonzero()`, written down as giving those rows."""
-        out = self.fake.from_tensor(rows)
-        happening = _Happening(NONZERO, (mask,), {}, out, _Sources([mask]), (out,), (), False, (0,))
-        self.record_new(RowsOnItsInputs(rows), (mask,), out, out, self._op_type(happening))
-        return out
+    def _on_its_inputs(
+        self,
+        func: OpOverload,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        on_inputs: torch.Tensor | tuple[Any, ...],
+    ) -> Any:
+        """An op the shapes of whose outputs depend on values, written down as giving those on the real inputs.
+
+        How many samples each time step of a packed sequence has stays a tensor with numbers: kernels read it.
+        """
+        tensors: list[Any] = []
+        _flatten((args, tuple(kwargs.values())), tensors)
+        tensors = [t if isinstance(t, FakeTensor) else self._constant(t) for t in tensors]
+        outputs = on_inputs if isinstance(on_inputs, tuple) else (on_inputs,)
+        lead = next((t for t in tensors if t.is_floating_point()), None)
+        device = tensors[0].fake_device
+        numbers = outputs[1:] if func is PACK else ()
+        fakes = tuple([self._like(o, device, lead) for o in outputs[: len(outputs) - len(numbers)]])
+        reads = tuple(range(len(tensors)))
+        happening = _Happening(func, args, kwargs, fakes, _Sources(tensors), fakes, (), False, reads)
+        infos = tuple(map(self._info_of, tensors))
+        outcomes = tuple([self._adopt(f, self._storage_of(f)) for f in fakes])
+        call = Call(
+            OnItsInputs(func, outputs), _holes(args, count := [0]), {k: _holes(v, count) for k, v in kwargs.items()}
+        )
+        untold = (None,) * len(numbers)
+        specs = (*[self._spec(f, _Sources([])) for f in fakes], *untold)
+        sequence = tuple if isinstance(on_inputs, tuple) else None
+        entry = OpSignature(call, self._op_type(happening), reads, (), specs, sequence, False, False, False)
+        self._write_down(entry, infos, (*outcomes, *untold))
+        return (*fakes, *numbers) if sequence else fakes[0]
+
+    def _like(self, tensor: torch.Tensor, device: torch.device, lead: Any) -> Any:
+        """A fake tensor like a real one, in the precision of the step."""
+        dtype = lead.dtype if lead is not None and tensor.is_floating_point() else tensor.dtype
+        elem = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device=_META)
+        return self._wrapped(elem, device)
 
     def _by_rows(self, func: OpOverload, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments of an op that takes indices, each mask among them as the rows and columns that are set in it,
@@ -584,7 +646,7 @@ class Recorder(DispatchMode):
         for k in masks_of(func, args):
             mask = args[1][k] if isinstance(args[1][k], FakeTensor) else self._constant(args[1][k])
             slot = self._info_of(mask).slot
-            if graph_task_id() == -1 and (rows := self._next_rows()) is not None:
+            if graph_task_id() == -1 and (rows := self._decided_answer(str(NONZERO))) is not None:
                 self._rows_by_mask[slot] = rows
             if slot not in self._rows_by_mask:
                 return args
@@ -594,7 +656,8 @@ class Recorder(DispatchMode):
             if k not in masks:
                 indices.append(index)
                 continue
-            places = self._nonzero(masks[k], self._rows_by_mask[self._info_of(masks[k]).slot])
+            rows = self._rows_by_mask[self._info_of(masks[k]).slot]
+            places = self._on_its_inputs(NONZERO, (masks[k],), {}, rows)
             indices += [self.__torch_dispatch__(_SELECT, (), (places, 1, d)) for d in range(places.shape[1])]
         return (args[0], indices, *args[2:])
 
@@ -668,11 +731,9 @@ class Recorder(DispatchMode):
                 "control flow must not depend on tensor values (use torch.where), or the inputs must be real"
             ) from error
         except DynamicOutputShapeException as error:
-            by_mask = func is NONZERO or func in INDEXED
-            kind, otherwise = (ValueAsked, ", or the inputs must be real") if by_mask else (TraceError, "")
-            raise kind(
+            raise ValueAsked(
                 f"the shape of what {func} gives depends on tensor values{self._where()}: use a form of fixed "
-                f"shape{otherwise}"
+                "shape, or the inputs must be real"
             ) from error
         except UnsupportedOperatorException as error:
             raise TraceError(f"{func} has no shape rule{self._where()}: register a fake implementation") from error
@@ -911,7 +972,7 @@ _IN_PLACE = _OF_LOSS | {
     torch.ops.aten.index_put.default: torch.ops.aten._index_put_impl_.default,
     torch.ops.aten.put.default: torch.ops.aten.put_.default,
 }
-_TOLD_APART = frozenset({_ADD, _LIFT_FRESH, _SET, ASKS, NONZERO, *_IN_PLACE, *INDEXED, *sparse_gradients.MAKERS})
+_TOLD_APART = frozenset({_ADD, _LIFT_FRESH, _SET, *_IN_PLACE, *INDEXED, *sparse_gradients.MAKERS})
 _FACTORIES = frozenset({"ones", "zeros", "full", "scalar_tensor", "arange", "linspace", "eye"})
 _FEW = 16  # elements of a constant whose numbers are kept
 

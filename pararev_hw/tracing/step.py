@@ -33,11 +33,12 @@ from pararev_hw.torch_private import (
 )
 from pararev_hw.tracing import sparse_gradients
 from pararev_hw.tracing.arguments import check_arguments, left_at_none
-from pararev_hw.tracing.asked_values import Question, ValueAsked, answers_on
+from pararev_hw.tracing.asked_values import Question, ValueAsked, answers_on, methods_answered
 from pararev_hw.tracing.cuda_dispatch import CPU_RULES, DispatchRules
 from pararev_hw.tracing.fused_paths import spelt_out
 from pararev_hw.tracing.how_far import StepWatch
 from pararev_hw.tracing.kernel_layouts import channels_are_last, dense_strides
+from pararev_hw.tracing.length_lists import lengths_by_operations
 from pararev_hw.tracing.model_state import in_mode, library_constants, state_preserved
 from pararev_hw.tracing.recorder import Recorder
 from pararev_hw.tracing.user_optimizers import on_twins
@@ -194,6 +195,7 @@ def _recorded(setting: _Setting, traits: _Traits) -> Recorded:
         _on_fake_tensors(model, swap, loop is not None, lstm=rules.cuda),
         newly_trainable(library_constants(model)) as recorder.trained_states,
         rules.applied(),
+        lengths_by_operations() if traits.answers else contextlib.nullcontext(),
         silent_fake_tensors(),
     ):
         parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -503,7 +505,12 @@ def _hooks(recorder: Recorder, model: nn.Module, optimizers: Sequence[torch.opti
         register_optimizer_step_post_hook(stop),
     ]
     try:
-        with watched_python_calls(called), _resizes_told(recorder), warnings.catch_warnings():
+        with (
+            watched_python_calls(called),
+            _resizes_told(recorder),
+            methods_answered(recorder.by_method),
+            warnings.catch_warnings(),
+        ):
             # where a recursion without end stops in a hook, too: torch raises the recursion's own error all the same
             warnings.filterwarnings("ignore", message="global module forward hook with")
             yield

@@ -9,7 +9,8 @@ from types import TracebackType
 import torch
 
 _PACKAGE = Path(__file__).parents[1]
-_OWN_FOLDERS = (str(Path(torch.__file__).parent), str(_PACKAGE / "tracing"), str(_PACKAGE / "training"))
+_OWN_FILES = tuple(str(_PACKAGE / name) for name in ("tracing", "training", "torch_private.py"))
+_NOT_THE_USERS = (str(Path(torch.__file__).parent), *_OWN_FILES)
 
 
 def user_line(trace: TracebackType | None = None) -> str:
@@ -32,6 +33,6 @@ def source_line(trace: TracebackType | None = None) -> tuple[str, int]:
             frames.append((frame.f_code.co_filename, frame.f_lineno))
             frame = frame.f_back  # type: ignore[assignment]
     for name, line in frames:
-        if not name.startswith(_OWN_FOLDERS) and not name.startswith("<") and "contextlib" not in name:
+        if not name.startswith(_NOT_THE_USERS) and not name.startswith("<") and "contextlib" not in name:
             return name, line
     return "", 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pararev_hw.errors import TraceError
 from pararev_hw.tracing import DispatchRules, trace_step
 from pararev_hw.tracing.recorder import memory_layout
 
@@ -120,3 +121,17 @@ def test_memory_layouts() -> None:
     assert memory_layout(x.transpose(2, 3).shape, x.transpose(2, 3).stride()) == 3
     assert memory_layout(x[:, :1].expand(2, 7, 4, 5).shape, x[:, :1].expand(2, 7, 4, 5).stride()) == 4
     assert memory_layout((1, 1), (7, 9)) == 0
+
+
+def test_what_a_network_raises_is_told_with_its_own_line() -> None:
+    class Scattering(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.fc(x)
+            return torch.zeros(2, 3).scatter_reduce(0, torch.zeros(2, 3, dtype=torch.int64), y, "amax")
+
+    with pytest.raises(TraceError, match=r"while it was traced \(test_cuda_dispatch.py:\d+\): scatter\(\)"):
+        trace_step(Scattering(), torch.empty(2, 4), dtype="bfloat16", rules=DispatchRules(cuda=True))
