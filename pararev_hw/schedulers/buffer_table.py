@@ -133,6 +133,13 @@ def waits_that_keep(problem: SchedulingProblem, placements: Sequence[Placement])
     return AddedWaits(problem).between([p.lane for p in placed], [p.start_s for p in placed], [p.end_s for p in placed])
 
 
+def by_start(order: Sequence[int], starts_s: Sequence[float], ends_s: Sequence[float]) -> list[int]:
+    """Tasks by start, then by end; `order` says which of two with the same times comes first."""
+    tasks = np.asarray(order, np.int64)
+    sorted_tasks: list[int] = tasks[np.lexsort((np.asarray(ends_s)[tasks], np.asarray(starts_s)[tasks]))].tolist()
+    return sorted_tasks
+
+
 class AddedWaits:
     """What `waits_that_keep` asks of a problem, for those who ask of many schedules of it."""
 
@@ -151,7 +158,7 @@ class AddedWaits:
         running: list[tuple[float, int, int]] = []
         # of what starts together, what takes no time comes first, predecessors before successors: it may be what the
         # others wait for. Every edge, lane order and wait points forward in this order: together they cannot deadlock
-        for at, i in enumerate(sorted(self.order, key=lambda i: (starts_s[i], ends_s[i]))):
+        for at, i in enumerate(by_start(self.order, starts_s, ends_s)):
             place[i] = at
             while running and running[0][0] <= starts_s[i]:
                 _, on, finished = heapq.heappop(running)

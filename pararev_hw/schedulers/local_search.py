@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pararev_hw.compiled import LOADING_S
 from pararev_hw.errors import BadInput
 from pararev_hw.schedulers import forward_backward, heft, job_shop, memory_list
-from pararev_hw.schedulers.buffer_table import buffer_table_of
+from pararev_hw.schedulers.buffer_table import buffer_table_of, by_start
 from pararev_hw.schedulers.deadline import Deadline, deadline_in, meeting
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders, makespan
 from pararev_hw.schedulers.memory_list import SafeSearch
@@ -172,7 +172,7 @@ def _listings(
     for step in range(LISTINGS):
         noise_s = draw.choice(NOISES) * present.makespan_s
         times_s = None if work.plain else _stretched(problem, present)
-        order = sorted(work.order, key=lambda i: (present.starts_s[i], present.ends_s[i]))
+        order = by_start(work.order, present.starts_s, present.ends_s)
         if step == LISTINGS - 1:
             rank = [-level * (1 + 0.3 * draw.random()) for level in work.levels]
         elif draw.random() < 0.5:
@@ -185,7 +185,7 @@ def _listings(
             listed, mirrored = work.forward.run(rank, order, times_s), False
         else:
             middle = work.forward.run(rank, order, times_s)
-            backward = sorted(work.order, key=lambda i: (middle.starts_s[i], middle.ends_s[i]))[::-1]
+            backward = by_start(work.order, middle.starts_s, middle.ends_s)[::-1]
             listed, mirrored = work.backward.run([-e for e in middle.ends_s], backward, times_s), True
         candidate = _played_if_shorter(problem, work, listed, mirrored, present.makespan_s)
         if candidate is not None and candidate.makespan_s <= present.makespan_s:
@@ -231,7 +231,7 @@ def _moves(problem: SchedulingProblem, present: _PlayedOrders, draw: random.Rand
         for i in line:
             lane[i] = k
     topological = problem.topological_order()
-    sequence = sorted(topological, key=lambda i: (present.starts_s[i], present.ends_s[i]))
+    sequence = by_start(topological, present.starts_s, present.ends_s)
     measure = _measure(problem)
     now_s = measure(sequence, lane)
     for step in range(MOVES):

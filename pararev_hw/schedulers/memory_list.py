@@ -11,11 +11,11 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pararev_hw.schedulers.bounds.makespan import lower_bound
-from pararev_hw.schedulers.buffer_table import AddedWaits, buffer_table_of, peak_along
+from pararev_hw.schedulers.buffer_table import AddedWaits, buffer_table_of, by_start
 from pararev_hw.schedulers.deadline import NEVER, Deadline
 from pararev_hw.schedulers.evaluate import PROVED, evaluate_orders
 from pararev_hw.schedulers.heft import upward_ranks
-from pararev_hw.schedulers.memory_order import least_peak_order
+from pararev_hw.schedulers.memory_order import peak_by_order
 from pararev_hw.schedulers.safe_dispatch import Planned, SafeDispatch
 from pararev_hw.simulate import timeline
 from pararev_hw.types import Schedule, SchedulingProblem
@@ -72,10 +72,8 @@ class SafeSearch:
 
     def safe_orders(self) -> list[tuple[int, ...]]:
         """Sequential orders that fit, the program's first."""
-        least = least_peak_order(self.problem, self.held)
-        candidates = dict.fromkeys((self.order, least))
         room = self.problem.memory_limit_bytes
-        return [o for o in candidates if room is None or peak_along(self.held, o) <= room]
+        return [order for order, peak in peak_by_order(self.problem).items() if room is None or peak <= room]
 
     def climb(self, rank: Sequence[float], order: Sequence[int]) -> Iterator[tuple[Planned, bool, bool]]:
         """Passes forward and backward without end, each from the one before; whether it is mirrored, whether it is new.
@@ -95,8 +93,8 @@ class SafeSearch:
                 yield listed, mirrored, new
                 # the next pass runs against this one: latest end first, and this one's starts, backward, are safe
                 topological = self.order if not mirrored else self.order[::-1]
-                by_start = sorted(topological, key=lambda i: (listed.starts_s[i], listed.ends_s[i]))
-                rank, order = [-end_s for end_s in listed.ends_s], by_start[::-1]
+                started = by_start(topological, listed.starts_s, listed.ends_s)
+                rank, order = [-end_s for end_s in listed.ends_s], started[::-1]
 
     def candidate(self, listed: Planned, mirrored: bool) -> ListedOrders:
         """A pass as lane orders and waits, forward in time; one that was played before is not played again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,22 +17,37 @@ from pararev_hw.types.problem_arrays import Adjacency, Ints
 MAX_TASKS_OF_ALL = 10  # 2^10 sets of done tasks: milliseconds
 
 
-def least_peak_order(problem: SchedulingProblem, buffers: BufferTable | None = None) -> tuple[int, ...]:
+def least_peak_order(problem: SchedulingProblem) -> tuple[int, ...]:
     """The order of least peak among those tried: the program's, greedy ones from the front and from the back, and for
     at most MAX_TASKS_OF_ALL tasks the best of all, by dynamic programming over the sets of tasks that are done.
 
     Finding the best of all is NP-hard (Sethi 1975, doi 10.1137/0204020); ties go to the one named first.
     """
-    buffers = buffer_table_of(problem) if buffers is None else buffers
+    peaks = peak_by_order(problem)
+    return min(peaks, key=peaks.__getitem__)
+
+
+def peak_by_order(problem: SchedulingProblem) -> Mapping[tuple[int, ...], int]:
+    """The program's order and the one of least peak, with the most bytes alive along each, static ones included."""
+    if "peaks" not in problem.of_buffers:
+        buffers = buffer_table_of(problem)
+        candidates = _candidates(problem, buffers)
+        peaks = {order: peak_along(buffers, order) for order in candidates}
+        least = min(candidates, key=peaks.__getitem__)
+        problem.of_buffers["peaks"] = {order: peaks[order] for order in (candidates[0], least)}
+    peak_of_order: Mapping[tuple[int, ...], int] = problem.of_buffers["peaks"]
+    return peak_of_order
+
+
+def _candidates(problem: SchedulingProblem, buffers: BufferTable) -> list[tuple[int, ...]]:
     order = problem.topological_order()
     if not buffers.bytes:
-        return order
-    n = len(problem.tasks)
+        return [order]
     out, into = problem.arrays.out, problem.arrays.into
     candidates = [order, _from_the_front(buffers, out, into), _from_the_back(buffers, out, into)]
-    if n <= MAX_TASKS_OF_ALL:
+    if len(problem.tasks) <= MAX_TASKS_OF_ALL:
         candidates.append(_best_of_all(buffers, [[e.src for e in edges] for edges in problem.predecessors()]))
-    return min(candidates, key=lambda o: peak_along(buffers, o))
+    return candidates
 
 
 def _best_of_all(buffers: BufferTable, into: Sequence[Sequence[int]]) -> tuple[int, ...]:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from pararev_hw.errors import Infeasible
 from pararev_hw.schedulers import forward_backward, heft, memory_list
 from pararev_hw.schedulers.bounds.makespan import bound_within, lower_bound
-from pararev_hw.schedulers.buffer_table import buffer_table_of, peak_along
 from pararev_hw.schedulers.compiled_dispatch import dispatch
 from pararev_hw.schedulers.deadline import NEVER, Deadline
 from pararev_hw.schedulers.evaluate import evaluate_orders
-from pararev_hw.schedulers.memory_order import least_peak_order
+from pararev_hw.schedulers.memory_order import peak_by_order
 from pararev_hw.schedulers.safe_dispatch import STEPS
 from pararev_hw.types import Schedule, SchedulingProblem
 
@@ -91,5 +90,4 @@ def _within(limits: ManyLimits, limit: int) -> Schedule | None:
 
 def least_peak_bytes(problem: SchedulingProblem) -> int:
     """Bytes within which one task at a time fits."""
-    buffers = buffer_table_of(problem)
-    return peak_along(buffers, least_peak_order(problem, buffers))
+    return min(peak_by_order(problem).values())

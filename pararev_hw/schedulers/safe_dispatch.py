@@ -15,14 +15,14 @@ import heapq
 import math
 from bisect import insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from pararev_hw.compiled import loop
-from pararev_hw.schedulers.buffer_table import BufferTable
+from pararev_hw.schedulers.buffer_table import BufferTable, by_start
 from pararev_hw.schedulers.compiled_dispatch import GONE, UNLIMITED, DispatchArrays, dispatch, ranges
 from pararev_hw.schedulers.dispatch import lanes_are_alike
 from pararev_hw.types import SchedulingProblem
@@ -48,7 +48,7 @@ class Planned:
     def lanes(self, lanes: int, order: Sequence[int]) -> list[list[int]]:
         """The order on each lane. `order` is topological: it says which of two tasks of no time comes first."""
         orders: list[list[int]] = [[] for _ in range(lanes)]
-        for i in sorted(order, key=lambda i: (self.starts_s[i], self.ends_s[i])):
+        for i in by_start(order, self.starts_s, self.ends_s):
             orders[self.lane[i]].append(i)
         return orders
 
@@ -58,9 +58,9 @@ class SafeDispatch:
 
     def __init__(self, problem: SchedulingProblem, buffers: BufferTable, backward: bool = False) -> None:
         n = len(problem.tasks)
+        self.problem, self.backward = problem, backward
         self.count, self.lanes = n, problem.lanes
         self.room: float = math.inf if buffers.room is None or not buffers.matters else buffers.room
-        self.times_s = [c.times_s for c in problem.tasks]
         self.alike = lanes_are_alike(problem)
         arrays = problem.arrays
         self.neighbours = (arrays.into, arrays.out) if backward else (arrays.out, arrays.into)
@@ -91,25 +91,31 @@ class SafeDispatch:
 
         `times_s` are planned with in place of the problem's own.
         """
-        times = self.times_s if times_s is None else times_s
+        times = self.problem.arrays.times_s if times_s is None else np.array(times_s, np.float64)
         if self.room == math.inf and self.alike:
-            return self._unlimited(rank, [t[0] for t in times])
+            return self._unlimited(rank, np.ascontiguousarray(times[:, 0]))
         compiled = dispatch.compiled_for_many(STEPS * self.count)
         if compiled is None:
-            return _Run(self, rank, order).planned(times)
+            return _Run(self, rank, order).planned(times.tolist())
         lane, starts_s, ends_s = np.full(self.count, -1), np.zeros(self.count), np.zeros(self.count)
-        into = np.array(rank, np.float64), np.array(order, np.int64), np.array(times, np.float64)
-        compiled(*into, *self.arrays.all, lane, starts_s, ends_s)
+        compiled(np.array(rank, np.float64), np.array(order, np.int64), times, *self.arrays.all, lane, starts_s, ends_s)
         return Planned(lane.tolist(), starts_s.tolist(), ends_s.tolist())
 
     @cached_property
     def arrays(self) -> DispatchArrays:
-        """What the compiled loop takes."""
+        """What the compiled loop takes: in one direction the same but for the room under all limits that matter."""
+        limited = self.room < math.inf
+        shared = self.problem.of_buffers.setdefault("dispatch", {})
+        if (limited, self.backward) not in shared:
+            shared[limited, self.backward] = self._arrays(limited)
+        return replace(shared[limited, self.backward], room=int(self.room) if limited else UNLIMITED)
+
+    def _arrays(self, limited: bool) -> DispatchArrays:
         after, before = self.neighbours
         touch_start, touch = ranges(self.touches)
-        held = range(len(self.sizes) if self.room < math.inf else 0)  # without a limit no buffer matters
+        held = range(len(self.sizes) if limited else 0)  # without a limit no buffer matters
         return DispatchArrays(
-            room=UNLIMITED if self.room == math.inf else int(self.room),
+            room=0,
             alike=self.alike,
             lanes=self.lanes,
             window=WINDOW,
@@ -126,11 +132,11 @@ class SafeDispatch:
             into_delay_s=before.delay_s,
         )
 
-    def _unlimited(self, rank: Sequence[float], times_s: Sequence[float]) -> Planned:
+    def _unlimited(self, rank: Sequence[float], times_s: Floats) -> Planned:
         """The same where memory holds nothing back and lanes are alike."""
         after, before = self.neighbours
         steps = self.count + len(after.task)
-        arguments = (np.array(times_s, np.float64), after.start, after.task, np.diff(before.start))
+        arguments = (times_s, after.start, after.task, np.diff(before.start))
         return Planned(*_listed(steps, *arguments, np.array(rank, np.float64), self.lanes))
 
 

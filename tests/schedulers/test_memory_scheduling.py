@@ -415,4 +415,4 @@ def test_safe_lists_are_those_of_looking_at_every_task_on_every_lane(
         direction = SafeDispatch(costs, buffer_table_of(costs), backward)
         order = least_peak_order(costs)[:: -1 if backward else 1]
         rank = [draw.choice((draw.random(), float(draw.randrange(3)))) for _ in costs.tasks]
-        assert direction.run(rank, order) == PlainRun(direction, rank, order).planned(direction.times_s)
+        assert direction.run(rank, order) == PlainRun(direction, rank, order).planned([c.times_s for c in costs.tasks])
