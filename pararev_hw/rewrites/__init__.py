@@ -49,12 +49,19 @@ def drafted(traced: Traced) -> Draft:
 def find(step: Traced | Draft, kinds: Iterable[Kind] = tuple(REWRITES)) -> tuple[Opportunity, ...]:
     """Every opportunity of these kinds that the step offers as it is."""
     draft = step if isinstance(step, Draft) else drafted(step)
-    return tuple(o for kind in kinds for o in _with_origins(_rewrite(kind), draft))
+    return tuple(o for kind in kinds for o in _with_origins(kind, draft))
 
 
-def _with_origins(rewrite: Rewrite, draft: Draft) -> tuple[Opportunity, ...]:
+def _with_origins(kind: Kind, draft: Draft) -> tuple[Opportunity, ...]:
     lines = draft.tape.lines
-    return tuple(replace(o, origins=frozenset(lines[k].origin for k in o.lines)) for o in rewrite.find(draft))
+    return tuple(replace(o, origins=frozenset(lines[k].origin for k in o.lines)) for o in _offered(kind, draft))
+
+
+def _offered(kind: Kind, draft: Draft) -> tuple[Opportunity, ...]:
+    """What a draft offers of a kind: looked for once, as a draft never changes."""
+    if kind not in draft.offered:
+        draft.offered[kind] = _rewrite(kind).find(draft)
+    return draft.offered[kind]
 
 
 def apply(traced: Traced, chosen: Iterable[str]) -> Traced:
@@ -70,7 +77,7 @@ def changed(draft: Draft, chosen: Iterable[str]) -> Draft:
     names = frozenset(chosen)
     for kind, rewrite in REWRITES.items():
         has_kind = any(name.startswith(f"{kind} ") for name in names)  # a name begins with its kind
-        opportunities = [o for o in rewrite.find(draft) if o.name in names] if has_kind else []
+        opportunities = [o for o in _offered(kind, draft) if o.name in names] if has_kind else []
         if opportunities:
             draft = replace(draft, tape=rewrite.apply(draft, opportunities))
     return draft
@@ -90,7 +97,7 @@ def all_changed(draft: Draft, kinds: Iterable[Kind]) -> tuple[Draft, tuple[Oppor
     for kind in requested_kinds:
         _rewrite(kind)
     for kind, rewrite in REWRITES.items():
-        opportunities = _with_origins(rewrite, draft) if kind in requested_kinds else ()
+        opportunities = _with_origins(kind, draft) if kind in requested_kinds else ()
         if opportunities:
             draft = replace(draft, tape=rewrite.apply(draft, opportunities))
             applied += opportunities

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pararev_hw.rewrites.opportunity import Kind, Opportunity
 from pararev_hw.rewrites.rebuilt import rebuilt
 from pararev_hw.rewrites.sums import SumsApart, sums_apart
 from pararev_hw.tracing import Traced
@@ -35,6 +36,11 @@ class Draft:
     def sums_apart(self) -> SumsApart:
         """The tape with sums in place as values of their own, as rewrites look at it: line for line the same."""
         return sums_apart(self.tape)
+
+    @cached_property
+    def offered(self) -> dict[Kind, tuple[Opportunity, ...]]:
+        """Opportunities by kind, once they were looked for."""
+        return {}
 
     @property
     def values(self) -> Tape:

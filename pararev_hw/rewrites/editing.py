@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from pararev_hw.rewrites.draft import Draft
 from pararev_hw.rewrites.titles import place
 from pararev_hw.rewrites.writer import Writer
 from pararev_hw.torch_private import fake_mode
-from pararev_hw.tracing.recorder import Alias, Fresh, Info
+from pararev_hw.tracing.recorder import Alias, Fresh, Info, OpSignature
 from pararev_hw.tracing.tape import Scope, Tape, TapeOp
 
 
@@ -50,10 +50,11 @@ class Edit:
     def drop_unused(self) -> None:
         """Leave out what was made for dropped lines alone."""
         lines, live_slots = self.tape.lines, set(map(self._stands_for, self.tape.results.values()))
+        stands = {slot: self._stands_for(slot) for slot in self._slots}
         users: dict[int, set[int]] = {}
         for k, line in enumerate(lines):
             for i in line.inputs if k not in self._dropped else ():
-                users.setdefault(self._stands_for(i.slot), set()).add(k)
+                users.setdefault(stands.get(i.slot, i.slot), set()).add(k)
         live_slots |= {self._stands_for(i.slot) for _, line in self._new for i in line.inputs}
         inputs_of_dropped = {self._stands_for(i.slot) for k in self._dropped for i in lines[k].inputs}
         for k in range(len(lines) - 1, -1, -1):
@@ -164,20 +165,15 @@ class Edit:
     def finished(self) -> Tape:
         """The tape with all changes made."""
         old = self.tape
-        remaining: list[tuple[tuple[int, int, int], int]] = [
-            (self._place.get(k, (k, 1, 0)), k) for k in range(len(old.lines)) if k not in self._dropped
-        ]
-        order = sorted([*remaining, *((at, -1 - n) for n, (at, _) in enumerate(self._new))])
         lines: list[TapeOp] = []
         number: dict[int, int] = {}
-        for _, k in order:
+        for k in self._order():
             if k >= 0:
                 number[k] = len(lines)
             lines.append(self._changed(k) if k >= 0 else self._with_substitutes(self._new[-1 - k][1]))
         writer = self._writer
-        created = _born_storages(lines, writer.entries)
-        there = {*old.storage_of_external.values(), *(i.storage for line in lines for i in line.inputs)} - created
-        alive = created | there
+        alive, last_use = _uses(lines, writer.entries, len(writer.storage_bytes))
+        alive |= set(old.storage_of_external.values())
         bytes_ = tuple([b if s in alive else 0 for s, b in enumerate(writer.storage_bytes)])
         changed = replace(
             old,
@@ -185,13 +181,27 @@ class Edit:
             lines=tuple(lines),
             metas=writer.metas,
             storage_bytes=bytes_,
-            last_line=self._last_lines(lines, number, len(writer.storage_bytes)),
+            last_line=self._last_lines(last_use, number, len(lines)),
             results={name: self._stands_for(slot) for name, slot in old.results.items()},
             gradients=frozenset(self._storages.get(s, s) for s in old.gradients),
             slots=len(writer.storage_of_slot),
             waits=tuple((number[a], number[b]) for a, b in (*old.waits, *self._waits) if a in number and b in number),
         )
         return self._sums.in_place(changed)
+
+    def _order(self) -> Iterator[int]:
+        """The lines as they come to stand, new ones as -1, -2, ..."""
+        elsewhere: dict[int, list[tuple[int, int]]] = {}  # before which line: in which order, and which
+        for k, (before, stays, at) in self._place.items():
+            if not stays and k not in self._dropped:
+                elsewhere.setdefault(before, []).append((at, k))
+        for n, ((before, _, at), _) in enumerate(self._new):
+            elsewhere.setdefault(before, []).append((at, -1 - n))
+        moved = {k for places in elsewhere.values() for _, k in places} | self._dropped
+        for k in range(len(self.tape.lines) + 1):
+            yield from (line for _, line in sorted(elsewhere.get(k, ())))
+            if k < len(self.tape.lines) and k not in moved:
+                yield k
 
     def _stands_for(self, slot: int) -> int:
         while slot in self._slots:
@@ -217,7 +227,7 @@ class Edit:
         for i in line.inputs:  # a loop: this is asked of every line
             if i.slot in slots or i.storage in storages:
                 return True
-        return any(o is not None and o.storage in storages for o in line.outputs)
+        return bool(storages) and any(o is not None and o.storage in storages for o in line.outputs)
 
     def _current(self, info: Info) -> Info:
         while info.slot in self._slots:
@@ -226,23 +236,19 @@ class Edit:
             info = Info(info.slot, info.meta, self._storages[info.storage], info.lo, info.hi)
         return info
 
-    def _last_lines(self, lines: Sequence[TapeOp], number: Mapping[int, int], storages: int) -> tuple[int, ...]:
+    def _last_lines(self, last_use: Sequence[int], number: Mapping[int, int], lines: int) -> tuple[int, ...]:
         """Where each storage goes: where it went, or after its last use, or not at all if it outlives the step."""
         n, before = len(self.tape.lines), -1
         now = []  # for each old line where it, or the nearest one before it that is left, stands now
         for k in range(n):
             before = number.get(k, before)
             now.append(before)
-        last = [now[at] if 0 <= at < n else len(lines) if at >= n else -1 for at in self.tape.last_line]
-        last += [-1] * (storages - len(last))
+        last = [now[at] if 0 <= at < n else lines if at >= n else -1 for at in self.tape.last_line]
+        last += [-1] * (len(last_use) - len(last))
         for old, new in self._storages.items():
             outlives = self.tape.last_line[old] >= n
-            last[new] = max(last[new], len(lines) if outlives else last[old])
-        for k, line in enumerate(lines):
-            for i in (*line.inputs, *line.outputs):
-                if i is not None and last[i.storage] < k:
-                    last[i.storage] = k
-        return tuple(last)
+            last[new] = max(last[new], lines if outlives else last[old])
+        return tuple(map(max, last, last_use))
 
 
 def _put_for(value: Any, old: Info, new: Info) -> Any:
@@ -254,14 +260,20 @@ def _put_for(value: Any, old: Info, new: Info) -> Any:
     return [_put_for(v, old, new) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _born_storages(lines: Sequence[TapeOp], entries: Sequence[Any]) -> set[int]:
-    """Storages that the lines make."""
-    return {
-        out.storage
-        for line in lines
-        for out, spec in zip(line.outputs, entries[line.entry].outputs, strict=True)
-        if out is not None and isinstance(spec, Fresh)
-    }
+def _uses(lines: Sequence[TapeOp], entries: Sequence[OpSignature], storages: int) -> tuple[set[int], list[int]]:
+    """The storages that the lines make or are given, and for each storage the last line that uses it, -1 for none."""
+    there: set[int] = set()
+    last = [-1] * storages
+    for k, line in enumerate(lines):
+        for i in line.inputs:
+            there.add(i.storage)
+            last[i.storage] = k
+        for out, spec in zip(line.outputs, entries[line.entry].outputs, strict=True):
+            if out is not None:
+                last[out.storage] = k
+                if type(spec) is Fresh:
+                    there.add(out.storage)
+    return there, last
 
 
 def _meta(output: Info | None) -> int | None:

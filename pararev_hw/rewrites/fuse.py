@@ -51,6 +51,7 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
         key = _family(tape, values, k)
         if key is not None:
             families.setdefault((line.home.phase, key), []).append(k)
+    alike = _alike(tape, values)
     opportunities: list[Opportunity] = []
     fused_scopes: set[Scope] = set()
     for lines in families.values():
@@ -64,15 +65,9 @@ def find(draft: Draft) -> tuple[Opportunity, ...]:
                 if meets is None:
                     continue
             fused_scopes |= {a, b}
-            alike = tuple(
-                (k, leader)
-                for k, leader in enumerate(values.leader)
-                if leader != k
-                and {place(tape.lines[k].home), place(tape.lines[leader].home)} == {a, b}
-                and not tape.entries[tape.lines[k].entry].view
-            )
             name = f"fuse {title_of[a]} + {title_of[b]}"
-            opportunities.append(Opportunity(name, "fuse", (first, second), _Plan(first, second, (a, b), alike, meets)))
+            plan = _Plan(first, second, (a, b), tuple(alike.get(frozenset((a, b)), ())), meets)
+            opportunities.append(Opportunity(name, "fuse", (first, second), plan))
     return tuple(opportunities)
 
 
@@ -90,6 +85,16 @@ def apply(draft: Draft, chosen: Sequence[Opportunity]) -> Tape:
         _merge(edit, plan.places)
     edit.drop_unused()
     return edit.finished()
+
+
+def _alike(tape: Tape, values: Values) -> dict[frozenset[Scope], list[tuple[int, int]]]:
+    """By the two places they are in: lines that do what another did before, and that other."""
+    pairs: dict[frozenset[Scope], list[tuple[int, int]]] = {}
+    for k, leader in enumerate(values.leader):
+        if leader != k and not tape.entries[tape.lines[k].entry].view:
+            places = frozenset((place(tape.lines[k].home), place(tape.lines[leader].home)))
+            pairs.setdefault(places, []).append((k, leader))
+    return pairs
 
 
 def _family(tape: Tape, values: Values, k: int) -> object:

@@ -106,16 +106,18 @@ class _Renamed:
 
     def line(self, line: TapeOp) -> TapeOp:
         """The line with the tensors that stand now."""
-        if not self._touches(line.inputs) and not self._touches(line.outputs):
+        if not self._touches(line):
             return line
         inputs = tuple(map(self._info, line.inputs))
         outputs = tuple([None if o is None else self._info(o) for o in line.outputs])
         return replace(line, inputs=inputs, outputs=outputs)
 
-    def _touches(self, infos: tuple[Info | None, ...]) -> bool:
-        for info in infos:  # a loop: this is asked of every line
-            if info is not None and (info.slot in self._tensors or info.storage in self._storages):
-                return True
+    def _touches(self, line: TapeOp) -> bool:
+        tensors, storages = self._tensors, self._storages
+        for infos in (line.inputs, line.outputs) if tensors else ():  # loops: this is asked of every line
+            for info in infos:
+                if info is not None and (info.slot in tensors or info.storage in storages):
+                    return True
         return False
 
     def tape(self, tape: Tape) -> Tape:

@@ -105,7 +105,7 @@ class SafeDispatch:
     def arrays(self) -> DispatchArrays:
         """What the compiled loop takes: in one direction the same but for the room under all limits that matter."""
         limited = self.room < math.inf
-        shared = self.problem.of_buffers.setdefault("dispatch", {})
+        shared: dict[tuple[bool, bool], DispatchArrays] = self.problem.of_buffers.setdefault("dispatch", {})
         if (limited, self.backward) not in shared:
             shared[limited, self.backward] = self._arrays(limited)
         return replace(shared[limited, self.backward], room=int(self.room) if limited else UNLIMITED)
