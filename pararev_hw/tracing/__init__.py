@@ -26,7 +26,7 @@ from pararev_hw.tracing.time_axis import layout_of_step as layout_of_step
 from pararev_hw.tracing.time_axis import leading_axes
 from pararev_hw.tracing.time_axis import output_keeps as output_keeps
 from pararev_hw.tracing.time_axis import walked_axes as walked_axes
-from pararev_hw.training.collection import no_collection
+from pararev_hw.training.collection import no_collection, take_for_old
 from pararev_hw.training.step import Loop
 from pararev_hw.training.step import optimizer_named as optimizer_named
 from pararev_hw.types import NO_GRADIENT, VALUES_ASKED, BlockGraph, InMemory, ModuleInfo, Program
@@ -126,6 +126,7 @@ def trace_step(
         coarse = tape_of(recorded.recorder, recorded.results, recorded.gradients, finder, neurons)
         levels = tuple(FINER) if granularity == "auto" else (granularity,)
         tape, built = _grouped(coarse, levels)
+        take_for_old()
     batch, timesteps = description.batch, description.timesteps
     if batch is None:
         batch, timesteps = leading_axes(tape, _shape(tensors), timesteps)

@@ -281,6 +281,10 @@ class Recorder(DispatchMode):
     def info(self, tensor: torch.Tensor) -> Info | None:
         return getattr(tensor, "pararev_info", None)
 
+    def end(self) -> None:
+        """Nothing more will happen. What watches storages refers to this recorder: without it both go at once."""
+        self._alive.clear()
+
     # ---- storages and slots
 
     def _storage_of(self, tensor: torch.Tensor) -> int:

@@ -208,6 +208,7 @@ def _recorded(setting: _Setting, traits: _Traits) -> Recorded:
             raise _explained(error, setting, recorder) from error
         finally:
             torch.random.set_rng_state(rng_state)
+            recorder.end()
         for n, p in parameters.items():
             info = None if p.grad is None else recorder.info(p.grad)
             if info is not None:
