@@ -24,6 +24,11 @@ def item_bytes(dtype: str) -> int:
     return _ITEM_BYTES.get(dtype, 4)
 
 
+def largest_divisor(number: int, most: int) -> int:
+    """The largest divisor up to `most` of a positive number."""
+    return next(d for d in range(min(most, number), 0, -1) if number % d == 0)
+
+
 def counted(number: int, noun: str) -> str:
     """So many of them: "1 lane", "4 lanes"."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -17,7 +17,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from pararev_hw import models
-from pararev_hw.costmodels.allocator.workspace import eager_peak_bytes, rule_here, workspace_bytes
+from pararev_hw.costmodels.allocator.workspace import LibraryRule, eager_peak_bytes, rule_here, workspace_bytes
 from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.graph.lstm_workspace import lstm_workspace_bytes
 from pararev_hw.tracing import trace_step
@@ -206,6 +206,36 @@ def test_what_kernels_of_halves_copy_is_counted(function: Callable[[torch.Tensor
     unseen = rule.isa > InstructionSet.AVX512_CORE_BF16 and any(t.kind == "gemm" for t in graph.op_types)
     recorded = recorded_peak_bytes(Net(), x, Setting()) - 8 * len(x)  # the targets, which no inference reads
     assert eager_peak_bytes(graph, "cpu", rule) == pytest.approx(recorded, abs=24 << 10 if unseen else 64)
+
+
+# rows, depth, columns, whether columns of a lie in one piece: what the profiler recorded of oneDNN's product in
+# bfloat16 on one thread of a processor with AVX512_CORE_BF16
+PRODUCTS_OF_HALVES = {
+    (8, 512, 10, False): 66880,
+    (8, 1024, 10, False): 66880,
+    (8, 1152, 10, False): 132416,
+    (64, 1152, 10, False): 134656,
+    (8, 1152, 100, False): 134144,
+    (8, 512, 10, True): 75712,
+    (8, 1152, 10, True): 75712,
+    (128, 1152, 10, True): 211072,
+    (8, 1152, 100, True): 79488,
+    (128, 3000, 1500, True): 599168,
+    (128, 3000, 2500, True): 533632,
+    (16, 700, 1088, True): 88192,
+    (1, 1025, 2500, True): 66816,
+    (31, 1500, 1, False): 66684,
+    (256, 300, 1, True): 42240,
+}
+
+
+@pytest.mark.parametrize("sizes", PRODUCTS_OF_HALVES)
+def test_a_product_of_halves_allocates_what_was_recorded(sizes: tuple[int, int, int, bool]) -> None:
+    rows, depth, columns, turned = sizes
+    shapes, out = ((rows, depth), (depth, columns)), ((rows, columns),)
+    layout = (("layout", (3, 0)),) if turned else ()
+    op = OpType("aten.mm.default", "gemm", "bfloat16", shapes, out, layout, 0, None, 0, 0)
+    assert workspace_bytes(op, "cpu", LibraryRule(InstructionSet.AVX512_CORE_BF16)) == PRODUCTS_OF_HALVES[sizes]
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (3, 20, 20)])

@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pararev_hw.sizes import largest_divisor
 from pararev_hw.types import OpType
 
 Pass = Literal["forward", "input_gradient", "weight_gradient"]
@@ -182,14 +183,12 @@ def _matrix_product(t: OpType) -> tuple[Product, ...]:
 
 def _bare(t: OpType) -> Product:
     """An op whose loops are not known: its MACs in a shape that most arrays hold well."""
-    k = _divisor(t.true_macs)
-    n = _divisor(t.true_macs // k)
+    k = largest_divisor(t.true_macs, _MOST_BARE)
+    n = largest_divisor(t.true_macs // k, _MOST_BARE)
     return _flat("forward", 1, t.true_macs // (k * n), n, k, has_loops=False)
 
 
-def _divisor(size: int, most: int = 1024) -> int:
-    """The largest divisor up to `most`."""
-    return next(d for d in range(min(most, size), 0, -1) if size % d == 0)
+_MOST_BARE = 1024  # of outputs, and of inputs
 
 
 def _flat(kind: Pass, groups: int, m: int, n: int, k: int, *, has_loops: bool = True) -> Product:

@@ -17,7 +17,7 @@ from pararev_hw.costmodels.allocator.convolution_kernels import SCRATCH_ALIGNED,
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
 from pararev_hw.measurement.quick import second_level_cache_bytes
-from pararev_hw.sizes import FLOAT_BYTES, HALVES
+from pararev_hw.sizes import FLOAT_BYTES, HALVES, largest_divisor
 from pararev_hw.types import BlockGraph, Device, Hardware, OpType
 from pararev_hw.types.op_names import base_name
 
@@ -137,18 +137,28 @@ def _products_of_halves(op: OpType, isa: InstructionSet) -> int:
 
 
 def _packed_blocks(rows: int, depth: int, columns: int, turned: bool) -> int:
-    """Blocks of b, of sums in float32 and, where its columns lie in one piece, of a (oneDNN's brgemm_matmul, seen with
-    AVX512_CORE_BF16): exact up to a depth of 512, beyond it within 64 KiB."""
-    depth = min(-(-depth // _DEPTH) * _DEPTH, _DEEPEST)
-    most = min(rows, _MOST_ROWS)
-    rows = next((n for n in range(most, min(most, _DEPTH) - 1, -1) if rows % n == 0), most)
-    packed = _LISTS + 2 * depth * _COLUMNS + 4 * rows * min(columns, _COLUMNS)
-    return packed + (2 * rows * depth + SCRATCH_ALIGNED if turned else 0)
+    """Blocks of b, of sums in float32 and, where its columns lie in one piece, of a (oneDNN's brgemm_matmul with
+    AVX512_CORE_BF16). Where the depth of such an a takes several blocks, the sums of several columns' blocks wait."""
+    if rows == 1 or columns == 1:  # a vector lies in one piece either way
+        return _LISTS + 2 * _block_depth(depth, _DEEP) * _COLUMNS + 4 * min(max(rows, columns), _COLUMNS)
+    block_depth = _block_depth(depth, _DEEPEST if depth > _DEEPEST and not turned else _DEEP)
+    divisor = largest_divisor(rows, _MOST_ROWS)
+    block_rows = divisor if divisor >= min(rows, _LEAST_ROWS) else min(rows, _MOST_ROWS)
+    waiting = largest_divisor(-(-columns // _COLUMNS), _MOST_WAITING) if turned and depth > _DEEP else 1
+    block_columns = min(columns, _COLUMNS) if waiting == 1 else _COLUMNS * waiting
+    packed = _LISTS + 2 * block_depth * _COLUMNS + 4 * block_rows * block_columns
+    pitch = block_depth + (_DEPTH if block_depth == _DEEP else 0)  # rows a power of two apart share cache lines
+    return packed + (2 * block_rows * pitch + SCRATCH_ALIGNED if turned else 0)
+
+
+def _block_depth(depth: int, most: int) -> int:
+    return min(-(-depth // _DEPTH) * _DEPTH, most)
 
 
 _ROWS_INNERMOST = 3  # of layouts: a matrix of which columns lie in one piece
 _LISTS = 1024  # bytes, of small products
-_DEPTH, _DEEPEST, _MOST_ROWS, _COLUMNS = 32, 512, 256, 64  # of a block
+_DEPTH, _DEEP, _DEEPEST, _LEAST_ROWS, _MOST_ROWS, _COLUMNS = 32, 512, 1024, 32, 256, 64  # of a block
+_MOST_WAITING = 16  # blocks of columns
 
 
 _LEAST_PRODUCTS = 16**3  # multiplications up to which PyTorch asks no library (aten/native/mkldnn/Matmul.cpp)
