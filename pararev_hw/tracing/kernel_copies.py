@@ -43,7 +43,8 @@ _IN_ONE_PIECE = {
     1: frozenset(
         "native_layer_norm _softmax _log_softmax glu_backward embedding_dense_backward nll_loss_forward "
         "reflection_pad1d replication_pad1d reflection_pad1d_backward reflection_pad2d_backward "
-        "upsample_nearest2d_backward upsample_bilinear2d_backward upsample_bicubic2d_backward col2im".split()
+        "upsample_nearest2d_backward upsample_bilinear2d_backward upsample_bicubic2d_backward col2im "
+        "fractional_max_pool2d fractional_max_pool3d".split()
     ),
     2: frozenset(
         "native_layer_norm_backward _softmax_backward_data _log_softmax_backward_data nll_loss_backward "
@@ -147,15 +148,42 @@ def _distance_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lea
 
 
 def _scattered_mean_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    buffer = _halves_bytes(args, tensors, lead)
     if args[4] != "mean":
-        return 0
-    return _bytes(lead) + _bytes(tensors[-1]) + lead.numel()  # counts, ones to count with, where none was counted
+        return buffer
+    counted = _bytes(lead) + _bytes(tensors[-1])  # counts, ones to count with
+    return counted + max(buffer, lead.numel())  # and where none was counted
+
+
+def _halves_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    """Halves are gathered and scattered in float32 (aten/src/ATen/native/cpu/ScatterGatherKernel.cpp)."""
+    return lead.numel() * torch.float32.itemsize if lead.dtype in _HALVES else 0
+
+
+def _unique_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    # sorted, and from where each came; while they are sorted, places once more
+    x = tensors[0]
+    places = x.numel() * torch.int64.itemsize
+    with_inverse = bool(args[2]) if len(args) > 2 else False
+    return _bytes(x) + places + (0 if with_inverse else max(0, places - _bytes(lead)))
+
+
+def _selected_bytes(args: Sequence[object], tensors: Sequence[torch.Tensor], lead: torch.Tensor) -> int:
+    # of tensors in one piece the mask is summed before anything is selected, else both its places and their sums live
+    x, mask = tensors
+    places: int = math.prod(torch.broadcast_shapes(x.shape, mask.shape)) * torch.int64.itemsize
+    if x.shape == mask.shape and x.is_contiguous() and mask.is_contiguous():
+        return max(0, places + torch.int64.itemsize - _bytes(lead))
+    return 2 * places
 
 
 _STEPS: Mapping[str, Callable[[Sequence[object], Sequence[torch.Tensor], torch.Tensor], int]] = {
     "binary_cross_entropy_with_logits": _loss_of_logits_bytes,
     "_euclidean_dist": _distance_bytes,
     "scatter_reduce": _scattered_mean_bytes,
+    **dict.fromkeys(("gather", "scatter", "scatter_add"), _halves_bytes),
+    "_unique2": _unique_bytes,
+    "masked_select": _selected_bytes,
     "im2col": lambda args, tensors, lead: _bytes(tensors[0]) * (1 if tensors[0].is_contiguous() else 2),
     "logsumexp": lambda args, tensors, lead: _bytes(tensors[0]) + _bytes(lead),
     "dist": lambda args, tensors, lead: _bytes(tensors[0]),

@@ -20,7 +20,7 @@ from pararev_hw import models
 from pararev_hw.costmodels.allocator.workspace import LibraryRule, eager_peak_bytes, rule_here, workspace_bytes
 from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.graph.lstm_workspace import lstm_workspace_bytes
-from pararev_hw.tracing import trace_step
+from pararev_hw.tracing import StepDescription, trace_step
 from pararev_hw.training.step import OPTIMIZERS, Loop
 from pararev_hw.types import OpType
 from tests.helpers.memory_networks import NETWORKS
@@ -152,6 +152,15 @@ COPIED = {
     "the middle of all": lambda x: x.median(),
     "the third of each": lambda x: x.kthvalue(3, 1).values,
     "means of what is scattered": lambda x: (0 * x).scatter_reduce(1, (9 * x[:, :20]).long(), x[:, :20], "mean"),
+    "what is gathered, which is not": lambda x: x.gather(1, (9 * x[:, :20]).long()),
+    "words that differ": lambda x: torch.unique((40 * x).long()),
+    "words that differ, and where": lambda x: torch.unique((40 * x).long(), return_inverse=True),
+    "numbers that differ": lambda x: torch.unique(x),
+    "what a mask selects": lambda x: x.masked_select(x > 0.7),
+    "rows that a mask selects": lambda x: x.masked_select(x[:, :1] > 0.7),
+    "a random pool of turned images": lambda x: nn.functional.fractional_max_pool2d(
+        _turned(x, 5, 3, 5, 20), 2, output_size=2
+    ),
     "patches of turned images": lambda x: nn.functional.unfold(_turned(x, 5, 3, 5, 20), 3),
     "turned patches": lambda x: nn.functional.fold(x.view(5, 25, 12).transpose(1, 2), 6, 2),
 }
@@ -164,7 +173,7 @@ def test_what_kernels_copy_of_their_inputs_is_counted(function: Callable[[torch.
             return function(x)
 
     x = torch.rand(30, 50)
-    graph = trace_step(Net(), x, loop=None).graph
+    graph = trace_step(Net(), x, loop=None, description=StepDescription(real_inputs=True)).graph
     recorded = recorded_peak_bytes(Net(), x, Setting()) - 8 * 30  # the targets, which no inference reads
     assert eager_peak_bytes(graph, "cpu", rule_here()) == pytest.approx(recorded, abs=64)
 
@@ -177,6 +186,12 @@ HALVES_COPIED = {
     "a mean of turned images": lambda x: _turned(x, 5, 3, 5, 20).mean(1),
     "every other column multiplied": lambda x: x[:, ::2] @ x[:25, :40],
     "columns of a wider matrix, which are not copied": lambda x: x[:, :25] @ x[:25, :40],
+    "what is gathered": lambda x: x.gather(1, x[:, :20].long()),
+    "what is scattered": lambda x: x.scatter(1, x[:, :20].long(), x[:, 20:]),
+    "a number that is scattered": lambda x: x.scatter(1, x[:, :20].long(), 1.0),
+    "what is scattered and added": lambda x: x.scatter_add(1, x[:, :20].long(), x[:, 20:]),
+    "the largest of what is scattered": lambda x: x.scatter_reduce(1, x[:, :20].long(), x[:, 20:], "amax"),
+    "means of what is scattered": lambda x: x.scatter_reduce(1, x[:, :20].long(), x[:, 20:], "mean"),
     "few products": lambda x: x[:8, ::5] @ x[:10, :8],
 }
 BATCHES_COPIED = {
