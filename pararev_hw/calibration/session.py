@@ -167,11 +167,12 @@ def _measuring(measured: Measured, budget: Budget, effort: Effort) -> Iterator[s
     if ended():
         measured.missed.append(Missed(f"{cases - op_count} of {cases} ops", "the time was over"))
 
-    yield "measuring pairs"
-    ended = budget.share(_PAIRS_SHARE / (_STEPS_SHARE + _PAIRS_SHARE))
-    with _missing_on_error(measured, "pairs"):
-        for pair in probes.pairs(device, clock, ended):
-            (measured.missed if isinstance(pair, Missed) else measured.pairs).append(pair)  # type: ignore[arg-type]
+    if device == "cuda" or measured.base.lanes > 1:  # two threads on one core would take turns and share nothing
+        yield "measuring pairs"
+        ended = budget.share(_PAIRS_SHARE / (_STEPS_SHARE + _PAIRS_SHARE))
+        with _missing_on_error(measured, "pairs"):
+            for pair in probes.pairs(device, clock, ended):
+                (measured.missed if isinstance(pair, Missed) else measured.pairs).append(pair)  # type: ignore[arg-type]
     networks = probes.networks(device)
     ended = budget.share(1.0)
     limit_s = min(STEP_LIMIT_S, budget.left_s / len(networks))

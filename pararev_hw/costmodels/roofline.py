@@ -109,6 +109,31 @@ def op_costs(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> O
     return gpu_op_costs(graph, device, launch, plain) if has_law(device) else plain
 
 
+def busy_seconds_of(types: Sequence[OpType], device: Device) -> Floats:
+    """Seconds of an op of each type beside what it costs to dispatch it, on a device without cores of its own."""
+    flops, vector, moved = (
+        np.array(values, np.float64)
+        for values in zip(
+            *((t.true_flops, t.vector_flops or 0, t.read_bytes + t.write_bytes) for t in types), strict=True
+        )
+    )
+    return busy_seconds(Work(flops, np.where(flops > 0, 1.0, 0.0), vector, moved, moved), rates_of(types, device))
+
+
+def rates_of(types: Sequence[OpType], device: Device) -> Rates:
+    """How fast a device computes each of the types."""
+    parameters = [op_parameters(device, t) for t in types]
+    bandwidth = device.value("memory_bandwidth_bytes_per_s")
+    return Rates(
+        matrix=np.array([device.value(p.matrix_rate) for p in parameters]),
+        vector=np.array([device.value(p.vector_rate) for p in parameters]),
+        bandwidth=min(bandwidth, device.get("lane_bandwidth_bytes_per_s", bandwidth)),
+        sram_bandwidth=device.value("sram_bandwidth_bytes_per_s") if device.kind == "accelerator" else math.inf,
+        half_flops=device.get("matrix_half_work_flops", 0.0),
+        half_bytes=device.get("bandwidth_half_work_bytes", 0.0),
+    )
+
+
 def check_launch(device: Device, launch: str) -> None:
     """Raises BadInput for a launch that the device does not have."""
     if launch not in LAUNCHES:
@@ -145,17 +170,10 @@ def _roofline(graph: BlockGraph, device: Device, flow: Traffic, launch: str) -> 
         dram = read * (1 - resident_reads) + write * (1 - resident_writes)
 
     parameters = [op_parameters(device, t) for t in types]
-    bandwidth = device.value("memory_bandwidth_bytes_per_s")
+    rates = rates_of(types, device)
     busy = busy_seconds(
         Work(operations, np.where(flops > 0, 1.0, 0.0), vector, dram, moved),
-        Rates(
-            matrix=per_op([device.value(p.matrix_rate) for p in parameters]),
-            vector=per_op([device.value(p.vector_rate) for p in parameters]),
-            bandwidth=min(bandwidth, device.get("lane_bandwidth_bytes_per_s", bandwidth)),
-            sram_bandwidth=device.value("sram_bandwidth_bytes_per_s") if device.kind == "accelerator" else math.inf,
-            half_flops=device.get("matrix_half_work_flops", 0.0),
-            half_bytes=device.get("bandwidth_half_work_bytes", 0.0),
-        ),
+        replace(rates, matrix=rates.matrix[type_of], vector=rates.vector[type_of]),
     )
     dispatch = np.where(works, device.get("host_overhead_s", 0.0), device.get("host_view_overhead_s", 0.0))
     overhead = dispatch if device.kind == "cpu" else np.where(works, device.get("launch_overhead_s", 0.0), 0.0)

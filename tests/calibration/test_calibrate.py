@@ -71,6 +71,21 @@ def test_a_step_that_was_held_in_is_predicted_as_it_was_measured() -> None:
     assert sum(op_seconds(held_in.traced(NETWORK, "cpu"), profile)) == pytest.approx(STEP_S, rel=0.2)
 
 
+def test_on_one_core_no_two_threads_are_timed_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would take turns: half of what one gets would count as all that there is."""
+    asked: list[int] = []
+
+    def pairs(*_: object) -> Iterator[Any]:
+        asked.append(1)
+        return iter(())
+
+    for lanes in (1, 2):
+        device = replace(KNOWN_MACHINE.device("cpu"), lanes=lanes)
+        with_probes(monkeypatch, pairs=pairs, device=lambda _, device=device: device)
+        calibrate("cpu", 1.0)
+        assert len(asked) == lanes - 1
+
+
 def after(count: int, raised: BaseException) -> Callable[..., Iterator[Any]]:
     """The measuring of ops, with an exception after so many of them."""
 

@@ -18,6 +18,7 @@ from torch import nn
 import pararev_hw as ph
 from pararev_hw.costmodels.calibrated import gaussian_process
 from pararev_hw.costmodels.calibrated.cache_model import miss_share
+from pararev_hw.costmodels.calibrated.features import coefficient_names, group, work_terms
 from pararev_hw.costmodels.calibrated.fit import fits
 from pararev_hw.costmodels.calibrated.op_times import measured_rates, usable_fits
 from pararev_hw.costmodels.cost import cost
@@ -102,7 +103,7 @@ def test_memory_that_was_mapped_in_is_not_the_ops_own() -> None:
 
 
 def test_a_group_too_small_has_no_fit() -> None:
-    assert fits(samples(count=1)[:2], CACHES, 0.0) == ()
+    assert fits(samples(count=1)[:1], CACHES, 0.0) == ()
 
 
 @settings(deadline=None, max_examples=20)
@@ -150,8 +151,35 @@ def test_a_fit_that_held_out_shapes_refute_is_not_used() -> None:
     spoilt = [replace(s, seconds=(1e3 * s.seconds[0],)) if s.held_out else s for s in once]
     assert ("aten.relu.default", "float32") in usable_fits(_profile(once))
     assert ("aten.relu.default", "float32") not in usable_fits(_profile(spoilt))
-    few = [replace(s, held_out=False) for s in once[:5]]
-    assert usable_fits(_profile(few)) == {}
+
+
+def test_a_fit_of_few_samples_is_used_where_it_is_nearer_to_them_than_the_quick_look() -> None:
+    """The quick look takes 1 us and 1 ns a byte; the samples take 20 times as long, or as long."""
+    few = [OpSample(op(n), False, False, False, (20e-6 + 160e-9 * n,)) for n in (1_000, 30_000, 900_000)]
+    assert ("elementwise", "float32") in usable_fits(_profile(few))  # of one group, which says no more than its kind
+    as_quick = [replace(s, seconds=(s.seconds[0] / 20,)) for s in few]
+    assert usable_fits(_profile(as_quick)) == {}
+
+
+def test_a_fit_that_misses_held_out_shapes_is_used_where_the_quick_look_misses_them_by_more() -> None:
+    once = samples()
+    halved = [replace(s, seconds=(s.seconds[0] / 2,)) if s.held_out else s for s in once]
+    assert of_group(_profile(halved).fits).residual_median == pytest.approx(1.0, abs=0.05)
+    assert ("elementwise", "float32") in usable_fits(_profile(halved))
+
+
+def _pooled(layout: tuple[int, ...]) -> OpType:
+    shapes = ((2, 8, 4, 4),), ((2, 8, 2, 2), (2, 8, 2, 2))
+    attributes = (("kernel_size", (2, 2)), ("layout", layout))
+    return OpType("aten.max_pool2d_with_indices.default", "pool", "float32", *shapes, attributes, 0, 256, 1024, 768)
+
+
+def test_pooling_starts_a_loop_for_each_window_or_for_all_channels_of_a_place() -> None:
+    plain, last = _pooled((0,)), _pooled((1,))
+    at = coefficient_names(plain).index("window_s")
+    assert work_terms(plain)[at] == 2 * 8 * 2 * 2  # each pixel of the result
+    assert work_terms(last)[at] == 2 * 2 * 2 * 4  # each of its places, and four of the image for each
+    assert group(plain) != group(last)
 
 
 def test_an_op_is_never_predicted_far_beyond_the_measured_rates_of_its_kind() -> None:

@@ -46,8 +46,8 @@ OWN: Mapping[str, tuple[str, ...]] = {
     "scan": ("compute_s_per_flop", "row_s"),
     "norm": ("row_s", "channel_s"),
     "norm_backward": ("row_s", "channel_s"),
-    "pool": ("window_s_per_element", "row_s"),
-    "pool_backward": ("window_s_per_element", "row_s"),
+    "pool": ("window_s_per_element", "row_s", "window_s"),
+    "pool_backward": ("window_s_per_element", "row_s", "window_s"),
     "reduction": ("row_s",),
     "softmax": ("row_s",),
     "copy": ("row_s", "crossed_s_per_element"),
@@ -79,6 +79,8 @@ def group(t: OpType) -> str:
     attributes = dict(t.attributes)
     if t.kind == "norm":
         return f"{t.name} {'train' if attributes.get('training', (1,))[0] else 'eval'}"
+    if t.kind in ("pool", "pool_backward"):
+        return f"{t.name} last" if _is_last(t, 0) else t.name
     if t.kind not in ("conv", "conv_backward"):
         return t.name
     return f"{t.name} {_convolution_form(t)}"
@@ -123,7 +125,7 @@ def work_terms(t: OpType, isa: InstructionSet | None = None) -> tuple[float, ...
             channels = t.input_shapes[0][1] if t.input_shapes and len(t.input_shapes[0]) > 1 else 1
             return (*common, float(_rows(t)), float(channels))
         case "pool" | "pool_backward":
-            return (*common, float(t.vector_flops or 0), float(_rows(t)))
+            return (*common, float(t.vector_flops or 0), float(_rows(t)), _windows(t))
         case "reduction" | "softmax" | "index":
             return (*common, float(_rows(t)))
         case "copy":
@@ -198,6 +200,16 @@ def _norm_rows(t: OpType) -> int:
     if len(shape) == 2 or _is_last(t, 0):
         return math.prod(shape) // max(1, shape[1])
     return math.prod(shape[:2])
+
+
+def _windows(t: OpType) -> float:
+    """How often the innermost loop of a pooling starts: for each window, or where channels lie last for each place of
+    each window, over all of its channels."""
+    pooled = t.output_shapes[0] if t.kind == "pool" else t.input_shapes[0]
+    windows = math.prod(pooled)
+    if _is_last(t, 0) and len(pooled) > 1:
+        return max(t.vector_flops or 0, windows) / max(1, pooled[1])
+    return float(windows)
 
 
 def _spread_rows(t: OpType) -> int:

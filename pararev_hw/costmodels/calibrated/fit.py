@@ -29,7 +29,7 @@ from pararev_hw.devices.instruction_sets import InstructionSet
 from pararev_hw.types import Estimate, Fit, OpSample, OpType, Profile
 
 Key = tuple[str, str]
-_FEWEST = 4  # samples without which a group has no fit
+_FEWEST = 2  # samples without which a group or a kind has no fit
 _SPREAD_OF_TERMS, _SPREAD_IN_KIND = 1.5, 0.7  # of logarithms of prices, known from nothing, and from their kind
 _SEEN = 0.01  # share of some sample's time below which a term is not seen
 _LARGE_BYTES = 1 << 18  # of an op whose time is that of its bytes

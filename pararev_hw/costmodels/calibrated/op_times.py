@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +34,7 @@ from pararev_hw.costmodels.calibrated.features import branches, family, group
 from pararev_hw.costmodels.calibrated.pace_response import slowed_seconds
 from pararev_hw.costmodels.calibrated.page_faults import mapped_in_process
 from pararev_hw.costmodels.measured_ops import host_seconds
+from pararev_hw.costmodels.once import once
 from pararev_hw.costmodels.opcosts import OpCosts
 from pararev_hw.costmodels.traffic import Floats, Traffic
 from pararev_hw.sizes import HALVES
@@ -45,7 +46,8 @@ Rates = tuple[Mapping[Key, float], Mapping[Key, float], Mapping[Key, float]]
 """Most and fewest seconds per unit of work, and the most work of one op."""
 _FEWEST_HELD_OUT = 2  # samples below which a fit counts as unchecked
 _FEWEST_UNCHECKED = 6  # samples that an unchecked fit must be made of
-_WORST_MEDIAN = 0.5  # error on held-out shapes above which a fit says less than the quick look
+_WORST_MEDIAN = 0.5  # error on held-out shapes up to which a fit is not asked whether the quick look says more
+_UNCHECKED_MARGIN = 0.12  # by which a fit of few samples must be nearer to them: it was made to be
 _SMALL_S = 30e-6  # an op that takes less says little of the rate of its work
 _BEYOND = 1.5  # how far beyond the measured rates of its kind an op may be predicted
 _REACH = 4.0  # times the most work of an op measured, up to which the fastest rate of smaller ones bounds an op's
@@ -173,14 +175,49 @@ def measured_rates(profile: Profile) -> Rates:
 
 
 def usable_fits(profile: Profile) -> Mapping[Key, Fit]:
-    """The fits that know more than the quick look, which stands in for the others."""
-    return {(f.group, f.dtype): f for f in profile.fits if _usable(f)}
+    """The fits that know more than what else would stand in for them: the fit of their kind, or the quick look."""
+    return once(_usable_fits, (profile,))
 
 
-def _usable(fit: Fit) -> bool:
+def _usable_fits(profile: Profile) -> Mapping[Key, Fit]:
+    usable = {(f.group, f.dtype): f for f in profile.fits if _is_proven(f)}
+    doubtful = {(f.group, f.dtype): f for f in profile.fits if not _is_proven(f)}
+    samples: dict[Key, list[OpSample]] = defaultdict(list)
+    for s in profile.samples:
+        for key in {(group(s.op), s.op.dtype), (family(s.op), s.op.dtype)} & doubtful.keys():
+            samples[key].append(s)
+    for key, fit in sorted(doubtful.items(), key=lambda item: "." in item[0][0]):  # kinds, then groups
+        seen = samples[key]
+        if not seen:
+            continue
+        held_out = [s for s in seen if s.held_out]
+        margin = 0.0 if len(held_out) >= _FEWEST_HELD_OUT else _UNCHECKED_MARGIN
+        judges = held_out if len(held_out) >= _FEWEST_HELD_OUT else seen
+        instead = usable.get((family(seen[0].op), seen[0].op.dtype))
+        if _miss(judges, profile, fit) + margin < _miss(judges, profile, instead):
+            usable[key] = fit
+    return usable
+
+
+def _is_proven(fit: Fit) -> bool:
+    """Whether held-out shapes, or many samples, speak for a fit."""
     if fit.residual_median is None or fit.held_out < _FEWEST_HELD_OUT:
         return fit.samples >= _FEWEST_UNCHECKED
     return fit.residual_median <= _WORST_MEDIAN
+
+
+def _miss(samples: Sequence[OpSample], profile: Profile, fit: Fit | None) -> float:
+    """How far the prices of a fit, or without one the quick look, are from what was measured: the median of the
+    logarithms."""
+    if fit is None:
+        types = [s.op for s in samples]
+        predicted = roofline.busy_seconds_of(types, profile.device) + profile.device.get("host_overhead_s", 0.0)
+    else:
+        predicted = measured_design_matrix(samples, capacities(profile), instruction_set(profile)).seconds(
+            fit.coefficients
+        )
+    taken = seconds_without_faults(samples, fault_s_per_byte(profile.host))
+    return float(np.median(np.abs(np.log(np.maximum(predicted, _LEAST_S) / taken))))
 
 
 # functions of series of terms, an element of which takes ten times as long as one of a sum; and which stand in for them
