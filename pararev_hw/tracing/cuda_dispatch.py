@@ -27,18 +27,29 @@ _HALF = (torch.float16, torch.bfloat16)
 # AT_FORALL_FP32: inputs of 16 bits are cast to float32 first, and autograd keeps those copies.
 IN_FLOAT32 = """
 acos asin cosh erfinv exp expm1 log log10 log2 log1p reciprocal rsqrt sinh tan pow.Tensor_Scalar pow.Tensor_Tensor
-pow.Scalar softplus layer_norm native_layer_norm group_norm frobenius_norm.dim nuclear_norm nuclear_norm.dim
+pow.Scalar softplus layer_norm native_layer_norm rms_norm group_norm frobenius_norm.dim nuclear_norm nuclear_norm.dim
 cosine_similarity poisson_nll_loss cosine_embedding_loss nll_loss nll_loss2d hinge_embedding_loss kl_div l1_loss
 smooth_l1_loss huber_loss mse_loss margin_ranking_loss multilabel_margin_loss soft_margin_loss triplet_margin_loss
 multi_margin_loss binary_cross_entropy_with_logits dist pdist cdist renorm logsumexp upsample_nearest1d
 upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d
-norm.Scalar norm.ScalarOpt_dim
+_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa
+_upsample_bicubic2d_aa norm.Scalar norm.ScalarOpt_dim
 """.split()
 
 # AT_FORALL_FP32_SET_OPT_DTYPE: the result is float32, the input is read as it is.
 TO_FLOAT32 = """
-prod prod.dim_int softmax.int log_softmax.int cumprod cumsum linalg_vector_norm linalg_matrix_norm sum
-sum.dim_IntList
+prod prod.dim_int softmax.int log_softmax.int cumprod cumsum linalg_vector_norm linalg_matrix_norm
+linalg_matrix_norm.str_ord sum sum.dim_IntList
+""".split()
+
+# AT_FORALL_PROMOTE: in the widest datatype among the inputs.
+PROMOTED = "addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put tensordot scatter_add".split()
+
+# What CPU autocast runs in float32, or promotes, and CUDA's leaves alone.
+AS_THEY_COME = """
+cat stack index_copy grid_sampler_2d grid_sampler_3d avg_pool3d max_pool3d adaptive_avg_pool3d
+adaptive_max_pool3d fractional_max_pool2d fractional_max_pool3d max_unpool2d max_unpool3d reflection_pad1d
+reflection_pad2d replication_pad1d replication_pad2d replication_pad3d
 """.split()
 
 # On CUDA the softmax of float16 writes float32 itself; of bfloat16 a cast goes before it.
@@ -68,13 +79,17 @@ CPU_RULES = DispatchRules()
 def cuda_dispatch(flash_attention: bool = True) -> Iterator[None]:
     """Within it, ops on CPU tensors are those that CUDA tensors would run."""
     with scoped_library("aten", "IMPL") as library, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*[Oo]verriding a previously registered kernel.*")
+        warnings.filterwarnings("ignore", message="(?s).*[Oo]verriding a previously registered kernel.*")
         for name in (*IN_FLOAT32, *TO_FLOAT32):
             op = _overload(name)
             if autocasts_on_cpu(op):
                 continue  # the CPU casts it too
             rule = _in_float32(op) if name in IN_FLOAT32 else _to_float32(op, _FUSED_CAST.get(name))
             library.impl(name, rule, "AutocastCPU")
+        for name in PROMOTED:
+            library.impl(name, _promoted(_overload(name)), "AutocastCPU")
+        for name in AS_THEY_COME:
+            library.impl(name, torch.library.fallthrough_kernel, "AutocastCPU")
         attention = _attention(flash_attention)
         for key in ("AutogradCPU", "CPU"):
             library.impl("scaled_dot_product_attention", attention, key)
@@ -87,16 +102,34 @@ def _overload(name: str) -> Any:
     return getattr(getattr(_aten, packet), overload or "default")
 
 
-def _widened(value: Any) -> Any:
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.float32) if tensor.dtype in _HALF else tensor
+
+
+def _each(value: Any, cast: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """A value with its tensors cast."""
     if isinstance(value, torch.Tensor):
-        return value.to(torch.float32) if value.dtype in _HALF else value
-    return type(value)(map(_widened, value)) if isinstance(value, list | tuple) else value
+        return cast(value)
+    return type(value)([_each(v, cast) for v in value]) if isinstance(value, list | tuple) else value
 
 
 def _in_float32(op: Any) -> Callable[..., Any]:
     def rule(*args: Any, **kwargs: Any) -> Any:
         with without_cpu_autocast():
-            return op(*map(_widened, args), **{name: _widened(value) for name, value in kwargs.items()})
+            return op(*_each(args, _widened), **{name: _each(value, _widened) for name, value in kwargs.items()})
+
+    return rule
+
+
+def _promoted(op: Any) -> Callable[..., Any]:
+    widened = _in_float32(op)
+
+    def rule(*args: Any, **kwargs: Any) -> Any:
+        tensors = [t for a in (*args, *kwargs.values()) for t in (a if isinstance(a, list | tuple) else (a,))]
+        if any(isinstance(t, torch.Tensor) and t.dtype is torch.float32 for t in tensors):
+            return widened(*args, **kwargs)
+        with without_cpu_autocast():
+            return op(*args, **kwargs)
 
     return rule
 

@@ -1,11 +1,16 @@
 """A step traced for a GPU takes CUDA's ops: checked against CUDA's published autocast lists, on small networks."""
 
+import re
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
 from pararev_hw.errors import TraceError
 from pararev_hw.tracing import DispatchRules, trace_step
+from pararev_hw.tracing.cuda_dispatch import AS_THEY_COME, IN_FLOAT32, PROMOTED, TO_FLOAT32
 from pararev_hw.tracing.recorder import memory_layout
 
 CUDA = DispatchRules(cuda=True)
@@ -50,6 +55,74 @@ def test_autocast_follows_cudas_lists(dtype: str) -> None:
     assert gpu["native_layer_norm"] == {"float32"}
     assert gpu["pow"] == {"float32"}
     assert gpu["bmm"] == gpu["addmm"] == {dtype}
+
+
+def _has_rule(name: str, device: str) -> bool:
+    full = name if "." in name or torch._C._dispatch_has_kernel(f"aten::{name}") else f"{name}.default"
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{full}", f"Autocast{device}")
+
+
+def test_every_cast_of_cudas_lists_is_made() -> None:
+    """Against the header that torch brings along."""
+    header = (Path(torch.__file__).parent / "include/ATen/autocast_mode.h").read_text()
+    lists = {
+        name: {".".join(entry.replace(" ", "").split(",")) for entry in re.findall(r"_\(([\w, ]+)\)", body)}
+        for name, body in re.findall(r"#define AT_FORALL_(\w+)\(_\)((?:[^\n]*\\\n)*[^\n]*)", header)
+    }
+    missing = [n for n in lists["FP32"] - set(IN_FLOAT32) if not _has_rule(n, "CPU")]
+    missing += [n for n in lists["FP32_SET_OPT_DTYPE"] - set(TO_FLOAT32) if not _has_rule(n, "CPU")]
+    assert missing == [] and lists["PROMOTE"] == set(PROMOTED) and len(lists["FP32"]) > 40
+
+
+def test_what_cudas_autocast_leaves_alone_has_a_rule_on_the_cpu_alone() -> None:
+    assert [n for n in AS_THEY_COME if not _has_rule(n, "CPU") or _has_rule(n, "CUDA")] == []
+
+
+class Mixed(nn.Module):
+    """One function of what a convolution gives in 16 bits, beside something in float32."""
+
+    def __init__(self, function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3, padding=1), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(self.conv(x), x.new_ones(2, 4, 8, 8))
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(x, dtype=torch.int64)
+
+
+F = nn.functional
+IN_HALVES = {
+    "reflection_pad2d": lambda h, w: F.pad(h, (1, 1, 1, 1), "reflect"),
+    "replication_pad2d": lambda h, w: F.pad(h, (1, 1, 1, 1), "replicate"),
+    "max_pool3d_with_indices": lambda h, w: F.max_pool3d(h, 2),
+    "avg_pool3d": lambda h, w: F.avg_pool3d(h, 2),
+    "grid_sampler_2d": lambda h, w: F.grid_sample(h, h[:, :2].movedim(1, -1), align_corners=False),
+}
+WIDENED = {
+    "bilinear": ("_trilinear", lambda h, w: F.bilinear(h, w, w.new_ones(3, 8, 8))),
+    "scatter_add": ("scatter_add", lambda h, w: w.scatter_add(1, _rows(w), h)),
+    "index_put": ("index_put", lambda h, w: w.index_put((_rows(w[:, 0, 0, 0]),), h)),
+    "addcmul": ("addcmul", lambda h, w: torch.addcmul(h, h, w)),
+    "rms_norm": ("mean", lambda h, w: F.rms_norm(h, (8,))),
+    "exact": ("_upsample_nearest_exact2d", lambda h, w: F.interpolate(h, scale_factor=2, mode="nearest-exact")),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", IN_HALVES)
+def test_pools_and_pads_of_halves_stay_in_halves(name: str, dtype: str) -> None:
+    seen = ops(Mixed(IN_HALVES[name]), dtype, CUDA, (2, 3, 8, 8))
+    assert seen[name] == {dtype}
+
+
+@pytest.mark.parametrize("name", WIDENED)
+def test_mixed_inputs_are_promoted_and_norms_widened(name: str) -> None:
+    op, function = WIDENED[name]
+    seen = ops(Mixed(function), "bfloat16", CUDA, (2, 3, 8, 8))
+    assert seen[op] == {"float32"}
 
 
 def test_float16_softmax_casts_in_the_kernel_and_bfloat16_before_it() -> None:
