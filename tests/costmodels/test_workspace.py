@@ -223,34 +223,47 @@ def test_what_kernels_of_halves_copy_is_counted(function: Callable[[torch.Tensor
     assert eager_peak_bytes(graph, "cpu", rule) == pytest.approx(recorded, abs=24 << 10 if unseen else 64)
 
 
-# rows, depth, columns, whether columns of a lie in one piece: what the profiler recorded of oneDNN's product in
-# bfloat16 on one thread of a processor with AVX512_CORE_BF16
+# threads, rows, depth, columns, whether columns of a lie in one piece: what the profiler recorded of oneDNN's product
+# in bfloat16 on a processor with AVX512_CORE_BF16
 PRODUCTS_OF_HALVES = {
-    (8, 512, 10, False): 66880,
-    (8, 1024, 10, False): 66880,
-    (8, 1152, 10, False): 132416,
-    (64, 1152, 10, False): 134656,
-    (8, 1152, 100, False): 134144,
-    (8, 512, 10, True): 75712,
-    (8, 1152, 10, True): 75712,
-    (128, 1152, 10, True): 211072,
-    (8, 1152, 100, True): 79488,
-    (128, 3000, 1500, True): 599168,
-    (128, 3000, 2500, True): 533632,
-    (16, 700, 1088, True): 88192,
-    (1, 1025, 2500, True): 66816,
-    (31, 1500, 1, False): 66684,
-    (256, 300, 1, True): 42240,
+    (1, 8, 512, 10, False): 66880,
+    (1, 8, 1024, 10, False): 66880,
+    (1, 8, 1152, 10, False): 132416,
+    (1, 64, 1152, 10, False): 134656,
+    (1, 8, 1152, 100, False): 134144,
+    (1, 8, 512, 10, True): 75712,
+    (1, 8, 1152, 10, True): 75712,
+    (1, 128, 1152, 10, True): 211072,
+    (1, 8, 1152, 100, True): 79488,
+    (1, 128, 3000, 1500, True): 599168,
+    (1, 128, 3000, 2500, True): 533632,
+    (1, 16, 700, 1088, True): 88192,
+    (1, 1, 1025, 2500, True): 66816,
+    (1, 31, 1500, 1, False): 66684,
+    (1, 256, 300, 1, True): 42240,
+    (2, 8, 300, 10, False): 84224,
+    (2, 64, 1152, 10, True): 205056,
+    (2, 64, 300, 128, False): 116352,
+    (2, 50, 2048, 300, False): 280192,
+    (2, 300, 300, 300, True): 352512,
+    (2, 300, 2048, 64, True): 612864,
+    (2, 600, 4096, 64, True): 875264,
+    (2, 1000, 1000, 1000, True): 2724864,
+    (2, 1, 300, 1000, True): 84096,
+    (4, 64, 700, 640, True): 568320,
+    (4, 64, 2048, 100, True): 646144,
+    (4, 1000, 300, 10, True): 846912,
 }
 
 
 @pytest.mark.parametrize("sizes", PRODUCTS_OF_HALVES)
-def test_a_product_of_halves_allocates_what_was_recorded(sizes: tuple[int, int, int, bool]) -> None:
-    rows, depth, columns, turned = sizes
+def test_a_product_of_halves_allocates_what_was_recorded(sizes: tuple[int, int, int, int, bool]) -> None:
+    threads, rows, depth, columns, turned = sizes
     shapes, out = ((rows, depth), (depth, columns)), ((rows, columns),)
     layout = (("layout", (3, 0)),) if turned else ()
     op = OpType("aten.mm.default", "gemm", "bfloat16", shapes, out, layout, 0, None, 0, 0)
-    assert workspace_bytes(op, "cpu", LibraryRule(InstructionSet.AVX512_CORE_BF16)) == PRODUCTS_OF_HALVES[sizes]
+    rule = LibraryRule(InstructionSet.AVX512_CORE_BF16, threads=threads)
+    assert workspace_bytes(op, "cpu", rule) == PRODUCTS_OF_HALVES[sizes]
 
 
 @pytest.mark.parametrize("shape", [(48, 48), (3, 20, 20)])

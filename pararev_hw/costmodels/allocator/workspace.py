@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from pararev_hw.costmodels.allocator.convolution import convolution_bytes
-from pararev_hw.costmodels.allocator.convolution_kernels import SCRATCH_ALIGNED, USUAL_CACHE_BYTES
+from pararev_hw.costmodels.allocator.convolution_kernels import USUAL_CACHE_BYTES
 from pararev_hw.costmodels.allocator.fused_kernels import fused_bytes
+from pararev_hw.costmodels.allocator.products_of_halves import products_of_halves_bytes
 from pararev_hw.devices.instruction_sets import USUAL, InstructionSet, instruction_set_here, instruction_set_of
 from pararev_hw.measurement.quick import second_level_cache_bytes
-from pararev_hw.sizes import FLOAT_BYTES, HALVES, largest_divisor
+from pararev_hw.sizes import FLOAT_BYTES, HALVES
 from pararev_hw.types import BlockGraph, Device, Hardware, OpType
 from pararev_hw.types.op_names import base_name
 
@@ -94,7 +95,7 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     if kind != "cpu":
         return 0
     if op.kind == "gemm" and op.dtype in HALVES and rule.isa.computes(op.dtype):
-        return _products_of_halves(op, rule.isa)
+        return products_of_halves_bytes(op, rule.isa, rule.threads)
     for name, value in op.attributes:
         if name == "copied_bytes" and value:
             return value[0]
@@ -118,50 +119,6 @@ def workspace_bytes(op: OpType, kind: str = "cpu", rule: LibraryRule = USUAL_RUL
     return 0
 
 
-def _products_of_halves(op: OpType, isa: InstructionSet) -> int:
-    """What is copied for oneDNN's products, which batches come to in one piece, and what they compute on: without
-    instructions for halves the sums of one matrix in float32, with them blocks."""
-    attributes = dict(op.attributes)
-    copied = attributes.get("copied_bytes", (0,))[0]
-    if base_name(op.name) not in ("mm", "addmm", "bmm", "baddbmm"):
-        return copied
-    a, b = op.input_shapes[-2:]
-    if math.prod(a) * b[-1] <= _LEAST_PRODUCTS:
-        return copied
-    if len(a) > 2:
-        copied = attributes.get("library_copied_bytes", (0,))[0]
-    if isa < InstructionSet.AVX512_CORE_BF16:
-        return copied + a[-2] * b[-1] * FLOAT_BYTES["float32"] + SCRATCH_ALIGNED
-    turned = not copied and attributes.get("layout", (0, 0))[-2] == _ROWS_INNERMOST
-    return copied + _packed_blocks(a[-2], a[-1], b[-1], turned)
-
-
-def _packed_blocks(rows: int, depth: int, columns: int, turned: bool) -> int:
-    """Blocks of b, of sums in float32 and, where its columns lie in one piece, of a (oneDNN's brgemm_matmul with
-    AVX512_CORE_BF16). Where the depth of such an a takes several blocks, the sums of several columns' blocks wait."""
-    if rows == 1 or columns == 1:  # a vector lies in one piece either way
-        return _LISTS + 2 * _block_depth(depth, _DEEP) * _COLUMNS + 4 * min(max(rows, columns), _COLUMNS)
-    block_depth = _block_depth(depth, _DEEPEST if depth > _DEEPEST and not turned else _DEEP)
-    divisor = largest_divisor(rows, _MOST_ROWS)
-    block_rows = divisor if divisor >= min(rows, _LEAST_ROWS) else min(rows, _MOST_ROWS)
-    waiting = largest_divisor(-(-columns // _COLUMNS), _MOST_WAITING) if turned and depth > _DEEP else 1
-    block_columns = min(columns, _COLUMNS) if waiting == 1 else _COLUMNS * waiting
-    packed = _LISTS + 2 * block_depth * _COLUMNS + 4 * block_rows * block_columns
-    pitch = block_depth + (_DEPTH if block_depth == _DEEP else 0)  # rows a power of two apart share cache lines
-    return packed + (2 * block_rows * pitch + SCRATCH_ALIGNED if turned else 0)
-
-
-def _block_depth(depth: int, most: int) -> int:
-    return min(-(-depth // _DEPTH) * _DEPTH, most)
-
-
-_ROWS_INNERMOST = 3  # of layouts: a matrix of which columns lie in one piece
-_LISTS = 1024  # bytes, of small products
-_DEPTH, _DEEP, _DEEPEST, _LEAST_ROWS, _MOST_ROWS, _COLUMNS = 32, 512, 1024, 32, 256, 64  # of a block
-_MOST_WAITING = 16  # blocks of columns
-
-
-_LEAST_PRODUCTS = 16**3  # multiplications up to which PyTorch asks no library (aten/native/mkldnn/Matmul.cpp)
 _POWERS = 10  # matrices that matrix_exp holds of each of several
 # of a single one 5 to 12, by its norm: so many at 0.05 to 0.58, as gradients and orthogonal weights begin
 _POWERS_OF_ONE = 8
