@@ -55,6 +55,11 @@ def capacity(
     out.print(f"{of} {largest.size}: {units.size(memory.least_bytes)} of {units.size(largest.limit_bytes)}")
     if more is not None:
         out.print(f"{of} {largest.size + 1} and above do not fit")
+    if largest.line:
+        sizes = ", ".join(map(str, largest.line))
+        out.print(
+            f"read off a line through {of} {sizes}, whose memory was traced: {largest.size} has too many operations"
+        )
     out.print(f"tensors at the peak {units.size(memory.peak_bytes)}")
     if memory.process_bytes != memory.peak_bytes:
         out.print(f"process, as the driver shows it {units.size(memory.process_bytes)}")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from pararev_hw import capacity as capacities
 from pararev_hw import pipeline
-from pararev_hw.capacity import capacity, memory_of
+from pararev_hw.capacity import MOST, capacity, memory_of
 from pararev_hw.devices import load_device
 from pararev_hw.errors import BadInput, Infeasible
 from pararev_hw.graph.process_memory import process_memory
@@ -114,3 +115,44 @@ def test_it_counts_what_the_sequential_schedule_counts(name: str) -> None:
     assert [found.memory.peak_bytes, found.next_memory.peak_bytes] == peaks
     assert peaks[0] <= 3_000_000 < peaks[1]
     assert found.traces <= 20
+
+
+class _Walk(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(30, 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        potential = torch.zeros(x.shape[1], 20, dtype=x.dtype, device=x.device)
+        for step in x:
+            potential = torch.sigmoid(0.9 * potential + self.layer(step))
+        return potential
+
+
+def walk(timesteps: int) -> BlockGraph:
+    return trace_step(_Walk(), torch.empty(timesteps, 4, 30, device="meta")).graph
+
+
+@pytest.mark.parametrize("name", ["rtx3090", "edge8"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_time_steps_lie_on_a_line_of_small_traces(name: str, checked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not checked:
+        monkeypatch.setattr(capacities, "MOST_OPS_CHECKED", 100)
+    plain = load_device(name)
+    device = of_memory(plain, memory_of(walk(600), plain).least_bytes)
+    found = capacity(walk, device, of="timesteps")
+    assert found.size == 600
+    assert len(found.line) == (0 if checked else 3)
+    assert max(found.line, default=0) < 600
+    assert found.traces <= (7 if checked else 5)
+    assert found.next_memory is not None
+    for memory, size in ((found.memory, 600), (found.next_memory, 601)):
+        rounding = 600 if name == "rtx3090" else 0  # a block of the allocator, 512 bytes, and its share of slack
+        assert memory.least_bytes == pytest.approx(memory_of(walk(size), device).least_bytes, abs=rounding)
+
+
+def test_memory_that_does_not_grow_with_time_is_no_search() -> None:
+    same = walk(3)
+    found = capacity(lambda _: same, load_device("edge8"), of="timesteps")
+    assert (found.size, found.next_memory) == (MOST, None)
+    assert found.traces == 4  # three on a line, and the last size there is
