@@ -157,20 +157,40 @@ _PER_INPUT: Mapping[str, tuple[str, int]] = {
     "_log_softmax_backward_data": ("softmax", 4),
     "_adaptive_avg_pool2d": ("pool", 1),
     "_adaptive_avg_pool3d": ("pool", 1),
+    **dict.fromkeys(("adaptive_max_pool2d", "adaptive_max_pool3d"), ("pool", 1)),
+    # what was padded is added to where it came from
+    **{f"{how}_pad{n}d_backward": ("pool_backward", 1) for how in ("reflection", "replication") for n in (1, 2, 3)},
+    "unique_consecutive": ("reduction", 1),
     "cumsum": ("scan", 1),
     "cumprod": ("scan", 1),
     "logcumsumexp": ("scan", 3),
+}
+_RESAMPLED: Mapping[str, int] = {
+    "upsample_linear1d": 2,
+    "upsample_bilinear2d": 4,
+    "upsample_trilinear3d": 8,
+    "upsample_bicubic2d": 16,
+    "grid_sampler_2d": 4,
+    "grid_sampler_3d": 8,
 }
 _PER_OUTPUT: Mapping[str, tuple[str, int]] = {
     "_adaptive_avg_pool2d_backward": ("pool_backward", 1),
     "_adaptive_avg_pool3d_backward": ("pool_backward", 1),
     "upsample_nearest1d": ("pool", 0),
     "upsample_nearest2d": ("pool", 0),
-    "upsample_nearest2d_backward": ("pool_backward", 1),
-    "upsample_bilinear2d": ("pool", 7),
-    "upsample_bilinear2d_backward": ("pool_backward", 8),
-    "max_pool2d_with_indices_backward": ("pool_backward", 1),
-    "max_pool3d_with_indices_backward": ("pool_backward", 1),
+    "upsample_nearest3d": ("pool", 0),
+    **{f"upsample_nearest{n}d_backward": ("pool_backward", 1) for n in (1, 2, 3)},
+    # points that are weighted and added up, per dimension 2 (cubic 4); backward, each is weighted and added
+    **{name: ("pool", 2 * points - 1) for name, points in _RESAMPLED.items()},
+    **{f"{name}_backward": ("pool_backward", 2 * points) for name, points in _RESAMPLED.items()},
+    **dict.fromkeys(
+        """
+        max_pool2d_with_indices_backward max_pool3d_with_indices_backward adaptive_max_pool2d_backward
+        adaptive_max_pool3d_backward fractional_max_pool2d_backward fractional_max_pool3d_backward
+        """.split(),
+        ("pool_backward", 1),
+    ),
+    "affine_grid_generator": ("elementwise", 5),
     "nll_loss_forward": ("loss", 1),
     "nll_loss_backward": ("loss", 1),
     "nll_loss2d_forward": ("loss", 1),
@@ -185,7 +205,12 @@ _PER_OUTPUT: Mapping[str, tuple[str, int]] = {
     "soft_margin_loss_backward": ("loss", 5),
 }
 # Window operations: one operation per element of the window, per output element (backward: per gradient element).
-_POOLS = frozenset({"avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"})
+_POOLS = frozenset(
+    """
+    avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices fractional_max_pool2d
+    fractional_max_pool3d
+    """.split()
+)
 _POOLS_BACKWARD = frozenset({"avg_pool2d_backward", "avg_pool3d_backward"})
 
 _NO_WORK: Mapping[str, str] = {
@@ -194,7 +219,8 @@ _NO_WORK: Mapping[str, str] = {
         copy _to_copy clone contiguous cat stack repeat flip roll constant_pad_nd slice_backward
         select_backward slice_scatter select_scatter tril triu repeat_interleave unfold_backward im2col
         _reshape_copy lift_fresh_copy _foreach_copy split_with_sizes_copy pixel_shuffle pixel_unshuffle
-        channel_shuffle reflection_pad2d replication_pad2d set
+        channel_shuffle reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+        replication_pad3d set diag_embed diagonal_backward _conj _pack_padded_sequence
         """.split(),
         "copy",
     ),
@@ -202,7 +228,7 @@ _NO_WORK: Mapping[str, str] = {
         """
         zeros zeros_like ones ones_like full full_like fill zero arange eye linspace empty empty_like
         empty_strided new_empty new_empty_strided new_zeros new_ones new_full scalar_tensor _foreach_zero
-        _efficientzerotensor
+        _efficientzerotensor hann_window hamming_window
         """.split(),
         "fill",
     ),
@@ -217,7 +243,7 @@ _NO_WORK: Mapping[str, str] = {
         """
         index index_select gather take embedding embedding_dense_backward scatter scatter_add index_put
         index_add index_copy index_fill masked_scatter _unsafe_index _index_put_impl nonzero masked_select
-        one_hot scatter_reduce index_put_impl put
+        one_hot scatter_reduce index_put_impl put bincount
         """.split(),
         "index",
     ),
@@ -278,8 +304,10 @@ def describe(
         return "pool", out * _window(attributes, len(outputs[0]) - 2)
     if base in _POOLS_BACKWARD:
         return "pool_backward", first * _window(attributes, len(outputs[0]) - 2)
-    if base in ("sort", "topk"):
-        length = inputs[0][-1] if inputs and inputs[0] else 1
+    if base in ("_euclidean_dist", "_cdist_forward"):  # subtract, square and add along the last axis
+        return "reduction", out * 3 * inputs[0][-1]
+    if base in ("sort", "topk", "_unique2"):
+        length = first if base == "_unique2" else inputs[0][-1] if inputs and inputs[0] else 1
         return "sort", first * max(1, math.ceil(math.log2(max(2, length))))
     if base.startswith("_fft_"):
         # Cooley-Tukey, complex: 5 n log2 n

@@ -91,6 +91,30 @@ def test_an_unknown_op_has_a_kind_and_no_number() -> None:
     assert describe("aten.erfinv.default", True, [(3,)], [(3,)], {}) == ("elementwise", 3)
 
 
+IMAGE, HALF = (2, 3, 8, 8), (2, 3, 4, 4)
+COUNTED = {  # op: inputs, outputs, attributes; kind and work, by hand
+    "adaptive_max_pool2d": ([IMAGE], [HALF, HALF], {}, "pool", 2 * 3 * 8 * 8),
+    "adaptive_max_pool2d_backward": ([HALF, IMAGE, HALF], [IMAGE], {}, "pool_backward", 2 * 3 * 8 * 8),
+    "fractional_max_pool2d": ([IMAGE], [HALF, HALF], {"kernel_size": (2, 3)}, "pool", 2 * 3 * 4 * 4 * 6),
+    "upsample_bicubic2d": ([HALF], [IMAGE], {}, "pool", 2 * 3 * 8 * 8 * (16 + 15)),  # 16 weights, 15 sums
+    "upsample_bicubic2d_backward": ([IMAGE], [HALF], {}, "pool_backward", 2 * 3 * 4 * 4 * 32),
+    "upsample_trilinear3d": ([(1, 1, 2, 2, 2)], [(1, 1, 4, 4, 4)], {}, "pool", 64 * (8 + 7)),
+    "grid_sampler_2d": ([HALF, (2, 8, 8, 2)], [IMAGE], {}, "pool", 2 * 3 * 8 * 8 * (4 + 3)),
+    "reflection_pad2d_backward": ([IMAGE, HALF], [HALF], {}, "pool_backward", 2 * 3 * 8 * 8),
+    "_cdist_forward": ([(5, 7), (6, 7)], [(5, 6)], {}, "reduction", 5 * 6 * 7 * 3),
+    "_unique2": ([(4, 16)], [(9,), (4, 16)], {}, "sort", 64 * 6),  # log2 of 64
+    "affine_grid_generator": ([(2, 2, 3)], [(2, 8, 8, 2)], {}, "elementwise", 2 * 8 * 8 * 2 * 5),
+    "replication_pad3d": ([(1, 1, 2, 2, 2)], [(1, 1, 4, 4, 4)], {}, "copy", 0),
+    "bincount": ([(64,)], [(10,)], {}, "index", 0),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_work_of_pools_samples_and_distances(name: str) -> None:
+    inputs, outputs, attributes, kind, work = COUNTED[name]
+    assert describe(f"aten.{name}.default", False, inputs, outputs, attributes) == (kind, work)
+
+
 def test_attention_that_torchs_counter_does_not_know_counts_its_products_and_its_softmax() -> None:
     q = (2, 4, 16, 8)  # B, heads, tokens, channels
     name = "aten._scaled_dot_product_flash_attention_for_cpu.default"
