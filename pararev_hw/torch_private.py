@@ -307,6 +307,11 @@ def watched_python_calls(tell: Callable[[str], None]) -> Iterator[None]:
         lists._push_saved_tensors_default_hooks = push
 
 
+def array_of(tensor: torch.Tensor) -> Any:
+    """`tensor.numpy()`, also where that method is watched."""
+    return torch._C.TensorBase.numpy(tensor)
+
+
 def numbers_in(tensor: torch.Tensor) -> Any:
     """`tensor.tolist()`, also where that method is watched."""
     return torch._C.TensorBase.tolist(tensor)

@@ -31,6 +31,7 @@ from pararev_hw.torch_private import (
     FakeTensorMode,
     OpOverload,
     UnsupportedOperatorException,
+    array_of,
     as_fake,
     autograd_node,
     flop_formulas,
@@ -939,7 +940,7 @@ class Recorder(DispatchMode):
 
     def _rng_token(self) -> int:
         """Equal for two draws that start from the same generator state. The state then moves on, as a draw moves it."""
-        state = torch.default_generator.get_state().numpy().tobytes()
+        state = array_of(torch.default_generator.get_state()).tobytes()
         token = self._rng_tokens.setdefault(state, len(self._rng_tokens))
         torch.default_generator.manual_seed(token + 1)
         return token

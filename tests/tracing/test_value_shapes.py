@@ -122,6 +122,14 @@ def test_work_is_that_of_the_words_that_differ(dtype: str) -> None:
     assert rows < words().numel() and forward == 2 * rows * 6 * 8
 
 
+def test_numbers_that_are_drawn_may_be_asked_for_where_they_are_drawn() -> None:
+    def drawn(net: Net, words: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        return net.out(net.embedding(words[:, : 1 + int(torch.rand(2, 3).numpy().shape[1])]))
+
+    traced = trace_step(Net(drawn), (words(), LENGTHS), description=REAL)
+    assert sum(t.flops for t in traced.graph.tasks if t.phase == "forward" and t.block == "out") == 2 * 4 * 4 * 6 * 8
+
+
 def test_methods_of_tensors_are_as_they_were_after_a_trace() -> None:
     before = torch.Tensor.numpy, torch.Tensor.tolist
     trace_step(Net(by_numpy), (words(), LENGTHS), description=REAL)
