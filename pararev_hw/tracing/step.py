@@ -393,6 +393,7 @@ def _prime(
         try:
             optimizer.step()
         finally:
+            recorder.end()
             for p in parameters.values():
                 p.grad = None
                 for t in (p, *optimizer.state.get(p, {}).values()):

@@ -21,8 +21,8 @@ def no_collection() -> Iterator[None]:
 
 def take_for_old() -> None:
     """What there is now is left out until Python looks through everything it has: after a long step without collection
-    it would look through all that the step made, most of which stays. What was set aside before stays so."""
-    set_aside = gc.get_freeze_count() > 0
-    gc.freeze()
-    if not set_aside:
+    it would look through all that the step made, most of which stays. Nothing happens where objects are set aside
+    (`gc.freeze`): what came since would be set aside with them, and its garbage never collected."""
+    if gc.get_freeze_count() == 0:
+        gc.freeze()
         gc.unfreeze()
