@@ -53,11 +53,11 @@ def _of_matrices(a: tuple[int, ...], b: tuple[int, ...], turned: bool, threads: 
     such an a takes several blocks, the sums of several columns' blocks wait; where each thread takes a part of it, all.
     """
     rows, depth, columns = a[-2], a[-1], b[-1]
-    matrices = math.prod(a[:-2])
+    matrices, column_blocks = math.prod(a[:-2]), -(-columns // _COLUMNS)
     deep = turned and depth > _DEEP
     block_depth = _block_depth(depth, _DEEPEST if depth > _DEEPEST and not turned else _DEEP)
-    parts = _parts(rows, depth, -(-columns // _COLUMNS), threads) if turned and matrices == 1 else 1
-    block_rows, waiting = _division(rows, -(-columns // _COLUMNS), turned, threads, matrices, parts)
+    parts = _parts(depth, column_blocks, threads) if turned and matrices == 1 else 1
+    block_rows, waiting = _division(rows, column_blocks, turned, threads, matrices, parts)
     if parts > 1:
         sums = rows * columns
     elif deep and waiting > 1:
@@ -68,7 +68,7 @@ def _of_matrices(a: tuple[int, ...], b: tuple[int, ...], turned: bool, threads: 
     return 2 * block_depth * _COLUMNS + 4 * sums + (2 * block_rows * pitch if turned else 0)
 
 
-def _parts(rows: int, depth: int, column_blocks: int, threads: int) -> int:
+def _parts(depth: int, column_blocks: int, threads: int) -> int:
     """Into how many parts of equal depth threads divide a product that has fewer blocks of columns than they are."""
     if threads <= column_blocks or depth <= _DEEPEST:
         return 1

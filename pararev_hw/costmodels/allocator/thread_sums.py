@@ -8,6 +8,7 @@ thread.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pararev_hw.costmodels.allocator.convolution_sizes import Convolution
@@ -33,6 +34,11 @@ def thread_sums_bytes(conv: Convolution, x_block: int, y_block: int, point: bool
     return apart * (conv.w_bytes(x_block, y_block) + bias) + (2 * _PAGE if apart else 0)
 
 
+def _depth(conv: Convolution) -> int:
+    """Images of each volume of the result."""
+    return conv.result[0] if len(conv.result) > 2 else 1
+
+
 # ---------------------------------------------------------------------------------------------------------------
 # AVX2
 
@@ -44,10 +50,9 @@ def _by_jobs(conv: Convolution, x_block: int, point: bool) -> int:
     if x_block == 1:
         x_blocks = 1
     if not point:
-        depth = conv.result[0] if len(conv.result) > 2 else 1
         job = conv.taps * within * 8
         groups, threads, jobs = _balance(
-            conv.threads, job, conv.groups * x_blocks * y_blocks, conv.batch * depth, _JOB_BUFFER
+            conv.threads, job, conv.groups * x_blocks * y_blocks, conv.batch * _depth(conv), _JOB_BUFFER
         )
         return 4 * groups * (threads - 1) * jobs * job + 2 * _PAGE + groups * _PAGE if threads > 1 else 0
     x_at_once, y_at_once = _divided(x_blocks, 9), _divided(y_blocks, 32)
@@ -118,8 +123,7 @@ def _split(conv: Convolution, x_block: int, y_block: int, point: bool) -> int:
         return 1
     threads = conv.threads // conv.groups
     traffic = _point_traffic(conv, x_block, y_block) if point else _traffic(conv, x_block, y_block)
-    depth = conv.result[0] if len(conv.result) > 2 else 1
-    rows = traffic.y_rows if point else conv.batch * depth * max(1, traffic.y_rows // conv.batch // _LEAST_ROWS)
+    rows = traffic.y_rows if point else conv.batch * _depth(conv) * max(1, traffic.y_rows // conv.batch // _LEAST_ROWS)
     splits = []
     for n in range(1, min(threads, rows) + 1):
         for y in range(1, min(threads // n, traffic.y_blocks) + 1):
@@ -141,15 +145,12 @@ def _traffic(conv: Convolution, x_block: int, y_block: int) -> _Traffic:
     within = x_block if x_block > 1 else conv.x_group
     by_rows = len(conv.result) == 2 and conv.dilation[0] == 1 and conv.result[0] > _LEAST_ROWS
     x_split, y_split = (conv.image[0], conv.result[0]) if by_rows else (1, 1)
-    strides = 1
-    for stride in conv.stride:
-        strides *= stride
     return _Traffic(
         x_rows=conv.batch * x_split,
         x_row=within * conv.x_pixels // x_split,
         y_rows=conv.batch * y_split,
         y_row=y_block * conv.y_pixels // y_split,
-        strides=strides,
+        strides=math.prod(conv.stride),
         weights=_WEIGHTS * conv.taps * within * y_block,
         x_blocks=-(-conv.x_group // within),
         y_blocks=-(-conv.y_group // y_block),

@@ -181,7 +181,7 @@ def usable_fits(profile: Profile) -> Mapping[Key, Fit]:
 
 def _usable_fits(profile: Profile) -> Mapping[Key, Fit]:
     usable = {(f.group, f.dtype): f for f in profile.fits if _is_proven(f)}
-    doubtful = {(f.group, f.dtype): f for f in profile.fits if not _is_proven(f)}
+    doubtful = {(f.group, f.dtype): f for f in profile.fits if (f.group, f.dtype) not in usable}
     samples: dict[Key, list[OpSample]] = defaultdict(list)
     for s in profile.samples:
         for key in {(group(s.op), s.op.dtype), (family(s.op), s.op.dtype)} & doubtful.keys():
